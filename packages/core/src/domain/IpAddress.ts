@@ -1,0 +1,57 @@
+/**
+ * IP addresses in one canonical text (RFC 5952 for IPv6), so that equal
+ * addresses are equal strings. An IPv4 address mapped into IPv6 is the IPv4
+ * address; a scope (`%eth0`) means nothing to anyone else and is refused.
+ */
+import { type Brand, Result, Schema } from "effect"
+import { Dns, IpNetwork, NetAddress } from "effect/net"
+import type { DomainName } from "./DomainName.ts"
+
+/** Canonical text of an IPv4 or IPv6 address. */
+export type IpAddress = string & Brand.Brand<"IpAddress">
+
+/** The text is not an address. */
+export class AddressInvalid extends Schema.TaggedError<AddressInvalid>()("AddressInvalid", {
+  input: Schema.String
+}) {
+  override get message(): string {
+    return `'${this.input}' is not an IP address`
+  }
+}
+
+/** The record type that holds an address. */
+export type AddressRecordType = "A" | "AAAA"
+
+/** Parses an address in any form it may be written in. */
+export const parse = (input: string): Result.Result<IpAddress, AddressInvalid> =>
+  Result.match(NetAddress.ipFromString(input), {
+    onFailure: () => Result.fail(new AddressInvalid({ input: input.slice(0, 64) })),
+    onSuccess: (address) => Result.succeed(NetAddress.formatIp(NetAddress.toCanonical(address)) as IpAddress)
+  })
+
+/** Like `parse`, for addresses that the program itself wrote down. Throws `AddressInvalid`. */
+export const make = (input: string): IpAddress => Result.getOrThrow(parse(input))
+
+/**
+ * The address of a TCP peer as Node reports it (`::ffff:192.0.2.1`,
+ * `fe80::1%eth0`). A scope is dropped: it names our interface, not the peer's.
+ */
+export const fromPeer = (remoteAddress: string): Result.Result<IpAddress, AddressInvalid> => {
+  const scope = remoteAddress.indexOf("%")
+  return parse(scope === -1 ? remoteAddress : remoteAddress.slice(0, scope))
+}
+
+/** `A` for IPv4, `AAAA` for IPv6. */
+export const recordType = (address: IpAddress): AddressRecordType => (address.includes(":") ? "AAAA" : "A")
+
+/** The name whose PTR record names the address, below in-addr.arpa or ip6.arpa (RFC 1035 3.5, RFC 3596 2.5). */
+export const reverseName = (address: IpAddress): DomainName =>
+  `${Dns.reverseName(NetAddress.ipFromStringUnsafe(address))}.` as DomainName
+
+/** True when `address` lies in `network`. */
+export const isWithin = (address: IpAddress, network: IpNetwork.IpNetwork): boolean => {
+  const ip = NetAddress.ipFromStringUnsafe(address)
+  return NetAddress.isIpv4Address(ip)
+    ? IpNetwork.isIpv4Network(network) && IpNetwork.contains(network, ip)
+    : IpNetwork.isIpv6Network(network) && IpNetwork.contains(network, ip)
+}

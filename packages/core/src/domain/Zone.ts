@@ -1,0 +1,81 @@
+/**
+ * A managed zone and its policy.
+ *
+ * Forward zones hold A and AAAA records of hosts; reverse zones hold PTR
+ * records of the addresses of their network. A classless reverse zone
+ * (RFC 2317) carries its range in its first label: `0/26.2.0.192.in-addr.arpa.`
+ */
+import { Duration, Result } from "effect"
+import { IpNetwork } from "effect/net"
+import type { DomainName } from "./DomainName.ts"
+import * as IpAddress from "./IpAddress.ts"
+
+/** What becomes of a host's records when its lease has passed. */
+export type OfflineAction =
+  /** They stay until the host comes back or is released. */
+  | { readonly _tag: "Keep" }
+  /** They are withdrawn once the host has been offline for this long; zero means at once. */
+  | { readonly _tag: "Withdraw"; readonly after: Duration.Duration }
+
+export interface ZonePolicy {
+  /** TTL of the records in seconds. */
+  readonly ttlSeconds: number
+  readonly whenOffline: OfflineAction
+}
+
+export interface Zone {
+  readonly name: DomainName
+  readonly policy: ZonePolicy
+  /** The addresses whose PTR records live here; undefined for a forward zone. */
+  readonly network: IpNetwork.IpNetwork | undefined
+}
+
+export const defaultPolicy: ZonePolicy = {
+  ttlSeconds: 60,
+  whenOffline: { _tag: "Withdraw", after: Duration.hours(1) }
+}
+
+export const make = (name: DomainName, policy: ZonePolicy = defaultPolicy): Zone => ({
+  name,
+  policy,
+  network: reverseNetwork(name)
+})
+
+export const isReverse = (zone: Zone): zone is Zone & { readonly network: IpNetwork.IpNetwork } =>
+  zone.network !== undefined
+
+/**
+ * The network a reverse zone's name stands for, or undefined for any other
+ * name. Reads in-addr.arpa on octet boundaries, RFC 2317 ranges below it, and
+ * ip6.arpa on nibble boundaries.
+ */
+export const reverseNetwork = (name: DomainName): IpNetwork.IpNetwork | undefined => {
+  if (name.endsWith(".in-addr.arpa.")) return inAddrNetwork(name.slice(0, -".in-addr.arpa.".length).split("."))
+  if (name.endsWith(".ip6.arpa.")) return ip6Network(name.slice(0, -".ip6.arpa.".length).split("."))
+  return undefined
+}
+
+const parseNetwork = (text: string): IpNetwork.IpNetwork | undefined =>
+  Result.getOrUndefined(IpNetwork.fromString(text))
+
+const inAddrNetwork = (labels: ReadonlyArray<string>): IpNetwork.IpNetwork | undefined => {
+  const octets = labels.toReversed()
+  const range = octets.length === 4 ? octets.pop()! : undefined
+  if (octets.length > 3 || octets.some((octet) => !/^(?:0|[1-9]\d{0,2})$/.test(octet))) return undefined
+  const prefix = [...octets, "0", "0", "0"].slice(0, 4)
+  if (range === undefined) return parseNetwork(`${prefix.join(".")}/${octets.length * 8}`)
+  const match = /^(\d{1,3})\/(\d{2})$/.exec(range)
+  return match === null ? undefined : parseNetwork(`${octets.join(".")}.${match[1]}/${match[2]}`)
+}
+
+const ip6Network = (labels: ReadonlyArray<string>): IpNetwork.IpNetwork | undefined => {
+  if (labels.length > 31 || labels.some((label) => !/^[0-9a-f]$/.test(label))) return undefined
+  const nibbles = labels.toReversed().join("").padEnd(32, "0")
+  return parseNetwork(`${nibbles.match(/.{4}/g)!.join(":")}/${labels.length * 4}`)
+}
+
+/** The PTR name of `address` in `zone`: for a classless zone its last octet below the zone, else the usual name. */
+export const pointerName = (address: IpAddress.IpAddress, zone: Zone): DomainName => {
+  const name = IpAddress.reverseName(address)
+  return name.endsWith(zone.name) ? name : (`${name.slice(0, name.indexOf("."))}.${zone.name}` as DomainName)
+}

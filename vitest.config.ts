@@ -1,0 +1,28 @@
+import { defineConfig } from "vitest/config"
+
+/** What must be running decides the project: nothing, one real program, or the whole server as its own process. */
+const project = (name: string, suffix: string, timeoutMillis: number) => ({
+  extends: true as const,
+  test: {
+    name,
+    include: [`packages/*/test/**/*.${suffix}.ts`, `docs/test/**/*.${suffix}.ts`],
+    exclude:
+      suffix === "test"
+        ? ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/node_modules/**"]
+        : ["**/node_modules/**"],
+    testTimeout: timeoutMillis,
+    hookTimeout: 60_000
+  }
+})
+
+export default defineConfig({
+  resolve: { conditions: ["@prism-dns/source"] },
+  ssr: { resolve: { conditions: ["@prism-dns/source"] } },
+  test: {
+    projects: [
+      project("unit", "test", 20_000),
+      project("integration", "integration.test", 60_000),
+      project("e2e", "e2e.test", 120_000)
+    ]
+  }
+})
