@@ -1,0 +1,36 @@
+/**
+ * What a PowerDNS database on PostgreSQL needs besides PowerDNS's own schema.
+ *
+ * Promises: writers of one zone take turns, over all servers of the database.
+ * Without the lock two PATCHes of one zone at once both answer 204 and leave
+ * records of each (PowerDNS/pdns#7128), on every version we tried. Leaves to
+ * others: running it, once per database, as the owner of the tables.
+ */
+
+/** The advisory lock's first key: the name space that Prism uses in PowerDNS's database. */
+export const lockNamespace = 7001
+
+/** The setting that makes PowerDNS use the function below; `PowerDnsProcess` sets it by itself. */
+export const deleteRRsetSetting = {
+  name: "gpgsql-delete-rrset-query",
+  value: "select pdns_delete_rrset($1,$2,$3)"
+} as const
+
+/**
+ * SQL text, harmless to run again. PowerDNS's first statement for each changed RRset deletes the old one; here it
+ * takes the zone's lock, which the transaction then holds to its end.
+ */
+export const pgsqlLock = `
+CREATE OR REPLACE FUNCTION pdns_delete_rrset(d int, n text, t text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(${lockNamespace}, d);
+  DELETE FROM records WHERE domain_id = d AND name = n AND type = t;
+END $$;
+`
+
+/** SQL text, harmless to run again: one index instead of two makes filling a zone up to five times as fast. */
+export const pgsqlIndexes = `
+DROP INDEX IF EXISTS rec_name_index;
+DROP INDEX IF EXISTS nametype_index;
+CREATE INDEX IF NOT EXISTS rec_nt ON records (name, type, domain_id);
+`
