@@ -1,0 +1,431 @@
+/**
+ * The server's configuration: what it consists of, and how it is read.
+ *
+ * `settings` is the one table from which come defaults, checks, the names of
+ * environment variables and flags, and the reference page. `load` reads flags,
+ * environment and file, in this order of precedence, and either gives a
+ * `PrismConfig`, in which every value is a domain value already, or lists all
+ * that is wrong. Leaves to others: whether the things named here exist.
+ */
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import { Duration, Effect, type LogLevel, type Redacted, Result, Runtime, Schema } from "effect"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Kind from "./config/Kind.ts"
+import * as Settings from "./config/Settings.ts"
+import * as Source from "./config/Source.ts"
+
+export type { Endpoint, StorageUrl } from "./config/Kind.ts"
+
+export interface PrismConfig {
+  readonly server: {
+    /** Names this process in logs, metrics and the zone writers' leases. */
+    readonly instance: string
+    readonly logLevel: LogLevel.Severity
+    readonly logFormat: "auto" | "json" | "pretty"
+    /** From the first signal until no new connection is taken, so that load balancers look elsewhere. */
+    readonly drainDelay: Duration.Duration
+    /** How long work under way may take to end. */
+    readonly shutdownTimeout: Duration.Duration
+  }
+  readonly tcp: {
+    readonly host: string
+    /** 0: any free port. */
+    readonly port: number
+    readonly connectionsMax: number
+    /** From one complete frame to the next. */
+    readonly frameTimeout: Duration.Duration
+    readonly frameBytesMax: number
+    /** Registrations of one connection that are under way at once. */
+    readonly pipelineMax: number
+  }
+  readonly http: {
+    readonly host: string
+    /** 0: any free port. */
+    readonly port: number
+  }
+  readonly storage: {
+    readonly url: Kind.StorageUrl
+    readonly connectionsMax: number
+  }
+  readonly powerdns: {
+    /** At least one; the primary first, each name once. */
+    readonly nodes: ReadonlyArray<PowerDnsNode>
+    /** The node that takes the writes. */
+    readonly primary: PowerDnsNode
+    readonly requestTimeout: Duration.Duration
+    readonly connectionsMax: number
+    /** Names in one PATCH. */
+    readonly batchMax: number
+  }
+  /** Forward and reverse zones as the file orders them; at least one is a forward zone. */
+  readonly zones: ReadonlyArray<Zone.Zone>
+  readonly leases: {
+    /** How often a version 1 client beats. */
+    readonly beatInterval: Duration.Duration
+    readonly grace: Duration.Duration
+    /** Two beats and the grace: how long a version 1 registration holds. */
+    readonly duration: Duration.Duration
+    /** How long a version 1 answer waits for PowerDNS before it says `accepted`. */
+    readonly ackTimeout: Duration.Duration
+    /** How often the times of beats are written down. */
+    readonly flushInterval: Duration.Duration
+    /** How often leases that have passed are looked for. */
+    readonly sweepInterval: Duration.Duration
+  }
+  readonly auth: {
+    readonly mode: "off" | "optional" | "required"
+    readonly agentTokens: ReadonlyArray<NamedToken>
+    readonly adminTokens: ReadonlyArray<NamedToken>
+    /** What hosts without a token may do where `mode` is `optional`. */
+    readonly anonymous: {
+      /** The one zone they may register in; undefined: the first forward zone. */
+      readonly zone: DomainName | undefined
+      /** Registrations per second, over all of them. */
+      readonly ratePerSecond: number
+      readonly burst: number
+    }
+  }
+}
+
+export interface PowerDnsNode {
+  readonly name: string
+  /** Base address of its API, without a slash at the end: `http://127.0.0.1:8081`. */
+  readonly api: string
+  readonly apiKey: Redacted.Redacted
+  /** Where it answers DNS. */
+  readonly dns: Kind.Endpoint
+}
+
+export interface NamedToken {
+  readonly name: string
+  readonly token: Redacted.Redacted
+}
+
+/** All that is wrong with a configuration; the process ends with 78 (EX_CONFIG). */
+export class ConfigInvalid extends Schema.TaggedError<ConfigInvalid>()("ConfigInvalid", {
+  problems: Schema.Array(Schema.String)
+}) {
+  override readonly [Runtime.errorExitCode] = 78
+  override get message(): string {
+    return this.problems.join("\n")
+  }
+}
+
+const namedTokens = (doc: string) =>
+  Settings.list(doc, {
+    name: Settings.required(Kind.text, {
+      doc: "Names whoever holds the token, in the audit log and as owner of hosts."
+    }),
+    token: Settings.required(Kind.secret, { doc: "The token.", secret: true })
+  })
+
+const hostName = Os.hostname()
+
+/** Every setting there is. */
+export const settings = Settings.group("", {
+  server: Settings.group("The process as a whole.", {
+    instance: Settings.optional(Kind.text, {
+      doc: "Names this process in logs, metrics and leases; different for each instance.",
+      words: "the machine's host name"
+    }),
+    logLevel: Settings.setting(Kind.choice(["trace", "debug", "info", "warn", "error", "fatal"]), {
+      doc: "The least severe lines that are logged.",
+      default: "info",
+      flag: "log-level"
+    }),
+    logFormat: Settings.setting(Kind.choice(["auto", "json", "pretty"]), {
+      doc: "JSON lines or readable ones; auto is readable on a terminal.",
+      default: "auto",
+      flag: "log-format"
+    }),
+    drainDelay: Settings.setting(Kind.duration("0s", "10m"), {
+      doc: "From SIGTERM, when /readyz turns 503, until no new connection is taken.",
+      default: "3s"
+    }),
+    shutdownTimeout: Settings.setting(Kind.duration("0s", "10m"), {
+      doc: "How long work under way may take to end after that.",
+      default: "10s"
+    })
+  }),
+  tcp: Settings.group("The port on which hosts register.", {
+    host: Settings.setting(Kind.text, { doc: "Address to listen on.", default: "0.0.0.0", flag: "tcp-host" }),
+    port: Settings.setting(Kind.port, {
+      doc: "Port to listen on; 0 is any free one.",
+      default: "8080",
+      flag: "tcp-port"
+    }),
+    connectionsMax: Settings.setting(Kind.integer(1, 1_000_000), {
+      doc: "Open connections; one more is answered with an error and closed.",
+      default: "12000"
+    }),
+    frameTimeout: Settings.setting(Kind.duration("100ms", "1h"), {
+      doc: "A connection that sends no complete frame for this long is closed.",
+      default: "30s"
+    }),
+    frameBytesMax: Settings.setting(Kind.bytes(65_536, 65_536), {
+      doc: "Largest frame; protocol 1.0 fixes it.",
+      default: "64KiB"
+    }),
+    pipelineMax: Settings.setting(Kind.integer(1, 10_000), {
+      doc: "Registrations of one connection that are under way at once; more wait unread.",
+      default: "64"
+    })
+  }),
+  tls: Settings.group("TLS for hosts.", {}),
+  http: Settings.group("API, health and metrics.", {
+    host: Settings.setting(Kind.text, { doc: "Address to listen on.", default: "127.0.0.1", flag: "http-host" }),
+    port: Settings.setting(Kind.port, {
+      doc: "Port to listen on; 0 is any free one.",
+      default: "8081",
+      flag: "http-port"
+    })
+  }),
+  storage: Settings.group("Where the registry is kept.", {
+    url: Settings.setting(Kind.storageUrl, {
+      doc: "A SQLite file (relative to the working directory) or a PostgreSQL database.",
+      default: "sqlite:./prism.db",
+      flag: "storage-url",
+      secret: true
+    }),
+    connectionsMax: Settings.setting(Kind.integer(1, 1000), {
+      doc: "Connections to PostgreSQL; SQLite has one.",
+      default: "8"
+    })
+  }),
+  powerdns: Settings.group("The PowerDNS servers that publish the zones.", {
+    nodes: Settings.list("At least one; all serve the same zones.", {
+      name: Settings.optional(Kind.text, {
+        doc: "Names the node in logs and metrics.",
+        words: "host and port of `api`"
+      }),
+      api: Settings.required(Kind.httpUrl, { doc: "Base address of its HTTP API." }),
+      apiKey: Settings.required(Kind.secret, { doc: "Its `api-key`.", secret: true }),
+      dns: Settings.required(Kind.dnsEndpoint, { doc: "Where it answers DNS; port 53 unless stated." })
+    }),
+    primary: Settings.optional(Kind.text, { doc: "Name of the node that takes the writes.", words: "the first node" }),
+    requestTimeout: Settings.setting(Kind.duration("100ms", "10m"), {
+      doc: "How long one request to its API may take.",
+      default: "10s"
+    }),
+    connectionsMax: Settings.setting(Kind.integer(1, 8), {
+      doc: "Requests to one node at once; PowerDNS queues no more than 10 connections.",
+      default: "4"
+    }),
+    batchMax: Settings.setting(Kind.integer(1, 5000), { doc: "Names in one PATCH.", default: "500" })
+  }),
+  zones: Settings.list(
+    "The zones Prism writes; at least one that holds hosts. Zones below in-addr.arpa and ip6.arpa take the PTR records.",
+    {
+      name: Settings.required(Kind.domainName, { doc: "Name of the zone." }),
+      ttl: Settings.setting(Kind.ttl, { doc: "TTL of the records in it.", default: "60s" }),
+      whenOffline: Settings.setting(Kind.choice(["keep", "withdraw"]), {
+        doc: "What becomes of the records of a host whose lease has passed.",
+        default: "withdraw"
+      }),
+      withdrawAfter: Settings.setting(Kind.duration("0s", "3650d"), {
+        doc: "How long such a host keeps its records when they are withdrawn.",
+        default: "1h"
+      }),
+      create: Settings.setting(Kind.boolean, {
+        doc: "Make the zone in PowerDNS when it is not there.",
+        default: "true"
+      }),
+      nameservers: Settings.list(
+        "NS records of a zone that is made; without any, ns1 in the zone itself.",
+        { name: Settings.required(Kind.domainName, { doc: "Name of the name server." }) },
+        { shorthand: "name" }
+      )
+    },
+    { shorthand: "name", flag: "zone" }
+  ),
+  leases: Settings.group("How long a registration holds. Version 1 hosts: two beats and the grace.", {
+    beatInterval: Settings.setting(Kind.duration("1s", "1d"), {
+      doc: "How often version 1 clients beat.",
+      default: "60s"
+    }),
+    grace: Settings.setting(Kind.duration("0s", "1d"), { doc: "What is waited beyond two beats.", default: "30s" }),
+    ackTimeout: Settings.setting(Kind.duration("0s", "1m"), {
+      doc: "How long a version 1 answer waits for PowerDNS.",
+      default: "2s"
+    }),
+    flushInterval: Settings.setting(Kind.duration("100ms", "10m"), {
+      doc: "How often the times of beats are written down.",
+      default: "10s"
+    }),
+    sweepInterval: Settings.setting(Kind.duration("100ms", "10m"), {
+      doc: "How often leases that have passed are looked for.",
+      default: "5s"
+    })
+  }),
+  auth: Settings.group("Who may register and who may administer.", {
+    mode: Settings.setting(Kind.choice(["off", "optional", "required"]), {
+      doc: "Whether a version 1 registration needs a token; optional lets hosts without one into one zone at a limited rate.",
+      default: "required",
+      flag: "auth-mode"
+    }),
+    agentTokens: namedTokens("Tokens with which hosts register."),
+    adminTokens: namedTokens("Tokens for the API."),
+    anonymous: Settings.group("Hosts without a token, where mode is optional.", {
+      zone: Settings.optional(Kind.domainName, {
+        doc: "The one zone they may register in.",
+        words: "the first forward zone"
+      }),
+      ratePerSecond: Settings.setting(Kind.integer(1, 1_000_000), {
+        doc: "Registrations per second over all of them.",
+        default: "100"
+      }),
+      burst: Settings.setting(Kind.integer(1, 1_000_000), { doc: "Registrations at once.", default: "200" })
+    })
+  }),
+  audit: Settings.group("The audit log.", {}),
+  telemetry: Settings.group("Traces and metrics that are sent.", {}),
+  cluster: Settings.group("Several instances on one database.", {})
+})
+
+type Values = Settings.ValueOf<typeof settings>
+
+const severities = {
+  trace: "Trace",
+  debug: "Debug",
+  info: "Info",
+  warn: "Warn",
+  error: "Error",
+  fatal: "Fatal"
+} as const
+
+const duplicates = (names: ReadonlyArray<string>): ReadonlySet<string> =>
+  new Set(names.filter((name, i) => names.indexOf(name) !== i))
+
+/** Turns checked values into the configuration, and checks what spans several of them. */
+const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<string>> => {
+  const problems: Array<string> = []
+  const { auth, leases, powerdns, server } = values
+
+  const nodes = powerdns.nodes.map((node): PowerDnsNode => ({ ...node, name: node.name ?? new URL(node.api).host }))
+  for (const name of duplicates(nodes.map((node) => node.name))) {
+    problems.push(`powerdns.nodes: two nodes are called ${name}`)
+  }
+  const primary = powerdns.primary === undefined ? nodes[0] : nodes.find((node) => node.name === powerdns.primary)
+  if (nodes.length === 0) {
+    problems.push("powerdns.nodes: is missing; name at least one PowerDNS server (api, apiKey or apiKeyFile, dns)")
+  } else if (primary === undefined) {
+    problems.push(
+      `powerdns.primary: no node is called ${powerdns.primary}; there are ${nodes.map((node) => node.name).join(", ")}`
+    )
+  }
+
+  const zones = values.zones.map((zone) =>
+    Zone.make(zone.name, {
+      policy: {
+        ttlSeconds: Duration.toSeconds(zone.ttl),
+        whenOffline: zone.whenOffline === "keep" ? { _tag: "Keep" } : { _tag: "Withdraw", after: zone.withdrawAfter }
+      },
+      createIfMissing: zone.create,
+      ...(zone.nameservers.length > 0 && { nameservers: zone.nameservers.map((server) => server.name) })
+    })
+  )
+  for (const name of duplicates(zones.map((zone) => zone.name))) problems.push(`zones: ${name} stands twice`)
+  for (const zone of zones) {
+    if (!Zone.isReverse(zone) && /(?:^|\.)(?:in-addr|ip6)\.arpa\.$/.test(zone.name)) {
+      problems.push(
+        `zones: ${zone.name} names no network, for example 2.0.192.in-addr.arpa or 8.b.d.0.1.0.0.2.ip6.arpa`
+      )
+    }
+  }
+  const forward = zones.filter((zone) => !Zone.isReverse(zone)).map((zone) => zone.name)
+  if (forward.length === 0) {
+    problems.push("zones: name at least one zone for hosts, for example hosts.example.net")
+  }
+  if (auth.anonymous.zone !== undefined && !forward.includes(auth.anonymous.zone)) {
+    problems.push(
+      `auth.anonymous.zone: ${auth.anonymous.zone} is not one of the zones for hosts: ${forward.join(", ")}`
+    )
+  }
+  for (const [key, tokens] of [
+    ["agentTokens", auth.agentTokens],
+    ["adminTokens", auth.adminTokens]
+  ] as const) {
+    for (const name of duplicates(tokens.map((token) => token.name))) {
+      problems.push(`auth.${key}: two tokens are called ${name}`)
+    }
+  }
+
+  if (problems.length > 0 || primary === undefined) return Result.fail(problems)
+  return Result.succeed({
+    server: { ...server, instance: server.instance ?? hostName, logLevel: severities[server.logLevel] },
+    tcp: values.tcp,
+    http: values.http,
+    storage: values.storage,
+    powerdns: { ...powerdns, primary, nodes: [primary, ...nodes.filter((node) => node !== primary)] },
+    zones,
+    leases: { ...leases, duration: Duration.sum(Duration.times(leases.beatInterval, 2), leases.grace) },
+    auth
+  })
+}
+
+export interface Loaded {
+  readonly config: PrismConfig
+  /** Each setting with its origin, secrets left out. */
+  readonly printed: ReadonlyArray<Settings.Printed>
+}
+
+export interface LoadOptions {
+  /** Path of the configuration file. */
+  readonly file?: string | undefined
+  /** Settings a command makes by itself, in place of a file. */
+  readonly values?: unknown
+  /** Default: none. */
+  readonly environment?: Readonly<Record<string, string | undefined>> | undefined
+  /** By the names of the flags, without dashes. */
+  readonly flags?: Readonly<Record<string, string | ReadonlyArray<string> | undefined>> | undefined
+}
+
+const readFile = (path: string): Result.Result<string, string> => {
+  try {
+    return Result.succeed(Fs.readFileSync(path, "utf8"))
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : ""
+    const words: Readonly<Record<string, string>> = {
+      ENOENT: "there is no such file",
+      EACCES: "no permission to read it",
+      EISDIR: "it is a folder"
+    }
+    return Result.fail(words[code] ?? String(error))
+  }
+}
+
+/** Reads everything there is to read, once. Fails with all that is wrong, each with its place. */
+export const loadResult = (options: LoadOptions): Result.Result<Loaded, ConfigInvalid> => {
+  const invalid = (problems: ReadonlyArray<string>) => Result.fail(new ConfigInvalid({ problems }))
+  let base: Source.Raw | undefined
+  if (options.values !== undefined) base = Source.fromUnknown(options.values, { _tag: "Program" })
+  if (options.file !== undefined) {
+    const content = readFile(options.file)
+    if (Result.isFailure(content)) return invalid([`cannot read ${options.file}: ${content.failure}`])
+    const parsed = Source.fromFile(options.file, content.success)
+    if (Result.isFailure(parsed)) return invalid(parsed.failure.map(Source.showProblem))
+    base = parsed.success
+  }
+  const read = Settings.read(settings, {
+    base,
+    environment: options.environment ?? {},
+    flags: options.flags ?? {},
+    readFile
+  })
+  if (Result.isFailure(read)) return invalid(read.failure.map(Source.showProblem))
+  const config = assemble(read.success.values)
+  if (Result.isFailure(config)) {
+    const place = options.file === undefined ? "" : `${options.file}: `
+    return invalid(config.failure.map((problem) => `${place}${problem}`))
+  }
+  return Result.succeed({ config: config.success, printed: read.success.printed })
+}
+
+/** `loadResult` as an effect. */
+export const load = (options: LoadOptions): Effect.Effect<Loaded, ConfigInvalid> =>
+  Effect.suspend(() => Effect.fromResult(loadResult(options)))
+
+/** A configuration from plain values written as in the file; for programs that embed the server, and tests. */
+export const make = (values: unknown): PrismConfig => Result.getOrThrow(loadResult({ values })).config
