@@ -26,6 +26,10 @@ export interface ZonePolicy {
 export interface Zone {
   readonly name: DomainName
   readonly policy: ZonePolicy
+  /** Name servers that a zone we create gets. */
+  readonly nameservers: ReadonlyArray<DomainName>
+  /** Whether to create the zone in PowerDNS when it is missing there. */
+  readonly createIfMissing: boolean
   /** The addresses whose PTR records live here; undefined for a forward zone. */
   readonly network: IpNetwork.IpNetwork | undefined
 }
@@ -35,9 +39,18 @@ export const defaultPolicy: ZonePolicy = {
   whenOffline: { _tag: "Withdraw", after: Duration.hours(1) }
 }
 
-export const make = (name: DomainName, policy: ZonePolicy = defaultPolicy): Zone => ({
+export const make = (
+  name: DomainName,
+  options: {
+    readonly policy?: ZonePolicy
+    readonly nameservers?: ReadonlyArray<DomainName>
+    readonly createIfMissing?: boolean
+  } = {}
+): Zone => ({
   name,
-  policy,
+  policy: options.policy ?? defaultPolicy,
+  nameservers: options.nameservers ?? [`ns1.${name}` as DomainName],
+  createIfMissing: options.createIfMissing ?? true,
   network: reverseNetwork(name)
 })
 
@@ -78,4 +91,25 @@ const ip6Network = (labels: ReadonlyArray<string>): IpNetwork.IpNetwork | undefi
 export const pointerName = (address: IpAddress.IpAddress, zone: Zone): DomainName => {
   const name = IpAddress.reverseName(address)
   return name.endsWith(zone.name) ? name : (`${name.slice(0, name.indexOf("."))}.${zone.name}` as DomainName)
+}
+
+/** The address whose PTR record `name` holds in a reverse `zone`, or undefined when the name stands for none. */
+export const addressOfPointer = (name: DomainName, zone: Zone): IpAddress.IpAddress | undefined => {
+  if (zone.network === undefined || !name.endsWith(`.${zone.name}`)) return undefined
+  const below = name.slice(0, -zone.name.length - 1)
+  const classless = zone.name.includes("/")
+  const labels = classless
+    ? [below, ...zone.name.split(".").slice(1, 4)]
+    : name.replace(/\.(?:in-addr|ip6)\.arpa\.$/, "").split(".")
+  const reversed = labels.toReversed()
+  const text = name.endsWith(".ip6.arpa.")
+    ? reversed
+        .join("")
+        .match(/.{1,4}/g)!
+        .join(":")
+    : reversed.join(".")
+  const address = Result.getOrUndefined(IpAddress.parse(text))
+  return address !== undefined && pointerName(address, zone) === name && IpAddress.isWithin(address, zone.network)
+    ? address
+    : undefined
 }

@@ -1,0 +1,326 @@
+/**
+ * Keeps PowerDNS in line with the registry, name by marked name.
+ *
+ * For each zone there is one writer: a fiber that takes the marked names,
+ * computes what should be, compares it with what is, sends the difference as
+ * one PATCH, and then clears the marks at the generation it published. What
+ * arrives meanwhile waits and goes together in the next batch.
+ *
+ * Promises: a name is looked at until it was published or parked; a failure of
+ * PowerDNS delays, and loses nothing; a batch that PowerDNS refuses is halved
+ * until the bad name stands alone, is parked with its reason, and the others go
+ * through; a record that is not ours is not overwritten. Leaves to others: who
+ * marks names (`registry/Registry`), and finding drift (`dns/Reconciler`).
+ */
+import { Clock, Context, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
+import * as Metric from "effect/Metric"
+import type { SqlError } from "effect/sql"
+import type { DomainName } from "../domain/DomainName.ts"
+import * as RRset from "../domain/RRset.ts"
+import type { Zone } from "../domain/Zone.ts"
+import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
+import { NotFound, PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import { Acknowledgements } from "./Acknowledgements.ts"
+import * as DnsMetrics from "./DnsMetrics.ts"
+import { type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
+import * as Plan from "./Plan.ts"
+import { managedTypes, RecordSource } from "./RecordSource.ts"
+import { Zones } from "./Zones.ts"
+
+export interface DnsManagerOptions {
+  /** Names in one PATCH at the most. */
+  readonly batchNamesMax: number
+  /** Zones written at the same time; each takes one API connection. */
+  readonly zonesAtOnceMax: number
+  /** How often the outbox is asked without having been woken, in milliseconds. */
+  readonly pollMillis: number
+  /** The longest pause between two attempts at a zone that fails, in milliseconds. */
+  readonly retryMillisMax: number
+}
+
+export const defaultOptions: DnsManagerOptions = {
+  batchNamesMax: 500,
+  zonesAtOnceMax: 4,
+  pollMillis: 1000,
+  retryMillisMax: 2000
+}
+
+/** How the writer of a zone is doing. */
+export interface ZoneStatus {
+  readonly zone: DomainName
+  /** PowerDNS has the zone, as far as we know. */
+  readonly ready: boolean
+  /** Why the last attempt failed; undefined once one succeeded. */
+  readonly error: string | undefined
+}
+
+export class DnsManager extends Context.Service<
+  DnsManager,
+  {
+    readonly status: Effect.Effect<ReadonlyArray<ZoneStatus>>
+  }
+>()("@prism-dns/core/dns/DnsManager") {
+  static readonly layer = (options: Partial<DnsManagerOptions> = {}) =>
+    Layer.effect(DnsManager, make({ ...defaultOptions, ...options }))
+}
+
+type PublishError = PowerDnsError | SqlError.SqlError
+
+const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
+  const zones = yield* Zones
+  const outbox = yield* Outbox
+  const source = yield* RecordSource
+  const powerdns = yield* PowerDnsClient
+  const acknowledgements = yield* Acknowledgements
+
+  const ready = new Set<DomainName>()
+  const errors = new Map<DomainName, string>()
+
+  /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
+  const ensureZone = Effect.fn("DnsManager.ensureZone")(function* (zone: Zone) {
+    if (ready.has(zone.name)) return
+    const found = yield* powerdns.findZone(zone.name)
+    if (Option.isSome(found)) {
+      yield* powerdns.configureZone(zone.name)
+    } else if (zone.createIfMissing) {
+      yield* powerdns.createZone({ name: zone.name, kind: "Native", nameservers: zone.nameservers }).pipe(
+        Effect.catchIf(
+          (error) => error.reason._tag === "Conflict",
+          () => Effect.void
+        )
+      )
+      yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: zone.name }))
+    } else {
+      return yield* new PowerDnsError({
+        node: powerdns.node,
+        operation: "ensureZone",
+        reason: new NotFound({
+          detail: `zone ${zone.name} does not exist there; create it, or set 'create: true' for the zone`
+        })
+      })
+    }
+    ready.add(zone.name)
+  })
+
+  /** Sends the changes of some names as one PATCH; halves what PowerDNS refuses until the bad names stand alone. */
+  const write = (
+    zone: Zone,
+    names: ReadonlyArray<NamedChanges>
+  ): Effect.Effect<ReadonlyArray<Refusal>, PowerDnsError> =>
+    powerdns
+      .patch(
+        zone.name,
+        names.flatMap(({ changes }) => changes.map(({ change }) => change))
+      )
+      .pipe(
+        Effect.as<ReadonlyArray<Refusal>>([]),
+        Effect.catchIf(
+          (error) => error.reason._tag === "Refused" || error.reason._tag === "Malformed",
+          (error) => {
+            const [only] = names
+            if (names.length === 1 && only !== undefined) {
+              return Effect.succeed([{ name: only.name, reason: error.reason.detail }])
+            }
+            const middle = names.length >> 1
+            return Effect.zipWith(
+              write(zone, names.slice(0, middle)),
+              Effect.suspend(() => write(zone, names.slice(middle))),
+              (first, second) => [...first, ...second]
+            )
+          }
+        )
+      )
+
+  const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
+    yield* ensureZone(zone)
+    const types = managedTypes(zone)
+    const names = marks.map((mark) => mark.name)
+    const desired = yield* source.desired(zone, names)
+    const actual = new Map<DomainName, ReadonlyArray<RRset.RRset> | "unknown">(
+      yield* outbox.published(zone.name, names)
+    )
+
+    // A name we have not written before may hold something of someone else's: look first, then claim, then write.
+    const newcomers = names.filter((name) => !actual.has(name) && desired.has(name))
+    const foreign = newcomers.length === 0 ? [] : yield* findForeign(zone, types, newcomers, desired)
+    const inTheWay = new Set(foreign.map(({ name }) => name))
+    yield* outbox.claim(
+      zone.name,
+      newcomers.filter((name) => !inTheWay.has(name)),
+      yield* Clock.currentTimeMillis
+    )
+
+    const changed = marks
+      .filter((mark) => !inTheWay.has(mark.name))
+      .map(({ name }) => ({ name, changes: Plan.make([name], types, desired, actual) }))
+      .filter(({ changes }) => changes.length > 0)
+    const refused = [...foreign, ...(changed.length === 0 ? [] : yield* write(zone, changed))]
+
+    yield* settle(zone, marks, desired, refused)
+    yield* count(zone, changed, refused)
+  })
+
+  /** Which of `names` hold record sets of our types that we did not make and do not want just so. */
+  const findForeign = Effect.fnUntraced(function* (
+    zone: Zone,
+    types: ReadonlyArray<string>,
+    names: ReadonlyArray<DomainName>,
+    desired: Plan.RecordsByName
+  ) {
+    const foreign: Array<Refusal> = []
+    for (const found of yield* powerdns.rrsets(zone.name, names)) {
+      if (!types.includes(found.type)) continue
+      if (desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) === true) continue
+      foreign.push({
+        name: found.name,
+        reason: `a ${found.type} record that Prism did not make stands at this name (${found.contents.join(", ")}); remove it or choose another name`
+      })
+    }
+    return foreign
+  })
+
+  const settle = Effect.fnUntraced(function* (
+    zone: Zone,
+    marks: ReadonlyArray<Mark>,
+    desired: Plan.RecordsByName,
+    refused: ReadonlyArray<Refusal>
+  ) {
+    const reasons = new Map(refused.map(({ name, reason }) => [name, reason]))
+    const settlements: Array<Settlement> = []
+    const parkings: Array<Parking> = []
+    for (const { generation, name } of marks) {
+      const reason = reasons.get(name)
+      if (reason === undefined) settlements.push({ name, generation, rrsets: desired.get(name) ?? [] })
+      else parkings.push({ name, generation, reason })
+    }
+    const atMillis = yield* Clock.currentTimeMillis
+    yield* outbox.settle(zone.name, settlements, atMillis)
+    yield* outbox.park(zone.name, parkings, atMillis)
+    for (const { generation, name } of settlements) {
+      acknowledgements.settle(zone.name, name, generation, { _tag: "Applied", atMillis })
+    }
+    for (const { generation, name, reason } of parkings) {
+      acknowledgements.settle(zone.name, name, generation, { _tag: "Parked", atMillis, reason })
+      yield* Effect.logWarning("name parked").pipe(Effect.annotateLogs({ zone: zone.name, name, reason }))
+    }
+  })
+
+  const count = Effect.fnUntraced(function* (
+    zone: Zone,
+    changed: ReadonlyArray<NamedChanges>,
+    refused: ReadonlyArray<Refusal>
+  ) {
+    const bad = new Set(refused.map(({ name }) => name))
+    const results = { written: 0, deleted: 0, refused: refused.length }
+    for (const { changes, name } of changed) {
+      if (bad.has(name)) continue
+      for (const { change } of changes) results[change._tag === "Replace" ? "written" : "deleted"] += 1
+    }
+    for (const [result, n] of Object.entries(results)) {
+      if (n > 0) yield* Metric.update(Metric.withAttributes(DnsMetrics.rrsetsTotal, { zone: zone.name, result }), n)
+    }
+  })
+
+  const failed = Effect.fnUntraced(function* (zone: Zone, error: PublishError) {
+    if (error._tag === "PowerDnsError" && error.reason._tag === "NotFound") ready.delete(zone.name)
+    yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
+    if (errors.get(zone.name) !== error.message) {
+      errors.set(zone.name, error.message)
+      yield* Effect.logWarning("publishing is held up, will try again").pipe(
+        Effect.annotateLogs({ zone: zone.name, reason: error.message })
+      )
+    }
+  })
+
+  const succeeded = Effect.fnUntraced(function* (zone: Zone) {
+    if (errors.delete(zone.name)) {
+      yield* Effect.logInfo("publishing goes on").pipe(Effect.annotateLogs({ zone: zone.name }))
+    }
+  })
+
+  const patiently = <A>(zone: Zone, effect: Effect.Effect<A, PublishError>): Effect.Effect<A> =>
+    effect.pipe(
+      Effect.tapError((error) => failed(zone, error)),
+      Effect.retry(
+        Schedule.min([Schedule.exponential(100), Schedule.spaced(options.retryMillisMax)]).pipe(Schedule.jittered)
+      ),
+      Effect.tap(() => succeeded(zone)),
+      Effect.orDie // unreachable: the schedule never ends
+    )
+
+  const slots = yield* Semaphore.make(options.zonesAtOnceMax)
+
+  /** One batch; false when nothing was due. The batch is taken anew at each attempt: what is due may have changed. */
+  const publishBatch = (zone: Zone) =>
+    patiently(
+      zone,
+      slots.withPermit(
+        Effect.gen(function* () {
+          const marks = yield* outbox.due(zone.name, options.batchNamesMax)
+          if (marks.length > 0) yield* publish(zone, marks)
+          return marks.length > 0
+        })
+      )
+    )
+
+  // A zone named while its writer is at work is looked at again before the writer rests.
+  const writers = yield* FiberMap.make<DomainName>()
+  const again = new Set<DomainName>()
+
+  const drain = Effect.fnUntraced(function* (zone: Zone) {
+    do {
+      again.delete(zone.name)
+      while (yield* publishBatch(zone)) {
+        // until nothing is due
+      }
+    } while (again.has(zone.name))
+  })
+
+  const start = Effect.fnUntraced(function* (name: DomainName) {
+    const zone = zones.find(name)
+    if (zone === undefined) return
+    again.add(name)
+    if (!FiberMap.hasUnsafe(writers, name)) yield* FiberMap.run(writers, name, drain(zone))
+  })
+
+  const names = zones.all.map((zone) => zone.name)
+  const poll = outbox.dueZones(names).pipe(
+    Effect.catch((error) =>
+      Effect.as(
+        Effect.logWarning("the outbox could not be read").pipe(Effect.annotateLogs({ reason: error.message })),
+        []
+      )
+    ),
+    Effect.flatMap(Effect.forEach(start, { discard: true })),
+    Effect.andThen(Effect.sleep(options.pollMillis)),
+    Effect.forever
+  )
+  const listen = outbox.awaitWake.pipe(Effect.flatMap(Effect.forEach(start, { discard: true })), Effect.forever)
+
+  const provision = Effect.forEach(zones.all, (zone) => patiently(zone, ensureZone(zone)), {
+    concurrency: 2,
+    discard: true
+  })
+
+  yield* Effect.forkScoped(provision)
+  yield* Effect.forkScoped(poll)
+  yield* Effect.forkScoped(listen)
+
+  return DnsManager.of({
+    status: Effect.sync(() =>
+      zones.all.map((zone) => ({ zone: zone.name, ready: ready.has(zone.name), error: errors.get(zone.name) }))
+    )
+  })
+})
+
+/** The changes planned for one name. */
+interface NamedChanges {
+  readonly name: DomainName
+  readonly changes: ReadonlyArray<Plan.PlannedChange>
+}
+
+/** A name that cannot be published, and why. */
+interface Refusal {
+  readonly name: DomainName
+  readonly reason: string
+}

@@ -1,0 +1,67 @@
+/**
+ * The zones Prism manages, and which of them a name or an address belongs to.
+ *
+ * Pure lookups over a fixed list; whether PowerDNS has the zones is the
+ * concern of `dns/DnsManager`.
+ */
+import { Context, Layer, Result } from "effect"
+import * as DomainName from "../domain/DomainName.ts"
+import type { DomainName as Name, HostName } from "../domain/DomainName.ts"
+import * as IpAddress from "../domain/IpAddress.ts"
+import * as Zone from "../domain/Zone.ts"
+
+/** Where a record lives: its owner name and the zone that holds it. */
+export interface RecordPlace {
+  readonly zone: Name
+  readonly name: Name
+}
+
+export class Zones extends Context.Service<
+  Zones,
+  {
+    readonly all: ReadonlyArray<Zone.Zone>
+    readonly find: (name: Name) => Zone.Zone | undefined
+    /**
+     * The full name and zone of a host that calls itself `hostname`. A name that already ends in a managed forward
+     * zone is taken as it is, any other goes into `zone`, or into the first forward zone when none is said. Fails when
+     * the name is too long, or is the zone itself.
+     */
+    readonly placeHost: (hostname: HostName, zone?: Name) => Result.Result<RecordPlace, DomainName.NameInvalid>
+    /** Where the PTR record of `address` lives: in the smallest configured network that contains it, or nowhere. */
+    readonly placePointer: (address: IpAddress.IpAddress) => RecordPlace | undefined
+  }
+>()("@prism-dns/core/dns/Zones") {
+  static readonly layer = (zones: ReadonlyArray<Zone.Zone>): Layer.Layer<Zones> =>
+    Layer.sync(Zones, () => Zones.of(make(zones)))
+}
+
+export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
+  const byName = new Map(zones.map((zone) => [zone.name, zone]))
+  const forward = zones.filter((zone) => !Zone.isReverse(zone))
+  // The longest prefix first, so that the first network that contains an address is the right one.
+  const reverse = zones.filter(Zone.isReverse).sort((a, b) => b.network.prefixLength - a.network.prefixLength)
+
+  const placeHost: Zones["Service"]["placeHost"] = (hostname, zone) => {
+    const absolute = `${hostname}.` as Name
+    const own = DomainName.longestZone(absolute, forward)
+    if (own !== undefined) {
+      return absolute === own.name
+        ? Result.fail(
+            new DomainName.NameInvalid({ input: hostname, reason: "hostname is the name of the zone itself" })
+          )
+        : Result.succeed({ zone: own.name, name: absolute })
+    }
+    const target = zone ?? forward[0]?.name
+    if (target === undefined) {
+      return Result.fail(new DomainName.NameInvalid({ input: hostname, reason: "no forward zone is configured" }))
+    }
+    return Result.map(DomainName.prepend(hostname, target), (name) => ({ zone: target, name }))
+  }
+
+  const placePointer: Zones["Service"]["placePointer"] = (address) => {
+    const zone = reverse.find((candidate) => IpAddress.isWithin(address, candidate.network))
+    return zone === undefined ? undefined : { zone: zone.name, name: Zone.pointerName(address, zone) }
+  }
+
+  return { all: zones, find: (name) => byName.get(name), placeHost, placePointer }
+}

@@ -1,0 +1,317 @@
+/**
+ * The statements of the registry, each over a whole batch.
+ *
+ * Belongs to `Registry` and `Expiry`, which decide and hold the transaction
+ * open; nothing here decides anything.
+ */
+import { Effect, Option } from "effect"
+import type { SqlClient, Statement } from "effect/sql"
+import type { DomainName, HostName } from "../domain/DomainName.ts"
+import type { Host, HostState } from "../domain/Host.ts"
+import type { IpAddress } from "../domain/IpAddress.ts"
+import { asList, asTable } from "../storage/Rows.ts"
+import type { HostEvent } from "./Decision.ts"
+import type { Seen } from "./Leases.ts"
+
+/** A host before and after one change. */
+export interface HostChange {
+  readonly event: HostEvent
+  readonly before: Host | undefined
+  readonly after: Host
+}
+
+/** Who made a change, for the audit. */
+export interface Actor {
+  readonly name: string
+  /** The address it spoke from; undefined for Prism itself. */
+  readonly peer: string | undefined
+}
+
+export interface HostFilter {
+  readonly zone?: DomainName | undefined
+  readonly state?: HostState | undefined
+  readonly address?: IpAddress | undefined
+  /** Only names that begin so. */
+  readonly prefix?: string | undefined
+  /** Only names behind this one, in order. */
+  readonly after?: DomainName | undefined
+  readonly limit: number
+}
+
+interface HostRow {
+  readonly id: string
+  readonly fqdn: DomainName
+  readonly hostname: HostName
+  readonly zone: DomainName
+  readonly addresses: string
+  readonly labels: string
+  readonly owner: string
+  readonly state: HostState
+  readonly generation: number | bigint
+  readonly first_seen: number | bigint
+  readonly last_seen: number | bigint
+  readonly offline_since: number | bigint | null
+  readonly withdrawn_since: number | bigint | null
+}
+
+const optionalNumber = (value: number | bigint | null): number | undefined =>
+  value === null ? undefined : Number(value)
+
+const toHost = (row: HostRow): Host => ({
+  id: row.id,
+  fqdn: row.fqdn,
+  hostname: row.hostname,
+  zone: row.zone,
+  addresses: JSON.parse(row.addresses),
+  labels: JSON.parse(row.labels),
+  owner: row.owner,
+  state: row.state,
+  generation: Number(row.generation),
+  firstSeenMillis: Number(row.first_seen),
+  lastSeenMillis: Number(row.last_seen),
+  offlineSinceMillis: optionalNumber(row.offline_since),
+  withdrawnSinceMillis: optionalNumber(row.withdrawn_since)
+})
+
+const hostColumns = {
+  id: "text",
+  fqdn: "text",
+  hostname: "text",
+  zone: "text",
+  addresses: "text",
+  labels: "text",
+  owner: "text",
+  state: "text",
+  generation: "bigint",
+  first_seen: "bigint",
+  last_seen: "bigint",
+  offline_since: "bigint",
+  withdrawn_since: "bigint"
+} as const
+
+const fromHost = (host: Host) => ({
+  id: host.id,
+  fqdn: host.fqdn,
+  hostname: host.hostname,
+  zone: host.zone,
+  addresses: JSON.stringify(host.addresses),
+  labels: JSON.stringify(host.labels),
+  owner: host.owner,
+  state: host.state,
+  generation: host.generation,
+  first_seen: host.firstSeenMillis,
+  last_seen: host.lastSeenMillis,
+  offline_since: host.offlineSinceMillis ?? null,
+  withdrawn_since: host.withdrawnSinceMillis ?? null
+})
+
+const names = Object.keys(hostColumns).join(", ")
+
+/** What an audit entry says of a host. */
+const auditView = (host: Host | undefined): string | null =>
+  host === undefined
+    ? null
+    : JSON.stringify({
+        addresses: host.addresses,
+        owner: host.owner,
+        state: host.state,
+        withdrawn: host.withdrawnSinceMillis !== undefined
+      })
+
+export const make = (sql: SqlClient.SqlClient) => {
+  const columns = sql.literal(names)
+  const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
+
+  /** Hosts with these names, locked until the transaction ends, always in the same order. */
+  const lockByName = (fqdns: ReadonlyArray<DomainName>) =>
+    Effect.map(
+      sql<HostRow>`SELECT ${columns} FROM host WHERE fqdn IN ${asList(sql, fqdns)} ORDER BY fqdn ${forUpdate}`,
+      (rows) => rows.map(toHost)
+    )
+
+  /** One statement for each table, whatever the number of hosts. */
+  const write = Effect.fnUntraced(function* (
+    changes: ReadonlyArray<HostChange & { readonly actor: Actor }>,
+    nowMillis: number
+  ) {
+    const created = changes.filter(({ before }) => before === undefined).map(({ after }) => after)
+    const updated = changes.filter(({ before }) => before !== undefined).map(({ after }) => after)
+    if (created.length > 0) {
+      yield* sql`
+        INSERT INTO host (${columns}) SELECT ${columns} FROM ${asTable(sql, "r", hostColumns, created.map(fromHost))}`
+    }
+    if (updated.length > 0) {
+      yield* sql`
+        UPDATE host SET
+          addresses = r.addresses, labels = r.labels, owner = r.owner, state = r.state, generation = r.generation,
+          last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since
+        FROM ${asTable(sql, "r", hostColumns, updated.map(fromHost))} WHERE host.id = r.id`
+    }
+    yield* writeAddresses(changes, nowMillis)
+    yield* writeHistory(changes, nowMillis)
+    yield* writeAudit(changes, nowMillis)
+  })
+
+  const writeAddresses = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>, nowMillis: number) {
+    const pair = (host: Host) => (address: IpAddress) => ({ address, host_id: host.id })
+    const lost = changes.flatMap(({ after, before }) =>
+      (before?.addresses ?? []).filter((address) => !after.addresses.includes(address)).map(pair(after))
+    )
+    // A host that returns claims its address anew: it was someone else's to claim meanwhile.
+    const gained = changes
+      .filter(({ event }) => event === "created" || event === "changed" || event === "returned")
+      .flatMap(({ after, before, event }) =>
+        after.addresses
+          .filter((address) => event === "returned" || before?.addresses.includes(address) !== true)
+          .map(pair(after))
+      )
+    const shape = { address: "text", host_id: "text" } as const
+    if (lost.length > 0) {
+      yield* sql`
+        DELETE FROM host_address WHERE (address, host_id) IN (
+          SELECT address, host_id FROM ${asTable(sql, "r", shape, lost)})`
+    }
+    if (gained.length > 0) {
+      yield* sql`
+        INSERT INTO host_address (address, host_id, since)
+        SELECT address, host_id, ${sql.literal(String(nowMillis))} FROM ${asTable(sql, "r", shape, gained)} WHERE true
+        ON CONFLICT (address, host_id) DO UPDATE SET since = excluded.since`
+    }
+  })
+
+  const writeHistory = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>, nowMillis: number) {
+    const closed = changes.filter(({ before }) => before !== undefined).map(({ after }) => after.id)
+    if (closed.length > 0) {
+      yield* sql`
+        UPDATE host_history SET valid_to = ${nowMillis}
+        WHERE valid_to IS NULL AND host_id IN ${asList(sql, closed)}`
+    }
+    yield* sql`
+      INSERT INTO host_history (host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from)
+      SELECT host_id, fqdn, zone, event, addresses, labels, owner, state, generation, ${sql.literal(String(nowMillis))}
+      FROM ${asTable(
+        sql,
+        "r",
+        {
+          host_id: "text",
+          fqdn: "text",
+          zone: "text",
+          event: "text",
+          addresses: "text",
+          labels: "text",
+          owner: "text",
+          state: "text",
+          generation: "bigint"
+        },
+        changes.map(({ after, event }) => ({
+          host_id: after.id,
+          fqdn: after.fqdn,
+          zone: after.zone,
+          event,
+          addresses: JSON.stringify(after.addresses),
+          labels: JSON.stringify(after.labels),
+          owner: after.owner,
+          state: after.state,
+          generation: after.generation
+        }))
+      )}`
+  })
+
+  const writeAudit = (changes: ReadonlyArray<HostChange & { readonly actor: Actor }>, nowMillis: number) => sql`
+    INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after)
+    SELECT ${sql.literal(String(nowMillis))}, actor, peer, action, subject, generation, before, after
+    FROM ${asTable(
+      sql,
+      "r",
+      {
+        actor: "text",
+        peer: "text",
+        action: "text",
+        subject: "text",
+        generation: "bigint",
+        before: "text",
+        after: "text"
+      },
+      changes.map(({ actor, after, before, event }) => ({
+        actor: actor.name,
+        peer: actor.peer ?? null,
+        action: `host.${event}`,
+        subject: after.fqdn,
+        generation: after.generation,
+        before: auditView(before),
+        after: auditView(after)
+      }))
+    )}`
+
+  /** Moves `last_seen` forward, never back. */
+  const flushSeen = (seen: ReadonlyArray<Seen>) => sql`
+    UPDATE host SET last_seen = r.at
+    FROM ${asTable(
+      sql,
+      "r",
+      { id: "text", at: "bigint" },
+      seen.map(({ atMillis, id }) => ({ id, at: atMillis }))
+    )}
+    WHERE host.id = r.id AND host.last_seen < r.at`
+
+  /** Online hosts last seen before `beforeMillis`, locked. */
+  const lockExpired = (beforeMillis: number, limit: number) =>
+    Effect.map(
+      sql<HostRow>`
+        SELECT ${columns} FROM host WHERE state = 'online' AND last_seen < ${beforeMillis}
+        ORDER BY last_seen LIMIT ${limit} ${forUpdate}`,
+      (rows) => rows.map(toHost)
+    )
+
+  /** Hosts of a zone that have been offline since before `beforeMillis` with their records still there, locked. */
+  const lockWithdrawable = (zone: DomainName, beforeMillis: number, limit: number) =>
+    Effect.map(
+      sql<HostRow>`
+        SELECT ${columns} FROM host
+        WHERE zone = ${zone} AND state = 'offline' AND withdrawn_since IS NULL AND offline_since <= ${beforeMillis}
+        ORDER BY offline_since LIMIT ${limit} ${forUpdate}`,
+      (rows) => rows.map(toHost)
+    )
+
+  const findOne = (condition: Statement.Fragment) =>
+    Effect.map(sql<HostRow>`SELECT ${columns} FROM host WHERE ${condition}`, (rows) =>
+      Option.map(Option.fromNullishOr(rows[0]), toHost)
+    )
+
+  const list = (filter: HostFilter) => {
+    const conditions = [
+      filter.zone === undefined ? undefined : sql`zone = ${filter.zone}`,
+      filter.state === undefined ? undefined : sql`state = ${filter.state}`,
+      filter.address === undefined
+        ? undefined
+        : sql`id IN (SELECT host_id FROM host_address WHERE address = ${filter.address})`,
+      filter.prefix === undefined ? undefined : sql`fqdn >= ${filter.prefix} AND fqdn < ${`${filter.prefix}\u{7f}`}`,
+      filter.after === undefined ? undefined : sql`fqdn > ${filter.after}`
+    ].filter((condition) => condition !== undefined)
+    return Effect.map(
+      sql<HostRow>`
+        SELECT ${columns} FROM host WHERE ${sql.and(conditions)} ORDER BY fqdn LIMIT ${filter.limit}`,
+      (rows) => rows.map(toHost)
+    )
+  }
+
+  const countByState = Effect.map(
+    sql<{ readonly zone: DomainName; readonly state: HostState; readonly hosts: number | bigint }>`
+      SELECT zone, state, COUNT(*) AS hosts FROM host GROUP BY zone, state`,
+    (rows) => rows.map((row) => ({ zone: row.zone, state: row.state, hosts: Number(row.hosts) }))
+  )
+
+  return {
+    lockByName,
+    write,
+    flushSeen,
+    lockExpired,
+    lockWithdrawable,
+    findById: (id: string) => findOne(sql`id = ${id}`),
+    findByName: (fqdn: DomainName) => findOne(sql`fqdn = ${fqdn}`),
+    list,
+    countByState
+  }
+}
+
+export type HostRepo = ReturnType<typeof make>

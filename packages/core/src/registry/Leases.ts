@@ -1,0 +1,94 @@
+/**
+ * The leases this server renews, in memory.
+ *
+ * A beat that changes nothing is answered from here and writes nothing: it
+ * only moves the time the host was last seen, which is flushed in batches. What
+ * is not found here goes the long way through the registry and is then held.
+ * The database decides what has expired; a lease that is dropped here costs the
+ * host's next beat one look-up.
+ */
+import { Context, Layer } from "effect"
+import type { DomainName } from "../domain/DomainName.ts"
+import type { Host } from "../domain/Host.ts"
+import type { IpAddress } from "../domain/IpAddress.ts"
+import { mayActFor, type Registrant } from "./Decision.ts"
+
+interface Lease {
+  readonly host: Host
+  seenMillis: number
+  flushedMillis: number
+}
+
+/** When a host was last seen. */
+export interface Seen {
+  readonly fqdn: DomainName
+  readonly id: string
+  readonly atMillis: number
+}
+
+export class Leases extends Context.Service<
+  Leases,
+  {
+    /**
+     * Renews the lease of an online host at its known addresses. Undefined when there is more to it: an unknown name,
+     * another address, another owner.
+     */
+    readonly renew: (
+      fqdn: DomainName,
+      addresses: ReadonlyArray<IpAddress>,
+      registrant: Registrant,
+      nowMillis: number
+    ) => Host | undefined
+    /** Holds the lease of a host that was just written or found. */
+    readonly hold: (host: Host, seenMillis: number) => void
+    /** Drops a lease unless the host was seen after `beforeMillis`. True when it is not held any more. */
+    readonly drop: (fqdn: DomainName, beforeMillis: number) => boolean
+    /** The leases renewed since they were last flushed. */
+    readonly unflushed: () => ReadonlyArray<Seen>
+    /** `seen` is in the database now. */
+    readonly flushed: (seen: ReadonlyArray<Seen>) => void
+    readonly size: () => number
+  }
+>()("@prism-dns/core/registry/Leases") {
+  static readonly layer: Layer.Layer<Leases> = Layer.sync(Leases, () => Leases.of(make()))
+}
+
+export const make = (): Leases["Service"] => {
+  const leases = new Map<DomainName, Lease>()
+  return {
+    renew: (fqdn, addresses, registrant, nowMillis) => {
+      const lease = leases.get(fqdn)
+      if (lease === undefined) return undefined
+      const { host } = lease
+      // Someone who may act for the host but is not its owner would change the owner: the long way.
+      if (host.owner !== registrant.name || !mayActFor(registrant, host.owner)) return undefined
+      if (host.addresses.length !== addresses.length) return undefined
+      for (let i = 0; i < addresses.length; i++) if (host.addresses[i] !== addresses[i]) return undefined
+      lease.seenMillis = nowMillis
+      return host
+    },
+    hold: (host, seenMillis) => {
+      leases.set(host.fqdn, { host, seenMillis, flushedMillis: host.lastSeenMillis })
+    },
+    drop: (fqdn, beforeMillis) => {
+      const lease = leases.get(fqdn)
+      if (lease !== undefined && lease.seenMillis >= beforeMillis) return false
+      leases.delete(fqdn)
+      return true
+    },
+    unflushed: () => {
+      const seen: Array<Seen> = []
+      for (const { flushedMillis, host, seenMillis } of leases.values()) {
+        if (seenMillis > flushedMillis) seen.push({ fqdn: host.fqdn, id: host.id, atMillis: seenMillis })
+      }
+      return seen
+    },
+    flushed: (seen) => {
+      for (const { atMillis, fqdn } of seen) {
+        const lease = leases.get(fqdn)
+        if (lease !== undefined && lease.flushedMillis < atMillis) lease.flushedMillis = atMillis
+      }
+    },
+    size: () => leases.size
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * The host registry: what should be true of every host's name.
+ *
+ * A change of a host, its history row, its audit entry and the marks of the
+ * names it touches commit together or not at all. Registrations that arrive
+ * while a commit is under way share the next one: one transaction and one
+ * statement for each table, whatever their number. A beat that changes nothing
+ * is answered from memory.
+ *
+ * Leaves to others: whether the registrant may register at all (`auth/Policy`),
+ * what becomes of leases that pass (`registry/Expiry`), and publishing
+ * (`dns/DnsManager`).
+ */
+import { Cause, Clock, Context, Effect, Layer, Queue, Schedule, Schema } from "effect"
+import type { Option } from "effect"
+import { SecureRandom } from "effect/crypto"
+import * as Metric from "effect/Metric"
+import { SqlClient, type SqlError } from "effect/sql"
+import type { DomainName } from "../domain/DomainName.ts"
+import type { Host, HostState, Publication } from "../domain/Host.ts"
+import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
+import { Outbox } from "../dns/Outbox.ts"
+import { Zones } from "../dns/Zones.ts"
+import * as Generation from "../storage/Generation.ts"
+import { decide, type HostnameTaken, type Registration } from "./Decision.ts"
+import { placesOf } from "./HostRecords.ts"
+import * as HostRepo from "./HostRepo.ts"
+import { Leases } from "./Leases.ts"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
+
+/** The registry's database did not take the change; nothing of it is stored. Trying again later may help. */
+export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>()("RegistryUnavailable", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the registry could not be written: ${this.detail}`
+  }
+}
+
+export interface Registered {
+  readonly host: Host
+  readonly outcome: "created" | "changed" | "returned" | "renewed"
+  /** What the host's addresses were; empty for a new host. */
+  readonly previousAddresses: Host["addresses"]
+  /** Settles when the change reaches the DNS; undefined for a renewal, which changes nothing there. */
+  readonly ticket: Ticket | undefined
+}
+
+export interface RegistryOptions {
+  /** Registrations in one commit at the most. */
+  readonly batchMax: number
+  /** Registrations that may wait for a commit; beyond it callers wait to be let in. */
+  readonly waitingMax: number
+}
+
+export const defaultOptions: RegistryOptions = { batchMax: 500, waitingMax: 20_000 }
+
+export class Registry extends Context.Service<
+  Registry,
+  {
+    /** Registers a host, or renews its lease. When it returns, the host is durable. */
+    readonly register: (registration: Registration) => Effect.Effect<Registered, HostnameTaken | RegistryUnavailable>
+    readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
+    readonly findByName: (fqdn: DomainName) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
+    /** Hosts in the order of their names. */
+    readonly list: (filter: HostRepo.HostFilter) => Effect.Effect<ReadonlyArray<Host>, SqlError.SqlError>
+    /** How far the present generation of each of `hosts` has come, in the same order. */
+    readonly publications: (hosts: ReadonlyArray<Host>) => Effect.Effect<ReadonlyArray<Publication>, SqlError.SqlError>
+    readonly countByState: Effect.Effect<
+      ReadonlyArray<{ readonly zone: DomainName; readonly state: HostState; readonly hosts: number }>,
+      SqlError.SqlError
+    >
+  }
+>()("@prism-dns/core/registry/Registry") {
+  static readonly layer = (options: Partial<RegistryOptions> = {}) =>
+    Layer.effect(Registry, make({ ...defaultOptions, ...options }))
+}
+
+interface Waiting {
+  readonly registration: Registration
+  readonly resume: (result: Effect.Effect<Registered, HostnameTaken | RegistryUnavailable>) => void
+}
+
+const make = Effect.fnUntraced(function* (options: RegistryOptions) {
+  const sql = yield* SqlClient.SqlClient
+  const hosts = HostRepo.make(sql)
+  const zones = yield* Zones
+  const outbox = yield* Outbox
+  const leases = yield* Leases
+  const acknowledgements = yield* Acknowledgements
+  const random = yield* SecureRandom.SecureRandom
+
+  /** Decides and writes a batch in one transaction. The answers hold only once it has committed. */
+  const commit = Effect.fn("Registry.commit")(
+    function* (batch: ReadonlyArray<Waiting>) {
+      const known = new Map<DomainName, Host>()
+      for (const host of yield* hosts.lockByName([...new Set(batch.map((w) => w.registration.fqdn))])) {
+        known.set(host.fqdn, host)
+      }
+      const nowMillis = yield* Clock.currentTimeMillis
+      const generation = yield* Generation.next(sql)
+      const changes = new Map<DomainName, HostRepo.HostChange & { readonly actor: HostRepo.Actor }>()
+      const answers: Array<Effect.Effect<Registered, HostnameTaken>> = []
+      const tickets: Array<Ticket> = []
+
+      // In order of arrival, each against what those before it left; a name that changes twice is written once.
+      for (const { registration } of batch) {
+        const current = known.get(registration.fqdn)
+        const decision = decide(current, registration, {
+          nowMillis,
+          generation,
+          newId: current === undefined ? yield* random.uuidV7() : ""
+        })
+        switch (decision._tag) {
+          case "Refuse": {
+            answers.push(Effect.fail(decision.error))
+            break
+          }
+          case "Renew": {
+            leases.hold(decision.host, nowMillis)
+            answers.push(
+              Effect.succeed({
+                host: decision.host,
+                outcome: "renewed",
+                previousAddresses: decision.host.addresses,
+                ticket: undefined
+              })
+            )
+            break
+          }
+          case "Write": {
+            const { after, before, event } = decision
+            const earlier = changes.get(after.fqdn)
+            known.set(after.fqdn, after)
+            changes.set(after.fqdn, {
+              event: earlier?.event ?? event,
+              before: earlier === undefined ? before : earlier.before,
+              after,
+              actor: { name: registration.registrant.name, peer: registration.peer }
+            })
+            const ticket = acknowledgements.open(placesOf(zones, before, after), generation)
+            tickets.push(ticket)
+            answers.push(
+              Effect.succeed({
+                host: after,
+                outcome: event === "created" || event === "changed" ? event : "returned",
+                previousAddresses: before?.addresses ?? [],
+                ticket
+              })
+            )
+            break
+          }
+        }
+      }
+
+      const written = [...changes.values()]
+      if (written.length > 0) {
+        const places = written.flatMap(({ after, before }) => placesOf(zones, before, after))
+        yield* Effect.andThen(hosts.write(written, nowMillis), outbox.mark(places, generation, nowMillis)).pipe(
+          Effect.tapCause(() => Effect.sync(() => tickets.forEach(acknowledgements.close)))
+        )
+      }
+      return { answers, written, nowMillis }
+    },
+    (effect) => sql.withTransaction(effect)
+  )
+
+  const answer = Effect.fnUntraced(function* (batch: ReadonlyArray<Waiting>) {
+    const { answers, nowMillis, written } = yield* commit(batch).pipe(
+      // Another server took the same new name, or held the same rows, at the same moment: look again.
+      Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) })
+    )
+    for (const { after } of written) leases.hold(after, nowMillis)
+    answers.forEach((result, i) => batch[i]!.resume(result))
+    if (written.length > 0) {
+      const touched = written.flatMap(({ after, before }) => placesOf(zones, before, after))
+      yield* outbox.wake(new Set(touched.map((place) => place.zone)))
+    }
+    yield* Metric.update(RegistryMetrics.commitSize, batch.length)
+  })
+
+  const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
+  yield* Queue.takeBetween(queue, 1, options.batchMax).pipe(
+    Effect.flatMap((batch) =>
+      answer(batch).pipe(
+        Effect.catchCause((cause) => {
+          const error = Cause.squash(cause)
+          const unavailable = new RegistryUnavailable({
+            detail: error instanceof Error ? error.message : String(error)
+          })
+          for (const { resume } of batch) resume(Effect.fail(unavailable))
+          return Effect.logError("registrations could not be stored").pipe(
+            Effect.annotateLogs({ registrations: batch.length, reason: unavailable.detail })
+          )
+        })
+      )
+    ),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+  const register: Registry["Service"]["register"] = (registration) =>
+    Effect.callback((resume) => {
+      const waiting: Waiting = { registration, resume }
+      if (Queue.offerUnsafe(queue, waiting)) return
+      resume(
+        Effect.fail(
+          new RegistryUnavailable({ detail: `more than ${options.waitingMax} registrations are waiting already` })
+        )
+      )
+    })
+
+  const publications: Registry["Service"]["publications"] = Effect.fn("Registry.publications")(function* (list) {
+    const places = list.map((host) => placesOf(zones, host))
+    const all = places.flat()
+    const marks = new Map((yield* outbox.findMarks(all)).map((mark) => [mark.name, mark]))
+    const publishedAt = yield* outbox.publishedAt(all)
+    return list.map((host, i): Publication => {
+      const pending = places[i]!.map(({ name }) => marks.get(name)).filter((mark) => mark !== undefined)
+      const parked = pending.find((mark) => mark.parkedReason !== undefined)
+      if (pending.length > 0) {
+        return {
+          level: "accepted",
+          generation: host.generation,
+          atMillis: Math.min(...pending.map((mark) => mark.markedAtMillis)),
+          ...(parked?.parkedReason === undefined ? {} : { error: parked.parkedReason })
+        }
+      }
+      const times = places[i]!.map(({ name }) => publishedAt.get(name) ?? 0)
+      // A withdrawn host has no record left that could say when.
+      return {
+        level: "applied",
+        generation: host.generation,
+        atMillis: Math.max(host.withdrawnSinceMillis ?? 0, ...times)
+      }
+    })
+  })
+
+  return Registry.of({
+    register,
+    findById: hosts.findById,
+    findByName: hosts.findByName,
+    list: hosts.list,
+    publications,
+    countByState: hosts.countByState
+  })
+})
+
+/** True for a failure of two transactions that met, which a second try settles. */
+const isCollision = (error: SqlError.SqlError): boolean => {
+  switch (error.reason._tag) {
+    case "UniqueViolation":
+    case "DeadlockError":
+    case "SerializationError":
+      return true
+    default:
+      return false
+  }
+}

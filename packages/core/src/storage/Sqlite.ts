@@ -1,0 +1,113 @@
+/**
+ * A `SqlClient` for SQLite on `node:sqlite`.
+ *
+ * One connection, used by one fiber at a time; a transaction holds it until it
+ * ends. Calls are synchronous, so statements are kept few and set-based: one
+ * statement for a batch, never one for a row.
+ */
+import { Effect, Layer, Scope, Semaphore, Stream } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { SqlClient, SqlError, Statement } from "effect/sql"
+import type { Connection } from "effect/sql/SqlConnection"
+import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
+
+export interface SqliteOptions {
+  /** A path, or `:memory:`. */
+  readonly filename: string
+  /**
+   * `full` (default) syncs the log at every commit, so that what was accepted survives a power cut; `normal` survives a
+   * crash of the process only. Registrations share commits, so the difference is small.
+   */
+  readonly durability?: "normal" | "full"
+}
+
+/** Prepared statements kept ready; beyond it the least recently prepared is given up. */
+const statementsMax = 200
+
+const attempt = <A>(operation: string, f: () => A): Effect.Effect<A, SqlError.SqlError> =>
+  Effect.try({
+    try: f,
+    catch: (cause) => {
+      // The classifier reads `errno`, node:sqlite calls it `errcode`.
+      if (typeof cause === "object" && cause !== null && "errcode" in cause) {
+        Object.assign(cause, { errno: cause.errcode })
+      }
+      return new SqlError.SqlError({
+        reason: SqlError.classifySqliteError(cause, { message: `sqlite ${operation}`, operation })
+      })
+    }
+  })
+
+const bind = (value: unknown): SQLInputValue =>
+  typeof value === "boolean" ? Number(value) : value === undefined ? null : (value as SQLInputValue)
+
+export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
+  const db = yield* attempt("open", () => new DatabaseSync(options.filename, { timeout: 5000 }))
+  yield* Scope.addFinalizer(
+    yield* Effect.scope,
+    Effect.sync(() => db.close())
+  )
+  yield* attempt("configure", () =>
+    db.exec(
+      `PRAGMA journal_mode = WAL; PRAGMA synchronous = ${options.durability === "normal" ? "NORMAL" : "FULL"}; PRAGMA foreign_keys = ON`
+    )
+  )
+  const cache = new Map<string, StatementSync>()
+  const prepare = (text: string): StatementSync => {
+    const cached = cache.get(text)
+    if (cached !== undefined) return cached
+    const statement = db.prepare(text)
+    if (cache.size >= statementsMax) cache.delete(cache.keys().next().value!)
+    cache.set(text, statement)
+    return statement
+  }
+  const run = (
+    statement: StatementSync,
+    params: ReadonlyArray<unknown>,
+    arrays = false
+  ): ReadonlyArray<Record<string, unknown>> => {
+    const values = params.map(bind)
+    statement.setReturnArrays(arrays)
+    if (statement.columns().length > 0) return statement.all(...values)
+    statement.run(...values)
+    return []
+  }
+  const connection: Connection = {
+    execute: (text, params, transform) =>
+      Effect.map(
+        attempt("execute", () => run(prepare(text), params)),
+        transform ?? ((rows) => rows)
+      ),
+    executeUnprepared: (text, params, transform) =>
+      Effect.map(
+        attempt("execute", () => run(db.prepare(text), params)),
+        transform ?? ((rows) => rows)
+      ),
+    executeValues: (text, params) => attempt("execute", () => run(prepare(text), params, true) as never),
+    executeValuesUnprepared: (text, params) => attempt("execute", () => run(db.prepare(text), params, true) as never),
+    executeRaw: (text, params) => attempt("execute", () => run(prepare(text), params)),
+    executeStream: (text, params, transform) =>
+      Stream.unwrap(
+        Effect.map(
+          attempt("execute", () => run(prepare(text), params)),
+          (rows) => Stream.fromIterable(transform ? transform(rows) : rows)
+        )
+      )
+  }
+  const acquirers = SqlClient.makeSqliteAcquirers({
+    connection: Effect.succeed(connection),
+    semaphore: yield* Semaphore.make(1),
+    isTransaction: () => db.isTransaction
+  })
+  return yield* SqlClient.make({
+    ...acquirers,
+    driver: "node-sqlite",
+    compiler: Statement.makeCompilerSqlite(),
+    beginTransaction: "BEGIN IMMEDIATE",
+    releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
+    spanAttributes: [["db.system.name", "sqlite"]]
+  })
+})
+
+export const layer = (options: SqliteOptions): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
+  Layer.effect(SqlClient.SqlClient, make(options)).pipe(Layer.provide(Reactivity.layer))
