@@ -187,7 +187,7 @@ const zonePath = (zone: DomainName.DomainName): string =>
 const ttlSecondsMax = 2_147_483_647
 
 /** What no PowerDNS should be asked, in its own words; versions and backends differ in how they take it. */
-const refusal = (zone: DomainName.DomainName, change: RRset.RRsetChange): string | undefined => {
+export const refusal = (zone: DomainName.DomainName, change: RRset.RRsetChange): string | undefined => {
   const name = RRset.changedName(change)
   const type = change._tag === "Replace" ? change.rrset.type : change.type
   if (!DomainName.isWithin(name, zone)) return `RRset ${name} IN ${type}: Name is out of zone`

@@ -13,6 +13,7 @@
 import { Data, Effect, Exit, Redacted, Schema, Scope } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
+import * as Http from "node:http"
 import { tmpdir } from "node:os"
 import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -406,16 +407,29 @@ const ConfigAnswer = Schema.decodeUnknownExit(
  * its API, and it is another program that answers there: perhaps even another PowerDNS, with the same key.
  */
 const isOurs = (running: PowerDnsProcess): Effect.Effect<boolean> =>
-  Effect.tryPromise(async (signal) => {
-    const response = await fetch(`${running.apiUrl}/api/v1/servers/localhost/config`, {
-      headers: { "X-API-Key": Redacted.value(running.apiKey) },
-      signal: AbortSignal.any([signal, AbortSignal.timeout(1000)])
+  getText(`${running.apiUrl}/api/v1/servers/localhost/config`, running.apiKey).pipe(
+    Effect.map((text) => {
+      const config = ConfigAnswer(text)
+      if (Exit.isFailure(config)) return false
+      const values = new Map(config.value.map(({ name, value }) => [name, value]))
+      return values.get("config-dir") === running.directory && values.get("local-port") === `${running.dns.port}`
+    }),
+    Effect.timeoutOrElse({ duration: 1000, orElse: () => Effect.succeed(false) })
+  )
+
+/** The body of an answer, empty when there is none. Not by fetch, which refuses some port numbers. */
+const getText = (url: string, apiKey: Redacted.Redacted): Effect.Effect<string> =>
+  Effect.callback((resume) => {
+    const request = Http.get(url, { headers: { "X-API-Key": Redacted.value(apiKey) }, agent: false }, (response) => {
+      let text = ""
+      response.setEncoding("utf8")
+      response.on("data", (chunk: string) => (text += chunk))
+      response.on("error", () => resume(Effect.succeed("")))
+      response.on("end", () => resume(Effect.succeed(text)))
     })
-    const config = ConfigAnswer(await response.text())
-    if (!response.ok || Exit.isFailure(config)) return false
-    const values = new Map(config.value.map(({ name, value }) => [name, value]))
-    return values.get("config-dir") === running.directory && values.get("local-port") === `${running.dns.port}`
-  }).pipe(Effect.orElseSucceed(() => false))
+    request.on("error", () => resume(Effect.succeed("")))
+    return Effect.sync(() => request.destroy())
+  })
 
 const lastLines = (log: string): string => {
   const lines = log.trim().split("\n").slice(-4)
