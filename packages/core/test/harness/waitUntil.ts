@@ -1,0 +1,44 @@
+/**
+ * Waiting for a condition of the real world, instead of sleeping.
+ *
+ * Promises: ends within its deadline; a failure says what was waited for and
+ * what was seen last. Use with `it.live`: under a test clock time stands still.
+ */
+import { Cause, Clock, Duration, Effect, Exit } from "effect"
+import { inspect } from "node:util"
+
+/** The condition did not hold in time. */
+export class WaitedInVain extends Error {
+  override readonly name = "WaitedInVain"
+}
+
+/**
+ * Runs `look` until `holds` is true of what it gives, and gives that. A failing `look` is a thing seen, like any other.
+ * Default: within 5 s, a look each 10 ms.
+ */
+export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
+  what: string,
+  look: Effect.Effect<A, E, R>,
+  holds: (seen: A) => boolean,
+  options?: { readonly within?: Duration.Input; readonly every?: Duration.Input }
+) {
+  const within = Duration.fromInputUnsafe(options?.within ?? "5 seconds")
+  const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(within)
+  while (true) {
+    const left = deadline - (yield* Clock.currentTimeMillis)
+    const exit = yield* Effect.exit(
+      Effect.timeoutOrElse(look, {
+        duration: Math.max(left, 1),
+        orElse: () => Effect.die(new Error("the look itself took until the deadline"))
+      })
+    )
+    if (Exit.isSuccess(exit) && holds(exit.value)) return exit.value
+    if ((yield* Clock.currentTimeMillis) >= deadline) {
+      const seen = Exit.isSuccess(exit) ? inspect(exit.value, { depth: 6 }) : Cause.pretty(exit.cause)
+      return yield* Effect.die(
+        new WaitedInVain(`waited ${Duration.format(within)} in vain until ${what}; last seen: ${seen}`)
+      )
+    }
+    yield* Effect.sleep(options?.every ?? "10 millis")
+  }
+})
