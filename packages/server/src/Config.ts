@@ -23,7 +23,7 @@ export interface PrismConfig {
     /** Names this process in logs, metrics and the zone writers' leases. */
     readonly instance: string
     readonly logLevel: LogLevel.Severity
-    readonly logFormat: "auto" | "json" | "pretty"
+    readonly logFormat: (typeof logFormats)[number]
     /** From the first signal until no new connection is taken, so that load balancers look elsewhere. */
     readonly drainDelay: Duration.Duration
     /** How long work under way may take to end. */
@@ -121,6 +121,18 @@ const namedTokens = (doc: string) =>
     token: Settings.required(Kind.secret, { doc: "The token.", secret: true })
   })
 
+/** Words for the severities, least severe first. */
+export const logLevels = [
+  ["trace", "Trace"],
+  ["debug", "Debug"],
+  ["info", "Info"],
+  ["warn", "Warn"],
+  ["error", "Error"],
+  ["fatal", "Fatal"]
+] as const
+
+export const logFormats = ["auto", "json", "pretty"] as const
+
 const hostName = Os.hostname()
 
 /** Every setting there is. */
@@ -130,12 +142,12 @@ export const settings = Settings.group("", {
       doc: "Names this process in logs, metrics and leases; different for each instance.",
       words: "the machine's host name"
     }),
-    logLevel: Settings.setting(Kind.choice(["trace", "debug", "info", "warn", "error", "fatal"]), {
+    logLevel: Settings.setting(Kind.choice(logLevels.map(([word]) => word)), {
       doc: "The least severe lines that are logged.",
       default: "info",
       flag: "log-level"
     }),
-    logFormat: Settings.setting(Kind.choice(["auto", "json", "pretty"]), {
+    logFormat: Settings.setting(Kind.choice(logFormats), {
       doc: "JSON lines or readable ones; auto is readable on a terminal.",
       default: "auto",
       flag: "log-format"
@@ -195,15 +207,19 @@ export const settings = Settings.group("", {
     })
   }),
   powerdns: Settings.group("The PowerDNS servers that publish the zones.", {
-    nodes: Settings.list("At least one; all serve the same zones.", {
-      name: Settings.optional(Kind.text, {
-        doc: "Names the node in logs and metrics.",
-        words: "host and port of `api`"
-      }),
-      api: Settings.required(Kind.httpUrl, { doc: "Base address of its HTTP API." }),
-      apiKey: Settings.required(Kind.secret, { doc: "Its `api-key`.", secret: true }),
-      dns: Settings.required(Kind.dnsEndpoint, { doc: "Where it answers DNS; port 53 unless stated." })
-    }),
+    nodes: Settings.list(
+      "At least one; all serve the same zones.",
+      {
+        name: Settings.optional(Kind.text, {
+          doc: "Names the node in logs and metrics.",
+          words: "host and port of `api`"
+        }),
+        api: Settings.required(Kind.httpUrl, { doc: "Base address of its HTTP API." }),
+        apiKey: Settings.required(Kind.secret, { doc: "Its `api-key`.", secret: true }),
+        dns: Settings.required(Kind.dnsEndpoint, { doc: "Where it answers DNS; port 53 unless stated." })
+      },
+      { missing: "name at least one PowerDNS server (api, apiKey or apiKeyFile, dns)" }
+    ),
     primary: Settings.optional(Kind.text, { doc: "Name of the node that takes the writes.", words: "the first node" }),
     requestTimeout: Settings.setting(Kind.duration("100ms", "10m"), {
       doc: "How long one request to its API may take.",
@@ -238,7 +254,11 @@ export const settings = Settings.group("", {
         { shorthand: "name" }
       )
     },
-    { shorthand: "name", flag: "zone" }
+    {
+      shorthand: "name",
+      flag: "zone",
+      missing: "name at least one zone for hosts, for example hosts.example.net"
+    }
   ),
   leases: Settings.group("How long a registration holds. Version 1 hosts: two beats and the grace.", {
     beatInterval: Settings.setting(Kind.duration("1s", "1d"), {
@@ -308,9 +328,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     problems.push(`powerdns.nodes: two nodes are called ${name}`)
   }
   const primary = powerdns.primary === undefined ? nodes[0] : nodes.find((node) => node.name === powerdns.primary)
-  if (nodes.length === 0) {
-    problems.push("powerdns.nodes: is missing; name at least one PowerDNS server (api, apiKey or apiKeyFile, dns)")
-  } else if (primary === undefined) {
+  if (primary === undefined) {
     problems.push(
       `powerdns.primary: no node is called ${powerdns.primary}; there are ${nodes.map((node) => node.name).join(", ")}`
     )

@@ -42,6 +42,8 @@ export interface List<out F extends Fields> {
   readonly item: Group<F>
   readonly shorthand: string | undefined
   readonly flag: string | undefined
+  /** What to say when there is no item at all; undefined where none is needed. */
+  readonly missing: string | undefined
 }
 
 export type Node = Leaf<unknown> | Group<Fields> | List<Fields>
@@ -94,13 +96,14 @@ export const group = <const F extends Fields>(doc: string, fields: F): Group<F> 
 export const list = <const F extends Fields>(
   doc: string,
   fields: F,
-  options?: { readonly shorthand?: string; readonly flag?: string }
+  options?: { readonly shorthand?: string; readonly flag?: string; readonly missing?: string }
 ): List<F> => ({
   _tag: "List",
   doc,
   item: group(doc, fields),
   shorthand: options?.shorthand,
-  flag: options?.flag
+  flag: options?.flag,
+  missing: options?.missing
 })
 
 /** `drainDelay` as an environment variable spells it: `DRAIN_DELAY`. */
@@ -184,6 +187,10 @@ const drop = (raw: Source.Raw | undefined, key: string): Source.Raw | undefined 
   return { ...raw, entries }
 }
 
+/** Problems of the file come in its order, then the others in the order they were found. */
+const lineOf = ({ origin }: Source.Problem): number =>
+  origin._tag === "File" ? (origin.line ?? 0) : Number.MAX_SAFE_INTEGER
+
 /** Reads and checks everything in `table`. Fails with all that is wrong. */
 export const read = <F extends Fields>(
   table: Group<F>,
@@ -209,16 +216,17 @@ export const read = <F extends Fields>(
   /** Lays the environment, then the flags, over what the file says. */
   const overlay = (node: Node, raw: Source.Raw | undefined, name: string): Source.Raw | undefined => {
     if (node._tag === "Leaf") {
+      const value = variable(name)
       const flag = node.flag === undefined ? undefined : sources.flags[node.flag]
       if (flag !== undefined) {
         return { _tag: "Scalar", text: String(flag), origin: { _tag: "Flag", flag: node.flag! } }
       }
-      const value = variable(name)
       return value === undefined
         ? raw
         : { _tag: "Scalar", text: value, origin: { _tag: "Environment", variable: name } }
     }
     if (node._tag === "List") {
+      const whole = variable(name)
       const flag = node.flag === undefined ? undefined : sources.flags[node.flag]
       const origin: Source.Origin = { _tag: "Flag", flag: node.flag ?? "" }
       if (flag !== undefined && flag.length > 0) {
@@ -228,7 +236,6 @@ export const read = <F extends Fields>(
           origin
         }
       }
-      const whole = variable(name)
       let result = raw
       if (whole !== undefined) {
         const parsed = Source.fromVariable(name, whole)
@@ -372,7 +379,10 @@ export const read = <F extends Fields>(
   ): unknown => {
     if (node._tag === "Leaf") return readLeaf(node, raw, path, keys, parent)
     if (node._tag === "Group") return readGroup(node, raw, path, keys, parent)
-    if (raw === undefined || raw._tag === "Empty") return []
+    if (raw === undefined || raw._tag === "Empty" || (raw._tag === "List" && raw.items.length === 0)) {
+      if (node.missing !== undefined) problems.push({ origin: raw?.origin ?? parent, path, reason: node.missing })
+      return []
+    }
     if (raw._tag !== "List") {
       problems.push({ origin: raw.origin, path, reason: "must be a list" })
       return []
@@ -402,5 +412,7 @@ export const read = <F extends Fields>(
     }
   }
 
-  return problems.length > 0 ? Result.fail(problems) : Result.succeed({ values: values as ValueOf<Group<F>>, printed })
+  return problems.length > 0
+    ? Result.fail(problems.sort((a, b) => lineOf(a) - lineOf(b)))
+    : Result.succeed({ values: values as ValueOf<Group<F>>, printed })
 }

@@ -1,0 +1,108 @@
+/**
+ * Log lines on stderr: one JSON object each, or readable ones on a terminal.
+ *
+ * A line has `time`, `level`, `msg`, `logger` and whatever was annotated.
+ * Plain objects in a log call become fields; a cause becomes `error`.
+ */
+import { Array, Cause, Layer, Logger, type LogLevel, Predicate, Redacted, References } from "effect"
+import type { PrismConfig } from "./Config.ts"
+
+/** The annotation that says which part of the program speaks. */
+export const loggerAnnotation = "logger"
+
+interface Line {
+  readonly time: string
+  readonly level: string
+  readonly msg: string
+  readonly logger: string
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
+const isPlainObject = (value: unknown): value is Record<string, unknown> =>
+  Predicate.isObject(value) &&
+  (Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null)
+
+const showPart = (part: unknown): string =>
+  typeof part === "string" ? part : part instanceof Error ? part.message : JSON.stringify(part, jsonSafe)
+
+/** What JSON cannot say, it says in words; a secret says that it is one. */
+const jsonSafe = (_key: string, value: unknown): unknown => {
+  if (typeof value === "bigint") return value.toString()
+  if (Redacted.isRedacted(value)) return "<redacted>"
+  if (value instanceof Error) return value.message
+  return value
+}
+
+const toLine = (options: Logger.Options<unknown>): Line => {
+  const parts = Array.ensure(options.message)
+  const fields: Record<string, unknown> = {}
+  let logger = "prism"
+  for (const [key, value] of Object.entries(options.fiber.getRef(References.CurrentLogAnnotations))) {
+    if (key === loggerAnnotation) logger = String(value)
+    else fields[key] = value
+  }
+  for (const [label, startedMillis] of options.fiber.getRef(References.CurrentLogSpans)) {
+    fields[`${label}_ms`] = options.date.getTime() - startedMillis
+  }
+  for (const part of parts) if (isPlainObject(part)) Object.assign(fields, part)
+  if (options.cause.reasons.length > 0) fields["error"] = Cause.pretty(options.cause)
+  return {
+    time: options.date.toISOString(),
+    level: options.logLevel.toLowerCase(),
+    msg: parts
+      .filter((part) => !isPlainObject(part))
+      .map(showPart)
+      .join(" "),
+    logger,
+    fields
+  }
+}
+
+const reserved = new Set(["time", "level", "msg", "logger"])
+
+/** One line of JSON, without its line end. */
+export const formatJson = (options: Logger.Options<unknown>): string => {
+  const { fields, ...head } = toLine(options)
+  const rest = Object.fromEntries(
+    Object.entries(fields).map(([key, value]) => [reserved.has(key) ? `_${key}` : key, value])
+  )
+  return JSON.stringify({ ...head, ...rest }, jsonSafe)
+}
+
+const colours: Readonly<Record<string, string>> = {
+  warn: "\x1b[33m",
+  error: "\x1b[31m",
+  fatal: "\x1b[31;1m",
+  debug: "\x1b[2m"
+}
+
+/** A line for people: local time, level, logger, sentence, fields. */
+export const formatPretty =
+  (coloured: boolean) =>
+  (options: Logger.Options<unknown>): string => {
+    const { fields, level, logger, msg, time } = toLine(options)
+    const { error, ...others } = fields
+    const shown = Object.entries(others).map(([key, value]) => ` ${key}=${showPart(value)}`)
+    const cause = typeof error === "string" ? `\n  ${error.replaceAll("\n", "\n  ")}` : ""
+    const line = `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${logger}: ${msg}${shown.join("")}${cause}`
+    const colour = colours[level]
+    return coloured && colour !== undefined ? `${colour}${line}\x1b[0m` : line
+  }
+
+const toStderr = (format: (options: Logger.Options<unknown>) => string) =>
+  Logger.make((options) => {
+    process.stderr.write(`${format(options)}\n`)
+  })
+
+/** Logs on stderr as configured, and nothing else. */
+export const layer = (options: {
+  readonly logLevel: LogLevel.LogLevel
+  readonly logFormat: PrismConfig["server"]["logFormat"]
+}): Layer.Layer<never> => {
+  const readable = options.logFormat === "pretty" || (options.logFormat === "auto" && process.stderr.isTTY)
+  const coloured = process.stderr.isTTY && process.env["NO_COLOR"] === undefined
+  return Layer.merge(
+    Logger.layer([toStderr(readable ? formatPretty(coloured) : formatJson)]),
+    Layer.succeed(References.MinimumLogLevel, options.logLevel)
+  )
+}
