@@ -13,7 +13,10 @@ export class Unreachable extends Schema.TaggedClass<Unreachable>("prism/PowerDns
 }) {
   readonly retryable = true
 }
-/** No answer in time or a broken one: the request may have been taken, or may still be. */
+/**
+ * No answer in time or a broken one. The request may have been taken, or may still be: a server that was stuck works
+ * off what it had received, even after newer requests. So read back before you rely on either.
+ */
 export class Uncertain extends Schema.TaggedClass<Uncertain>("prism/PowerDnsError/Uncertain")("Uncertain", {
   detail: Schema.String
 }) {
