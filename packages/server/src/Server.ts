@@ -1,0 +1,103 @@
+/**
+ * The server, as the list of its parts in the order they start.
+ *
+ * A registration runs through it from top to bottom: agents' port → registry →
+ * outbox → DNS manager → PowerDNS. On stop the parts end in reverse, so what was
+ * read from an agent is still answered and what was accepted is already stored.
+ */
+import { NodeHttpClient } from "@effect/platform-node"
+import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Context, Duration, Effect, Layer } from "effect"
+import { SecureRandom } from "effect/crypto"
+import type { PrismConfig } from "./Config.ts"
+import * as Database from "./Database.ts"
+import { Drain } from "./Drain.ts"
+import { HttpAddress } from "./http/HttpAddress.ts"
+import * as HttpServer from "./http/HttpServer.ts"
+import type { ServerError } from "./ServerError.ts"
+import { TcpServer } from "./tcp/TcpServer.ts"
+
+/** Where a running server listens. */
+export class Running extends Context.Service<
+  Running,
+  {
+    readonly tcp: { readonly host: string; readonly port: number }
+    readonly http: { readonly url: string }
+  }
+>()("@prism-dns/server/Server/Running") {}
+
+/** Everything between the configuration and a server that answers. */
+export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
+  const { auth, http, leases, powerdns, server, storage, tcp } = config
+
+  const powerDns = PowerDnsClient.layer({
+    node: powerdns.primary.name,
+    url: powerdns.primary.api,
+    apiKey: powerdns.primary.apiKey,
+    requestTimeout: powerdns.requestTimeout,
+    connectionsMax: powerdns.connectionsMax
+  })
+
+  const tokens = Tokens.layer([
+    ...auth.agentTokens.map((entry) => ({ ...entry, role: "agent" as const })),
+    ...auth.adminTokens.map((entry) => ({ ...entry, role: "admin" as const }))
+  ])
+
+  const agents = TcpServer.layer({
+    ...tcp,
+    policy: { mode: auth.mode, anonymous: auth.anonymous },
+    ackTimeout: leases.ackTimeout,
+    shutdownTimeout: server.shutdownTimeout
+  })
+
+  const expiry = Expiry.layer({
+    leaseMillis: Duration.toMillis(leases.duration),
+    sweepMillis: Duration.toMillis(leases.sweepInterval),
+    flushMillis: Duration.toMillis(leases.flushInterval)
+  })
+
+  return running(config).pipe(
+    Layer.provideMerge(agents),
+    Layer.provideMerge(HttpServer.layer(http)),
+    Layer.provideMerge(expiry),
+    Layer.provideMerge(Registry.layer()),
+    Layer.provideMerge(DnsManager.layer({ batchNamesMax: powerdns.batchMax })),
+    Layer.provideMerge(powerDns),
+    Layer.provideMerge(RecordSource.layer),
+    Layer.provideMerge(Outbox.layer),
+    Layer.provideMerge(Acknowledgements.layer),
+    Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(tokens),
+    Layer.provideMerge(Zones.layer(config.zones)),
+    Layer.provideMerge(Database.layer(storage)),
+    Layer.provideMerge(Drain.layer),
+    Layer.provide([NodeHttpClient.layerUndici, SecureRandom.layerWebCrypto])
+  )
+}
+
+/** The last part to start and the first to stop: says where we listen, and on stop lets load balancers look elsewhere first. */
+const running = (config: PrismConfig) =>
+  Layer.effect(
+    Running,
+    Effect.gen(function* () {
+      const tcp = yield* TcpServer
+      const http = yield* HttpAddress
+      const drain = yield* Drain
+      yield* Effect.addFinalizer(() =>
+        Effect.logInfo("draining").pipe(
+          Effect.andThen(drain.start),
+          Effect.andThen(Effect.sleep(config.server.drainDelay))
+        )
+      )
+      return { tcp: tcp.address, http: { url: http.url } }
+    })
+  )

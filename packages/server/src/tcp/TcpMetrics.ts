@@ -1,0 +1,27 @@
+/** Metrics of the agents' port. Names are fixed: dashboards rely on them. */
+import { Metric } from "effect"
+
+export const connections = Metric.gauge("prism_tcp_connections", {
+  description: "Connections of agents open now."
+})
+
+export const registrations = Metric.counter("prism_registrations_total", {
+  description: "Registrations by result: created, changed, returned, renewed, refused, failed.",
+  incremental: true
+})
+
+export const heartbeats = Metric.counter("prism_heartbeats_total", {
+  description: "Beats that renewed a lease and changed nothing.",
+  incremental: true
+})
+
+export const authFailures = Metric.counter("prism_auth_failures_total", {
+  description: "Messages refused for their token, by reason.",
+  incremental: true
+})
+
+/** From the frame being read to the level being reached. */
+export const registrationDuration = Metric.histogram("prism_registration_duration_seconds", {
+  description: "Seconds from a registration being read to the level being reached.",
+  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+})
