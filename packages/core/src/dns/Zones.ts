@@ -23,8 +23,8 @@ export class Zones extends Context.Service<
     readonly find: (name: Name) => Zone.Zone | undefined
     /**
      * The full name and zone of a host that calls itself `hostname`. A name that already ends in a managed forward
-     * zone is taken as it is, any other goes into `zone`, or into the first forward zone when none is said. Fails when
-     * the name is too long, or is the zone itself.
+     * zone is taken as it is, any other goes into `zone`, or into the first forward zone when none is said; the zone it
+     * then belongs to is the longest that holds it. Fails when the name is too long, or is a zone itself.
      */
     readonly placeHost: (hostname: HostName, zone?: Name) => Result.Result<RecordPlace, DomainName.NameInvalid>
     /** Where the PTR record of `address` lives: in the smallest configured network that contains it, or nowhere. */
@@ -41,21 +41,29 @@ export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
   // The longest prefix first, so that the first network that contains an address is the right one.
   const reverse = zones.filter(Zone.isReverse).sort((a, b) => b.network.prefixLength - a.network.prefixLength)
 
+  /** A name below a zone belongs to the longest such zone: in one above it nobody would see it. */
+  const placeName = (
+    hostname: HostName,
+    name: Name
+  ): Result.Result<RecordPlace, DomainName.NameInvalid> | undefined => {
+    const zone = DomainName.longestZone(name, forward)
+    if (zone === undefined) return undefined
+    return name === zone.name
+      ? Result.fail(new DomainName.NameInvalid({ input: hostname, reason: "hostname is the name of the zone itself" }))
+      : Result.succeed({ zone: zone.name, name })
+  }
+
   const placeHost: Zones["Service"]["placeHost"] = (hostname, zone) => {
-    const absolute = `${hostname}.` as Name
-    const own = DomainName.longestZone(absolute, forward)
-    if (own !== undefined) {
-      return absolute === own.name
-        ? Result.fail(
-            new DomainName.NameInvalid({ input: hostname, reason: "hostname is the name of the zone itself" })
-          )
-        : Result.succeed({ zone: own.name, name: absolute })
-    }
+    const own = placeName(hostname, `${hostname}.` as Name)
+    if (own !== undefined) return own
     const target = zone ?? forward[0]?.name
     if (target === undefined) {
       return Result.fail(new DomainName.NameInvalid({ input: hostname, reason: "no forward zone is configured" }))
     }
-    return Result.map(DomainName.prepend(hostname, target), (name) => ({ zone: target, name }))
+    return Result.flatMap(
+      DomainName.prepend(hostname, target),
+      (name) => placeName(hostname, name) ?? Result.succeed({ zone: target, name })
+    )
   }
 
   const placePointer: Zones["Service"]["placePointer"] = (address) => {

@@ -30,10 +30,11 @@ export const nameCharactersMax = 253
 /** Longest label in characters (RFC 1035). */
 export const labelCharactersMax = 63
 
-const hostNamePattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/
+// Both are matched before case is folded: lower case makes ASCII letters of some that are none (KELVIN SIGN).
+const hostNamePattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i
 
 /** Labels of a zone or record name; `/` is there for classless reverse zones (RFC 2317), `_` for service labels. */
-const domainLabelPattern = /^[a-z0-9_*](?:[a-z0-9_/-]{0,61}[a-z0-9_])?$/
+const domainLabelPattern = /^[a-z0-9_*](?:[a-z0-9_/-]{0,61}[a-z0-9_])?$/i
 
 /** Parses the name a machine gives itself; folds upper case. */
 export const parseHostName = (input: string): Result.Result<HostName, NameInvalid> => {
@@ -43,8 +44,7 @@ export const parseHostName = (input: string): Result.Result<HostName, NameInvali
       new NameInvalid({ input: input.slice(0, 64), reason: `hostname is longer than ${nameCharactersMax} characters` })
     )
   }
-  const name = input.toLowerCase()
-  if (!hostNamePattern.test(name) || name.length !== input.length) {
+  if (!hostNamePattern.test(input)) {
     return Result.fail(
       new NameInvalid({
         input,
@@ -53,13 +53,12 @@ export const parseHostName = (input: string): Result.Result<HostName, NameInvali
       })
     )
   }
-  return Result.succeed(name as HostName)
+  return Result.succeed(input.toLowerCase() as HostName)
 }
 
 /** Parses a name as people write it, with or without the trailing dot; folds upper case. */
 export const parse = (input: string): Result.Result<DomainName, NameInvalid> => {
-  const lower = input.toLowerCase()
-  const relative = lower.endsWith(".") ? lower.slice(0, -1) : lower
+  const relative = input.endsWith(".") ? input.slice(0, -1) : input
   const invalid = (reason: string) => Result.fail(new NameInvalid({ input: input.slice(0, 256), reason }))
   if (relative.length === 0) return invalid("the name is empty")
   if (relative.length > nameCharactersMax) return invalid(`the name is longer than ${nameCharactersMax} characters`)
@@ -72,7 +71,7 @@ export const parse = (input: string): Result.Result<DomainName, NameInvalid> => 
       )
     }
   }
-  return Result.succeed(`${relative}.` as DomainName)
+  return Result.succeed(`${relative.toLowerCase()}.` as DomainName)
 }
 
 /** Like `parse`, for names that the program itself wrote down. Throws `NameInvalid`. */

@@ -77,7 +77,7 @@ const inAddrNetwork = (labels: ReadonlyArray<string>): IpNetwork.IpNetwork | und
   if (octets.length > 3 || octets.some((octet) => !/^(?:0|[1-9]\d{0,2})$/.test(octet))) return undefined
   const prefix = [...octets, "0", "0", "0"].slice(0, 4)
   if (range === undefined) return parseNetwork(`${prefix.join(".")}/${octets.length * 8}`)
-  const match = /^(\d{1,3})\/(\d{2})$/.exec(range)
+  const match = /^(\d{1,3})\/(2[4-9]|3[0-2])$/.exec(range)
   return match === null ? undefined : parseNetwork(`${octets.join(".")}.${match[1]}/${match[2]}`)
 }
 

@@ -1,0 +1,97 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, Redacted } from "effect"
+import { identify, NotAllowed, TokenBucket } from "@prism-dns/core/auth/Policy"
+import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { integer } from "../arbitraries.ts"
+
+const tokens = Tokens.layer([
+  { name: "fleet", token: Redacted.make("agent-secret"), role: "agent" },
+  { name: "ops", token: Redacted.make("admin-secret"), role: "admin" }
+])
+
+const test = (name: string, body: (tokens: Tokens["Service"]) => void) =>
+  it.effect(name, () => Effect.provide(Effect.map(Tokens, body), tokens))
+
+const code = (outcome: ReturnType<typeof identify>) => (outcome instanceof NotAllowed ? outcome.code : outcome.name)
+
+describe("tokens", () => {
+  test("are known by their whole text and in their own role only", (tokens) => {
+    assert.deepStrictEqual(tokens.verify("agent-secret", "agent"), { name: "fleet", role: "agent" })
+    assert.deepStrictEqual(tokens.verify("admin-secret", "admin"), { name: "ops", role: "admin" })
+    assert.isUndefined(tokens.verify("admin-secret", "agent"))
+    assert.isUndefined(tokens.verify("agent-secret", "admin"))
+    for (const wrong of ["", "agent", "agent-secret ", "AGENT-SECRET", "agent-secret\0"]) {
+      assert.isUndefined(tokens.verify(wrong, "agent"))
+    }
+  })
+
+  test("leave no trace of their text", (tokens) => {
+    assert.notInclude(JSON.stringify(tokens), "secret")
+  })
+})
+
+describe("who registers", () => {
+  test("with tokens required is the holder of a valid one, or nobody", (tokens) => {
+    assert.strictEqual(code(identify("required", tokens, "agent-secret")), "fleet")
+    assert.strictEqual(code(identify("required", tokens, undefined)), "token-missing")
+    assert.strictEqual(code(identify("required", tokens, "wrong")), "token-invalid")
+    assert.strictEqual(code(identify("required", tokens, "")), "token-invalid")
+    assert.strictEqual(code(identify("required", tokens, "admin-secret")), "token-invalid")
+  })
+
+  test("with tokens optional may be anonymous, but not with a wrong token", (tokens) => {
+    assert.strictEqual(code(identify("optional", tokens, "agent-secret")), "fleet")
+    assert.strictEqual(code(identify("optional", tokens, undefined)), "anonymous")
+    assert.strictEqual(code(identify("optional", tokens, "wrong")), "token-invalid")
+  })
+
+  test("with tokens off is anonymous, whatever the message says", (tokens) => {
+    assert.strictEqual(code(identify("off", tokens, undefined)), "anonymous")
+    assert.strictEqual(code(identify("off", tokens, "wrong")), "anonymous")
+  })
+})
+
+describe("a rate with a burst", () => {
+  it("gives the burst at once, and then one permit each 1 / rate", () => {
+    const bucket = new TokenBucket(10, 3, 0)
+    assert.deepStrictEqual([bucket.take(0), bucket.take(0), bucket.take(0)], [0, 0, 0])
+    assert.closeTo(bucket.take(0), 0.1, 1e-9)
+    assert.closeTo(bucket.take(50), 0.05, 1e-9)
+    assert.strictEqual(bucket.take(100), 0)
+    assert.isAbove(bucket.take(100), 0)
+  })
+
+  it("gives no more than the burst after a long rest", () => {
+    const bucket = new TokenBucket(10, 3, 0)
+    assert.strictEqual([0, 1, 2, 3, 4].filter(() => bucket.take(3_600_000) === 0).length, 3)
+  })
+
+  it.prop(
+    "over any stretch of time gives at most the burst and what the rate allows, and says how long to wait",
+    { steps: Arbitrary.array(integer(0, 400), { maxLength: 60 }) },
+    ({ steps }) => {
+      const bucket = new TokenBucket(10, 5, 0)
+      let now = 0
+      let given = 0
+      for (const step of steps) {
+        now += step
+        const waitSeconds = bucket.take(now)
+        if (waitSeconds === 0) given += 1
+        else {
+          assert.isAtMost(waitSeconds, 0.1)
+          now += Math.ceil(waitSeconds * 1000)
+          assert.strictEqual(bucket.take(now), 0)
+          given += 1
+        }
+        assert.isAtMost(given, 5 + now / 100 + 1e-6)
+      }
+    }
+  )
+
+  it("gives nothing for a clock that goes back, and counts on from there", () => {
+    const bucket = new TokenBucket(10, 1, 3_600_000)
+    assert.strictEqual(bucket.take(3_600_000), 0)
+    assert.closeTo(bucket.take(0), 0.1, 1e-9)
+    assert.strictEqual(bucket.take(100), 0)
+  })
+})
