@@ -160,6 +160,7 @@ export const fromTransport = (error: unknown): Reason => {
   const all = [...causes(error)]
   const codes = all.flatMap((cause) => ("code" in cause && typeof cause.code === "string" ? [cause.code] : []))
   const wasNotSent =
+    all.some((cause) => cause instanceof Error && cause.message === "bad port") || // fetch refuses some numbers
     codes.some((code) => neverConnected.has(code) || code.startsWith("ERR_TLS") || code.startsWith("CERT_")) ||
     all.some((cause) => "syscall" in cause && cause.syscall === "connect") ||
     // undici states how far a broken connection had come

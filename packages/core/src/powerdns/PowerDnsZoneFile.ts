@@ -30,17 +30,24 @@ export const makeReader = (names: ReadonlySet<DomainName> | undefined) => {
   let rest = ""
   let recordCount = 0
   let last: Pending | undefined
+  /** Part of a text that goes on, or nothing. */
+  let blankLines = 0
 
   const line = (text: string) => {
     const match = recordPattern.exec(text)
     if (match === null) {
-      if (text === "") return
+      if (text === "") {
+        blankLines++
+        return
+      }
       if (recordCount === 0) throw new ZoneFileInvalid("the export does not begin with a record")
-      // SQL backends print a TXT's line end as it is
-      if (last !== undefined) last.contents.push(`${last.contents.pop()}\n${text}`)
+      // SQL backends print a TXT's line ends as they are
+      if (last !== undefined) last.contents.push(`${last.contents.pop()}${"\n".repeat(blankLines + 1)}${text}`)
+      blankLines = 0
       return
     }
     recordCount++
+    blankLines = 0
     last = undefined
     // PowerDNS's names are taken as they are: it may hold names that Prism would not make
     const name = match[1]!.toLowerCase() as DomainName
