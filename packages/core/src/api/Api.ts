@@ -1,0 +1,25 @@
+/**
+ * The HTTP contract, shared by the server, the command line and every other
+ * client. What is served under it is in `server/http`; a field, a path or a
+ * problem type that was released stays readable.
+ */
+import { HttpApi, OpenApi } from "effect/http-api"
+import { describe } from "./Document.ts"
+import { Hosts } from "./Hosts.ts"
+import { Publications } from "./Publications.ts"
+import { RequestCheck } from "./RequestCheck.ts"
+
+export class Api extends HttpApi.make("prism-dns")
+  .add(Hosts)
+  .add(Publications)
+  .middleware(RequestCheck)
+  // A misspelt filter would otherwise silently give everything.
+  .annotate(HttpApi.QueryParseOptions, { onExcessProperty: "error", errors: "all" })
+  .annotateMerge(
+    OpenApi.annotations({
+      title: "Prism DNS",
+      version: "1",
+      description: "Every machine gets a name that is true. Errors are `application/problem+json` (RFC 9457).",
+      transform: describe
+    })
+  ) {}

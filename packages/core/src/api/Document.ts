@@ -1,0 +1,40 @@
+/**
+ * What the generated OpenAPI document does not say by itself: the meaning of
+ * query parameters (a generated parameter loses the description and, being
+ * text, the type of its value), and that answers may gain fields.
+ */
+import * as Page from "./Page.ts"
+
+/** By name: a parameter means the same wherever it stands. */
+const parameters: Readonly<Record<string, object>> = {
+  zone: { description: "A zone's name, in any case, with or without the trailing dot." },
+  state: { description: "Only hosts in this state." },
+  address: { description: "Only hosts that have this address, in any form it may be written in." },
+  q: { description: "Only hosts whose full name begins so, in any case." },
+  limit: {
+    description: "Items in the answer at the most.",
+    schema: { type: "integer", minimum: 1, maximum: Page.limitMax, default: Page.limitDefault }
+  },
+  cursor: { description: "`nextCursor` of the page before, unchanged." },
+  host: { description: "The host's id, or its full name in any case, with or without the trailing dot." }
+}
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** Says in `node` and below it what is missing. */
+const improve = (node: unknown): unknown => {
+  if (Array.isArray(node)) return node.map(improve)
+  if (!isObject(node)) return node
+  const improved: Record<string, unknown> = {}
+  for (const [key, value] of Object.entries(node)) {
+    // "Additions are welcome": who reads an answer must not stumble over a new field.
+    if (key === "additionalProperties" && value === false) continue
+    improved[key] = improve(value)
+  }
+  return "in" in node && "schema" in node && typeof node["name"] === "string"
+    ? { ...improved, ...parameters[node["name"]] }
+    : improved
+}
+
+export const describe = (document: Record<string, any>): Record<string, any> => improve(document) as Record<string, any>

@@ -1,0 +1,136 @@
+/**
+ * Errors of the HTTP API, as `application/problem+json` (RFC 9457).
+ *
+ * Each has a stable `type`, under which programs know it, and a `detail` in a
+ * sentence for people. The table names them all; the classes are those an
+ * endpoint declares. Leaves to others: turning failures of services into them.
+ */
+import { Schema, SchemaTransformation } from "effect"
+import { ProblemDetails } from "effect/http"
+import { HttpApiSchema } from "effect/http-api"
+
+export interface Problem {
+  readonly type: string
+  readonly status: number
+  readonly title: string
+}
+
+const problem = (name: string, status: number, title: string): Problem => ({
+  type: `urn:prism-dns:problem:${name}`,
+  status,
+  title
+})
+
+/** Every problem the server answers with. A `type` that was released keeps its meaning. */
+export const problems = {
+  requestInvalid: problem("request-invalid", 400, "Request invalid"),
+  tokenInvalid: problem("token-invalid", 401, "Token missing or invalid"),
+  hostNotFound: problem("host-not-found", 404, "Host not found"),
+  pathNotFound: problem("path-not-found", 404, "Path not found"),
+  methodNotAllowed: problem("method-not-allowed", 405, "Method not allowed"),
+  internalError: problem("internal-error", 500, "Internal error"),
+  storageUnavailable: problem("storage-unavailable", 503, "Storage unavailable")
+} as const
+
+/** Where in the request a value is wrong. */
+export const RequestPart = Schema.Literals(["path", "query", "header", "body"])
+export type RequestPart = typeof RequestPart.Type
+
+export const InvalidValue = Schema.Struct({
+  in: RequestPart,
+  pointer: Schema.String.annotate({ description: "JSON Pointer to the value within that part." }),
+  detail: Schema.String
+})
+export type InvalidValue = typeof InvalidValue.Type
+
+/** Something in the request is not as the contract says. Sending it again does not help. */
+export class RequestInvalid extends Schema.TaggedError<RequestInvalid>()("RequestInvalid", {
+  detail: Schema.String,
+  errors: Schema.Array(InvalidValue)
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** No bearer token, or none that is good here. */
+export class TokenInvalid extends Schema.TaggedError<TokenInvalid>()("TokenInvalid", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+export class HostNotFound extends Schema.TaggedError<HostNotFound>()("HostNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The database does not answer at the moment; a later try may succeed. */
+export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>()("StorageUnavailable", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+const Body = <Fields extends Schema.Struct.Fields>({ status, title, type }: Problem, fields: Fields) =>
+  Schema.Struct({
+    type: Schema.tag(type),
+    title: Schema.tag(title),
+    status: Schema.tag(status),
+    detail: Schema.String,
+    ...fields
+  })
+
+const asProblem =
+  (status: number) =>
+  <S extends Schema.Top>(self: S) =>
+    self.pipe(HttpApiSchema.asJson({ contentType: ProblemDetails.contentType }), HttpApiSchema.status(status))
+
+const onlyDetail = <E extends { readonly detail: string }>(
+  kind: Problem,
+  error: Schema.Codec<E, unknown> & (new (fields: { readonly detail: string }) => E)
+) =>
+  Body(kind, {}).pipe(
+    Schema.decodeTo(
+      Schema.toType(error),
+      SchemaTransformation.transform({
+        decode: ({ detail }) => new error({ detail }),
+        encode: ({ detail }) => ({ ...kind, detail })
+      })
+    ),
+    asProblem(kind.status)
+  )
+
+export const HostNotFoundProblem = onlyDetail(problems.hostNotFound, HostNotFound)
+export const StorageUnavailableProblem = onlyDetail(problems.storageUnavailable, StorageUnavailable)
+
+export const RequestInvalidProblem = Body(problems.requestInvalid, { errors: Schema.Array(InvalidValue) }).pipe(
+  Schema.decodeTo(
+    Schema.toType(RequestInvalid),
+    SchemaTransformation.transform({
+      decode: ({ detail, errors }) => new RequestInvalid({ detail, errors }),
+      encode: ({ detail, errors }) => ({ ...problems.requestInvalid, detail, errors })
+    })
+  ),
+  asProblem(problems.requestInvalid.status)
+)
+
+/** Says in `WWW-Authenticate` what is wanted (RFC 9110 11.6.1). */
+export const TokenInvalidProblem = TokenInvalid.pipe(
+  HttpApiSchema.encodeToWithHeaders(
+    {
+      body: Body(problems.tokenInvalid, {}).pipe(asProblem(problems.tokenInvalid.status)),
+      headers: { "www-authenticate": Schema.String }
+    },
+    {
+      decode: ({ body }) => new TokenInvalid({ detail: body.detail }),
+      encode: ({ detail }) => ({
+        body: { ...problems.tokenInvalid, detail },
+        headers: { "www-authenticate": 'Bearer realm="prism-dns"' }
+      })
+    }
+  )
+)

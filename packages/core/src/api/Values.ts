@@ -1,0 +1,40 @@
+/** Values that several endpoints take or give, as they cross the edge. */
+import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import * as DomainName from "../domain/DomainName.ts"
+import * as IpAddress from "../domain/IpAddress.ts"
+
+const parsed = <S extends Schema.Codec<string, string>>(
+  target: S,
+  parse: (input: string) => Result.Result<S["Type"], { readonly message: string }>
+) =>
+  Schema.String.pipe(
+    Schema.decodeTo(
+      target,
+      SchemaTransformation.transformEffect<S["Encoded"], string>({
+        decode: (input) =>
+          Result.match(parse(input), {
+            onFailure: ({ message }) => Effect.fail(new SchemaIssue.InvalidValue({ message }, input)),
+            onSuccess: Effect.succeed
+          }),
+        encode: Effect.succeed
+      })
+    )
+  )
+
+/** An absolute name in lower case with its trailing dot, as answers hold it. */
+export const Name = Schema.String.pipe(Schema.brand("DomainName"))
+
+/** A name in any case, with or without the trailing dot, as requests may hold it. */
+export const NameInput = parsed(Name, DomainName.parse)
+
+/** Canonical text of an address. */
+export const Address = Schema.String.pipe(Schema.brand("IpAddress"))
+
+/** An address in any form it may be written in. */
+export const AddressInput = parsed(Address, IpAddress.parse)
+
+/** RFC 3339, in UTC, with milliseconds: `2026-11-23T10:48:00.000Z`. */
+export const Timestamp = Schema.String.annotate({ format: "date-time" })
+
+/** What `Timestamp` says of `millis` since 1970. */
+export const timestamp = (millis: number): string => new Date(millis).toISOString()

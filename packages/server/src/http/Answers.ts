@@ -1,0 +1,169 @@
+/**
+ * What every request has in common: it is measured, and whatever goes wrong is
+ * answered as problem+json, also where no handler was reached.
+ *
+ * Leaves to others: errors that an endpoint declares (`core/api/Problems`).
+ */
+import { RequestCheck } from "@prism-dns/core/api/RequestCheck"
+import {
+  type InvalidValue,
+  type Problem,
+  problems,
+  RequestInvalid,
+  type RequestPart,
+  StorageUnavailable
+} from "@prism-dns/core/api/Problems"
+import { Cause, Clock, Effect, Exit, Layer, Metric, SchemaIssue } from "effect"
+import {
+  FindMyWay,
+  HttpRouter,
+  HttpServerError,
+  HttpServerRequest,
+  HttpServerResponse,
+  ProblemDetails
+} from "effect/http"
+import { HttpApiError, HttpApiMiddleware } from "effect/http-api"
+import type { SqlError } from "effect/sql"
+import { Drain } from "../Drain.ts"
+import * as HttpMetrics from "./HttpMetrics.ts"
+
+/** Longest part of a path that may stand for a name: every character of 253 and a dot, escaped. */
+export const routerConfig = { maxParamLength: 3 * 254 }
+
+const respond = (problem: Problem, detail: string): HttpServerResponse.HttpServerResponse =>
+  ProblemDetails.toResponse({ ...problem, detail })
+
+/** The status Prism counts a request under whose client went away before the answer. */
+const clientGone = 499
+
+const measure = (request: HttpServerRequest.HttpServerRequest, route: string, status: number, startNanos: bigint) =>
+  Effect.flatMap(Clock.currentTimeNanos, (nowNanos) =>
+    Metric.update(
+      Metric.withAttributes(HttpMetrics.requestDurationSeconds, {
+        route,
+        method: request.method,
+        status: String(status)
+      }),
+      Number(nowNanos - startNanos) / 1e9
+    )
+  )
+
+const internalError = Effect.fnUntraced(function* (
+  request: HttpServerRequest.HttpServerRequest,
+  route: string,
+  cause: Cause.Cause<unknown>
+) {
+  yield* Effect.logError("a request failed", cause).pipe(Effect.annotateLogs({ method: request.method, route }))
+  return respond(problems.internalError, "This is a fault of the server. Its log says more.")
+})
+
+/** Around each route: measures it, and turns what it did not expect into an answer that says nothing about our insides. */
+export const observed = HttpRouter.middleware(
+  Effect.map(
+    Drain,
+    (drain) => (handler) =>
+      Effect.gen(function* () {
+        const request = yield* HttpServerRequest.HttpServerRequest
+        const { route } = yield* HttpRouter.RouteContext
+        const startNanos = yield* Clock.currentTimeNanos
+        return yield* handler.pipe(
+          Effect.catchCause((cause) =>
+            Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause) : internalError(request, route.path, cause)
+          ),
+          // Else a client that keeps its connection alive keeps coming here until the end.
+          Effect.map((response) =>
+            drain.isDraining() ? HttpServerResponse.setHeader(response, "connection", "close") : response
+          ),
+          Effect.onExit((exit) =>
+            measure(request, route.path, Exit.isSuccess(exit) ? exit.value.status : clientGone, startNanos)
+          )
+        )
+      })
+  )
+)
+
+export interface KnownPath {
+  readonly path: `/${string}`
+  readonly method: string
+}
+
+/** Where no route fits: 405 on a path that is known with other methods, else 404. */
+export const unmatched = (known: ReadonlyArray<KnownPath>) => {
+  const methods = new Map<`/${string}`, ReadonlyArray<string>>()
+  for (const { method, path } of known) methods.set(path, [...(methods.get(path) ?? []), method])
+  const paths = FindMyWay.make<string>(routerConfig)
+  for (const [path, allowed] of methods) {
+    paths.on("GET", path, [...allowed, ...(allowed.includes("GET") ? ["HEAD"] : [])].join(", "))
+  }
+
+  const answer = (request: HttpServerRequest.HttpServerRequest): HttpServerResponse.HttpServerResponse => {
+    const allow = paths.find("GET", request.url)?.handler
+    return allow === undefined
+      ? respond(problems.pathNotFound, "There is nothing at this path; /openapi.json says what there is.")
+      : HttpServerResponse.setHeader(
+          respond(problems.methodNotAllowed, `${request.method} is not possible here, only ${allow}.`),
+          "allow",
+          allow
+        )
+  }
+
+  return HttpRouter.middleware(
+    (handler) =>
+      Effect.gen(function* () {
+        const startNanos = yield* Clock.currentTimeNanos
+        return yield* Effect.catchCause(handler, (cause) => {
+          const error = Cause.squash(cause)
+          if (!HttpServerError.isHttpServerError(error) || error.reason._tag !== "RouteNotFound") {
+            return Effect.failCause(cause)
+          }
+          const response = answer(error.request)
+          return Effect.as(measure(error.request, "unmatched", response.status, startNanos), response)
+        })
+      }),
+    { global: true }
+  )
+}
+
+const parts: Readonly<Record<HttpApiError.HttpApiSchemaError["kind"], RequestPart | undefined>> = {
+  Params: "path",
+  Query: "query",
+  Headers: "header",
+  Payload: "body",
+  Body: undefined,
+  ResponseHeaders: undefined
+}
+
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
+
+const pointer = (path: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }>): string =>
+  path
+    .map((segment) => String(typeof segment === "object" ? segment.key : segment))
+    .map((key) => `/${key.replaceAll("~", "~0").replaceAll("/", "~1")}`)
+    .join("")
+
+/** Refuses requests that do not fit the contract. An answer of ours that does not is a defect. */
+export const requestCheck: Layer.Layer<RequestCheck> = HttpApiMiddleware.layerSchemaErrorTransform(
+  RequestCheck,
+  (error) => {
+    const part = parts[error.kind]
+    if (part === undefined) return Effect.die(error)
+    const errors = issuesOf(error.cause.issue).issues.map((issue): InvalidValue => ({
+      in: part,
+      pointer: pointer(issue.path ?? []),
+      detail: issue.message
+    }))
+    const detail = errors.map((each) => `${each.in} ${each.pointer.slice(1)}: ${each.detail}`).join("; ")
+    return Effect.fail(new RequestInvalid({ detail, errors }))
+  }
+)
+
+/** A database that may answer later is the caller's to try again; any other failure of it is ours. */
+export const orUnavailable = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+  Effect.catchTag(effect, "SqlError", (error) =>
+    error.isRetryable
+      ? Effect.andThen(
+          Effect.logWarning("the registry could not be read").pipe(Effect.annotateLogs({ reason: error.message })),
+          Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
+        )
+      : Effect.die(error)
+  )

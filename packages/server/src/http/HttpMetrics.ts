@@ -1,0 +1,8 @@
+/** Metrics of the HTTP side. Labels are bounded: the route is the pattern, never the path that was asked for. */
+import { Metric } from "effect"
+
+/** Attributes: `route` (a pattern, or `unmatched`), `method`, `status`. */
+export const requestDurationSeconds = Metric.histogram("prism_http_request_duration_seconds", {
+  description: "Time from a request's head read to its answer made, by route pattern.",
+  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+})

@@ -1,0 +1,119 @@
+/**
+ * The HTTP side of the server, as the list of its routes.
+ *
+ * Promises: every answer that is an error is problem+json; what is under way
+ * when the server ends is finished within `shutdownTimeout`, and no client can
+ * hold the end up for longer. Leaves to others: what a host or a publication
+ * is, and saying beforehand that the server is about to go (`Drain`).
+ */
+import { NodeHttpServer } from "@effect/platform-node"
+import { Api } from "@prism-dns/core/api/Api"
+import { type Duration, Effect, Layer } from "effect"
+import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
+import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
+import { NetAddress } from "effect/net"
+import * as Http from "node:http"
+import { ListenFailed } from "../ServerError.ts"
+import { type KnownPath, observed, requestCheck, routerConfig, unmatched } from "./Answers.ts"
+import * as Authentication from "./Authentication.ts"
+import * as Health from "./Health.ts"
+import * as Hosts from "./Hosts.ts"
+import { HttpAddress } from "./HttpAddress.ts"
+import * as Metrics from "./Metrics.ts"
+import * as Publications from "./Publications.ts"
+
+export interface HttpServerOptions {
+  readonly host: string
+  /** 0: any free port. */
+  readonly port: number
+  /** How long requests under way may take to end. */
+  readonly shutdownTimeout?: Duration.Input
+  readonly health?: Partial<Health.HealthOptions>
+  readonly metrics?: Partial<Metrics.MetricsOptions>
+}
+
+export const defaultShutdownTimeout: Duration.Input = "10 seconds"
+
+/** The API's handlers and the contract that describes them. */
+const api = HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
+  Layer.provide([Hosts.layer, Publications.layer]),
+  Layer.provide([Authentication.layer, requestCheck])
+)
+
+/** The page carries all it needs; the header makes the browser hold it to that. */
+const docs = HttpApiSwagger.layer(Api, { path: "/docs" }).pipe(
+  Layer.provide(
+    HttpRouter.middleware(
+      Effect.map(
+        HttpServerResponse.setHeader(
+          "content-security-policy",
+          "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; font-src data:; connect-src 'self'; frame-ancestors 'none'"
+        )
+      )
+    ).layer
+  )
+)
+
+const knownPaths: ReadonlyArray<KnownPath> = [
+  ...Object.values(Api.groups).flatMap((group) =>
+    Object.values(group.endpoints).map(({ method, path }): KnownPath => ({ method, path: path as `/${string}` }))
+  ),
+  ...(["/livez", "/readyz", "/metrics", "/openapi.json", "/docs"] as const).map((path) => ({ method: "GET", path }))
+]
+
+export const layer = (options: HttpServerOptions) => {
+  const routes = Layer.mergeAll(api, docs, Health.layer(options.health), Metrics.route).pipe(
+    Layer.provide(observed.layer),
+    Layer.merge(unmatched(knownPaths)),
+    Layer.provide(Metrics.Metrics.layer(options.metrics))
+  )
+  return HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true, routerConfig }).pipe(
+    Layer.provideMerge(address(options.host)),
+    Layer.provide(listen(options))
+  )
+}
+
+/** Opens the port; the routes come and go while it is open. */
+const listen = (options: HttpServerOptions) => {
+  const { host, port, shutdownTimeout = defaultShutdownTimeout } = options
+  return Layer.unwrap(
+    Effect.sync(() => {
+      const server = Http.createServer()
+      return Layer.effectDiscard(
+        // Ends after the routes have had their time: whoever has not sent a whole request by then never will.
+        Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+      ).pipe(
+        Layer.provideMerge(NodeHttpServer.layer(() => server, { host, port, gracefulShutdownTimeout: shutdownTimeout }))
+      )
+    })
+  ).pipe(
+    Layer.catchTag("ServeError", ({ cause }) =>
+      Layer.effectContext(
+        Effect.fail(
+          new ListenFailed({
+            service: "http",
+            host,
+            port,
+            code: cause instanceof Error && "code" in cause ? String(cause.code) : String(cause)
+          })
+        )
+      )
+    )
+  )
+}
+
+/** The address for a client on this machine: one that stands for all of them cannot be connected to everywhere. */
+const reachable = (host: string): string => {
+  const address = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host
+  return address.includes(":") ? `[${address}]` : address
+}
+
+const address = (host: string) =>
+  Layer.effect(
+    HttpAddress,
+    Effect.gen(function* () {
+      const { address } = yield* HttpServer.HttpServer
+      const port = NetAddress.isInetAddress(address) ? address.port : 0
+      return { host, port, url: `http://${reachable(host)}:${port}` }
+    })
+  )

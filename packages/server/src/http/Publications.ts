@@ -1,0 +1,65 @@
+/** Handlers of `/v1/publications`. */
+import { Api } from "@prism-dns/core/api/Api"
+import * as Page from "@prism-dns/core/api/Page"
+import type * as Contract from "@prism-dns/core/api/Publications"
+import { timestamp } from "@prism-dns/core/api/Values"
+import { DnsManager, type ZoneStatus } from "@prism-dns/core/dns/DnsManager"
+import { Outbox, type PendingPublication, type ZoneBacklog } from "@prism-dns/core/dns/Outbox"
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { orUnavailable } from "./Answers.ts"
+
+const toZone = (status: ZoneStatus, backlog: ZoneBacklog | undefined): Contract.ZonePublication => ({
+  zone: status.zone,
+  pending: backlog?.pending ?? 0,
+  parked: backlog?.parked ?? 0,
+  ...(backlog?.oldestMillis !== undefined && { oldest: timestamp(backlog.oldestMillis) }),
+  ...(backlog?.publishedAtMillis !== undefined && { lastPublished: timestamp(backlog.publishedAtMillis) }),
+  ready: status.ready,
+  ...(status.error !== undefined && { error: status.error })
+})
+
+const toItem = (pending: PendingPublication): Contract.PendingName => ({
+  zone: pending.zone,
+  name: pending.name,
+  generation: pending.generation,
+  markedAt: timestamp(pending.markedAtMillis),
+  state: pending.parkedReason === undefined ? "pending" : "parked",
+  ...(pending.parkedReason !== undefined && { reason: pending.parkedReason })
+})
+
+/** A zone that was taken out of the configuration has no writer any more; what it left behind is still to be seen. */
+const withoutWriter = ({ zone }: ZoneBacklog): ZoneStatus => ({
+  zone,
+  ready: false,
+  error: "the zone is not configured any more, nothing publishes it"
+})
+
+const zonesOf = (
+  statuses: ReadonlyArray<ZoneStatus>,
+  backlogs: ReadonlyArray<ZoneBacklog>
+): ReadonlyArray<Contract.ZonePublication> => {
+  const byZone = new Map(backlogs.map((backlog) => [backlog.zone, backlog]))
+  const configured = new Set(statuses.map(({ zone }) => zone))
+  const leftBehind = backlogs.filter(({ parked, pending, zone }) => !configured.has(zone) && pending + parked > 0)
+  return [...statuses, ...leftBehind.map(withoutWriter)].map((status) => toZone(status, byZone.get(status.zone)))
+}
+
+export const layer = HttpApiBuilder.group(
+  Api,
+  "publications",
+  Effect.fnUntraced(function* (handlers) {
+    const outbox = yield* Outbox
+    const manager = yield* DnsManager
+    return handlers.handleAll({
+      list: Effect.fn("http.Publications.list")(function* ({ query }) {
+        const pending = yield* outbox.list({ zone: query.zone, limit: query.limit ?? Page.limitDefault })
+        const zones = zonesOf(yield* manager.status, yield* outbox.backlog)
+        return {
+          zones: query.zone === undefined ? zones : zones.filter(({ zone }) => zone === query.zone),
+          items: pending.map(toItem)
+        }
+      }, orUnavailable)
+    })
+  })
+)
