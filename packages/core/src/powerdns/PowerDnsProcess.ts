@@ -291,8 +291,12 @@ const signalQuietly = (pid: number, signal: NodeJS.Signals) => {
 const stopLeftover = Effect.fnUntraced(function* (directory: string, stopMillisMax: number) {
   const leftover = yield* onDisk(directory, () => findLeftover(directory))
   if (leftover === undefined) return
-  // A child whose parent died belongs to another process now; one that is still its starter's is in use.
-  if (leftover.parent === leftover.starter) {
+  // A child whose parent died belongs to another process, a moment after; one that is still its starter's is in use.
+  const isOrphan = Effect.sync(() => {
+    const found = findLeftover(directory)
+    return found === undefined || found.parent !== found.starter || inspect(found.starter) === undefined
+  })
+  if (!(yield* waitFor(isOrphan, 200))) {
     yield* new PowerDnsStartFailed({
       detail: `process ${leftover.starter} already runs a server (${leftover.pid}) on ${directory}`,
       nextStep: "Stop that process, or choose another directory."
