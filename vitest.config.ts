@@ -4,6 +4,8 @@ import { defineConfig } from "vitest/config"
 const project = (name: string, suffix: string, timeoutMillis: number) => ({
   extends: true as const,
   test: {
+    // What a passing test logs is nobody's concern.
+    silent: "passed-only",
     name,
     include: [`packages/*/test/**/*.${suffix}.ts`, `docs/test/**/*.${suffix}.ts`],
     exclude:
@@ -19,6 +21,8 @@ export default defineConfig({
   resolve: { conditions: ["@prism-dns/source"] },
   ssr: { resolve: { conditions: ["@prism-dns/source"] } },
   test: {
+    // What a passing test logs is nobody's concern.
+    silent: "passed-only",
     projects: [
       project("unit", "test", 20_000),
       project("integration", "integration.test", 60_000),

@@ -10,7 +10,7 @@
  * whatever ends the connection, nothing is left behind.
  */
 import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
-import { encode, FrameDecoder } from "@prism-dns/core/protocol/Wire"
+import { encode, type Frame, FrameDecoder } from "@prism-dns/core/protocol/Wire"
 import type * as Net from "node:net"
 
 /** Answers one payload: at once with the text of a response, or later through `respond`. */
@@ -50,7 +50,8 @@ export class AgentSession {
   readonly #decoder: FrameDecoder
   readonly #slots: Array<Slot> = []
   readonly #timer: NodeJS.Timeout
-  #backlog: Array<Uint8Array> = []
+  /** Frames that were read and wait for their turn. */
+  #backlog: Array<Frame> = []
   #state: "open" | "ending" | "closed" = "open"
 
   constructor(socket: Net.Socket, peer: IpAddress | undefined, options: SessionOptions) {
@@ -88,12 +89,13 @@ export class AgentSession {
 
   #receive(chunk: Uint8Array): void {
     if (this.#state !== "open") return
-    for (const frame of this.#decoder.push(chunk)) {
-      if (frame._tag === "TooLarge") return this.#refuse(guessProtocol(frame.prefix))
-      this.#timer.refresh()
-      this.#backlog.push(frame.bytes)
-    }
-    this.#proceed()
+    const frames = this.#decoder.push(chunk)
+    if (frames.length === 0) return
+    this.#timer.refresh()
+    this.#backlog.push(...frames)
+    // What follows cannot be told apart any more: what came before it is answered, then the connection ends.
+    if (frames.at(-1)?._tag === "TooLarge") this.finish()
+    else this.#proceed()
   }
 
   /** Starts as many requests as may be under way, sends the answers that are due, and reads on or pauses. */
@@ -114,13 +116,16 @@ export class AgentSession {
     if (this.#state === "ending" && this.#slots.length === 0 && this.#backlog.length === 0) this.#socket.end()
   }
 
-  #start(payload: Uint8Array): void {
+  #start(frame: Frame): void {
     const slot: Slot = { text: undefined }
     this.#slots.push(slot)
-    slot.text = this.#options.answer(payload, this.#peer, (text) => {
-      slot.text = text
-      this.#proceed()
-    })
+    slot.text =
+      frame._tag === "TooLarge"
+        ? this.#options.refuse(guessProtocol(frame.prefix))
+        : this.#options.answer(frame.bytes, this.#peer, (text) => {
+            slot.text = text
+            this.#proceed()
+          })
   }
 
   /** Sends the answers at the head of the line as one write. */
@@ -135,14 +140,10 @@ export class AgentSession {
   #expire(): void {
     // An agent whose last request is still under way is waiting for us, not we for it.
     if (this.#slots.length > 0 || this.#backlog.length > 0) this.#timer.refresh()
-    else this.#refuse("timeout")
-  }
-
-  /** Answers what came before, then the refusal, then closes, reading nothing more. */
-  #refuse(reason: Refusal): void {
-    if (this.#state !== "open") return
-    this.#slots.push({ text: this.#options.refuse(reason) })
-    this.finish()
+    else if (this.#state === "open") {
+      this.#slots.push({ text: this.#options.refuse("timeout") })
+      this.finish()
+    }
   }
 
   /**
@@ -161,7 +162,7 @@ export class AgentSession {
     this.#backlog = []
     this.#state = "closed"
     clearTimeout(this.#timer)
-    for (const payload of unstarted) this.#options.answer(payload, this.#peer, () => undefined)
+    for (const frame of unstarted) this.#start(frame)
     this.#options.onClose(this)
   }
 }
