@@ -198,7 +198,6 @@ export const settings = Settings.group("", {
     url: Settings.setting(Kind.storageUrl, {
       doc: "A SQLite file (relative to the working directory) or a PostgreSQL database.",
       default: "sqlite:./prism.db",
-      flag: "storage-url",
       secret: true
     }),
     connectionsMax: Settings.setting(Kind.integer(1, 1000), {

@@ -1,0 +1,93 @@
+/**
+ * The ready file: what other programs need to use a server that was started
+ * for them, written once all of it answers.
+ *
+ * Promises: the file appears whole or not at all, with mode 0600, since it
+ * holds keys; what it names answered a moment before. Leaves to others: what
+ * is in it.
+ */
+import { Effect, Schedule } from "effect"
+import * as Dns from "node:dns/promises"
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import type { Endpoint } from "../Config.ts"
+import { FileUnusable } from "./Failure.ts"
+
+/** Released: outside programs read it. */
+export interface Ready {
+  readonly pid: number
+  readonly tcp: Endpoint
+  readonly http: { readonly url: string }
+  readonly dns: Endpoint
+  readonly powerdns: { readonly url: string; readonly apiKey: string }
+  readonly zones: ReadonlyArray<string>
+  readonly adminToken?: string
+  readonly agentToken?: string
+}
+
+const connects = (endpoint: Endpoint) =>
+  Effect.callback<void, Error>((resume) => {
+    const socket = Net.connect(endpoint.port, endpoint.host)
+    socket.once("connect", () => resume(Effect.void)).once("error", (error) => resume(Effect.fail(error)))
+    return Effect.sync(() => socket.destroy())
+  })
+
+const answersHttp = (url: string, headers: Record<string, string> = {}) =>
+  Effect.tryPromise(async (signal) => {
+    const response = await fetch(url, { headers, signal })
+    await response.arrayBuffer()
+    if (!response.ok) throw new Error(`${url} answers ${response.status}`)
+  })
+
+const answersApi = ({ powerdns }: Ready, path: string) =>
+  answersHttp(`${powerdns.url}/api/v1/servers/localhost${path}`, { "X-API-Key": powerdns.apiKey })
+
+/** A resolver that asks one server only, and once. */
+export const resolverFor = async (endpoint: Endpoint): Promise<Dns.Resolver> => {
+  const resolver = new Dns.Resolver({ timeout: 1000, tries: 1 })
+  const { address } = await Dns.lookup(endpoint.host)
+  resolver.setServers([`${address.includes(":") ? `[${address}]` : address}:${endpoint.port}`])
+  return resolver
+}
+
+/** Asks the API first: a question about a zone that is not there yet is answered from PowerDNS's cache for a minute. */
+const answersZone = (ready: Ready, zone: string) =>
+  answersApi(ready, `/zones/${zone.replaceAll("/", "=2F")}?rrsets=false`).pipe(
+    Effect.andThen(Effect.tryPromise(async () => (await resolverFor(ready.dns)).resolveSoa(zone.replace(/\.$/, ""))))
+  )
+
+/** Waits until everything named in `ready` answers, however long that takes. */
+export const awaitAnswers = (ready: Ready): Effect.Effect<void> =>
+  Effect.forEach(
+    [
+      connects(ready.tcp),
+      answersHttp(`${ready.http.url}/livez`),
+      answersApi(ready, ""),
+      ...ready.zones.map((zone) => answersZone(ready, zone))
+    ],
+    (check) =>
+      check.pipe(
+        Effect.timeout("2 seconds"),
+        Effect.retry(Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("500 millis")])),
+        Effect.orDie // the schedule has no end
+      ),
+    { concurrency: 4, discard: true }
+  )
+
+const onDisk = (path: string, f: () => void): Effect.Effect<void, FileUnusable> =>
+  Effect.try({
+    try: f,
+    catch: (error) => new FileUnusable({ path, detail: error instanceof Error ? error.message : String(error) })
+  })
+
+/** Removes what an earlier run left there: it would be taken for ours. */
+export const remove = (path: string) => onDisk(path, () => Fs.rmSync(path, { force: true }))
+
+/** Writes the file beside its place and moves it there. */
+export const write = (path: string, ready: Ready) =>
+  onDisk(path, () => {
+    const temporary = `${path}.${process.pid}.tmp`
+    Fs.rmSync(temporary, { force: true })
+    Fs.writeFileSync(temporary, `${JSON.stringify(ready, null, 2)}\n`, { mode: 0o600 })
+    Fs.renameSync(temporary, path)
+  })

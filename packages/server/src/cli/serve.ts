@@ -1,0 +1,72 @@
+/** `prism-dns serve`: the production server. */
+import { Context, Effect, Layer, Option, Redacted } from "effect"
+import { Command } from "effect/cli"
+import type { PowerDnsNode, PrismConfig } from "../Config.ts"
+import * as Logging from "../Logging.ts"
+import * as Server from "../Server.ts"
+import * as Failure from "./Failure.ts"
+import * as Flags from "./flags.ts"
+import * as Ready from "./Ready.ts"
+
+/** How long a node may take to answer before we start without it. */
+const preflightTimeout = "3 seconds"
+
+/**
+ * Asks each node once. A wrong key is a mistake that only a person can mend, so the server does not start; a node that
+ * does not answer may come back, so it does.
+ */
+const preflight = (node: PowerDnsNode) =>
+  Effect.tryPromise((signal) =>
+    fetch(`${node.api}/api/v1/servers/localhost`, {
+      headers: { "X-API-Key": Redacted.value(node.apiKey) },
+      signal
+    })
+  ).pipe(
+    Effect.timeout(preflightTimeout),
+    Effect.matchEffect({
+      onFailure: () =>
+        Effect.logWarning(
+          `PowerDNS ${node.name} does not answer at ${node.api}; registrations are accepted and published once it does`
+        ),
+      onSuccess: (response) =>
+        response.status === 401 || response.status === 403
+          ? Effect.fail(new Failure.ApiKeyWrong({ node: node.name, api: node.api }))
+          : Effect.void
+    })
+  )
+
+const ready = (config: PrismConfig, running: Server.Running["Service"]): Ready.Ready => {
+  const { adminTokens, agentTokens } = config.auth
+  return {
+    pid: process.pid,
+    tcp: running.tcp,
+    http: running.http,
+    dns: config.powerdns.primary.dns,
+    powerdns: { url: config.powerdns.primary.api, apiKey: Redacted.value(config.powerdns.primary.apiKey) },
+    zones: config.zones.map((zone) => zone.name),
+    ...(adminTokens[0] !== undefined && { adminToken: Redacted.value(adminTokens[0].token) }),
+    ...(agentTokens[0] !== undefined && { agentToken: Redacted.value(agentTokens[0].token) })
+  }
+}
+
+const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.Option<string>) {
+  if (Option.isSome(readyFile)) yield* Ready.remove(readyFile.value)
+  yield* Effect.forEach(config.powerdns.nodes, preflight, { concurrency: "unbounded", discard: true })
+  const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
+  yield* Effect.logInfo("running", { tcp: `${running.tcp.host}:${running.tcp.port}`, http: running.http.url })
+  if (Option.isSome(readyFile)) {
+    const content = ready(config, running)
+    yield* Ready.awaitAnswers(content)
+    yield* Ready.write(readyFile.value, content)
+  }
+  return yield* Effect.never
+}, Effect.scoped)
+
+export const serve = Command.make(
+  "serve",
+  { config: Flags.configFile, readyFile: Flags.readyFile, flags: Flags.settingFlags() },
+  Effect.fn(function* (input) {
+    const { config } = yield* Flags.load(input)
+    yield* run(config, input.readyFile).pipe(Effect.provide(Logging.layer(config.server)))
+  })
+).pipe(Command.withDescription("Run the server."))
