@@ -12,7 +12,7 @@ import { createSocket } from "node:dgram"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
 import * as Path from "node:path"
-import { pgsqlLock } from "@prism-dns/core/powerdns/pgsqlLock"
+import { pgsqlIndexes, pgsqlLock } from "@prism-dns/core/powerdns/pgsqlLock"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import type * as PowerDnsHttp from "@prism-dns/core/powerdns/PowerDnsHttp"
 import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
@@ -31,7 +31,9 @@ const pgsqlSchemaFile = "/usr/share/pdns-backend-pgsql/schema/schema.pgsql.sql"
 /** A PostgreSQL with a database for PowerDNS, as Prism wants it. */
 const pgsqlBackend = Effect.gen(function* () {
   const postgres = yield* Postgres
-  const database = yield* postgres.createDatabase(`${Fs.readFileSync(pgsqlSchemaFile, "utf8")}\n${pgsqlLock}`)
+  const database = yield* postgres.createDatabase(
+    `${Fs.readFileSync(pgsqlSchemaFile, "utf8")}\n${pgsqlLock}\n${pgsqlIndexes}`
+  )
   return PowerDnsProcess.pgsql({ ...database, host: database.socketDirectory })
 })
 
