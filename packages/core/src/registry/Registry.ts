@@ -20,7 +20,7 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
-import { Zones } from "../dns/Zones.ts"
+import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import * as Generation from "../storage/Generation.ts"
 import { decide, type HostnameTaken, type Registration } from "./Decision.ts"
 import { placesOf } from "./HostRecords.ts"
@@ -49,7 +49,7 @@ export interface Registered {
 export interface RegistryOptions {
   /** Registrations in one commit at the most. */
   readonly batchMax: number
-  /** Registrations that may wait for a commit; beyond it callers wait to be let in. */
+  /** Registrations that may wait for a commit; beyond it callers are told that the registry is unavailable. */
   readonly waitingMax: number
 }
 
@@ -90,9 +90,9 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const acknowledgements = yield* Acknowledgements
   const random = yield* SecureRandom.SecureRandom
 
-  /** Decides and writes a batch in one transaction. The answers hold only once it has committed. */
-  const commit = Effect.fn("Registry.commit")(
-    function* (batch: ReadonlyArray<Waiting>) {
+  /** Decides and writes a batch in one transaction. Its answers hold, and `tickets` settle, only once it has committed. */
+  const write = Effect.fn("Registry.write")(
+    function* (batch: ReadonlyArray<Waiting>, tickets: Array<Ticket>) {
       const known = new Map<DomainName, Host>()
       for (const host of yield* hosts.lockByName([...new Set(batch.map((w) => w.registration.fqdn))])) {
         known.set(host.fqdn, host)
@@ -101,7 +101,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const generation = yield* Generation.next(sql)
       const changes = new Map<DomainName, HostRepo.HostChange & { readonly actor: HostRepo.Actor }>()
       const answers: Array<Effect.Effect<Registered, HostnameTaken>> = []
-      const tickets: Array<Ticket> = []
+      const touched = new Map<string, RecordPlace>()
 
       // In order of arrival, each against what those before it left; a name that changes twice is written once.
       for (const { registration } of batch) {
@@ -117,7 +117,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
             break
           }
           case "Renew": {
-            leases.hold(decision.host, nowMillis)
+            // While the row is locked, so that the host cannot expire in between; one that is written here is held later.
+            if (!changes.has(decision.host.fqdn)) leases.hold(decision.host, nowMillis)
             answers.push(
               Effect.succeed({
                 host: decision.host,
@@ -138,7 +139,9 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
               after,
               actor: { name: registration.registrant.name, peer: registration.peer }
             })
-            const ticket = acknowledgements.open(placesOf(zones, before, after), generation)
+            const places = placesOf(zones, before, after)
+            for (const place of places) touched.set(place.name, place)
+            const ticket = acknowledgements.open(places, generation)
             tickets.push(ticket)
             answers.push(
               Effect.succeed({
@@ -153,61 +156,67 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         }
       }
 
-      const written = [...changes.values()]
+      // In the order of names, as rows are locked: two servers that write the same names wait, but not for each other.
+      const written = [...changes.values()].sort((a, b) => (a.after.fqdn < b.after.fqdn ? -1 : 1))
+      const places = [...touched.values()]
       if (written.length > 0) {
-        const places = written.flatMap(({ after, before }) => placesOf(zones, before, after))
-        yield* Effect.andThen(hosts.write(written, nowMillis), outbox.mark(places, generation, nowMillis)).pipe(
-          Effect.tapCause(() => Effect.sync(() => tickets.forEach(acknowledgements.close)))
-        )
+        yield* hosts.write(written, nowMillis)
+        yield* outbox.mark(places, generation, nowMillis)
       }
-      return { answers, written, nowMillis }
+      return { answers, written, places, nowMillis }
     },
     (effect) => sql.withTransaction(effect)
   )
 
   const answer = Effect.fnUntraced(function* (batch: ReadonlyArray<Waiting>) {
-    const { answers, nowMillis, written } = yield* commit(batch).pipe(
+    const { answers, nowMillis, places, written } = yield* Effect.suspend(() => {
+      const tickets: Array<Ticket> = []
+      return Effect.onError(write(batch, tickets), () => Effect.sync(() => tickets.forEach(acknowledgements.close)))
+    }).pipe(
       // Another server took the same new name, or held the same rows, at the same moment: look again.
       Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) })
     )
     for (const { after } of written) leases.hold(after, nowMillis)
     answers.forEach((result, i) => batch[i]!.resume(result))
-    if (written.length > 0) {
-      const touched = written.flatMap(({ after, before }) => placesOf(zones, before, after))
-      yield* outbox.wake(new Set(touched.map((place) => place.zone)))
-    }
+    yield* outbox.wake(new Set(places.map((place) => place.zone)))
     yield* Metric.update(RegistryMetrics.commitSize, batch.length)
   })
 
   const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
-  yield* Queue.takeBetween(queue, 1, options.batchMax).pipe(
-    Effect.flatMap((batch) =>
-      answer(batch).pipe(
-        Effect.catchCause((cause) => {
-          const error = Cause.squash(cause)
-          const unavailable = new RegistryUnavailable({
-            detail: error instanceof Error ? error.message : String(error)
-          })
-          for (const { resume } of batch) resume(Effect.fail(unavailable))
-          return Effect.logError("registrations could not be stored").pipe(
-            Effect.annotateLogs({ registrations: batch.length, reason: unavailable.detail })
-          )
-        })
+  let closed = false
+
+  const refuse = (batch: ReadonlyArray<Waiting>, detail: string) => {
+    for (const { resume } of batch) resume(Effect.fail(new RegistryUnavailable({ detail })))
+  }
+
+  const answerOrRefuse = (batch: ReadonlyArray<Waiting>) =>
+    Effect.catchCause(answer(batch), (cause) => {
+      const error = Cause.squash(cause)
+      const reason = error instanceof Error ? error.message : String(error)
+      refuse(batch, reason)
+      return Effect.logError("registrations could not be stored").pipe(
+        Effect.annotateLogs({ registrations: batch.length, reason })
       )
-    ),
-    Effect.forever,
-    Effect.forkScoped
+    })
+
+  // Runs after the loop below has ended: nobody is left to wait for an answer that does not come.
+  yield* Effect.addFinalizer(() =>
+    Effect.map(Queue.clear(queue), (rest) => {
+      closed = true
+      refuse(rest, "the server is stopping")
+    })
   )
+  // What was taken is answered, also when we are stopped meanwhile.
+  yield* Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(restore(Queue.takeBetween(queue, 1, options.batchMax)), answerOrRefuse)
+  ).pipe(Effect.forever, Effect.forkScoped)
 
   const register: Registry["Service"]["register"] = (registration) =>
     Effect.callback((resume) => {
       const waiting: Waiting = { registration, resume }
+      if (closed) return refuse([waiting], "the server is stopping")
       if (Queue.offerUnsafe(queue, waiting)) return
-      resume(
-        Effect.fail(
-          new RegistryUnavailable({ detail: `more than ${options.waitingMax} registrations are waiting already` })
-        )
-      )
+      refuse([waiting], `more than ${options.waitingMax} registrations are waiting already`)
     })
 
   const publications: Registry["Service"]["publications"] = Effect.fn("Registry.publications")(function* (list) {
