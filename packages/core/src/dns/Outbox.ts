@@ -12,7 +12,7 @@ import { Context, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
-import { asList, asTable } from "../storage/Rows.ts"
+import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 export interface Mark {
@@ -130,7 +130,7 @@ export class Outbox extends Context.Service<
         // A parked name that changes is worth another try, and waits from now on.
         yield* sql`
           INSERT INTO outbox (zone, name, generation, marked_at)
-          SELECT zone, name, ${sql.literal(String(generation))}, ${sql.literal(String(nowMillis))}
+          SELECT zone, name, ${integer(sql, generation)}, ${integer(sql, nowMillis)}
           FROM ${asTable(sql, "r", { zone: "text", name: "text" }, rows)} WHERE true ORDER BY zone, name
           ON CONFLICT (zone, name) DO UPDATE SET
             generation = excluded.generation,
@@ -176,7 +176,7 @@ export class Outbox extends Context.Service<
         if (names.length === 0) return
         yield* sql`
           INSERT INTO published (zone, name, content, generation, published_at)
-          SELECT ${zone}, name, NULL, 0, ${sql.literal(String(nowMillis))}
+          SELECT ${zone}, name, NULL, 0, ${integer(sql, nowMillis)}
           FROM ${asTable(
             sql,
             "r",
@@ -193,7 +193,7 @@ export class Outbox extends Context.Service<
           if (standing.length > 0) {
             yield* sql`
               INSERT INTO published (zone, name, content, generation, published_at)
-              SELECT ${zone}, name, content, generation, ${sql.literal(String(nowMillis))}
+              SELECT ${zone}, name, content, generation, ${integer(sql, nowMillis)}
               FROM ${asTable(
                 sql,
                 "r",

@@ -9,7 +9,7 @@ import type { SqlClient, Statement } from "effect/sql"
 import type { DomainName, HostName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
-import { asList, asTable } from "../storage/Rows.ts"
+import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import type { Seen } from "./Leases.ts"
 
@@ -174,21 +174,24 @@ export const make = (sql: SqlClient.SqlClient) => {
     if (gained.length > 0) {
       yield* sql`
         INSERT INTO host_address (address, host_id, since)
-        SELECT address, host_id, ${sql.literal(String(nowMillis))} FROM ${asTable(sql, "r", shape, gained)} WHERE true
+        SELECT address, host_id, ${integer(sql, nowMillis)} FROM ${asTable(sql, "r", shape, gained)} WHERE true
         ON CONFLICT (address, host_id) DO UPDATE SET since = excluded.since`
     }
   })
 
   const writeHistory = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>, nowMillis: number) {
-    const closed = changes.filter(({ before }) => before !== undefined).map(({ after }) => after.id)
-    if (closed.length > 0) {
-      yield* sql`
-        UPDATE host_history SET valid_to = ${nowMillis}
-        WHERE valid_to IS NULL AND host_id IN ${asList(sql, closed)}`
-    }
+    const known = changes.filter(({ before }) => before !== undefined).map(({ after }) => after.id)
+    // A range begins where the one before ends, and none ends before it began, even when the clock goes back.
+    const closed =
+      known.length === 0
+        ? []
+        : yield* sql<{ readonly host_id: string; readonly valid_to: number | bigint }>`
+            UPDATE host_history SET valid_to = CASE WHEN valid_from > ${nowMillis} THEN valid_from ELSE ${nowMillis} END
+            WHERE valid_to IS NULL AND host_id IN ${asList(sql, known)} RETURNING host_id, valid_to`
+    const validFrom = new Map(closed.map((row) => [row.host_id, Number(row.valid_to)]))
     yield* sql`
       INSERT INTO host_history (host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from)
-      SELECT host_id, fqdn, zone, event, addresses, labels, owner, state, generation, ${sql.literal(String(nowMillis))}
+      SELECT host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from
       FROM ${asTable(
         sql,
         "r",
@@ -201,7 +204,8 @@ export const make = (sql: SqlClient.SqlClient) => {
           labels: "text",
           owner: "text",
           state: "text",
-          generation: "bigint"
+          generation: "bigint",
+          valid_from: "bigint"
         },
         changes.map(({ after, event }) => ({
           host_id: after.id,
@@ -212,14 +216,15 @@ export const make = (sql: SqlClient.SqlClient) => {
           labels: JSON.stringify(after.labels),
           owner: after.owner,
           state: after.state,
-          generation: after.generation
+          generation: after.generation,
+          valid_from: validFrom.get(after.id) ?? nowMillis
         }))
       )}`
   })
 
   const writeAudit = (changes: ReadonlyArray<HostChange & { readonly actor: Actor }>, nowMillis: number) => sql`
     INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after)
-    SELECT ${sql.literal(String(nowMillis))}, actor, peer, action, subject, generation, before, after
+    SELECT ${integer(sql, nowMillis)}, actor, peer, action, subject, generation, before, after
     FROM ${asTable(
       sql,
       "r",

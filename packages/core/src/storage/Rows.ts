@@ -34,3 +34,6 @@ export const asList = (sql: SqlClient.SqlClient, values: ReadonlyArray<string>):
     orElse: () => sql`(SELECT value FROM json_each(${json}))`
   })
 }
+
+/** `value` in a SELECT list, where PostgreSQL cannot tell the type of a parameter. */
+export const integer = (sql: SqlClient.SqlClient, value: number): Statement.Fragment => sql`CAST(${value} AS BIGINT)`

@@ -1,0 +1,675 @@
+/**
+ * What a registry promises, on whatever database: one suite for SQLite and
+ * PostgreSQL. `database` gives each test a new, migrated database.
+ */
+import { assert, describe } from "@effect/vitest"
+import type { Vitest } from "@effect/vitest"
+import { Cause, Effect, Exit, Layer, Option } from "effect"
+import { SqlClient } from "effect/sql"
+import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import type { Host } from "@prism-dns/core/domain/Host"
+import { anonymous } from "@prism-dns/core/registry/Decision"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import * as T from "../layers.ts"
+
+interface HistoryRow {
+  readonly host_id: string
+  readonly fqdn: string
+  readonly event: string
+  readonly addresses: string
+  readonly generation: number
+  readonly valid_from: number
+  readonly valid_to: number | null
+}
+
+const history = (fqdn?: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.map(
+      sql<HistoryRow>`
+        SELECT host_id, fqdn, event, addresses, generation, valid_from, valid_to FROM host_history
+        WHERE ${fqdn === undefined ? sql`1 = 1` : sql`fqdn = ${fqdn}`} ORDER BY sequence`,
+      (rows) =>
+        rows.map((row) => ({
+          ...row,
+          generation: Number(row.generation),
+          valid_from: Number(row.valid_from),
+          valid_to: row.valid_to === null ? null : Number(row.valid_to)
+        }))
+    )
+  )
+
+/** All rows of the registry as text, to see that nothing was written. */
+const everything = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const tables = ["host", "host_address", "host_history", "audit_entry", "outbox"] as const
+  const rows = yield* Effect.forEach(tables, (table) => sql`SELECT * FROM ${sql(table)} ORDER BY 1, 2`)
+  return JSON.stringify(rows, (_, value: unknown) => (typeof value === "bigint" ? Number(value) : value))
+})
+
+/** From now on every statement that would write to `table` fails. */
+const breakTable = Effect.fnUntraced(function* (table: string) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql.onDialectOrElse({
+    pg: () =>
+      Effect.andThen(
+        sql.unsafe(
+          "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken on purpose'; END $$"
+        ),
+        sql.unsafe(`CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON ${table} FOR EACH ROW EXECUTE FUNCTION broken()`)
+      ),
+    orElse: () =>
+      sql.unsafe(`CREATE TRIGGER broken BEFORE INSERT ON ${table} BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END`)
+  })
+})
+
+/** From now on every transaction that writes to `table` fails, and only when it commits. */
+const breakCommit = Effect.fnUntraced(function* (table: string) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql.onDialectOrElse({
+    pg: () =>
+      Effect.andThen(
+        sql.unsafe(
+          "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken on purpose'; END $$"
+        ),
+        sql.unsafe(
+          `CREATE CONSTRAINT TRIGGER broken AFTER INSERT OR UPDATE ON ${table} DEFERRABLE INITIALLY DEFERRED
+           FOR EACH ROW EXECUTE FUNCTION broken()`
+        )
+      ),
+    orElse: () =>
+      Effect.andThen(
+        sql.unsafe("CREATE TABLE broken_reference (id TEXT REFERENCES host (id) DEFERRABLE INITIALLY DEFERRED)"),
+        sql.unsafe(
+          `CREATE TRIGGER broken AFTER INSERT ON ${table} BEGIN INSERT INTO broken_reference VALUES ('nobody'); END`
+        )
+      )
+  })
+})
+
+const mend = Effect.fnUntraced(function* (table: string) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql.onDialectOrElse({
+    pg: () => Effect.andThen(sql.unsafe(`DROP TRIGGER broken ON ${table}`), sql.unsafe("DROP FUNCTION broken()")),
+    orElse: () => sql.unsafe("DROP TRIGGER broken")
+  })
+})
+
+const marks = Effect.flatMap(Outbox, (outbox) => outbox.list({ limit: 1000 }))
+const markedNames = Effect.map(marks, (list) => list.map(({ name }) => name).sort())
+
+/** Publishes everything that is due as the publisher would, without a server. */
+const publishAll = Effect.gen(function* () {
+  const outbox = yield* Outbox
+  const source = yield* RecordSource
+  for (const zone of T.zones) {
+    const due = yield* outbox.due(zone.name, 10_000)
+    const desired = yield* source.desired(
+      zone,
+      due.map(({ name }) => name)
+    )
+    yield* outbox.settle(
+      zone.name,
+      due.map(({ generation, name }) => ({ name, generation, rrsets: desired.get(name) ?? [] })),
+      1234
+    )
+  }
+})
+
+const registerAll = (list: ReadonlyArray<Parameters<Registry["Service"]["register"]>[0]>) =>
+  Effect.flatMap(Registry, (registry) => Effect.forEach(list, registry.register, { concurrency: "unbounded" }))
+
+export const suite = <R>(
+  name: string,
+  it: Pick<Vitest.MethodsNonLive<R>, "effect">,
+  database: Layer.Layer<SqlClient.SqlClient, never, R>
+) => {
+  type Services = Registry | Outbox | Leases | Acknowledgements | RecordSource | SqlClient.SqlClient | T.Time
+
+  const test = <E>(name: string, body: Effect.Effect<void, E, Services>) =>
+    it.effect(name, () =>
+      T.withTime(
+        "still",
+        Effect.gen(function* () {
+          yield* (yield* T.Time).set(1_000_000)
+          yield* Effect.provide(body, T.registry().pipe(Layer.provideMerge(Layer.fresh(database))))
+        })
+      )
+    )
+
+  describe(name, () => {
+    describe("registering", () => {
+      test(
+        "a new host makes it online, at generation, times and owner of now",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const { host, outcome, previousAddresses, ticket } = yield* registry.register(
+            T.registration("web", ["192.0.2.7", "2001:db8::7"], "fleet")
+          )
+          assert.strictEqual(outcome, "created")
+          assert.deepStrictEqual(previousAddresses, [])
+          assert.deepStrictEqual({ ...host, id: "", generation: 0 }, {
+            id: "",
+            fqdn: T.nameOf("web"),
+            hostname: "web",
+            zone: T.forward.name,
+            addresses: [T.address("192.0.2.7"), T.address("2001:db8::7")],
+            labels: {},
+            owner: "fleet",
+            state: "online",
+            generation: 0,
+            firstSeenMillis: 1_000_000,
+            lastSeenMillis: 1_000_000,
+            offlineSinceMillis: undefined,
+            withdrawnSinceMillis: undefined
+          } as unknown as Host)
+          assert.match(host.id, /^[0-9a-f-]{36}$/)
+          assert.deepStrictEqual(yield* registry.findById(host.id), Option.some(host))
+          assert.deepStrictEqual(yield* registry.findByName(host.fqdn), Option.some(host))
+          const expected = [T.nameOf("web"), T.pointerOf("192.0.2.7"), T.pointerOf("2001:db8::7")].sort()
+          assert.deepStrictEqual(yield* markedNames, expected)
+          assert.deepStrictEqual(ticket?.places.map((place) => place.name).sort(), expected)
+        })
+      )
+
+      test(
+        "the same host again renews its lease, and writes nothing",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const first = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          const before = yield* everything
+          yield* (yield* T.Time).jump(5000)
+          const again = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          assert.strictEqual(again.outcome, "renewed")
+          assert.isUndefined(again.ticket)
+          assert.deepStrictEqual(again.host, first.host)
+          assert.strictEqual(yield* everything, before)
+          assert.deepStrictEqual((yield* Leases).unflushed(), [
+            { fqdn: first.host.fqdn, id: first.host.id, atMillis: 1_005_000 }
+          ])
+        })
+      )
+
+      test(
+        "a host at another address changes it, and marks the old and the new pointer",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const first = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* publishAll
+          yield* (yield* T.Time).jump(5000)
+          const moved = yield* registry.register(T.registration("web", "192.0.2.8", "fleet"))
+          assert.strictEqual(moved.outcome, "changed")
+          assert.deepStrictEqual(moved.previousAddresses, [T.addressOf(7)])
+          assert.deepStrictEqual(moved.host, {
+            ...first.host,
+            addresses: [T.addressOf(8)],
+            generation: moved.host.generation,
+            lastSeenMillis: 1_005_000
+          })
+          assert.isAbove(moved.host.generation, first.host.generation)
+          assert.deepStrictEqual(
+            yield* markedNames,
+            [T.nameOf("web"), T.pointerOf("192.0.2.7"), T.pointerOf("192.0.2.8")].sort()
+          )
+        })
+      )
+
+      test(
+        "a host after it was offline returns it, with the same id and a new claim to its address",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const source = yield* RecordSource
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* sql`UPDATE host SET state = 'offline', offline_since = 1, withdrawn_since = 2 WHERE id = ${host.id}`
+          yield* (yield* T.Time).jump(1000)
+          // meanwhile the address was another's
+          yield* registry.register(T.registration("other", "192.0.2.7", "fleet"))
+          yield* (yield* T.Time).jump(1000)
+          const back = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          assert.strictEqual(back.outcome, "returned")
+          assert.deepStrictEqual(back.host, { ...host, generation: back.host.generation, lastSeenMillis: 1_002_000 })
+          const pointers = yield* source.desired(T.reverse4, [T.pointerOf("192.0.2.7")])
+          assert.deepStrictEqual(pointers.get(T.pointerOf("192.0.2.7"))?.[0]?.contents, [T.nameOf("web")])
+        })
+      )
+
+      test(
+        "a name that another owner uses is refused and changes nothing; once its host is offline it may be had",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          const before = yield* everything
+          for (const owner of ["others", undefined]) {
+            const error = yield* Effect.flip(registry.register(T.registration("web", "192.0.2.8", owner)))
+            assert.strictEqual(error._tag, "HostnameTaken")
+            assert.match(error.message, /web\.hosts\.test\. is registered by another owner/)
+          }
+          assert.strictEqual(yield* everything, before)
+          yield* sql`UPDATE host SET state = 'offline', offline_since = 1`
+          const taken = yield* registry.register(T.registration("web", "192.0.2.8", "others"))
+          assert.strictEqual(taken.host.owner, "others")
+        })
+      )
+
+      test(
+        "a name that nobody has proved to own goes to who has a token, address or not",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const first = yield* registry.register(T.registration("web", "192.0.2.7"))
+          assert.strictEqual(first.host.owner, anonymous.name)
+          const taken = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          assert.strictEqual(taken.outcome, "changed")
+          assert.strictEqual(taken.host.owner, "fleet")
+          const error = yield* Effect.flip(registry.register(T.registration("web", "192.0.2.7")))
+          assert.strictEqual(error._tag, "HostnameTaken")
+        })
+      )
+    })
+
+    describe("a commit", () => {
+      for (const table of ["host", "host_address", "host_history", "audit_entry", "outbox"]) {
+        test(
+          `that fails at ${table} leaves nothing, holds no lease and no ticket, and the next one works`,
+          Effect.gen(function* () {
+            const registry = yield* Registry
+            yield* registry.register(T.registration("old", "192.0.2.1"))
+            yield* publishAll
+            ;(yield* Acknowledgements).settle(T.forward.name, T.nameOf("old"), 99, { _tag: "Applied", atMillis: 0 })
+            ;(yield* Acknowledgements).settle(T.reverse4.name, T.pointerOf("192.0.2.1"), 99, {
+              _tag: "Applied",
+              atMillis: 0
+            })
+            const before = yield* everything
+            yield* breakTable(table)
+            const error = yield* Effect.flip(registry.register(T.registration("web", "192.0.2.7")))
+            assert.strictEqual(error._tag, "RegistryUnavailable")
+            assert.strictEqual(yield* everything, before)
+            assert.strictEqual((yield* Leases).size(), 1)
+            assert.strictEqual((yield* Acknowledgements).size(), 0)
+            yield* mend(table)
+            assert.strictEqual((yield* registry.register(T.registration("web", "192.0.2.7"))).outcome, "created")
+          })
+        )
+      }
+
+      test(
+        "that fails at its very end leaves nothing, holds no lease and no ticket, and the next one works",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          yield* breakCommit("outbox")
+          // the second renews what the first would create, within the same commit
+          const twice = yield* registerAllExits([
+            T.registration("web", "192.0.2.7"),
+            T.registration("web", "192.0.2.7"),
+            T.registration("web", "192.0.2.7")
+          ])
+          for (const exit of twice) assert.isTrue(Exit.isFailure(exit), String(exit))
+          assert.deepStrictEqual(yield* registry.list({ limit: 10 }), [])
+          assert.strictEqual((yield* Leases).size(), 0)
+          assert.strictEqual((yield* Acknowledgements).size(), 0)
+          yield* mend("outbox")
+          assert.strictEqual((yield* registry.register(T.registration("web", "192.0.2.7"))).outcome, "created")
+        })
+      )
+
+      test(
+        "is shared by registrations that arrive together",
+        Effect.gen(function* () {
+          const names = Array.from({ length: 200 }, (_, i) => `h${i}`)
+          const results = yield* registerAll(names.map((name, i) => T.registration(name, `192.0.2.${i}`)))
+          assert.strictEqual(results.length, 200)
+          assert.isAtMost(new Set(results.map(({ host }) => host.generation)).size, 3)
+          assert.strictEqual((yield* (yield* Registry).list({ limit: 1000 })).length, 200)
+        })
+      )
+
+      test(
+        "takes the same name several times, each against what the one before left",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const results = yield* registerAll([
+            // alone in the first commit, so that the others share the second
+            T.registration("first", "192.0.2.1"),
+            T.registration("web", "192.0.2.7"),
+            T.registration("web", "192.0.2.8"),
+            T.registration("web", "192.0.2.8"),
+            T.registration("web", "192.0.2.9", "fleet")
+          ])
+          assert.deepStrictEqual(
+            results.map(({ outcome }) => outcome),
+            ["created", "created", "changed", "renewed", "changed"]
+          )
+          assert.deepStrictEqual(
+            results.map(({ previousAddresses }) => previousAddresses),
+            [[], [], [T.addressOf(7)], [T.addressOf(8)], [T.addressOf(8)]]
+          )
+          const stored = Option.getOrThrow(yield* registry.findByName(T.nameOf("web")))
+          assert.deepStrictEqual(stored, results[4]!.host)
+          assert.isDefined((yield* Leases).renew(stored.fqdn, stored.addresses, { name: "fleet", anonymous: false }, 1))
+        })
+      )
+
+      test(
+        "marks the records of every ticket it opens, so that none waits for ever",
+        Effect.gen(function* () {
+          const acknowledgements = yield* Acknowledgements
+          yield* registerAll([
+            T.registration("first", "192.0.2.1"),
+            T.registration("web", "192.0.2.7"),
+            T.registration("web", "192.0.2.8"),
+            T.registration("web", "192.0.2.9")
+          ])
+          for (const { generation, name, zone } of yield* marks) {
+            acknowledgements.settle(zone, name, generation, { _tag: "Applied", atMillis: 0 })
+          }
+          assert.strictEqual(acknowledgements.size(), 0)
+        })
+      )
+    })
+
+    describe("the history", () => {
+      test(
+        "of a host has ranges without gap or overlap, also when the clock goes back, and one of them is open",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const time = yield* T.Time
+          const steps = [100, 0, 5000, -3000, 0, -1, 10_000]
+          yield* registry.register(T.registration("web", "192.0.2.1"))
+          for (const [i, step] of steps.entries()) {
+            yield* time.jump(step)
+            yield* registry.register(T.registration("web", `192.0.2.${i + 2}`))
+          }
+          const rows = yield* history(T.nameOf("web"))
+          assert.strictEqual(rows.length, steps.length + 1)
+          for (const [i, row] of rows.entries()) {
+            const next = rows[i + 1]
+            assert.strictEqual(row.valid_to, next === undefined ? null : next.valid_from)
+            if (row.valid_to !== null) assert.isAtLeast(row.valid_to, row.valid_from)
+            if (next !== undefined) assert.isAbove(next.generation, row.generation)
+          }
+          assert.deepStrictEqual(
+            rows.map(({ event }) => event),
+            ["created", ...steps.map(() => "changed")]
+          )
+        })
+      )
+
+      test(
+        "and the audit have one entry for each change that took effect, and none for what was refused or renewed",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          yield* registry.register(T.registration("web", "192.0.2.1", "fleet"))
+          yield* registry.register(T.registration("web", "192.0.2.1", "fleet"))
+          yield* Effect.flip(registry.register(T.registration("web", "192.0.2.9", "others")))
+          yield* registry.register(T.registration("web", "192.0.2.2", "fleet"))
+          yield* registry.register(T.registration("db", "192.0.2.3"))
+          const entries = yield* sql<{ readonly [key: string]: unknown }>`
+            SELECT actor, peer, action, subject, generation, before, after FROM audit_entry ORDER BY sequence`
+          const rows = yield* history()
+          const view = (n: number, owner: string) =>
+            JSON.stringify({ addresses: [`192.0.2.${n}`], owner, state: "online", withdrawn: false })
+          assert.deepStrictEqual(
+            entries.map((entry) => [entry["actor"], entry["peer"], entry["action"], entry["subject"]]),
+            [
+              ["fleet", "198.51.100.1", "host.created", T.nameOf("web")],
+              ["fleet", "198.51.100.1", "host.changed", T.nameOf("web")],
+              ["anonymous", "198.51.100.1", "host.created", T.nameOf("db")]
+            ]
+          )
+          assert.deepStrictEqual(
+            entries.map((entry) => [entry["before"], entry["after"]]),
+            [
+              [null, view(1, "fleet")],
+              [view(1, "fleet"), view(2, "fleet")],
+              [null, view(3, "anonymous")]
+            ]
+          )
+          assert.deepStrictEqual(
+            entries.map((entry) => Number(entry["generation"])),
+            rows.map(({ generation }) => generation)
+          )
+        })
+      )
+    })
+
+    describe("marks", () => {
+      test(
+        "of one name coalesce: it stands once, at the last generation, waiting since the first",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          yield* registry.register(T.registration("web", "192.0.2.1"))
+          yield* (yield* T.Time).jump(1000)
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.2"))
+          const mark = (yield* marks).filter(({ name }) => name === host.fqdn)
+          assert.deepStrictEqual(mark, [
+            {
+              zone: T.forward.name,
+              name: host.fqdn,
+              generation: host.generation,
+              markedAtMillis: 1_000_000,
+              parkedReason: undefined
+            }
+          ])
+        })
+      )
+
+      test(
+        "made while the name was being published survive the settlement at the older generation",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          yield* registry.register(T.registration("web", "192.0.2.1"))
+          const taken = yield* outbox.due(T.forward.name, 10)
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.2"))
+          yield* outbox.settle(
+            T.forward.name,
+            taken.map((mark) => ({ ...mark, rrsets: [] })),
+            1
+          )
+          assert.deepStrictEqual(
+            (yield* outbox.due(T.forward.name, 10)).map(({ generation }) => generation),
+            [host.generation]
+          )
+          yield* outbox.park(
+            T.forward.name,
+            taken.map((mark) => ({ ...mark, reason: "too old to matter" })),
+            1
+          )
+          assert.strictEqual((yield* outbox.due(T.forward.name, 10)).length, 1)
+        })
+      )
+
+      test(
+        "that are parked leave the due list, say why, and come back with the next change",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.1"))
+          const taken = yield* outbox.due(T.forward.name, 10)
+          yield* outbox.park(
+            T.forward.name,
+            taken.map((mark) => ({ ...mark, reason: "it said 'no'" })),
+            1
+          )
+          assert.deepStrictEqual(yield* outbox.due(T.forward.name, 10), [])
+          assert.deepStrictEqual(yield* outbox.dueZones([T.forward.name, T.reverse4.name]), [T.reverse4.name])
+          assert.deepStrictEqual(
+            (yield* outbox.list({ zone: T.forward.name, limit: 10 })).map(({ parkedReason }) => parkedReason),
+            ["it said 'no'"]
+          )
+          assert.deepStrictEqual(
+            (yield* outbox.backlog).map(({ parked, pending, zone }) => [zone, pending, parked]),
+            [
+              [T.reverse4.name, 1, 0],
+              [T.forward.name, 0, 1]
+            ]
+          )
+          assert.deepStrictEqual(yield* registry.publications([host]), [
+            { level: "accepted", generation: host.generation, atMillis: 1_000_000, error: "it said 'no'" }
+          ])
+          yield* (yield* T.Time).jump(500)
+          const again = yield* registry.register(T.registration("web", "192.0.2.2"))
+          assert.deepStrictEqual(yield* outbox.due(T.forward.name, 10), [
+            { name: host.fqdn, generation: again.host.generation, markedAtMillis: 1_000_500 }
+          ])
+        })
+      )
+
+      test(
+        "are due the longest waiting first, and as many as asked for",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          for (const name of ["c", "a", "b"]) {
+            yield* registry.register(T.registration(name, "198.51.100.1"))
+            yield* (yield* T.Time).jump(1)
+          }
+          assert.deepStrictEqual(
+            (yield* outbox.due(T.forward.name, 2)).map(({ name }) => name),
+            [T.nameOf("c"), T.nameOf("a")]
+          )
+        })
+      )
+    })
+
+    describe("publications", () => {
+      test(
+        "say accepted while a record of the host is marked, and applied with the time once none is",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          const { host: web } = yield* registry.register(T.registration("web", "192.0.2.1"))
+          const { host: db } = yield* registry.register(T.registration("db", "198.51.100.2"))
+          const due = yield* outbox.due(T.forward.name, 10)
+          yield* outbox.settle(
+            T.forward.name,
+            due.map((mark) => ({ ...mark, rrsets: [{ name: mark.name, type: "A", ttlSeconds: 60, contents: ["x"] }] })),
+            2_000_000
+          )
+          // the pointer of `web` is still to come
+          assert.deepStrictEqual(yield* registry.publications([db, web]), [
+            { level: "applied", generation: db.generation, atMillis: 2_000_000 },
+            { level: "accepted", generation: web.generation, atMillis: 1_000_000 }
+          ])
+          yield* publishAll
+          assert.strictEqual((yield* registry.publications([web]))[0]?.level, "applied")
+          assert.deepStrictEqual(yield* registry.publications([]), [])
+        })
+      )
+    })
+
+    describe("desired records", () => {
+      test(
+        "of a pointer are the host that claimed the address last among those online, and nothing once all are withdrawn",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const source = yield* RecordSource
+          const pointer = Effect.map(
+            source.desired(T.reverse4, [T.pointerOf("192.0.2.7")]),
+            (records) => records.get(T.pointerOf("192.0.2.7"))?.[0]?.contents
+          )
+          yield* registry.register(T.registration("one", "192.0.2.7"))
+          yield* (yield* T.Time).jump(1000)
+          yield* registry.register(T.registration("two", "192.0.2.7"))
+          assert.deepStrictEqual(yield* pointer, [T.nameOf("two")])
+          yield* sql`UPDATE host SET state = 'offline', offline_since = 1 WHERE fqdn = ${T.nameOf("two")}`
+          assert.deepStrictEqual(yield* pointer, [T.nameOf("one")])
+          yield* sql`UPDATE host SET state = 'offline', offline_since = 1`
+          assert.deepStrictEqual(yield* pointer, [T.nameOf("two")])
+          yield* sql`UPDATE host SET withdrawn_since = 1 WHERE fqdn = ${T.nameOf("two")}`
+          assert.deepStrictEqual(yield* pointer, [T.nameOf("one")])
+          yield* sql`UPDATE host SET withdrawn_since = 1`
+          assert.isUndefined(yield* pointer)
+        })
+      )
+    })
+
+    describe("listing", () => {
+      test(
+        "filters by zone, state, address and beginning of the name, and pages in the order of bytes",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const names = ["web-1", "web-10", "web-2", "web.rack", "db", "we", "x_"]
+          yield* registerAll(names.map((name, i) => T.registration(name, `192.0.2.${i + 1}`)))
+          yield* sql`UPDATE host SET state = 'offline', offline_since = 1 WHERE hostname = 'db'`
+          const list = (filter: Omit<Parameters<Registry["Service"]["list"]>[0], "limit">, limit = 100) =>
+            Effect.map(registry.list({ ...filter, limit }), (hosts) => hosts.map(({ hostname }) => String(hostname)))
+          const sorted = ["db", "we", "web-1", "web-10", "web-2", "web.rack", "x_"]
+          assert.deepStrictEqual(yield* list({}), sorted)
+          assert.deepStrictEqual(yield* list({ zone: T.forward.name }), sorted)
+          assert.deepStrictEqual(yield* list({ zone: T.reverse4.name }), [])
+          assert.deepStrictEqual(yield* list({ state: "offline" }), ["db"])
+          assert.deepStrictEqual(yield* list({ address: T.addressOf(2) }), ["web-10"])
+          assert.deepStrictEqual(yield* list({ prefix: "web-1" }), ["web-1", "web-10"])
+          assert.deepStrictEqual(yield* list({ prefix: "%" }), [])
+          assert.deepStrictEqual(yield* list({ prefix: "web", state: "online", address: T.addressOf(3) }), ["web-2"])
+          const paged: Array<string> = []
+          let page: ReadonlyArray<string>
+          do {
+            const last = paged.at(-1)
+            page = yield* list(last === undefined ? {} : { after: T.nameOf(last) }, 3)
+            paged.push(...page)
+          } while (page.length === 3)
+          assert.deepStrictEqual(paged, sorted)
+          assert.deepStrictEqual((yield* registry.countByState).map((row) => [row.zone, row.state, row.hosts]).sort(), [
+            [T.forward.name, "offline", 1],
+            [T.forward.name, "online", 6]
+          ])
+        })
+      )
+    })
+
+    describe("closing", () => {
+      test(
+        "answers everyone: what was taken is stored and said to be, the rest is told so",
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const outcomes = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const context = yield* Layer.build(
+                Layer.fresh(T.registry({ batchMax: 10 })).pipe(Layer.provide(Layer.succeed(SqlClient.SqlClient, sql)))
+              )
+              return yield* Effect.forEach(
+                Array.from({ length: 100 }, (_, i) => T.registration(`h${i}`, "192.0.2.1")),
+                (each) =>
+                  Effect.forkDetach(
+                    Effect.provide(
+                      Effect.flatMap(Registry, (r) => r.register(each)),
+                      context
+                    ),
+                    {
+                      startImmediately: true
+                    }
+                  ),
+                { concurrency: 1 }
+              ).pipe(Effect.tap(() => Effect.yieldNow))
+            })
+          )
+          const exits = yield* Effect.forEach(outcomes, (fiber) =>
+            Effect.callback<Exit.Exit<unknown, unknown>>((resume) => {
+              fiber.addObserver((exit) => resume(Effect.succeed(exit)))
+            })
+          )
+          const stored = (yield* (yield* Registry).list({ limit: 1000 })).length
+          assert.strictEqual(exits.filter(Exit.isSuccess).length, stored)
+          for (const exit of exits) {
+            if (Exit.isSuccess(exit)) continue
+            assert.match(String(Cause.squash(exit.cause)), /RegistryUnavailable/)
+          }
+        })
+      )
+    })
+  })
+}
+
+const registerAllExits = (list: ReadonlyArray<Parameters<Registry["Service"]["register"]>[0]>) =>
+  Effect.flatMap(Registry, (registry) =>
+    Effect.forEach(list, (each) => Effect.exit(registry.register(each)), { concurrency: "unbounded" })
+  )
