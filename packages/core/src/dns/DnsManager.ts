@@ -36,13 +36,19 @@ export interface DnsManagerOptions {
   readonly pollMillis: number
   /** The longest pause between two attempts at a zone that fails, in milliseconds. */
   readonly retryMillisMax: number
+  /**
+   * How long after a write that ended without an answer its names are written once more, in milliseconds. PowerDNS may
+   * still take such a write, even after a newer one; by then it has.
+   */
+  readonly doubtMillis: number
 }
 
 export const defaultOptions: DnsManagerOptions = {
   batchNamesMax: 500,
   zonesAtOnceMax: 4,
   pollMillis: 1000,
-  retryMillisMax: 2000
+  retryMillisMax: 2000,
+  doubtMillis: 15_000
 }
 
 /** How the writer of a zone is doing. */
@@ -72,9 +78,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const source = yield* RecordSource
   const powerdns = yield* PowerDnsClient
   const acknowledgements = yield* Acknowledgements
+  const scope = yield* Effect.scope
 
   const ready = new Set<DomainName>()
   const errors = new Map<DomainName, string>()
+  /** Names of a zone in a write that ended without an answer, until they are written again. */
+  const doubtful = new Map<DomainName, Set<DomainName>>()
 
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
   const ensureZone = Effect.fn("DnsManager.ensureZone")(function* (zone: Zone) {
@@ -113,6 +122,14 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         names.flatMap(({ changes }) => changes.map(({ change }) => change))
       )
       .pipe(
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            if (error.reason._tag !== "Uncertain") return
+            const noted = doubtful.get(zone.name) ?? new Set()
+            for (const { name } of names) noted.add(name)
+            doubtful.set(zone.name, noted)
+          })
+        ),
         Effect.as<ReadonlyArray<Refusal>>([]),
         Effect.catchIf(
           (error) => error.reason._tag === "Refused" || error.reason._tag === "Malformed",
@@ -158,6 +175,21 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
     yield* settle(zone, marks, desired, refused)
     yield* count(zone, changed, refused)
+    yield* writeDoubtfulOnceMore(zone)
+  })
+
+  /** Now that the zone is written again, sees to it that a late write of before does not have the last word. */
+  const writeDoubtfulOnceMore = Effect.fnUntraced(function* (zone: Zone) {
+    const names = doubtful.get(zone.name)
+    if (names === undefined) return
+    doubtful.delete(zone.name)
+    yield* Clock.currentTimeMillis.pipe(
+      Effect.flatMap((nowMillis) => outbox.doubt(zone.name, [...names], nowMillis)),
+      Effect.andThen(outbox.wake([zone.name])),
+      Effect.retry(Schedule.spaced(options.retryMillisMax)),
+      Effect.delay(options.doubtMillis),
+      Effect.forkIn(scope)
+    )
   })
 
   /** Which of `names` hold record sets of our types that we did not make and do not want just so. */

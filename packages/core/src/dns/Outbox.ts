@@ -12,6 +12,7 @@ import { Context, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
+import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { RecordPlace } from "./Zones.ts"
 
@@ -88,6 +89,12 @@ export class Outbox extends Context.Service<
     readonly settle: (
       zone: DomainName,
       settlements: ReadonlyArray<Settlement>,
+      nowMillis: number
+    ) => Effect.Effect<void, SqlError.SqlError>
+    /** Says that we do not know any more what PowerDNS holds at `names`: those that are ours are marked and written anew. */
+    readonly doubt: (
+      zone: DomainName,
+      names: ReadonlyArray<DomainName>,
       nowMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
     /** Takes names out of the way until they change again, each with its reason. */
@@ -221,6 +228,19 @@ export class Outbox extends Context.Service<
         (effect) => sql.withTransaction(effect)
       )
 
+      const doubt = Effect.fnUntraced(
+        function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number) {
+          yield* sql`UPDATE published SET content = NULL WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
+          yield* claim(zone, names, nowMillis)
+          yield* mark(
+            names.map((name) => ({ zone, name })),
+            yield* Generation.next(sql),
+            nowMillis
+          )
+        },
+        (effect) => sql.withTransaction(effect)
+      )
+
       const park = (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) =>
         Effect.forEach(
           parkings,
@@ -319,6 +339,7 @@ export class Outbox extends Context.Service<
         claim,
         settle: (zone, settlements, nowMillis) =>
           settlements.length === 0 ? Effect.void : settle(zone, settlements, nowMillis),
+        doubt: (zone, names, nowMillis) => (names.length === 0 ? Effect.void : doubt(zone, names, nowMillis)),
         park: (zone, parkings, nowMillis) => (parkings.length === 0 ? Effect.void : park(zone, parkings, nowMillis)),
         list,
         findMarks,
