@@ -19,7 +19,7 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import * as Prom from "prom-client"
 import { version } from "../Version.ts"
-import { families, type MetricFamily } from "./EffectMetrics.ts"
+import { families, type MetricFamily, type Sample } from "./EffectMetrics.ts"
 
 export interface MetricsOptions {
   /** How long counts of the database are kept, at the least. */
@@ -173,7 +173,7 @@ interface Renderable {
   readonly name: string
   readonly help: string
   readonly type: string
-  readonly get: () => Promise<object>
+  readonly get: () => Promise<{ readonly values: ReadonlyArray<Sample> }>
 }
 
 /** The declared type names the library's own classes; what `Registry.metrics` uses of a metric is `Renderable`. */
@@ -182,19 +182,19 @@ const register = (registry: Prom.Registry<Prom.RegistryContentType>, metric: Ren
 
 /**
  * The same metrics for the OpenMetrics format, in which a family of counters is named without `_total`. The library would
- * rename the metrics themselves, and so spoil them for the text format.
+ * rename the metrics themselves, and so spoil them for the text format; and it spells NaN in a way this format lacks.
  */
 const asOpenMetrics = (registry: Prom.Registry): Prom.Registry<Prom.OpenMetricsContentType> => {
   const target = new Prom.Registry<Prom.OpenMetricsContentType>()
   target.setContentType(Prom.Registry.OPENMETRICS_CONTENT_TYPE)
   for (const metric of registry.getMetricsAsArray() as unknown as ReadonlyArray<Renderable>) {
-    const name = metric.type === "counter" ? metric.name.replace(/_total$/, "") : metric.name
-    register(target, {
-      name,
-      help: metric.help,
-      type: metric.type,
-      get: async () => ({ ...(await metric.get()), name })
-    })
+    const { help, type } = metric
+    const name = type === "counter" ? metric.name.replace(/_total$/, "") : metric.name
+    const get = async () => {
+      const { values, ...rest } = await metric.get()
+      return { ...rest, name, values: values.filter(({ value }) => !Number.isNaN(value)) }
+    }
+    register(target, { name, help, type, get })
   }
   return target
 }

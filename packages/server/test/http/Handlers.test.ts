@@ -1,0 +1,280 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Api } from "@prism-dns/core/api/Api"
+import * as Client from "@prism-dns/core/api/Client"
+import { StorageUnavailable } from "@prism-dns/core/api/Problems"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Effect, Layer, Redacted } from "effect"
+import { HttpRouter, HttpServer } from "effect/http"
+import { HttpApiTest } from "effect/http-api"
+import { SqlClient, SqlError } from "effect/sql"
+import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
+import { requestCheck, routerConfig } from "../../src/http/Answers.ts"
+import * as Authentication from "../../src/http/Authentication.ts"
+import * as Hosts from "../../src/http/Hosts.ts"
+import * as Publications from "../../src/http/Publications.ts"
+import { adminToken, agentToken, otherZone, register, services, zone } from "./harness.ts"
+
+const handlers = Layer.mergeAll(Hosts.layer, Publications.layer).pipe(
+  Layer.provideMerge(Authentication.layer),
+  Layer.provideMerge(requestCheck),
+  Layer.merge(HttpServer.layerServices)
+)
+
+const testLayer = handlers.pipe(Layer.provideMerge(services))
+
+const client = HttpApiTest.groups(Api, ["hosts", "publications"]).pipe(
+  Effect.provideService(HttpRouter.RouterConfig, routerConfig),
+  Effect.provide(Client.withToken(adminToken))
+)
+
+const names = (items: ReadonlyArray<{ readonly fqdn: string }>) => items.map(({ fqdn }) => fqdn)
+
+describe("/v1/hosts", () => {
+  layer(testLayer, { excludeTestServices: true })((it) => {
+    it.effect("a host has the fields outsiders rely on, and says when it was applied", () =>
+      Effect.gen(function* () {
+        const before = Date.now()
+        const host = yield* register("fields", "192.0.2.1")
+        const { hosts } = yield* client
+        const shown = yield* waitUntil(
+          "the host is applied",
+          hosts.get({ params: { host: host.id } }),
+          ({ publication }) => publication.level === "applied"
+        )
+        const { firstSeen, lastSeen, publication, ...rest } = shown
+        assert.deepStrictEqual(rest, {
+          id: host.id,
+          fqdn: host.fqdn,
+          hostname: "fields",
+          zone,
+          addresses: [IpAddress.make("192.0.2.1")],
+          labels: {},
+          state: "online",
+          generation: host.generation,
+          owner: "rack-7"
+        })
+        for (const time of [firstSeen, lastSeen, publication.at]) {
+          assert.match(time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+          assert.isAtLeast(Date.parse(time), before)
+        }
+        assert.deepStrictEqual(publication, { level: "applied", generation: host.generation, at: publication.at })
+      })
+    )
+
+    it.effect("a host is found by its id and by its full name, in any case, with or without the dot", () =>
+      Effect.gen(function* () {
+        const host = yield* register("by-name", "192.0.2.2")
+        const { hosts } = yield* client
+        for (const reference of [host.id, host.id.toUpperCase(), host.fqdn, "By-Name.HOSTS.prism.test"]) {
+          assert.strictEqual((yield* hosts.get({ params: { host: reference } })).id, host.id, reference)
+        }
+      })
+    )
+
+    it.effect("a bare hostname, an unknown name and text that is no name are not found", () =>
+      Effect.gen(function* () {
+        yield* register("bare", "192.0.2.3")
+        const { hosts } = yield* client
+        const references = ["bare", `nobody.${zone}`, "not a name", "0197a000-0000-7000-8000-000000000000", "a/b"]
+        for (const reference of references) {
+          const error = yield* Effect.flip(hosts.get({ params: { host: reference } }))
+          assert.strictEqual(error._tag, "HostNotFound", reference)
+        }
+      })
+    )
+
+    it.effect("the longest name there can be is found", () =>
+      Effect.gen(function* () {
+        const label = "x".repeat(63)
+        const hostname = [label, label, label, "y".repeat(61 - zone.length)].join(".")
+        const host = yield* register(hostname, "192.0.2.4")
+        assert.strictEqual(host.fqdn.length, DomainName.nameCharactersMax + 1)
+        const { hosts } = yield* client
+        assert.strictEqual((yield* hosts.get({ params: { host: host.fqdn } })).hostname, hostname)
+      })
+    )
+
+    it.effect("filters narrow each other down", () =>
+      Effect.gen(function* () {
+        yield* register("filter-a", "192.0.2.11")
+        yield* register("filter-b", "192.0.2.12")
+        yield* register("filter-c", "2001:db8::c", otherZone)
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`UPDATE host SET state = 'offline' WHERE hostname = 'filter-b'`
+        const { hosts } = yield* client
+        const listed = Effect.fn(function* (query: Parameters<typeof hosts.list>[0]["query"]) {
+          return (yield* hosts.list({ query: { q: "filter-", ...query } })).body.items.map(({ hostname }) => hostname)
+        })
+        assert.deepStrictEqual(yield* listed({}), ["filter-a", "filter-b", "filter-c"])
+        assert.deepStrictEqual(yield* listed({ q: "FILTER-B" }), ["filter-b"])
+        assert.deepStrictEqual(yield* listed({ q: "filter-b.hosts.p" }), ["filter-b"])
+        assert.deepStrictEqual(yield* listed({ q: "ilter-b" }), [])
+        assert.deepStrictEqual(yield* listed({ zone: otherZone }), ["filter-c"])
+        assert.deepStrictEqual(yield* listed({ state: "offline" }), ["filter-b"])
+        assert.deepStrictEqual(yield* listed({ state: "online", zone }), ["filter-a"])
+        assert.deepStrictEqual(yield* listed({ address: IpAddress.make("192.0.2.12") }), ["filter-b"])
+        assert.deepStrictEqual(yield* listed({ address: IpAddress.make("2001:db8::c"), zone }), [])
+        assert.deepStrictEqual(yield* listed({ zone: DomainName.make("nowhere.test") }), [])
+      })
+    )
+
+    it.effect("pages give every host once, in order, also when hosts come in between", () =>
+      Effect.gen(function* () {
+        yield* Effect.forEach(
+          Array.from({ length: 25 }, (_, i) => i),
+          (i) => register(`page-${String(i * 2).padStart(3, "0")}`, "192.0.2.20"),
+          { concurrency: "unbounded" }
+        )
+        const { hosts } = yield* client
+        const seen: Array<string> = []
+        let cursor: string | undefined
+        let pages = 0
+        do {
+          const page = yield* hosts.list({ query: { q: "page-", limit: 10, ...(cursor !== undefined && { cursor }) } })
+          seen.push(...names(page.body.items))
+          cursor = page.body.nextCursor
+          assert.strictEqual(page.headers.link !== undefined, cursor !== undefined)
+          // One before the place we are at, one behind it.
+          if (pages === 0) yield* register("page-001", "192.0.2.20")
+          if (pages === 0) yield* register("page-039", "192.0.2.20")
+          pages += 1
+        } while (cursor !== undefined)
+        const numbers = [...Array.from({ length: 25 }, (_, i) => i * 2), 39].sort((a, b) => a - b)
+        assert.deepStrictEqual(
+          seen,
+          numbers.map((n) => `page-${String(n).padStart(3, "0")}.${zone}`)
+        )
+        assert.strictEqual(pages, 3)
+      })
+    )
+
+    it.effect("a page that just fits has no next one", () =>
+      Effect.gen(function* () {
+        yield* register("fit-1", "192.0.2.21")
+        yield* register("fit-2", "192.0.2.21")
+        const { hosts } = yield* client
+        const page = yield* hosts.list({ query: { q: "fit-", limit: 2 } })
+        assert.strictEqual(page.body.items.length, 2)
+        assert.isFalse("nextCursor" in page.body)
+      })
+    )
+
+    it.effect("no token, an agent's token and an unknown one are refused", () =>
+      Effect.gen(function* () {
+        for (const token of [Redacted.make(""), agentToken, Redacted.make("guess")]) {
+          const { hosts, publications } = yield* HttpApiTest.groups(Api, ["hosts", "publications"]).pipe(
+            Effect.provide(Client.withToken(token))
+          )
+          for (const call of [
+            Effect.asVoid(hosts.list({ query: {} })),
+            Effect.asVoid(hosts.get({ params: { host: `x.${zone}` } })),
+            Effect.asVoid(publications.list({ query: {} }))
+          ]) {
+            assert.strictEqual((yield* Effect.flip(call))._tag, "TokenInvalid")
+          }
+        }
+      })
+    )
+  })
+})
+
+describe("/v1/publications", () => {
+  layer(testLayer, { excludeTestServices: true })((it) => {
+    it.effect("tells what is published, what waits with the writer's error, and what is parked with its reason", () =>
+      Effect.gen(function* () {
+        const memory = yield* PowerDnsMemory
+        const { hosts, publications } = yield* client
+        const bad = yield* register("bad", "192.0.2.31")
+        yield* waitUntil(
+          "nothing is pending",
+          publications.list({ query: {} }),
+          ({ items, zones }) =>
+            items.length === 0 && zones.find((each) => each.zone === zone)?.lastPublished !== undefined
+        )
+
+        yield* memory.refuseName(bad.fqdn, "Record bad: refused for the test")
+        yield* register("bad", "192.0.2.32")
+        const parked = yield* waitUntil("the name is parked", publications.list({ query: { zone } }), ({ items }) =>
+          items.some(({ state }) => state === "parked")
+        )
+        assert.deepStrictEqual(
+          parked.zones.map((each) => [each.zone, each.pending, each.parked, each.ready]),
+          [[zone, 0, 1, true]]
+        )
+        const [item] = parked.items
+        assert.strictEqual(item?.name, bad.fqdn)
+        assert.include(item?.reason, "refused for the test")
+        const shown = yield* hosts.get({ params: { host: bad.id } })
+        assert.strictEqual(shown.publication.level, "accepted")
+        assert.include(shown.publication.error, "refused for the test")
+
+        yield* memory.down
+        yield* register("late", "203.0.113.9")
+        const held = yield* waitUntil("the writer has failed", publications.list({ query: {} }), ({ zones }) =>
+          zones.some(({ error }) => error !== undefined)
+        )
+        const forward = held.zones.find((each) => each.zone === zone)
+        assert.strictEqual(forward?.pending, 1)
+        assert.isString(forward?.error)
+        assert.strictEqual(forward?.oldest, held.items.find(({ state }) => state === "pending")?.markedAt)
+        assert.deepStrictEqual(
+          held.items.map(({ name, state }) => [name, state]),
+          [
+            [bad.fqdn, "parked"],
+            [`late.${zone}`, "pending"]
+          ]
+        )
+        assert.deepStrictEqual((yield* publications.list({ query: { limit: 1 } })).items.length, 1)
+        assert.deepStrictEqual((yield* publications.list({ query: { zone: otherZone } })).items, [])
+
+        yield* memory.up
+        const after = yield* waitUntil("the rest is published", publications.list({ query: { zone } }), ({ zones }) =>
+          zones.every(({ error, pending }) => error === undefined && pending === 0)
+        )
+        assert.isFalse("oldest" in after.zones[0]!)
+      })
+    )
+
+    it.effect("shows what a zone left behind that is not configured any more", () =>
+      Effect.gen(function* () {
+        const outbox = yield* Outbox
+        const gone = DomainName.make("gone.prism.test")
+        yield* outbox.mark([{ zone: gone, name: DomainName.make("a.gone.prism.test") }], 1, 0)
+        const { publications } = yield* client
+        const { zones } = yield* publications.list({ query: { zone: gone } })
+        assert.strictEqual(zones.length, 1)
+        assert.include(zones[0]?.error, "not configured any more")
+        assert.strictEqual(zones[0]?.pending, 1)
+      })
+    )
+  })
+})
+
+describe("a registry that fails", () => {
+  const failing = (reason: SqlError.SqlError["reason"]) => {
+    const fail = () => Effect.fail(new SqlError.SqlError({ reason }))
+    return handlers.pipe(
+      Layer.provide(Layer.mock(Registry)({ list: fail, findById: fail, findByName: fail })),
+      Layer.provideMerge(services)
+    )
+  }
+
+  it.effect("is reported as unavailable when a later try may succeed", () =>
+    Effect.gen(function* () {
+      const { hosts } = yield* client
+      const error = yield* Effect.flip(hosts.list({ query: {} }))
+      assert.instanceOf(error, StorageUnavailable)
+      assert.notInclude(error.message, "secret.internal")
+    }).pipe(
+      Effect.provide(
+        failing(
+          new SqlError.ConnectionError({ cause: new Error("no"), message: "secret.internal", operation: "execute" })
+        )
+      )
+    )
+  )
+})

@@ -1,0 +1,101 @@
+/** What the HTTP side stands on, for its tests: the registry in memory, and a PowerDNS that can be steered. */
+import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Effect, Layer, Redacted, Result } from "effect"
+import { SecureRandom } from "effect/crypto"
+import * as Database from "../../src/Database.ts"
+import { Drain } from "../../src/Drain.ts"
+import { HttpAddress } from "../../src/http/HttpAddress.ts"
+import * as HttpServer from "../../src/http/HttpServer.ts"
+
+export const zone = DomainName.make("hosts.prism.test")
+export const otherZone = DomainName.make("lab.prism.test")
+export const reverseZone = DomainName.make("2.0.192.in-addr.arpa")
+
+export const adminToken = Redacted.make("admin-token")
+export const agentToken = Redacted.make("agent-token")
+
+export const services = Registry.layer().pipe(
+  Layer.provideMerge(DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 })),
+  Layer.provideMerge(PowerDnsMemory.layer()),
+  Layer.provideMerge(RecordSource.layer),
+  Layer.provideMerge(Outbox.layer),
+  Layer.provideMerge(Acknowledgements.layer),
+  Layer.provideMerge(Leases.layer),
+  Layer.provideMerge(
+    Tokens.layer([
+      { name: "ops", token: adminToken, role: "admin" },
+      { name: "rack-7", token: agentToken, role: "agent" }
+    ])
+  ),
+  Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
+  Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
+  Layer.provideMerge(Drain.layer),
+  Layer.provide(SecureRandom.layerWebCrypto),
+  Layer.orDie
+)
+
+/** A real server on a free port. */
+export const server = (options: Partial<HttpServer.HttpServerOptions> = {}) =>
+  HttpServer.layer({
+    host: "127.0.0.1",
+    port: 0,
+    health: { powerdnsInterval: "20 millis" },
+    metrics: { countsAge: 0 },
+    ...options
+  }).pipe(Layer.provideMerge(services))
+
+export const register = Effect.fn(function* (hostname: string, address: string, inZone = zone) {
+  const registry = yield* Registry
+  const name = Result.getOrThrow(DomainName.parseHostName(hostname))
+  const { host } = yield* registry.register({
+    fqdn: Result.getOrThrow(DomainName.prepend(name, inZone)),
+    hostname: name,
+    zone: inZone,
+    addresses: [IpAddress.make(address)],
+    registrant: { name: "rack-7", anonymous: false },
+    peer: "192.0.2.250"
+  })
+  return host
+})
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly text: string
+  /** The body as JSON. */
+  readonly json: any
+}
+
+/** Asks the server as any program would. */
+export const ask = Effect.fn(function* (
+  path: string,
+  init: RequestInit & { readonly token?: string | undefined } = {}
+) {
+  const { url } = yield* HttpAddress
+  const { token = Redacted.value(adminToken), ...rest } = init
+  return yield* Effect.promise(async (signal): Promise<Answer> => {
+    const headers = new Headers(rest.headers)
+    if (token !== "" && !headers.has("authorization")) headers.set("authorization", `Bearer ${token}`)
+    const response = await fetch(`${url}${path}`, { signal, ...rest, headers })
+    const text = await response.text()
+    return {
+      status: response.status,
+      headers: response.headers,
+      text,
+      get json() {
+        return JSON.parse(text)
+      }
+    }
+  })
+})
