@@ -21,6 +21,8 @@ const { outputFiles } = await build({
   format: "esm",
   // Dependencies are read as they are published, our packages as they are written.
   conditions: ["@prism-dns/source"],
+  // Native and optional; it is used where it is installed beside the bundle.
+  external: ["koffi"],
   // Stack traces name the functions, and metrics and spans their classes.
   keepNames: true,
   sourcemap: "linked",

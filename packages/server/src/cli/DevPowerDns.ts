@@ -31,7 +31,7 @@ const listening = (open: (done: (port: number | undefined) => void) => () => voi
   })
 
 /** A port of 127.0.0.1 that is free for TCP and UDP. Another program may take it before we do; the caller then asks again. */
-const freePort: Effect.Effect<number> = Effect.gen(function* () {
+export const freePort: Effect.Effect<number> = Effect.gen(function* () {
   while (true) {
     const port = yield* listening((done) => {
       const server = Net.createServer().listen(0, "127.0.0.1", () => done((server.address() as Net.AddressInfo).port))

@@ -32,15 +32,15 @@ const connects = (endpoint: Endpoint) =>
     return Effect.sync(() => socket.destroy())
   })
 
-const answersHttp = (url: string, headers: Record<string, string> = {}) =>
+const answersHttp = (url: string, request: RequestInit = {}) =>
   Effect.tryPromise(async (signal) => {
-    const response = await fetch(url, { headers, signal })
+    const response = await fetch(url, { ...request, signal })
     await response.arrayBuffer()
     if (!response.ok) throw new Error(`${url} answers ${response.status}`)
   })
 
-const answersApi = ({ powerdns }: Ready, path: string) =>
-  answersHttp(`${powerdns.url}/api/v1/servers/localhost${path}`, { "X-API-Key": powerdns.apiKey })
+const answersApi = ({ powerdns }: Ready, method: "GET" | "PUT", path: string) =>
+  answersHttp(`${powerdns.url}/api/v1/servers/localhost${path}`, { method, headers: { "X-API-Key": powerdns.apiKey } })
 
 /** A resolver that asks one server only, and once. */
 export const resolverFor = async (endpoint: Endpoint): Promise<Dns.Resolver> => {
@@ -50,27 +50,55 @@ export const resolverFor = async (endpoint: Endpoint): Promise<Dns.Resolver> => 
   return resolver
 }
 
-/** Asks the API first: a question about a zone that is not there yet is answered from PowerDNS's cache for a minute. */
+/**
+ * Asks the API before the DNS, and has PowerDNS forget its answer when that is a refusal: a question that comes while
+ * a zone is being made is refused, and PowerDNS would say so from its cache for a minute.
+ */
 const answersZone = (ready: Ready, zone: string) =>
-  answersApi(ready, `/zones/${zone.replaceAll("/", "=2F")}?rrsets=false`).pipe(
-    Effect.andThen(Effect.tryPromise(async () => (await resolverFor(ready.dns)).resolveSoa(zone.replace(/\.$/, ""))))
+  answersApi(ready, "GET", `/zones/${zone.replaceAll("/", "=2F")}?rrsets=false`).pipe(
+    Effect.andThen(Effect.tryPromise(async () => (await resolverFor(ready.dns)).resolveSoa(zone.replace(/\.$/, "")))),
+    Effect.tapError(() => answersApi(ready, "PUT", `/cache/flush?domain=${encodeURIComponent(zone)}`))
   )
 
-/** Waits until everything named in `ready` answers, however long that takes. */
+const repeat = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("500 millis")])
+
+/** How long something may be silent before we say that we wait for it. */
+const patience = "5 seconds"
+
+/** Repeats a check until it succeeds, however long that takes, and says so when it takes long. */
+export const until = (what: string, check: Effect.Effect<unknown, unknown>): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    let last = "no answer"
+    return check.pipe(
+      Effect.timeout("2 seconds"),
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+          last = cause instanceof Error ? cause.message : String(cause)
+        })
+      ),
+      Effect.retry(repeat),
+      Effect.orDie, // the schedule has no end
+      Effect.raceFirst(
+        Effect.suspend(() => Effect.logWarning(`still waiting for ${what}: ${last}`)).pipe(
+          Effect.delay(patience),
+          Effect.forever
+        )
+      ),
+      Effect.asVoid
+    )
+  })
+
+/** Waits until everything named in `ready` answers. */
 export const awaitAnswers = (ready: Ready): Effect.Effect<void> =>
   Effect.forEach(
     [
-      connects(ready.tcp),
-      answersHttp(`${ready.http.url}/livez`),
-      answersApi(ready, ""),
-      ...ready.zones.map((zone) => answersZone(ready, zone))
+      until("the agents' port", connects(ready.tcp)),
+      until("the API", answersHttp(`${ready.http.url}/livez`)),
+      until("the API of PowerDNS", answersApi(ready, "GET", "")),
+      ...ready.zones.map((zone) => until(`zone ${zone}`, answersZone(ready, zone)))
     ],
-    (check) =>
-      check.pipe(
-        Effect.timeout("2 seconds"),
-        Effect.retry(Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("500 millis")])),
-        Effect.orDie // the schedule has no end
-      ),
+    (check) => check,
     { concurrency: 4, discard: true }
   )
 

@@ -4,7 +4,7 @@
  * first host whose name resolves by the time anything is printed.
  */
 import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
-import { Console, Context, Effect, Layer, Option, Redacted, Schedule, Schema } from "effect"
+import { Console, Context, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Os from "node:os"
 import * as Config from "../Config.ts"
@@ -132,9 +132,10 @@ const keepFirstHost = Effect.fnUntraced(function* (config: Config.PrismConfig, r
   const beat = Beat.send(ready.tcp, firstHost, token)
   yield* beat
   const resolver = yield* Effect.promise(() => Ready.resolverFor(ready.dns))
-  yield* Effect.tryPromise(() => resolver.resolve4(`${firstHost}.${ready.zones[0]!.slice(0, -1)}`)).pipe(
-    Effect.retry(Schedule.spaced("10 millis")),
-    Effect.orDie // the schedule has no end
+  const name = `${firstHost}.${ready.zones[0]!.slice(0, -1)}`
+  yield* Ready.until(
+    `${name} in the DNS`,
+    Effect.tryPromise(() => resolver.resolve4(name))
   )
   yield* beat.pipe(
     Effect.catchTag("BeatFailed", (error) => Effect.logWarning(error.message)),
