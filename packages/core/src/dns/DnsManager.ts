@@ -132,7 +132,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         ),
         Effect.as<ReadonlyArray<Refusal>>([]),
         Effect.catchIf(
-          (error) => error.reason._tag === "Refused" || error.reason._tag === "Malformed",
+          ({ reason }) => isAboutContent(reason),
           (error) => {
             const [only] = names
             if (names.length === 1 && only !== undefined) {
@@ -157,21 +157,28 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       yield* outbox.published(zone.name, names)
     )
 
-    // A name we have not written before may hold something of someone else's: look first, then claim, then write.
+    // A name we have not written before may hold something of someone else's: look first.
     const newcomers = names.filter((name) => !actual.has(name) && desired.has(name))
     const foreign = newcomers.length === 0 ? [] : yield* findForeign(zone, types, newcomers, desired)
     const inTheWay = new Set(foreign.map(({ name }) => name))
-    yield* outbox.claim(
-      zone.name,
-      newcomers.filter((name) => !inTheWay.has(name)),
-      yield* Clock.currentTimeMillis
-    )
-
     const changed = marks
       .filter((mark) => !inTheWay.has(mark.name))
       .map(({ name }) => ({ name, changes: Plan.make([name], types, desired, actual) }))
       .filter(({ changes }) => changes.length > 0)
-    const refused = [...foreign, ...(changed.length === 0 ? [] : yield* write(zone, changed))]
+
+    // From here until it is settled nobody knows what stands at these names, whatever becomes of the PATCH or of us.
+    yield* outbox.claim(
+      zone.name,
+      changed.map(({ name }) => name),
+      yield* Clock.currentTimeMillis
+    )
+    const refusals = changed.length === 0 ? [] : yield* write(zone, changed)
+    // A name that was refused at its first write did not become ours.
+    yield* outbox.disclaim(
+      zone.name,
+      refusals.map(({ name }) => name).filter((name) => !actual.has(name))
+    )
+    const refused = [...foreign, ...refusals]
 
     yield* settle(zone, marks, desired, refused)
     yield* count(zone, changed, refused)
@@ -199,16 +206,16 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     names: ReadonlyArray<DomainName>,
     desired: Plan.RecordsByName
   ) {
-    const foreign: Array<Refusal> = []
+    const foreign = new Map<DomainName, Refusal>()
     for (const found of yield* powerdns.rrsets(zone.name, names)) {
-      if (!types.includes(found.type)) continue
+      if (foreign.has(found.name) || !types.includes(found.type)) continue
       if (desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) === true) continue
-      foreign.push({
+      foreign.set(found.name, {
         name: found.name,
         reason: `a ${found.type} record that Prism did not make stands at this name (${found.contents.join(", ")}); remove it or choose another name`
       })
     }
-    return foreign
+    return [...foreign.values()]
   })
 
   const settle = Effect.fnUntraced(function* (
@@ -329,8 +336,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   )
   const listen = outbox.awaitWake.pipe(Effect.flatMap(Effect.forEach(start, { discard: true })), Effect.forever)
 
-  const provision = Effect.forEach(zones.all, (zone) => patiently(zone, ensureZone(zone)), {
-    concurrency: 2,
+  // A zone that cannot be had waits beside the others, not before them.
+  const provision = Effect.forEach(zones.all, (zone) => patiently(zone, slots.withPermit(ensureZone(zone))), {
+    concurrency: "unbounded",
     discard: true
   })
 
@@ -344,6 +352,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
   })
 })
+
+/**
+ * True when PowerDNS refuses what was sent, and not the sending: then some of it alone is to blame. The answer 400 says
+ * that the body is too large, among other things.
+ */
+const isAboutContent = (reason: PowerDnsError["reason"]): boolean =>
+  reason._tag === "Refused" || (reason._tag === "Malformed" && (reason.status === 400 || reason.status === 413))
 
 /** The changes planned for one name. */
 interface NamedChanges {

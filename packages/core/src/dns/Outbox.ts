@@ -22,7 +22,7 @@ export interface Mark {
   readonly markedAtMillis: number
 }
 
-/** What stands at a name that is ours: the record sets PowerDNS took last, or `unknown` while a first write may be under way. */
+/** What stands at a name that is ours: the record sets PowerDNS took last, or `unknown` while a write may be under way. */
 export type Published = ReadonlyArray<RRset.RRset> | "unknown"
 
 /** How one marked name came out of a publication. */
@@ -79,12 +79,17 @@ export class Outbox extends Context.Service<
       zone: DomainName,
       names: ReadonlyArray<DomainName>
     ) => Effect.Effect<ReadonlyMap<DomainName, Published>, SqlError.SqlError>
-    /** Records that `names` are ours before the first write, so that a crash in between leaves no record without owner. */
+    /**
+     * Records before a write that `names` are ours and that what stands there is unknown until they are settled, so that
+     * a crash in between leaves no record without owner, and none that we believe to be another.
+     */
     readonly claim: (
       zone: DomainName,
       names: ReadonlyArray<DomainName>,
       nowMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
+    /** Takes back the claim of `names` whose first write changed nothing. */
+    readonly disclaim: (zone: DomainName, names: ReadonlyArray<DomainName>) => Effect.Effect<void, SqlError.SqlError>
     /** One transaction: what is published now, and the marks cleared where their generation is still the one published. */
     readonly settle: (
       zone: DomainName,
@@ -190,8 +195,11 @@ export class Outbox extends Context.Service<
             { name: "text" },
             names.map((name) => ({ name }))
           )} WHERE true ORDER BY name
-          ON CONFLICT (zone, name) DO NOTHING`
+          ON CONFLICT (zone, name) DO UPDATE SET content = NULL`
       })
+
+      const disclaim = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
+        Effect.asVoid(sql`DELETE FROM published WHERE zone = ${zone} AND name IN ${asList(sql, names)}`)
 
       const settle = Effect.fnUntraced(
         function* (zone: DomainName, settlements: ReadonlyArray<Settlement>, nowMillis: number) {
@@ -337,6 +345,7 @@ export class Outbox extends Context.Service<
         due,
         published,
         claim,
+        disclaim: (zone, names) => (names.length === 0 ? Effect.void : disclaim(zone, names)),
         settle: (zone, settlements, nowMillis) =>
           settlements.length === 0 ? Effect.void : settle(zone, settlements, nowMillis),
         doubt: (zone, names, nowMillis) => (names.length === 0 ? Effect.void : doubt(zone, names, nowMillis)),

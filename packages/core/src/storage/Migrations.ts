@@ -89,7 +89,7 @@ const registry = Effect.gen(function* () {
   )`
   yield* sql`CREATE INDEX outbox_due ON outbox (zone, marked_at) WHERE parked_at IS NULL`
 
-  // Names that are ours, with what PowerDNS was last seen to take. Content is NULL between the claim and the first success.
+  // Names that are ours, with what PowerDNS was last seen to take. Content is NULL between a claim and its success.
   yield* sql`CREATE TABLE published (
     zone TEXT NOT NULL,
     name TEXT NOT NULL,

@@ -1,0 +1,119 @@
+import { assert, layer } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Postgres } from "../harness/Postgres.ts"
+import { waitUntil } from "../harness/waitUntil.ts"
+import * as T from "../layers.ts"
+import { suite } from "./RegistrySuite.ts"
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
+  suite("the registry", it, T.postgres)
+
+  it.effect("two servers that register the same new names at once give each name once, and nobody an error", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const database = Layer.succeed(SqlClient.SqlClient, sql)
+      const [one, two] = yield* Effect.all(
+        [1, 2].map(() => Layer.build(Layer.fresh(T.registry({ batchMax: 30 })).pipe(Layer.provide(database))))
+      )
+      const names = Array.from({ length: 200 }, (_, i) => `h${i}`)
+      // in opposite orders, so that each has to wait for the other
+      const start = performance.now()
+      const results = yield* Effect.all(
+        [
+          { context: one!, list: names },
+          { context: two!, list: names.toReversed() }
+        ].map(({ context, list }) =>
+          Effect.provide(
+            Effect.flatMap(Registry, (registry) =>
+              Effect.forEach(list, (name) => registry.register(T.registration(name, "192.0.2.1")), {
+                concurrency: "unbounded"
+              })
+            ),
+            context
+          )
+        ),
+        { concurrency: "unbounded" }
+      )
+      assert.isBelow(performance.now() - start, 5000)
+      const outcomes = results.flat().map(({ host, outcome }) => ({ ...host, outcome }))
+      assert.strictEqual(outcomes.filter(({ outcome }) => outcome === "created").length, 200)
+      assert.strictEqual(outcomes.filter(({ outcome }) => outcome === "renewed").length, 200)
+      const rows = yield* sql<{ readonly table: string; readonly n: bigint }>`
+        SELECT 'host' AS table, COUNT(*) AS n FROM host UNION ALL
+        SELECT 'host_history', COUNT(*) FROM host_history UNION ALL
+        SELECT 'audit_entry', COUNT(*) FROM audit_entry UNION ALL
+        SELECT 'host_address', COUNT(*) FROM host_address`
+      for (const { n } of rows) assert.strictEqual(Number(n), 200)
+      assert.strictEqual(new Set(outcomes.map(({ id }) => id)).size, 200)
+    }).pipe(Effect.provide(Layer.fresh(T.postgres)))
+  )
+
+  it.effect(
+    "two servers that move the same hosts to and fro at once leave rising generations and a whole history",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const database = Layer.succeed(SqlClient.SqlClient, sql)
+        const contexts = yield* Effect.all(
+          [1, 2].map(() => Layer.build(Layer.fresh(T.registry({ batchMax: 7 })).pipe(Layer.provide(database))))
+        )
+        const names = Array.from({ length: 20 }, (_, i) => `h${i}`)
+        yield* Effect.forEach(
+          contexts,
+          (context, server) =>
+            Effect.provide(
+              Effect.flatMap(Registry, (registry) =>
+                Effect.forEach(
+                  Array.from({ length: 10 }, (_, round) => round),
+                  (round) =>
+                    Effect.forEach(
+                      server === 0 ? names : names.toReversed(),
+                      (name) => registry.register(T.registration(name, `192.0.2.${server * 100 + round}`)),
+                      { concurrency: "unbounded" }
+                    )
+                )
+              ),
+              context
+            ),
+          { concurrency: "unbounded" }
+        )
+        const broken = yield* sql`
+        SELECT a.host_id FROM host_history a JOIN host_history b ON b.sequence = (
+          SELECT MIN(sequence) FROM host_history c WHERE c.host_id = a.host_id AND c.sequence > a.sequence)
+        WHERE a.valid_to IS DISTINCT FROM b.valid_from OR a.generation >= b.generation OR a.valid_to < a.valid_from`
+        assert.deepStrictEqual(broken, [])
+        const stale = yield* sql`
+        SELECT h.id FROM host h JOIN host_history c ON c.host_id = h.id AND c.valid_to IS NULL
+        WHERE h.generation <> c.generation OR h.addresses <> c.addresses`
+        assert.deepStrictEqual(stale, [])
+      }).pipe(Effect.provide(Layer.fresh(T.postgres)))
+  )
+})
+
+layer(Postgres.layer({ fsync: true }), { timeout: "60 seconds", excludeTestServices: true })(
+  "while PostgreSQL is away",
+  (it) => {
+    it.effect("registrations are told so; once it is back they go through, and nothing accepted is lost", () =>
+      Effect.gen(function* () {
+        const server = yield* Postgres
+        const registry = yield* Registry
+        yield* registry.register(T.registration("before", "192.0.2.1"))
+        yield* server.stop("crash")
+        for (const name of ["during-1", "during-2"]) {
+          const error = yield* Effect.flip(registry.register(T.registration(name, "192.0.2.2")))
+          assert.strictEqual(error._tag, "RegistryUnavailable")
+        }
+        yield* server.start
+        yield* waitUntil(
+          "a registration goes through",
+          registry.register(T.registration("after", "192.0.2.3")),
+          ({ host }) => host.state === "online"
+        )
+        const names = (yield* registry.list({ limit: 10 })).map(({ hostname }) => String(hostname))
+        assert.deepStrictEqual(names, ["after", "before"])
+      }).pipe(Effect.provide(T.registry().pipe(Layer.provide(Layer.fresh(T.postgres)))))
+    )
+  }
+)
