@@ -28,7 +28,11 @@ export interface Ready {
 const connects = (endpoint: Endpoint) =>
   Effect.callback<void, Error>((resume) => {
     const socket = Net.connect(endpoint.port, endpoint.host)
-    socket.once("connect", () => resume(Effect.void)).once("error", (error) => resume(Effect.fail(error)))
+    socket.once("connect", () => {
+      socket.destroy()
+      resume(Effect.void)
+    })
+    socket.once("error", (error) => resume(Effect.fail(error)))
     return Effect.sync(() => socket.destroy())
   })
 
