@@ -20,6 +20,8 @@ export interface Options {
   readonly dnsPort: number
   readonly apiPort: number
   readonly apiKey: Redacted.Redacted
+  /** Folders where `pdns_server` is looked for, in place of PATH and the usual places. */
+  readonly searchPath?: ReadonlyArray<string>
 }
 
 const listening = (open: (done: (port: number | undefined) => void) => () => void) =>

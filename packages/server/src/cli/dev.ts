@@ -57,6 +57,11 @@ const input = {
   ),
   dnsPort: port("dns-port", 5300, "Port of DNS"),
   pdnsApiPort: port("pdns-api-port", 8053, "Port of PowerDNS's API"),
+  pdnsDir: Flag.String("pdns-dir").pipe(
+    Flag.withDescription("Folder of the pdns_server to run. Default: PATH and the usual places of servers."),
+    Flag.withMetavar("DIR"),
+    Flag.optional
+  ),
   readyFile: Flags.readyFile,
   logLevel: Flag.ChoiceWithValue("log-level", Config.logLevels).pipe(
     Flag.withDescription("The least severe lines that are logged."),
@@ -75,6 +80,7 @@ const start = Effect.fn("dev.start")(function* (options: {
   readonly backend: "sqlite" | "lmdb"
   readonly dnsPort: number
   readonly pdnsApiPort: number
+  readonly pdnsDir: Option.Option<string>
   readonly zones: ReadonlyArray<string>
   readonly flags: Record<string, string | ReadonlyArray<string>>
 }) {
@@ -84,7 +90,8 @@ const start = Effect.fn("dev.start")(function* (options: {
     backend: backends[options.backend],
     dnsPort: options.dnsPort,
     apiPort: options.pdnsApiPort,
-    apiKey: Redacted.make(folder.apiKey.value)
+    apiKey: Redacted.make(folder.apiKey.value),
+    ...(Option.isSome(options.pdnsDir) && { searchPath: [options.pdnsDir.value] })
   })
   const { config } = yield* Config.load({
     values: {

@@ -98,6 +98,16 @@ const spawn = (
 
 const isRunning = (run: Run) => run.child.exitCode === null && run.child.signalCode === null
 
+/** Ends pdns_servers that lost their parent: `dev` notes their process ids. */
+const killLeftovers = (folder: string) => {
+  for (const entry of Fs.readdirSync(folder, { recursive: true, encoding: "utf8" })) {
+    if (Path.basename(entry) !== "pdns.pid") continue
+    const pid = Number.parseInt(Fs.readFileSync(Path.join(folder, entry), "utf8"), 10)
+    const command = `/proc/${pid}/cmdline`
+    if (Fs.existsSync(command) && Fs.readFileSync(command, "utf8").includes(folder)) process.kill(pid, "SIGKILL")
+  }
+}
+
 /** Any command, to its end. Default limit 20 s. */
 export const run = Effect.fnUntraced(function* (
   args: ReadonlyArray<string>,
@@ -105,7 +115,11 @@ export const run = Effect.fnUntraced(function* (
 ) {
   const running = yield* Effect.acquireRelease(
     Effect.sync(() => spawn(args, options)),
-    (running) => Effect.sync(() => running.child.kill("SIGKILL"))
+    (running) =>
+      Effect.sync(() => {
+        if (isRunning(running)) running.child.kill("SIGKILL")
+        killLeftovers(options.folder)
+      })
   )
   const ended = yield* running.ended.pipe(
     Effect.timeoutOrElse({
@@ -116,16 +130,6 @@ export const run = Effect.fnUntraced(function* (
   )
   return { ...ended, stdout: running.stdout(), stderr: running.stderr() }
 }, Effect.scoped)
-
-/** Ends pdns_servers that lost their parent: `dev` notes their process ids. */
-const killLeftovers = (folder: string) => {
-  for (const entry of Fs.readdirSync(folder, { recursive: true, encoding: "utf8" })) {
-    if (Path.basename(entry) !== "pdns.pid") continue
-    const pid = Number.parseInt(Fs.readFileSync(Path.join(folder, entry), "utf8"), 10)
-    const command = `/proc/${pid}/cmdline`
-    if (Fs.existsSync(command) && Fs.readFileSync(command, "utf8").includes(folder)) process.kill(pid, "SIGKILL")
-  }
-}
 
 /** Starts `prism-dns ARGS` and waits until it is ready. */
 export const start = Effect.fnUntraced(function* (
