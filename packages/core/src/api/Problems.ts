@@ -24,6 +24,9 @@ const problem = (name: string, status: number, title: string): Problem => ({
 /** Every problem the server answers with. A `type` that was released keeps its meaning. */
 export const problems = {
   requestInvalid: problem("request-invalid", 400, "Request invalid"),
+  requestMalformed: problem("request-malformed", 400, "Not an HTTP request"),
+  requestTimeout: problem("request-timeout", 408, "Request timeout"),
+  headersTooLarge: problem("headers-too-large", 431, "Headers too large"),
   tokenInvalid: problem("token-invalid", 401, "Token missing or invalid"),
   hostNotFound: problem("host-not-found", 404, "Host not found"),
   pathNotFound: problem("path-not-found", 404, "Path not found"),

@@ -24,6 +24,7 @@ import {
 } from "effect/http"
 import { HttpApiError, HttpApiMiddleware } from "effect/http-api"
 import type { SqlError } from "effect/sql"
+import type { Duplex } from "node:stream"
 import { Drain } from "../Drain.ts"
 import * as HttpMetrics from "./HttpMetrics.ts"
 
@@ -32,6 +33,36 @@ export const routerConfig = { maxParamLength: 3 * 254 }
 
 const respond = (problem: Problem, detail: string): HttpServerResponse.HttpServerResponse =>
   ProblemDetails.toResponse({ ...problem, detail })
+
+/** What Node's parser could make nothing of never reaches a route. */
+const unparsed = (error: NodeJS.ErrnoException): { readonly problem: Problem; readonly detail: string } => {
+  switch (error.code) {
+    case "HPE_HEADER_OVERFLOW":
+      return { problem: problems.headersTooLarge, detail: "The headers of the request are too large." }
+    case "ERR_HTTP_REQUEST_TIMEOUT":
+      return { problem: problems.requestTimeout, detail: "The request did not arrive in time." }
+    default:
+      return { problem: problems.requestMalformed, detail: "What arrived is not an HTTP/1.1 request." }
+  }
+}
+
+/** Answers, as text on the wire, what Node's parser could make nothing of. For `clientError` of `node:http`. */
+export const refuseUnparsed = (error: NodeJS.ErrnoException, socket: Duplex): void => {
+  // A reset connection has no reader; a half-written answer cannot be mended.
+  if (error.code === "ECONNRESET" || !socket.writable || ("bytesWritten" in socket && socket.bytesWritten !== 0)) {
+    socket.destroy()
+    return
+  }
+  const { detail, problem } = unparsed(error)
+  const body = JSON.stringify({ ...problem, detail })
+  const head = [
+    `HTTP/1.1 ${problem.status} ${problem.title}`,
+    `content-type: ${ProblemDetails.contentType}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    "connection: close"
+  ]
+  socket.end(`${head.join("\r\n")}\r\n\r\n${body}`)
+}
 
 /** The status Prism counts a request under whose client went away before the answer. */
 const clientGone = 499

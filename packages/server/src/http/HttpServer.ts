@@ -14,7 +14,7 @@ import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
 import { NetAddress } from "effect/net"
 import * as Http from "node:http"
 import { ListenFailed } from "../ServerError.ts"
-import { type KnownPath, observed, requestCheck, routerConfig, unmatched } from "./Answers.ts"
+import { type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig, unmatched } from "./Answers.ts"
 import * as Authentication from "./Authentication.ts"
 import * as Health from "./Health.ts"
 import * as Hosts from "./Hosts.ts"
@@ -78,7 +78,7 @@ const listen = (options: HttpServerOptions) => {
   const { host, port, shutdownTimeout = defaultShutdownTimeout } = options
   return Layer.unwrap(
     Effect.sync(() => {
-      const server = Http.createServer()
+      const server = Http.createServer().on("clientError", refuseUnparsed)
       return Layer.effectDiscard(
         // Ends after the routes have had their time: whoever has not sent a whole request by then never will.
         Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))

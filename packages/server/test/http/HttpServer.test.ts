@@ -24,6 +24,21 @@ const isProblem = (
   assert.notStrictEqual(detail, "")
 }
 
+/** Sends `text` on a connection of its own; `received` is what came back by the time the other side ended it. */
+const raw = Effect.fn(function* (port: number, text: string) {
+  const socket = Net.connect(port, "127.0.0.1")
+  yield* Effect.addFinalizer(() => Effect.sync(() => socket.destroy()))
+  const closed = yield* Deferred.make<string>()
+  let received = ""
+  socket.on("data", (chunk) => (received += chunk.toString()))
+  socket.on("close", () => Deferred.doneUnsafe(closed, Effect.succeed(received)))
+  socket.on("error", () => undefined)
+  yield* Effect.callback<void>((resume) => {
+    socket.on("connect", () => socket.write(text, () => resume(Effect.void)))
+  })
+  return { received: Deferred.await(closed) }
+})
+
 describe("the API over HTTP", () => {
   it.live("lists hosts, with a link to the next page that keeps the filters", () =>
     Effect.gen(function* () {
@@ -162,6 +177,23 @@ describe("the API over HTTP", () => {
     }).pipe(Effect.provide(server()))
   )
 
+  it.live("what is no request at all is refused as problem+json too", () =>
+    Effect.gen(function* () {
+      const { port } = yield* HttpAddress
+      for (const [text, problem] of [
+        ["hello\r\n\r\n", problems.requestMalformed],
+        ["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", problems.requestMalformed],
+        [`GET / HTTP/1.1\r\nhost: x\r\nx: ${"y".repeat(20_000)}\r\n\r\n`, problems.headersTooLarge]
+      ] as const) {
+        const [head, body] = (yield* (yield* raw(port, text)).received).split("\r\n\r\n")
+        assert.match(head!, new RegExp(`^HTTP/1.1 ${problem.status} `))
+        assert.match(head!, /\r\ncontent-type: application\/problem\+json\r\n/)
+        assert.strictEqual(JSON.parse(body!).type, problem.type)
+      }
+      assert.strictEqual((yield* ask("/livez")).status, 200)
+    }).pipe(Effect.provide(server()))
+  )
+
   it.live("the contract is at /openapi.json, and /docs asks nobody else for anything", () =>
     Effect.gen(function* () {
       const contract = yield* ask("/openapi.json", { token: "" })
@@ -219,21 +251,6 @@ describe("the end", () => {
     const scope = yield* Scope.make()
     const context = yield* Layer.buildWithScope(Layer.fresh(server(options)), scope)
     return { context, close: Scope.close(scope, Exit.void) }
-  })
-
-  /** Sends `text` on a connection of its own; `received` is what came back by the time the other side ended it. */
-  const raw = Effect.fn(function* (port: number, text: string) {
-    const socket = Net.connect(port, "127.0.0.1")
-    yield* Effect.addFinalizer(() => Effect.sync(() => socket.destroy()))
-    const closed = yield* Deferred.make<string>()
-    let received = ""
-    socket.on("data", (chunk) => (received += chunk.toString()))
-    socket.on("close", () => Deferred.doneUnsafe(closed, Effect.succeed(received)))
-    socket.on("error", () => undefined)
-    yield* Effect.callback<void>((resume) => {
-      socket.on("connect", () => socket.write(text, () => resume(Effect.void)))
-    })
-    return { received: Deferred.await(closed) }
   })
 
   /** A later request that is answered: what was sent before it has been read by then. */
