@@ -4,7 +4,7 @@
  * Every layer here is built anew for each test that provides it.
  */
 import { PgClient } from "@effect/sql-pg"
-import { Clock, Context, Effect, Layer, Redacted } from "effect"
+import { Clock, Context, type Duration, Effect, Layer, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { Migrator, type SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
@@ -107,15 +107,16 @@ export const withTime = <A, E, R>(
     let offset = 0
     const now = () => running() + offset
     const nowNanos = () => BigInt(Math.round(now())) * 1_000_000n
-    const said: Clock.Clock = {
+    // A test clock keeps what moves it.
+    const said: Clock.Clock = Object.assign({}, clock, {
       currentTimeMillisUnsafe: now,
       currentTimeMillis: Effect.sync(now),
       currentTimeNanosUnsafe: nowNanos,
       currentTimeNanos: Effect.sync(nowNanos),
       monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
       monotonicTimeNanos: clock.monotonicTimeNanos,
-      sleep: (duration) => clock.sleep(duration)
-    }
+      sleep: (duration: Duration.Duration) => clock.sleep(duration)
+    })
     const time = Time.of({
       set: (millis) => Effect.sync(() => void (offset = millis - running())),
       jump: (millis) => Effect.sync(() => void (offset += millis))

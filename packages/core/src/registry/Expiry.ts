@@ -4,8 +4,8 @@
  *
  * Promises: nothing expires within one lease after a start, nor after a pause
  * of the whole process (a suspended machine, a stopped process, a clock that
- * jumped), because silence of ours is not silence of theirs; a host that beats
- * is not expired. The database decides; this loop only asks it in time.
+ * jumped) or of the database, because silence of ours is not silence of theirs;
+ * a host that beats is not expired. The database decides; this loop only asks it in time.
  */
 import { Clock, Duration, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -150,11 +150,21 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
         Effect.annotateLogs({ pauseMillis })
       )
     }
-    if (nowMillis < graceUntilMillis) return
+    if (nowMillis < graceUntilMillis) {
+      yield* sql`SELECT id FROM host LIMIT 1` // whether the database is there
+      return
+    }
     yield* flush()
     while ((yield* expire(nowMillis)) === options.batchMax) yield* Effect.yieldNow
     yield* withdraw(nowMillis)
-  })
+  }).pipe(
+    // Nobody can renew a lease by a database that is away: count from when it is back.
+    Effect.tapError(() =>
+      Effect.map(Clock.currentTimeMillis, (nowMillis) => {
+        graceUntilMillis = nowMillis + options.leaseMillis
+      })
+    )
+  )
 
   yield* guarded("the sweep of leases", sweep).pipe(
     Effect.andThen(Effect.sleep(options.sweepMillis)),

@@ -1,0 +1,345 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Layer, Option } from "effect"
+import { SqlClient } from "effect/sql"
+import { TestClock } from "effect/testing"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import type { HostState } from "@prism-dns/core/domain/Host"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import * as T from "../layers.ts"
+
+const leaseSeconds = 150
+const options: Partial<Expiry.ExpiryOptions> = {
+  leaseMillis: leaseSeconds * 1000,
+  sweepMillis: 5000,
+  flushMillis: 10_000
+}
+
+const forwardWith = (whenOffline: Zone.OfflineAction) =>
+  Zone.make(T.forward.name, { policy: { ttlSeconds: 60, whenOffline } })
+
+const withdrawSeconds = 600
+const afterAWhile = forwardWith({ _tag: "Withdraw", after: Duration.seconds(withdrawSeconds) })
+
+/** One life of a server, on the database around. */
+const life = (zone: Zone.Zone = afterAWhile) =>
+  Layer.fresh(Expiry.layer(options).pipe(Layer.provideMerge(T.registry({}, [zone, T.reverse4]))))
+
+type Services = Registry | Outbox | Leases | SqlClient.SqlClient | T.Time
+
+const test = <E>(name: string, body: Effect.Effect<void, E, Services>, zone?: Zone.Zone) =>
+  it.effect(name, () => T.withTime("on", Effect.provide(body, life(zone).pipe(Layer.provideMerge(T.sqlite())))))
+
+const register = (hostname: string, address = "192.0.2.1") =>
+  Effect.flatMap(Registry, (registry) => registry.register(T.registration(hostname, address, "fleet")))
+
+/** A beat as the session sends it: from memory where possible. */
+const beat = Effect.fnUntraced(function* (hostname: string, address = "192.0.2.1") {
+  const { addresses, fqdn, registrant } = T.registration(hostname, address, "fleet")
+  const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+  if ((yield* Leases).renew(fqdn, addresses, registrant, now) === undefined) yield* register(hostname, address)
+})
+
+const host = (hostname: string) =>
+  Effect.flatMap(Registry, (registry) => Effect.map(registry.findByName(T.nameOf(hostname)), Option.getOrThrow))
+
+const stateOf = (hostname: string): Effect.Effect<HostState, unknown, Registry> =>
+  Effect.map(host(hostname), ({ state }) => state)
+
+const pass = (seconds: number) => TestClock.adjust(`${seconds} seconds`)
+
+const events = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.map(sql<{ readonly event: string }>`SELECT event FROM host_history ORDER BY sequence`, (rows) =>
+    rows.map(({ event }) => event)
+  )
+)
+
+const clearMarks = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`DELETE FROM outbox`)
+const marked = Effect.flatMap(Outbox, (outbox) =>
+  Effect.map(outbox.list({ limit: 100 }), (list) => list.map(({ name }) => name).sort())
+)
+
+describe("a lease that passes", () => {
+  test(
+    "makes the host offline one lease after its last beat, within a sweep, and marks its records",
+    Effect.gen(function* () {
+      yield* pass(leaseSeconds + 10) // the grace of the start is over
+      yield* register("web")
+      yield* clearMarks
+      yield* pass(leaseSeconds - 1)
+      assert.strictEqual(yield* stateOf("web"), "online")
+      yield* pass(7)
+      const web = yield* host("web")
+      assert.strictEqual(web.state, "offline")
+      assert.isDefined(web.offlineSinceMillis)
+      assert.isUndefined(web.withdrawnSinceMillis)
+      assert.deepStrictEqual(yield* marked, [T.pointerOf("192.0.2.1"), T.nameOf("web")])
+      assert.deepStrictEqual(yield* events, ["created", "offline"])
+      assert.strictEqual((yield* Leases).size(), 0)
+    })
+  )
+
+  test(
+    "is written to the audit in Prism's own name",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* register("web")
+      yield* pass(2 * leaseSeconds)
+      const entries = yield* sql<{ readonly [key: string]: unknown }>`
+        SELECT actor, peer, action FROM audit_entry ORDER BY sequence`
+      assert.deepStrictEqual(
+        entries.map((entry) => ({ ...entry })),
+        [
+          { actor: "fleet", peer: "198.51.100.1", action: "host.created" },
+          { actor: "prism", peer: null, action: "host.offline" }
+        ]
+      )
+    })
+  )
+
+  test(
+    "never does while the host beats, and no beat writes a row of its own",
+    Effect.gen(function* () {
+      yield* register("web")
+      for (let i = 0; i < 15; i++) {
+        yield* pass(60)
+        yield* beat("web")
+      }
+      assert.strictEqual(yield* stateOf("web"), "online")
+      assert.deepStrictEqual(yield* events, ["created"])
+    })
+  )
+
+  test(
+    "of a thousand hosts at once turns each of them offline",
+    Effect.gen(function* () {
+      yield* Effect.forEach(
+        Array.from({ length: 1001 }, (_, i) => `h${i}`),
+        (name) => register(name),
+        { concurrency: "unbounded" }
+      )
+      yield* pass(leaseSeconds + 20)
+      const counts = yield* (yield* Registry).countByState
+      assert.deepStrictEqual(
+        counts.map(({ hosts, state }) => [state, hosts]),
+        [["offline", 1001]]
+      )
+    })
+  )
+
+  test(
+    "spares those that beat at the last moment",
+    Effect.gen(function* () {
+      yield* pass(leaseSeconds + 10)
+      yield* register("web")
+      yield* register("db", "192.0.2.2")
+      yield* pass(leaseSeconds - 2)
+      yield* beat("web")
+      yield* pass(10)
+      assert.strictEqual(yield* stateOf("web"), "online")
+      assert.strictEqual(yield* stateOf("db"), "offline")
+      // and the one that is gone returns with its next beat
+      yield* beat("db", "192.0.2.2")
+      assert.strictEqual(yield* stateOf("db"), "online")
+      assert.deepStrictEqual((yield* events).slice(-1), ["returned"])
+    })
+  )
+})
+
+describe("an offline host", () => {
+  test(
+    "is withdrawn when it has been away for as long as its zone allows, once",
+    Effect.gen(function* () {
+      yield* register("web")
+      yield* pass(leaseSeconds + 10)
+      assert.strictEqual(yield* stateOf("web"), "offline")
+      yield* clearMarks
+      yield* pass(withdrawSeconds - 20)
+      assert.isUndefined((yield* host("web")).withdrawnSinceMillis)
+      assert.deepStrictEqual(yield* marked, [])
+      yield* pass(40)
+      const web = yield* host("web")
+      assert.isDefined(web.withdrawnSinceMillis)
+      assert.strictEqual(web.state, "offline")
+      assert.deepStrictEqual(yield* marked, [T.pointerOf("192.0.2.1"), T.nameOf("web")])
+      yield* pass(withdrawSeconds)
+      assert.deepStrictEqual(yield* events, ["created", "offline", "withdrawn"])
+      yield* beat("web")
+      const back = yield* host("web")
+      assert.isUndefined(back.withdrawnSinceMillis)
+      assert.isUndefined(back.offlineSinceMillis)
+    })
+  )
+
+  test(
+    "is withdrawn at once, in the same change, where the zone says so",
+    Effect.gen(function* () {
+      yield* register("web")
+      yield* pass(leaseSeconds + 10)
+      const web = yield* host("web")
+      assert.strictEqual(web.state, "offline")
+      assert.strictEqual(web.withdrawnSinceMillis, web.offlineSinceMillis)
+      yield* pass(60)
+      assert.deepStrictEqual(yield* events, ["created", "offline"])
+    }),
+    forwardWith({ _tag: "Withdraw", after: Duration.zero })
+  )
+
+  test(
+    "keeps its records where the zone says so",
+    Effect.gen(function* () {
+      yield* register("web")
+      yield* pass(1200)
+      const web = yield* host("web")
+      assert.strictEqual(web.state, "offline")
+      assert.isUndefined(web.withdrawnSinceMillis)
+    }),
+    forwardWith({ _tag: "Keep" })
+  )
+})
+
+describe("our own silence is not theirs:", () => {
+  it.effect("after a restart nothing expires for one lease, however long we were away", () =>
+    T.withTime(
+      "on",
+      Effect.gen(function* () {
+        yield* Effect.provide(register("web"), life())
+        yield* pass(24 * 3600)
+        yield* Effect.gen(function* () {
+          yield* pass(leaseSeconds - 10)
+          assert.strictEqual(yield* stateOf("web"), "online")
+          yield* pass(20)
+          assert.strictEqual(yield* stateOf("web"), "offline")
+        }).pipe(Effect.provide(life()))
+      }).pipe(Effect.provide(T.sqlite()))
+    )
+  )
+
+  it.effect("after a restart a host that beats within the grace stays online", () =>
+    T.withTime(
+      "on",
+      Effect.gen(function* () {
+        yield* Effect.provide(register("web"), life())
+        yield* pass(24 * 3600)
+        yield* Effect.gen(function* () {
+          yield* pass(leaseSeconds - 10)
+          yield* beat("web")
+          yield* pass(leaseSeconds - 10)
+          assert.strictEqual(yield* stateOf("web"), "online")
+          assert.deepStrictEqual(yield* events, ["created"])
+          yield* pass(30)
+          assert.strictEqual(yield* stateOf("web"), "offline")
+        }).pipe(Effect.provide(life()))
+      }).pipe(Effect.provide(T.sqlite()))
+    )
+  )
+
+  for (const [what, millis] of [
+    ["a pause of the process", 3_600_000],
+    ["a clock that goes back", -3_600_000]
+  ] as const) {
+    test(
+      `${what} gives everyone a lease from then on`,
+      Effect.gen(function* () {
+        yield* pass(leaseSeconds + 10)
+        yield* register("web")
+        yield* pass(60)
+        yield* (yield* T.Time).jump(millis)
+        yield* pass(leaseSeconds - 10)
+        assert.strictEqual(yield* stateOf("web"), "online")
+        if (millis < 0) return
+        yield* pass(20)
+        assert.strictEqual(yield* stateOf("web"), "offline")
+      })
+    )
+  }
+
+  test(
+    "a host expires in the end though the clock went back",
+    Effect.gen(function* () {
+      yield* pass(300)
+      yield* register("web")
+      yield* pass(60)
+      yield* (yield* T.Time).jump(-60_000)
+      yield* pass(60 + 2 * leaseSeconds)
+      assert.strictEqual(yield* stateOf("web"), "offline")
+    })
+  )
+
+  for (const [what, beforeSeconds, awaySeconds] of [
+    ["beyond the grace of the start", leaseSeconds - 20, 600],
+    ["within the grace of the start", 10, leaseSeconds - 20]
+  ] as const) {
+    test(
+      `a database that was away ${what} gives everyone a lease once it is back: nobody could renew`,
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* register("web")
+        yield* pass(beforeSeconds)
+        // held by nobody in memory, as after a restart
+        ;(yield* Leases).drop(T.nameOf("web"), Number.MAX_SAFE_INTEGER)
+        yield* sql`ALTER TABLE host RENAME TO gone`
+        yield* pass(awaySeconds)
+        yield* sql`ALTER TABLE gone RENAME TO host`
+        yield* pass(leaseSeconds - 20)
+        assert.strictEqual(yield* stateOf("web"), "online")
+        yield* pass(40)
+        assert.strictEqual(yield* stateOf("web"), "offline")
+      })
+    )
+  }
+})
+
+describe("last seen", () => {
+  test(
+    "is exact to within the flush interval",
+    Effect.gen(function* () {
+      yield* register("web")
+      for (let i = 1; i <= 5; i++) {
+        yield* pass(60)
+        yield* beat("web")
+        const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+        yield* pass(11)
+        assert.strictEqual((yield* host("web")).lastSeenMillis, now)
+      }
+      assert.deepStrictEqual((yield* Leases).unflushed(), [])
+    })
+  )
+
+  it.effect("is known after a restart: it is flushed when we stop", () =>
+    T.withTime(
+      "on",
+      Effect.gen(function* () {
+        yield* Effect.gen(function* () {
+          yield* register("web")
+          yield* pass(25)
+          yield* beat("web")
+        }).pipe(Effect.provide(life()))
+        assert.strictEqual((yield* Effect.provide(host("web"), life())).lastSeenMillis, 25_000)
+      }).pipe(Effect.provide(T.sqlite()))
+    )
+  )
+
+  test(
+    "is flushed after a failure too, and never moves back",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* register("web")
+      yield* pass(60)
+      yield* beat("web")
+      yield* sql`ALTER TABLE host RENAME TO gone`
+      yield* pass(30)
+      yield* sql`ALTER TABLE gone RENAME TO host`
+      yield* pass(11)
+      assert.strictEqual((yield* host("web")).lastSeenMillis, 60_000)
+      yield* sql`UPDATE host SET last_seen = 100000`
+      yield* beat("web")
+      yield* pass(1)
+      yield* sql`UPDATE host SET last_seen = 900000`
+      yield* pass(11)
+      assert.strictEqual((yield* host("web")).lastSeenMillis, 900_000)
+    })
+  )
+})

@@ -1,0 +1,71 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Host } from "@prism-dns/core/domain/Host"
+import { anonymous, decide } from "@prism-dns/core/registry/Decision"
+import * as Leases from "@prism-dns/core/registry/Leases"
+import * as T from "../layers.ts"
+
+const fleet = { name: "fleet", anonymous: false }
+
+/** A host as it stands after its first registration at time 0. */
+const hostOf = (hostname: string, addresses: ReadonlyArray<string>, owner = "fleet"): Host => {
+  const decision = decide(undefined, T.registration(hostname, addresses, owner), {
+    nowMillis: 0,
+    generation: 1,
+    newId: hostname
+  })
+  if (decision._tag !== "Write") throw new Error("a new host is written")
+  return decision.after
+}
+
+describe("a lease", () => {
+  const web = hostOf("web", ["192.0.2.1", "2001:db8::1"])
+
+  it("is renewed from memory by the same owner at the same addresses only", () => {
+    const leases = Leases.make()
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, fleet, 5))
+    leases.hold(web, 0)
+    assert.strictEqual(leases.renew(web.fqdn, [...web.addresses], fleet, 5), web)
+    assert.isUndefined(leases.renew(T.nameOf("other"), web.addresses, fleet, 5))
+    assert.isUndefined(leases.renew(web.fqdn, [T.addressOf(1)], fleet, 5))
+    assert.isUndefined(leases.renew(web.fqdn, [T.addressOf(1), T.addressOf(2)], fleet, 5))
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, { name: "others", anonymous: false }, 5))
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, anonymous, 5))
+  })
+
+  it("of an anonymous host is renewed anonymously; a token that comes for it changes its owner, the long way", () => {
+    const leases = Leases.make()
+    const host = hostOf("web", ["192.0.2.1"], anonymous.name)
+    leases.hold(host, 0)
+    assert.strictEqual(leases.renew(host.fqdn, host.addresses, anonymous, 5), host)
+    assert.isUndefined(leases.renew(host.fqdn, host.addresses, fleet, 5))
+  })
+
+  it("is to be flushed after each renewal, until it was, and not when another renewal came meanwhile", () => {
+    const leases = Leases.make()
+    leases.hold(web, 0)
+    assert.deepStrictEqual(leases.unflushed(), [])
+    leases.renew(web.fqdn, web.addresses, fleet, 5)
+    const seen = leases.unflushed()
+    assert.deepStrictEqual(seen, [{ fqdn: web.fqdn, id: web.id, atMillis: 5 }])
+    leases.renew(web.fqdn, web.addresses, fleet, 9)
+    leases.flushed(seen)
+    assert.deepStrictEqual(
+      leases.unflushed().map(({ atMillis }) => atMillis),
+      [9]
+    )
+    leases.flushed(leases.unflushed())
+    assert.deepStrictEqual(leases.unflushed(), [])
+  })
+
+  it("is dropped only when the host was not seen since, and can then not be renewed from memory", () => {
+    const leases = Leases.make()
+    leases.hold(web, 0)
+    leases.renew(web.fqdn, web.addresses, fleet, 100)
+    assert.isFalse(leases.drop(web.fqdn, 100))
+    assert.strictEqual(leases.size(), 1)
+    assert.isTrue(leases.drop(web.fqdn, 101))
+    assert.strictEqual(leases.size(), 0)
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, fleet, 102))
+    assert.isTrue(leases.drop(web.fqdn, 0))
+  })
+})
