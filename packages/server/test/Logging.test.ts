@@ -1,0 +1,72 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Logger, Redacted } from "effect"
+import * as Logging from "../src/Logging.ts"
+
+/** The lines that `program` logs in `format`. */
+const linesOf = (program: Effect.Effect<unknown>, format: (options: Logger.Options<unknown>) => string) =>
+  Effect.gen(function* () {
+    const lines: Array<string> = []
+    const logger = Logger.make((options) => void lines.push(format(options)))
+    yield* Effect.provide(program, Logger.layer([logger]))
+    return lines
+  })
+
+describe("Logging", () => {
+  it.effect("a line is one JSON object: time, level, msg, logger, annotations, and the fields of plain objects", () =>
+    Effect.gen(function* () {
+      const [line] = yield* linesOf(
+        Effect.logWarning("zone", "created", { zone: "a.test.", count: 3n }).pipe(
+          Effect.annotateLogs({ logger: "DnsManager", node: "one" })
+        ),
+        Logging.formatJson
+      )
+      assert.deepStrictEqual(JSON.parse(line!), {
+        time: "1970-01-01T00:00:00.000Z",
+        level: "warn",
+        msg: "zone created",
+        logger: "DnsManager",
+        node: "one",
+        zone: "a.test.",
+        count: "3"
+      })
+    })
+  )
+
+  it.effect("a field may not pass itself off as the line's time, level or sentence", () =>
+    Effect.gen(function* () {
+      const [line] = yield* linesOf(Effect.logInfo("true", { msg: "false", level: "fatal" }), Logging.formatJson)
+      assert.deepInclude(JSON.parse(line!), { msg: "true", level: "info", _msg: "false", _level: "fatal" })
+    })
+  )
+
+  it.effect("a secret is never shown, and a line break never starts another line", () =>
+    Effect.gen(function* () {
+      const [line] = yield* linesOf(
+        Effect.logInfo("from an agent: a\nb", { token: Redacted.make("hunter2"), cause: new Error("c\nd") }),
+        Logging.formatJson
+      )
+      assert.notInclude(line!, "hunter2")
+      assert.notInclude(line!, "\n")
+      assert.include(JSON.parse(line!), { token: "<redacted>", cause: "c\nd" })
+    })
+  )
+
+  it.effect("a cause becomes the field error", () =>
+    Effect.gen(function* () {
+      const failing = Effect.fail(new Error("disk full")).pipe(
+        Effect.catchCause((cause) => Effect.logError("stopped", cause))
+      )
+      const [line] = yield* linesOf(failing, Logging.formatJson)
+      const parsed = JSON.parse(line!) as { readonly msg: string; readonly error: string }
+      assert.strictEqual(parsed.msg, "stopped")
+      assert.include(parsed.error, "disk full")
+    })
+  )
+
+  it.effect("for people, a line reads from left to right", () =>
+    Effect.gen(function* () {
+      const [line] = yield* linesOf(Effect.logInfo("running", { port: 8080 }), Logging.formatPretty(false))
+      assert.strictEqual(line, "00:00:00.000 INFO  prism: running port=8080")
+    })
+  )
+})
