@@ -1,0 +1,133 @@
+/**
+ * What a registration cannot do without, each part alone: the rows of the
+ * registry and the record sets of PowerDNS, written in batches by nothing but
+ * a loop.
+ */
+import { Effect, Redacted } from "effect"
+import * as Path from "node:path"
+import { DatabaseSync, type SQLInputValue } from "node:sqlite"
+import { BenchFailed, failed } from "./Benchmark.ts"
+import type { Expectation } from "./Resolution.ts"
+import { type PowerDns, reverseZone, ttlSeconds, zone } from "./Servers.ts"
+
+/** Hosts in one transaction, names in one PATCH: what Prism takes. */
+const batchMax = 500
+
+type Row = Record<string, SQLInputValue>
+
+/** A table, with as many rows of it as one host has. */
+interface Table {
+  readonly insert: string
+  readonly rows: ReadonlyArray<ReadonlyArray<SQLInputValue>>
+}
+
+const table = (name: string, rows: ReadonlyArray<Row>): Table => {
+  const columns = Object.keys(rows[0] ?? {})
+  return {
+    insert: `INSERT INTO ${name} (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`,
+    rows: rows.map((row) => columns.map((column) => row[column]!))
+  }
+}
+
+/**
+ * Copies what Prism wrote for its hosts into a new database of the same schema and durability, in transactions of 500
+ * hosts, and with it the outbox marks that were there meanwhile. Seconds for the inserts alone.
+ */
+export const insertRows = (registry: string, folder: string): Effect.Effect<number, BenchFailed> =>
+  Effect.try({
+    try: () => {
+      const source = new DatabaseSync(registry, { readOnly: true })
+      const select = (sql: string) => source.prepare(sql).all() as ReadonlyArray<Row>
+      const schema = select(
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rootpage"
+      )
+      const hosts = select("SELECT * FROM host ORDER BY generation, rowid")
+      const published = select("SELECT * FROM published ORDER BY generation, rowid")
+      const tables = [
+        table("host", hosts),
+        table("host_address", select("SELECT * FROM host_address ORDER BY rowid")),
+        table("host_history", select("SELECT * FROM host_history ORDER BY sequence")),
+        table("audit_entry", select("SELECT * FROM audit_entry ORDER BY sequence")),
+        table(
+          "outbox",
+          published.map((row) => ({
+            zone: row["zone"]!,
+            name: row["name"]!,
+            generation: row["generation"]!,
+            marked_at: row["published_at"]!
+          }))
+        ),
+        table("published", published)
+      ]
+      source.close()
+
+      const db = new DatabaseSync(Path.join(folder, "rows.db"))
+      try {
+        db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+        for (const { sql } of schema) db.exec(sql as string)
+        const statements = tables.map(({ insert, rows }) => ({ insert: db.prepare(insert), rows }))
+        const batches = Math.ceil(hosts.length / batchMax)
+        const start = performance.now()
+        for (let batch = 0; batch < batches; batch++) {
+          db.exec("BEGIN IMMEDIATE")
+          for (const { insert, rows } of statements) {
+            const to = Math.ceil(((batch + 1) * rows.length) / batches)
+            for (let i = Math.ceil((batch * rows.length) / batches); i < to; i++) insert.run(...rows[i]!)
+          }
+          db.exec("COMMIT")
+        }
+        return (performance.now() - start) / 1000
+      } finally {
+        db.close()
+      }
+    },
+    catch: failed("the rows could not be inserted")
+  })
+
+const request = async (powerDns: PowerDns, method: string, path: string, body: unknown): Promise<void> => {
+  const response = await fetch(`${powerDns.url}/api/v1/servers/localhost${path}`, {
+    method,
+    headers: { "x-api-key": Redacted.value(powerDns.apiKey), "content-type": "application/json" },
+    body: JSON.stringify(body)
+  })
+  const text = await response.text()
+  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
+}
+
+const talking = (f: () => Promise<void>): Effect.Effect<void, BenchFailed> =>
+  Effect.tryPromise({ try: f, catch: failed("PowerDNS") })
+
+/** Makes both zones, with the settings that Prism gives them. */
+export const createZones = (powerDns: PowerDns): Effect.Effect<void, BenchFailed> =>
+  talking(async () => {
+    for (const name of [zone, reverseZone]) {
+      await request(powerDns, "POST", "/zones?rrsets=false", {
+        name: `${name}.`,
+        kind: "Native",
+        nameservers: [`ns1.${zone}.`],
+        soa_edit_api: "INCREASE",
+        api_rectify: false
+      })
+    }
+  })
+
+/** Writes `records` of `zone` in PATCHes of `size` names, one after another: PowerDNS has one writer for each zone. */
+export const patch = (
+  powerDns: PowerDns,
+  zone: string,
+  records: ReadonlyArray<Expectation>,
+  size = batchMax
+): Effect.Effect<void, BenchFailed> =>
+  talking(async () => {
+    for (let i = 0; i < records.length; i += size) {
+      await request(powerDns, "PATCH", `/zones/${zone}.`, {
+        rrsets: records.slice(i, i + size).map(({ data, name, type }) => ({
+          name: `${name}.`,
+          type,
+          ttl: ttlSeconds,
+          changetype: "REPLACE",
+          records: [{ content: type === "PTR" ? `${data}.` : data, disabled: false }]
+        }))
+      })
+    }
+  })

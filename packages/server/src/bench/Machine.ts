@@ -1,0 +1,51 @@
+/** What a benchmark ran on: figures without it say nothing. */
+import { spawnSync } from "node:child_process"
+import * as Os from "node:os"
+
+export interface Machine {
+  readonly cpu: string
+  readonly cores: number
+  readonly memoryBytes: number
+  readonly system: string
+  readonly node: string
+  /** The SQLite inside Node, which keeps the registry. */
+  readonly sqlite: string
+  /** Programs that a benchmark may use, as far as they are installed. */
+  readonly powerdns: string | null
+  readonly bind: string | null
+}
+
+/** PATH of ordinary users lacks the folders of servers. */
+export const searchPath = `${process.env["PATH"] ?? ""}:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin`
+
+/** What `pattern` finds in what `program` says of itself, whatever its exit code; null when it is not installed. */
+const ask = (program: string, argument: string, pattern: RegExp): string | null => {
+  const { stderr, stdout } = spawnSync(program, [argument], {
+    encoding: "utf8",
+    env: { ...process.env, PATH: searchPath }
+  })
+  return pattern.exec(`${stdout}${stderr}`)?.[1] ?? null
+}
+
+export const describe = (): Machine => ({
+  cpu: Os.cpus()[0]?.model.trim() ?? "unknown",
+  cores: Os.availableParallelism(),
+  memoryBytes: Os.totalmem(),
+  system: `${Os.type()} ${Os.release()} ${Os.arch()}`,
+  node: process.version,
+  sqlite: process.versions["sqlite"] ?? "unknown",
+  powerdns: ask("pdns_server", "--version", /(?:Server|version) ([\d.]+\S*)/),
+  bind: ask("named", "-v", /BIND ([\d.]+\S*)/)
+})
+
+/** In one line, for people. */
+export const line = (machine: Machine): string =>
+  [
+    `${machine.cpu}, ${machine.cores} cores`,
+    `${(machine.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+    machine.system,
+    `Node ${machine.node}`,
+    `SQLite ${machine.sqlite}`,
+    `PowerDNS ${machine.powerdns ?? "missing"}`,
+    `BIND ${machine.bind ?? "missing"}`
+  ].join(" · ")

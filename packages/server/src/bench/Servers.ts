@@ -1,0 +1,163 @@
+/**
+ * The servers that are measured, each as a process of its own: Prism as it is
+ * run in production, and the bare one beside it.
+ */
+import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
+import { Effect, Redacted, Schedule } from "effect"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import * as DevPowerDns from "../cli/DevPowerDns.ts"
+import { BenchFailed, failed, type Options } from "./Benchmark.ts"
+import { type Child, message, nodeArguments, spawn } from "./Workspace.ts"
+
+export const zone = "hosts.prism.test"
+export const reverseZone = "127.in-addr.arpa"
+export const token = "bench-agent-token"
+
+/** Seconds; the default of a zone, so that all yardsticks can have the same. */
+export const ttlSeconds = 60
+
+const pollEvery = Schedule.spaced("10 millis")
+
+const backends = { sqlite: PowerDnsProcess.sqlite, lmdb: PowerDnsProcess.lmdb }
+
+export interface Endpoint {
+  readonly host: string
+  readonly port: number
+}
+
+export interface PowerDns {
+  readonly pid: number
+  readonly url: string
+  readonly apiKey: Redacted.Redacted
+  readonly dns: Endpoint
+}
+
+/** A new PowerDNS without zones. */
+export const powerDns = Effect.fnUntraced(function* (folder: string, backend: Options["backend"]) {
+  const running = yield* DevPowerDns.start({
+    directory: Path.join(folder, "powerdns"),
+    backend: backends[backend],
+    dnsPort: 0,
+    apiPort: 0,
+    apiKey: Redacted.make("bench")
+  }).pipe(Effect.mapError(failed("PowerDNS")))
+  const result: PowerDns = { pid: running.pid, url: running.apiUrl, apiKey: running.apiKey, dns: running.dns }
+  return result
+})
+
+export interface Memory {
+  readonly rss: number
+  readonly heapUsed: number
+}
+
+export interface Server {
+  readonly pid: number
+  readonly port: number
+  /** Fails when the server ends. */
+  readonly ended: Effect.Effect<never, BenchFailed>
+  /** After a full garbage collection. */
+  readonly memory: Effect.Effect<Memory, BenchFailed>
+}
+
+const isMemory = (value: unknown): value is { readonly memory: Memory } =>
+  typeof value === "object" && value !== null && "memory" in value
+
+const memoryOf = (child: Child): Effect.Effect<Memory, BenchFailed> =>
+  Effect.suspend(() => {
+    const answer = message(child, (value) => (isMemory(value) ? value.memory : undefined))
+    child.process.send("memory")
+    return answer
+  })
+
+export interface Prism extends Server {
+  /** The registry's SQLite file. */
+  readonly registry: string
+}
+
+/** What the ready file says, as far as it is needed. */
+interface Ready {
+  readonly tcp: Endpoint
+}
+
+/** Prism itself, with a new registry, once everything of it answers. */
+export const prism = Effect.fnUntraced(function* (options: {
+  readonly folder: string
+  readonly powerDns: PowerDns
+  readonly profile: string | undefined
+}) {
+  const { folder } = options
+  const file = (name: string) => Path.join(folder, name)
+  const registry = file("prism.db")
+  const configuration = {
+    server: { instance: "bench", drainDelay: "0s" },
+    tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m" },
+    http: { port: 0 },
+    storage: { url: `sqlite:${registry}` },
+    powerdns: {
+      nodes: [
+        {
+          name: "bench",
+          api: options.powerDns.url,
+          apiKey: Redacted.value(options.powerDns.apiKey),
+          dns: `${options.powerDns.dns.host}:${options.powerDns.dns.port}`
+        }
+      ]
+    },
+    zones: [zone, reverseZone].map((name) => ({ name, ttl: `${ttlSeconds}s` })),
+    auth: { mode: "required", agentTokens: [{ name: "bench", token }] }
+  }
+  Fs.writeFileSync(file("prism.json"), JSON.stringify(configuration))
+  const profile = options.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${Path.resolve(options.profile)}`]
+  const args = [...profile, ...nodeArguments("../cli/main")]
+  const child = yield* spawn(
+    process.execPath,
+    [...args, "serve", "--config", file("prism.json"), "--ready-file", file("ready.json")],
+    { folder, log: "prism.log", channel: true }
+  )
+  const ready = yield* Effect.sync(() => Fs.existsSync(file("ready.json"))).pipe(
+    Effect.flatMap((exists) => (exists ? Effect.void : Effect.fail("not yet"))),
+    Effect.retry({ schedule: pollEvery }),
+    Effect.map(() => JSON.parse(Fs.readFileSync(file("ready.json"), "utf8")) as Ready),
+    Effect.timeout("30 seconds"),
+    Effect.mapError(() => new BenchFailed({ detail: "the server was not ready within 30 s" })),
+    Effect.raceFirst(child.ended)
+  )
+  const server: Prism = {
+    pid: child.pid,
+    port: ready.tcp.port,
+    ended: child.ended,
+    memory: memoryOf(child),
+    registry
+  }
+  return server
+})
+
+export interface Bare extends Server {
+  /** Waits until it has read `frames` frames more, from when this is run. */
+  readonly reached: (frames: number) => Effect.Effect<void, BenchFailed>
+}
+
+/** The bare server. */
+export const bare = Effect.fnUntraced(function* (folder: string) {
+  const child = yield* spawn(process.execPath, nodeArguments("BareServer"), {
+    folder,
+    log: "bare.log",
+    channel: true
+  })
+  const port = yield* message(child, (value) =>
+    typeof value === "object" && value !== null && "port" in value ? Number(value.port) : undefined
+  )
+  const server: Bare = {
+    pid: child.pid,
+    port,
+    ended: child.ended,
+    memory: memoryOf(child),
+    reached: (frames) =>
+      Effect.suspend(() => {
+        child.process.send({ expect: frames })
+        return message(child, (value) => (value === "reached" ? true : undefined))
+      }).pipe(Effect.asVoid)
+  }
+  return server
+})

@@ -1,0 +1,155 @@
+/**
+ * `./prism bench NAME`: runs one benchmark and prints its figures.
+ *
+ * `--json` prints one object that outside programs rely on: bench, machine,
+ * figures, ratios, targets. What is going on is told on stderr.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Effect, Schema } from "effect"
+import * as Fs from "node:fs"
+import { parseArgs } from "node:util"
+import { type Benchmark, type Figure, type Options, type Result } from "./Benchmark.ts"
+import { connections } from "./connections.ts"
+import { heartbeats } from "./heartbeats.ts"
+import * as Machine from "./Machine.ts"
+import { registrations } from "./registrations.ts"
+
+/** Every benchmark there is. */
+const benchmarks: ReadonlyArray<Benchmark> = [registrations, heartbeats, connections]
+
+const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend sqlite|lmdb] [--rounds N] [--profile DIR]
+       ./prism bench --list
+
+${benchmarks.map(({ description, name }) => `  ${name.padEnd(14)} ${description}`).join("\n")}
+
+  --hosts N      hosts, or connections
+  --backend B    where PowerDNS keeps its zones: sqlite (default) or lmdb
+  --rounds N     how often the short parts are repeated; medians count (default 3)
+  --profile DIR  a CPU profile of each Prism server that is measured
+`
+
+class WrongUsage extends Schema.TaggedError<WrongUsage>()("WrongUsage", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+const wrongUsage = (detail: string): WrongUsage => new WrongUsage({ detail })
+
+type Invocation =
+  | { readonly _tag: "Help" }
+  | { readonly _tag: "List" }
+  | { readonly _tag: "Run"; readonly benchmark: Benchmark; readonly options: Options; readonly json: boolean }
+
+const wholeNumber = (name: string, text: string | undefined, max: number): number | undefined => {
+  if (text === undefined) return undefined
+  const value = Number(text)
+  if (Number.isInteger(value) && value >= 1 && value <= max) return value
+  throw wrongUsage(`--${name} takes a whole number from 1 to ${max}`)
+}
+
+const hostsMax = 100_000
+const roundsMax = 100
+
+const parse = (args: ReadonlyArray<string>): Invocation => {
+  const { positionals, values } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      json: { type: "boolean", default: false },
+      list: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+      hosts: { type: "string" },
+      backend: { type: "string", default: "sqlite" },
+      rounds: { type: "string" },
+      profile: { type: "string" }
+    }
+  })
+  if (values.help) return { _tag: "Help" }
+  if (values.list) return { _tag: "List" }
+  const [name, ...more] = positionals
+  if (name === undefined) throw wrongUsage("name a benchmark")
+  if (more.length > 0) throw wrongUsage("one benchmark at a time")
+  const benchmark = benchmarks.find((each) => each.name === name)
+  if (benchmark === undefined) throw wrongUsage(`there is no benchmark '${name}'`)
+  const { backend } = values
+  if (backend !== "sqlite" && backend !== "lmdb") throw wrongUsage("--backend is sqlite or lmdb")
+  return {
+    _tag: "Run",
+    benchmark,
+    json: values.json,
+    options: {
+      hosts: wholeNumber("hosts", values.hosts, hostsMax),
+      backend,
+      rounds: wholeNumber("rounds", values.rounds, roundsMax) ?? 3,
+      profile: values.profile
+    }
+  }
+}
+
+const number = (value: number): string =>
+  Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(4)))
+
+const units: Readonly<Record<Figure["unit"], string>> = { s: "s", "1": "", "1/s": "/s", us: "µs", B: "B" }
+
+const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]!.length))) ?? []
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => (column === 1 ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)))
+        .join("  ")
+        .trimEnd()
+    )
+    .map((line) => `  ${line}\n`)
+    .join("")
+}
+
+const readable = (benchmark: Benchmark, machine: Machine.Machine, result: Result): string => {
+  const figures = Object.entries(result.figures).map(([name, { max, min, unit, value }]) => [
+    name,
+    number(value),
+    units[unit],
+    min === undefined || max === undefined ? "" : `${number(min)} to ${number(max)}`
+  ])
+  const ratios = Object.entries(result.ratios).map(([name, value]) => {
+    const target = result.targets[name]
+    const verdict = target === undefined ? "" : `want below ${target.want}: ${target.met ? "met" : "NOT MET"}`
+    return [name, number(value), verdict]
+  })
+  return `${benchmark.name}: ${benchmark.description}\n${Machine.line(machine)}\n\n${table(figures)}\n${table(ratios)}`
+}
+
+const main = Effect.gen(function* () {
+  const invocation = yield* Effect.try({
+    try: () => parse(process.argv.slice(2)),
+    catch: (error) => wrongUsage(error instanceof Error ? error.message : String(error))
+  })
+  if (invocation._tag === "Help") return process.stdout.write(usage)
+  if (invocation._tag === "List") {
+    return process.stdout.write(benchmarks.map(({ description, name }) => `${name}\t${description}\n`).join(""))
+  }
+  const { benchmark, json, options } = invocation
+  if (options.profile !== undefined) Fs.mkdirSync(options.profile, { recursive: true })
+  const result = yield* Effect.scoped(benchmark.run(options))
+  const machine = Machine.describe()
+  process.stdout.write(
+    json
+      ? `${JSON.stringify({ bench: benchmark.name, machine, ...result }, null, 2)}\n`
+      : readable(benchmark, machine, result)
+  )
+})
+
+const end = (exitCode: number, text: string) =>
+  Effect.sync(() => {
+    process.stderr.write(`prism bench: ${text}\n`)
+    process.exitCode = exitCode
+  })
+
+main.pipe(
+  Effect.catchTags({
+    WrongUsage: (error) => end(2, `${error.message}\n\n${usage}`),
+    BenchFailed: (error) => end(1, error.message)
+  }),
+  NodeRuntime.runMain()
+)
