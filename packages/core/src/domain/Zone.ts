@@ -49,10 +49,17 @@ export const make = (
 ): Zone => ({
   name,
   policy: options.policy ?? defaultPolicy,
-  nameservers: options.nameservers ?? [`ns1.${name}` as DomainName],
+  nameservers: options.nameservers ?? [defaultNameserver(name)],
   createIfMissing: options.createIfMissing ?? true,
   network: reverseNetwork(name)
 })
+
+/** PowerDNS wants a name server to have a host's name: it stands above any label that no host may have, like `0/26`. */
+const defaultNameserver = (zone: DomainName): DomainName => {
+  const labels = zone.split(".")
+  const last = labels.findLastIndex((label) => /[^a-z0-9-]/.test(label))
+  return `ns1.${labels.slice(last + 1).join(".")}` as DomainName
+}
 
 export const isReverse = (zone: Zone): zone is Zone & { readonly network: IpNetwork.IpNetwork } =>
   zone.network !== undefined

@@ -129,6 +129,15 @@ describe("the PTR name of an address", () => {
 })
 
 describe("a zone", () => {
+  it.each([
+    ["hosts.ex.test", "ns1.hosts.ex.test."],
+    ["2.0.192.in-addr.arpa", "ns1.2.0.192.in-addr.arpa."],
+    ["128/25.2.0.192.in-addr.arpa", "ns1.2.0.192.in-addr.arpa."],
+    ["a._tcp.ex.test", "ns1.ex.test."]
+  ])("%s has by default the name server %s, which PowerDNS takes for a host", (name, nameserver) => {
+    assert.deepStrictEqual(zone(name).nameservers, [DomainName.make(nameserver)])
+  })
+
   it("is made with the defaults of its policy, and knows itself for a forward zone", () => {
     const made = zone("hosts.ex.test")
     assert.isFalse(Zone.isReverse(made))
