@@ -13,14 +13,17 @@ import { Migrator, type SqlClient, SqlError } from "effect/sql"
 import type { PrismConfig } from "./Config.ts"
 import { StorageUnavailable } from "./ServerError.ts"
 
-const table = "schema_migrations"
+/** Where the database notes which migrations it has had. */
+export const migrationsTable = "schema_migrations"
 const loader = Migrator.fromRecord(migrations)
 
 const sqlite = (filename: string) =>
-  Layer.effectDiscard(Migrator.make({})({ loader, table })).pipe(Layer.provideMerge(Sqlite.layer({ filename })))
+  Layer.effectDiscard(Migrator.make({})({ loader, table: migrationsTable })).pipe(
+    Layer.provideMerge(Sqlite.layer({ filename }))
+  )
 
 const postgres = (options: PgClient.PgPoolConfig) =>
-  PgMigrator.layer({ loader, table }).pipe(
+  PgMigrator.layer({ loader, table: migrationsTable }).pipe(
     Layer.provideMerge(PgClient.layer(options)),
     Layer.provide(NodeServices.layer)
   )

@@ -67,7 +67,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
 
   return running(config).pipe(
     Layer.provideMerge(agents),
-    Layer.provideMerge(HttpServer.layer(http)),
+    Layer.provideMerge(HttpServer.layer({ ...http, shutdownTimeout: server.shutdownTimeout })),
     Layer.provideMerge(expiry),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(DnsManager.layer({ batchNamesMax: powerdns.batchMax })),

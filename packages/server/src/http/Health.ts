@@ -13,6 +13,7 @@ import { migrations } from "@prism-dns/core/storage/Migrations"
 import { type Duration, Effect, Schedule } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { SqlClient } from "effect/sql"
+import { migrationsTable } from "../Database.ts"
 import { Drain } from "../Drain.ts"
 
 export interface HealthOptions {
@@ -25,7 +26,7 @@ export interface HealthOptions {
 }
 
 export const defaultOptions: HealthOptions = {
-  migrationsTable: "schema_migrations",
+  migrationsTable,
   storageTimeout: "2 seconds",
   powerdnsInterval: "5 seconds"
 }

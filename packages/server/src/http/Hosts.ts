@@ -5,6 +5,7 @@ import * as Page from "@prism-dns/core/api/Page"
 import { HostNotFound } from "@prism-dns/core/api/Problems"
 import { timestamp } from "@prism-dns/core/api/Values"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
+import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import type { Host, Publication } from "@prism-dns/core/domain/Host"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option, Result } from "effect"
@@ -54,6 +55,18 @@ export const layer = HttpApiBuilder.group(
   "hosts",
   Effect.fnUntraced(function* (handlers) {
     const registry = yield* Registry
+    const dns = yield* DnsManager
+
+    /** What waits in a zone whose writer is held up waits for the reason that the writer has. */
+    const publicationsOf = Effect.fnUntraced(function* (hosts: ReadonlyArray<Host>) {
+      const publications = yield* registry.publications(hosts)
+      const errors = new Map((yield* dns.status).map(({ error, zone }) => [zone, error]))
+      return publications.map((publication, i): Publication => {
+        const error = publication.level === "accepted" ? (publication.error ?? errors.get(hosts[i]!.zone)) : undefined
+        return error === undefined ? publication : { ...publication, error }
+      })
+    })
+
     return handlers.handleAll({
       list: Effect.fn("http.Hosts.list")(function* ({ query, request }) {
         const limit = query.limit ?? Page.limitDefault
@@ -66,7 +79,7 @@ export const layer = HttpApiBuilder.group(
           limit: limit + 1 // one more tells whether there is a next page
         })
         const hosts = found.slice(0, limit)
-        const publications = yield* registry.publications(hosts)
+        const publications = yield* publicationsOf(hosts)
         const items = hosts.map((host, i) => toContract(host, publications[i]!))
         const last = found.length > limit ? hosts.at(-1) : undefined
         if (last === undefined) return HttpApiSchema.withHeaders({ body: { items }, headers: {} })
@@ -81,7 +94,7 @@ export const layer = HttpApiBuilder.group(
         function* ({ params }) {
           const host = yield* find(registry, params.host)
           if (Option.isNone(host)) return Option.none()
-          const [publication] = yield* registry.publications([host.value])
+          const [publication] = yield* publicationsOf([host.value])
           return Option.some(toContract(host.value, publication!))
         },
         orUnavailable,

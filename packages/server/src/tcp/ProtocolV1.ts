@@ -15,6 +15,7 @@ import type { Registrant, Registration } from "@prism-dns/core/registry/Decision
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { type Registered, Registry } from "@prism-dns/core/registry/Registry"
 import { Clock, type Duration, Effect, Metric, Option, Result } from "effect"
+import { authFailures } from "../AuthMetrics.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
 export interface ProtocolOptions {
@@ -56,7 +57,7 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     )
 
   const notAllowed = (refusal: NotAllowed): string => {
-    Metric.withAttributes(TcpMetrics.authFailures, { reason: refusal.code }).updateUnsafe(1, context)
+    Metric.withAttributes(authFailures, { reason: refusal.code }).updateUnsafe(1, context)
     count("refused")
     return error(refusal.code, refusal.message, refusal.retryAfterSeconds)
   }

@@ -15,11 +15,6 @@ export const heartbeats = Metric.counter("prism_heartbeats_total", {
   incremental: true
 })
 
-export const authFailures = Metric.counter("prism_auth_failures_total", {
-  description: "Messages refused for their token, by reason.",
-  incremental: true
-})
-
 /** From the frame being read to the level being reached. */
 export const registrationDuration = Metric.histogram("prism_registration_duration_seconds", {
   description: "Seconds from a registration being read to the level being reached.",
