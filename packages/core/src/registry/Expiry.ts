@@ -13,6 +13,7 @@ import type { Host } from "../domain/Host.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import { Zones } from "../dns/Zones.ts"
 import * as Generation from "../storage/Generation.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
 import type { HostEvent } from "./Decision.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
@@ -132,7 +133,7 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
   const guarded = (name: string, effect: Effect.Effect<void, SqlError.SqlError>) =>
     effect.pipe(
       Effect.catch((error) =>
-        Effect.logWarning(`${name} failed, will try again`).pipe(Effect.annotateLogs({ reason: error.message }))
+        Effect.logWarning(`${name} failed, will try again`).pipe(Effect.annotateLogs({ reason: detailOf(error) }))
       )
     )
 

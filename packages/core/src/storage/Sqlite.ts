@@ -33,7 +33,10 @@ const attempt = <A>(operation: string, f: () => A): Effect.Effect<A, SqlError.Sq
         Object.assign(cause, { errno: cause.errcode })
       }
       return new SqlError.SqlError({
-        reason: SqlError.classifySqliteError(cause, { message: `sqlite ${operation}`, operation })
+        reason: SqlError.classifySqliteError(cause, {
+          message: `SQLite: ${cause instanceof Error ? cause.message : String(cause)}`,
+          operation
+        })
       })
     }
   })

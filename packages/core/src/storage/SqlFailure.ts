@@ -1,0 +1,19 @@
+/** What a database said, in its own words: drivers put a general sentence around them. */
+import { SqlError } from "effect/sql"
+
+/** Causes behind an error that are looked at. */
+const depthMax = 5
+
+/** The innermost sentence of an error, or its own when nothing stands behind it. */
+export const detailOf = (error: unknown): string => {
+  let detail = error instanceof Error ? error.message : String(error)
+  let cause: unknown = SqlError.isSqlError(error) ? error.reason.cause : undefined
+  for (let depth = 0; depth < depthMax && cause instanceof Error; depth++) {
+    // An AggregateError, as Node throws when no address of a host answers, says nothing itself.
+    const first: unknown = cause instanceof AggregateError ? cause.errors[0] : undefined
+    const inner = first instanceof Error ? first : cause
+    if (inner.message !== "") detail = inner.message
+    cause = inner.cause
+  }
+  return detail
+}
