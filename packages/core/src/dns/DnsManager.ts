@@ -20,6 +20,7 @@ import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { NotFound, PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import { type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
@@ -263,10 +264,11 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const failed = Effect.fnUntraced(function* (zone: Zone, error: PublishError) {
     if (error._tag === "PowerDnsError" && error.reason._tag === "NotFound") ready.delete(zone.name)
     yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
-    if (errors.get(zone.name) !== error.message) {
-      errors.set(zone.name, error.message)
+    const reason = error._tag === "SqlError" ? `the registry's database: ${detailOf(error)}` : error.message
+    if (errors.get(zone.name) !== reason) {
+      errors.set(zone.name, reason)
       yield* Effect.logWarning("publishing is held up, will try again").pipe(
-        Effect.annotateLogs({ zone: zone.name, reason: error.message })
+        Effect.annotateLogs({ zone: zone.name, reason })
       )
     }
   })
@@ -326,7 +328,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const poll = outbox.dueZones(names).pipe(
     Effect.catch((error) =>
       Effect.as(
-        Effect.logWarning("the outbox could not be read").pipe(Effect.annotateLogs({ reason: error.message })),
+        Effect.logWarning("the outbox could not be read").pipe(Effect.annotateLogs({ reason: detailOf(error) })),
         []
       )
     ),

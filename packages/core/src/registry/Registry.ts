@@ -22,6 +22,7 @@ import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import * as Generation from "../storage/Generation.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
 import { decide, type HostnameTaken, type Registration } from "./Decision.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
@@ -191,8 +192,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const answerOrRefuse = (batch: ReadonlyArray<Waiting>) =>
     Effect.catchCause(answer(batch), (cause) => {
-      const error = Cause.squash(cause)
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = detailOf(Cause.squash(cause))
       refuse(batch, reason)
       return Effect.logError("registrations could not be stored").pipe(
         Effect.annotateLogs({ registrations: batch.length, reason })

@@ -104,6 +104,7 @@ layer(Postgres.layer({ fsync: true }), { timeout: "60 seconds", excludeTestServi
         for (const name of ["during-1", "during-2"]) {
           const error = yield* Effect.flip(registry.register(T.registration(name, "192.0.2.2")))
           assert.strictEqual(error._tag, "RegistryUnavailable")
+          assert.match(error.message, /ECONNREFUSED|terminat|clos/i)
         }
         yield* server.start
         yield* waitUntil(
