@@ -264,6 +264,10 @@ const run = Effect.fnUntraced(function* (options: Options) {
     },
     ratios: {
       prism_over_bare_parts: overParts,
+      // The question for each name is part of the whole, and of none of its three parts.
+      prism_over_bare_parts_and_questions: median(
+        over(({ parts, patches, whole }) => whole.all / (parts + patches.asked))
+      ),
       prism_over_bind: all / bindAll,
       prism_over_patch_each: all / eachAll
     },

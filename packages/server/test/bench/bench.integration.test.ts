@@ -1,0 +1,130 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as ChildProcess from "node:child_process"
+import * as Fs from "node:fs"
+import { tmpdir } from "node:os"
+import * as Path from "node:path"
+import { afterEach, beforeEach } from "vitest"
+
+const main = Path.join(import.meta.dirname, "../../src/bench/main.ts")
+
+let folder = ""
+beforeEach(() => {
+  folder = Fs.mkdtempSync(Path.join(tmpdir(), "prism-bench-test-"))
+})
+afterEach(() => Fs.rmSync(folder, { recursive: true, force: true }))
+
+interface Ended {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs `./prism bench` with a temp folder of its own; `onStderr` sees what it has said so far. */
+const bench = (
+  args: ReadonlyArray<string>,
+  onStderr: (text: string, child: ChildProcess.ChildProcess) => void = () => undefined
+) =>
+  new Promise<Ended>((resolve, reject) => {
+    const child = ChildProcess.spawn(process.execPath, ["--conditions=@prism-dns/source", main, ...args], {
+      env: { ...process.env, TMPDIR: folder },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    let stdout = ""
+    let stderr = ""
+    child.stdout.on("data", (chunk: Buffer) => (stdout += chunk.toString()))
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString()
+      onStderr(stderr, child)
+    })
+    child.once("error", reject)
+    child.once("close", (code) => resolve({ code, stdout, stderr }))
+  })
+
+interface Output {
+  readonly bench: string
+  readonly machine: Readonly<Record<string, unknown>>
+  readonly figures: Readonly<Record<string, { readonly value: unknown; readonly unit: unknown }>>
+  readonly ratios: Readonly<Record<string, unknown>>
+  readonly targets: Readonly<Record<string, { readonly want: unknown; readonly got: unknown; readonly met: unknown }>>
+}
+
+const isNumber = (value: unknown) => typeof value === "number" && Number.isFinite(value)
+
+/** Runs a benchmark and checks that it gives the object that outside programs rely on. */
+const output = async (name: string, ...args: ReadonlyArray<string>): Promise<Output> => {
+  const ended = await bench([name, "--json", "--rounds", "1", ...args])
+  assert.strictEqual(ended.code, 0, ended.stderr)
+  const output = JSON.parse(ended.stdout) as Output
+  assert.deepStrictEqual(Object.keys(output), ["bench", "machine", "figures", "ratios", "targets"])
+  assert.strictEqual(output.bench, name)
+  assert.include(output.machine, { node: process.version })
+  for (const [figure, { unit, value }] of Object.entries(output.figures)) {
+    assert.isTrue(isNumber(value), `${figure} is ${String(value)}`)
+    assert.typeOf(unit, "string", figure)
+  }
+  for (const [ratio, value] of Object.entries(output.ratios)) assert.isTrue(isNumber(value), ratio)
+  for (const [target, { got, met, want }] of Object.entries(output.targets)) {
+    assert.strictEqual(got, output.ratios[target], target)
+    assert.strictEqual(met, Number(got) < Number(want), target)
+  }
+  assert.deepStrictEqual(Fs.readdirSync(folder), [], "its folder is gone")
+  return output
+}
+
+const positive = (output: Output, ...names: ReadonlyArray<string>) => {
+  for (const name of names) assert.isAbove(Number(output.figures[name]?.value), 0, name)
+}
+
+describe("bench", () => {
+  it("registrations measures the whole, its bare parts, and what one would use instead", async () => {
+    const result = await output("registrations", "--hosts", "20")
+    positive(result, "prism", "bare_connections", "bare_rows", "bare_patches", "bind_updates", "powerdns_patch_each")
+    assert.deepStrictEqual(Object.keys(result.targets), ["prism_over_bare_parts", "prism_over_bind"])
+  })
+
+  it("registrations runs on PowerDNS's LMDB backend", async () => {
+    positive(await output("registrations", "--hosts", "20", "--backend", "lmdb"), "prism")
+  })
+
+  it("heartbeats finds that beats write nothing", async () => {
+    const result = await output("heartbeats", "--hosts", "5")
+    positive(result, "prism_beats", "bare_beats", "prism_connection_per_beat", "bare_connection_per_beat")
+    assert.include(result.targets["database_commits_per_beat"], { met: true })
+  })
+
+  it("connections measures the memory of each", async () => {
+    positive(await output("connections", "--hosts", "2000"), "prism_heap", "bare_heap")
+  })
+
+  it("ends all it started when it is interrupted in the middle", async () => {
+    let interrupted = false
+    const ended = await bench(["registrations", "--hosts", "3000"], (stderr, child) => {
+      if (interrupted || !stderr.includes("round 1 of 3: Prism")) return
+      interrupted = true
+      child.kill("SIGINT")
+    })
+    assert.isTrue(interrupted)
+    assert.notStrictEqual(ended.code, 0)
+    assert.strictEqual(ended.stdout, "")
+    assert.deepStrictEqual(Fs.readdirSync(folder), [])
+    const processes = ChildProcess.execFileSync("ps", ["-eo", "args"], { encoding: "utf8" })
+    assert.notInclude(processes, folder)
+  })
+
+  it("lists what there is, and refuses what there is not", async () => {
+    const list = await bench(["--list"])
+    assert.strictEqual(list.code, 0)
+    assert.deepStrictEqual(
+      list.stdout
+        .trim()
+        .split("\n")
+        .map((line) => line.split("\t")[0]),
+      ["registrations", "heartbeats", "connections"]
+    )
+    for (const args of [["nothing"], [], ["registrations", "--hosts", "none"], ["heartbeats", "--colour"]]) {
+      const wrong = await bench(args)
+      assert.strictEqual(wrong.code, 2, args.join(" "))
+      assert.include(wrong.stderr, "Usage: ./prism bench NAME")
+    }
+  })
+})
