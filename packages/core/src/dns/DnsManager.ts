@@ -23,6 +23,7 @@ import { NotFound, PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
+import * as ForeignNames from "./ForeignNames.ts"
 import { type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
 import * as Plan from "./Plan.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
@@ -37,6 +38,13 @@ export interface DnsManagerOptions {
   readonly pollMillis: number
   /** The longest pause between two attempts at a zone that fails, in milliseconds. */
   readonly retryMillisMax: number
+  /** The longest rest of a zone's writer between two batches, in milliseconds. */
+  readonly restMillisMax: number
+  /**
+   * How long after a write the zone's cached answers are dropped once more, in milliseconds. PowerDNS drops them with
+   * the write, but keeps an answer that it was just giving then: seen on 4.7.3, for as long as its packet cache (20 s).
+   */
+  readonly flushMillis: number
   /**
    * How long after a write that ended without an answer its names are written once more, in milliseconds. PowerDNS may
    * still take such a write, even after a newer one; by then it has.
@@ -49,6 +57,8 @@ export const defaultOptions: DnsManagerOptions = {
   zonesAtOnceMax: 4,
   pollMillis: 1000,
   retryMillisMax: 2000,
+  restMillisMax: 200,
+  flushMillis: 50,
   doubtMillis: 15_000
 }
 
@@ -80,11 +90,24 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const powerdns = yield* PowerDnsClient
   const acknowledgements = yield* Acknowledgements
   const scope = yield* Effect.scope
+  const foreignNames = ForeignNames.make(powerdns, outbox)
 
   const ready = new Set<DomainName>()
   const errors = new Map<DomainName, string>()
   /** Names of a zone in a write that ended without an answer, until they are written again. */
   const doubtful = new Map<DomainName, Set<DomainName>>()
+
+  const flushes = yield* FiberMap.make<DomainName>()
+  const flushOnceMore = (zone: Zone) =>
+    powerdns.flush(zone.name).pipe(
+      Effect.catch((error) =>
+        Effect.logDebug("cached answers were not dropped").pipe(
+          Effect.annotateLogs({ zone: zone.name, reason: error.message })
+        )
+      ),
+      Effect.delay(options.flushMillis),
+      (flush) => FiberMap.run(flushes, zone.name, flush, { onlyIfMissing: true })
+    )
 
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
   const ensureZone = Effect.fn("DnsManager.ensureZone")(function* (zone: Zone) {
@@ -99,6 +122,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
           () => Effect.void
         )
       )
+      // Who asked while it was being made was refused, and PowerDNS would say so again from its cache for a minute.
+      yield* flushOnceMore(zone)
       yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: zone.name }))
     } else {
       return yield* new PowerDnsError({
@@ -131,7 +156,10 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
             doubtful.set(zone.name, noted)
           })
         ),
-        Effect.as<ReadonlyArray<Refusal>>([]),
+        Effect.map((): ReadonlyArray<Refusal> => {
+          foreignNames.wrote(zone.name)
+          return []
+        }),
         Effect.catchIf(
           ({ reason }) => isAboutContent(reason),
           (error) => {
@@ -183,6 +211,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
     yield* settle(zone, marks, desired, refused)
     yield* count(zone, changed, refused)
+    if (changed.length > 0) yield* flushOnceMore(zone)
     yield* writeDoubtfulOnceMore(zone)
   })
 
@@ -208,8 +237,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     desired: Plan.RecordsByName
   ) {
     const foreign = new Map<DomainName, Refusal>()
-    for (const found of yield* powerdns.rrsets(zone.name, names)) {
-      if (foreign.has(found.name) || !types.includes(found.type)) continue
+    for (const found of yield* foreignNames.at(zone.name, types, names)) {
+      if (foreign.has(found.name)) continue
       if (desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) === true) continue
       foreign.set(found.name, {
         name: found.name,
@@ -311,8 +340,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const drain = Effect.fnUntraced(function* (zone: Zone) {
     do {
       again.delete(zone.name)
-      while (yield* publishBatch(zone)) {
-        // until nothing is due
+      // A busy zone rests as long as its last batch took, so that the next one is larger and others have their turn.
+      while (true) {
+        const startMillis = yield* Clock.currentTimeMillis
+        if (!(yield* publishBatch(zone))) break
+        const tookMillis = (yield* Clock.currentTimeMillis) - startMillis
+        yield* Effect.sleep(Math.min(tookMillis, options.restMillisMax))
       }
     } while (again.has(zone.name))
   })

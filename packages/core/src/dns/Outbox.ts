@@ -12,6 +12,7 @@ import { Context, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
+import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { RecordPlace } from "./Zones.ts"
@@ -80,7 +81,7 @@ export class Outbox extends Context.Service<
       names: ReadonlyArray<DomainName>
     ) => Effect.Effect<ReadonlyMap<DomainName, Published>, SqlError.SqlError>
     /**
-     * Records before a write that `names` are ours and that what stands there is unknown until they are settled, so that
+     * Records, safe from a power cut, before a write that `names` are ours and that what stands there is unknown until they are settled, so that
      * a crash in between leaves no record without owner, and none that we believe to be another.
      */
     readonly claim: (
@@ -129,6 +130,7 @@ export class Outbox extends Context.Service<
     Outbox,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
+      const durability = yield* Durability
       const signal = yield* Latch.make(false)
       const woken = new Set<DomainName>()
 
@@ -344,7 +346,8 @@ export class Outbox extends Context.Service<
         dueZones,
         due,
         published,
-        claim,
+        claim: (zone, names, nowMillis) =>
+          names.length === 0 ? Effect.void : Effect.andThen(claim(zone, names, nowMillis), durability.flush),
         disclaim: (zone, names) => (names.length === 0 ? Effect.void : disclaim(zone, names)),
         settle: (zone, settlements, nowMillis) =>
           settlements.length === 0 ? Effect.void : settle(zone, settlements, nowMillis),

@@ -38,8 +38,11 @@ export class Zones extends Context.Service<
 export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
   const byName = new Map(zones.map((zone) => [zone.name, zone]))
   const forward = zones.filter((zone) => !Zone.isReverse(zone))
-  // The longest prefix first, so that the first network that contains an address is the right one.
-  const reverse = zones.filter(Zone.isReverse).sort((a, b) => b.network.prefixLength - a.network.prefixLength)
+  const reverse = zones.filter(Zone.isReverse)
+  // Classless zones lie within a /24: none of their names is a suffix of the usual one. The longest prefix comes first.
+  const classless = reverse
+    .filter((zone) => zone.name.includes("/"))
+    .sort((a, b) => b.network.prefixLength - a.network.prefixLength)
 
   /** A name below a zone belongs to the longest such zone: in one above it nobody would see it. */
   const placeName = (
@@ -67,8 +70,16 @@ export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
   }
 
   const placePointer: Zones["Service"]["placePointer"] = (address) => {
-    const zone = reverse.find((candidate) => IpAddress.isWithin(address, candidate.network))
-    return zone === undefined ? undefined : { zone: zone.name, name: Zone.pointerName(address, zone) }
+    if (reverse.length === 0) return undefined
+    const within = classless.find((zone) => IpAddress.isWithin(address, zone.network))
+    if (within !== undefined) return { zone: within.name, name: Zone.pointerName(address, within) }
+    // On label boundaries the smallest network is the longest suffix of the name.
+    const name = IpAddress.reverseName(address)
+    for (let dot = name.indexOf("."); dot < name.length - 1; dot = name.indexOf(".", dot + 1)) {
+      const zone = byName.get(name.slice(dot + 1) as Name)
+      if (zone !== undefined && Zone.isReverse(zone)) return { zone: zone.name, name }
+    }
+    return undefined
   }
 
   return { all: zones, find: (name) => byName.get(name), placeHost, placePointer }

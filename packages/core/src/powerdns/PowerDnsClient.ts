@@ -402,7 +402,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
       operation: "flush",
       method: "PUT",
       path: `/cache/flush?domain=${encodeURIComponent(name)}`,
-      repeat: "write",
+      repeat: "read",
       read: readNothing
     })
   })
@@ -414,7 +414,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
         operation,
         method: "PUT",
         path: `${zonePath(zone)}/${operation}`,
-        repeat: "write",
+        repeat: operation === "notify" ? "read" : "write",
         read: readNothing
       })
     })

@@ -24,6 +24,11 @@ export interface Options {
   readonly requestTimeout?: Duration.Input
   /** Simultaneous connections, 1 to 8. Default 4. PowerDNS queues 10, and drops what comes beyond. */
   readonly connectionsMax?: number
+  /**
+   * Requests that change zones under way at once. Default 1: the SQLite backend of 4.7 answers most of two writes at once
+   * with 500 (database is locked), also of different zones, and LMDB takes one at a time anyway. PostgreSQL can do more.
+   */
+  readonly writesMax?: number
   /** Repeats of a request that failed in passing. */
   readonly retry?: {
     /** Attempts in all. Default 3. */
@@ -48,7 +53,7 @@ export const connectionsLimit = 8
 
 /**
  * What repeating a request may do.
- * - `read`: nothing.
+ * - `read`: nothing; asking PowerDNS to forget or to notify counts as that.
  * - `write`: the same again, harmless once the first has ended. Not repeated here when the first may still run: on
  *   PostgreSQL two writes of a zone at once corrupt it.
  * - `once`: something else ("exists already"), so it is repeated only when it was not taken.
@@ -89,6 +94,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   const base = `${options.url.replace(/\/+$/, "")}/api/v1/servers/localhost`
   const http = HttpClient.withScope(yield* HttpClient.HttpClient)
   const connections = yield* Semaphore.make(connectionsMax)
+  const writes = yield* Semaphore.make(Math.max(1, options.writesMax ?? 1))
   const breaker = yield* CircuitBreaker.make({
     tripPolicy: CircuitBreaker.consecutive(options.breaker?.failuresMax ?? 5),
     openDuration: Schedule.min([
@@ -159,17 +165,17 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         return exchange(request)
       })
       const detail = `no free connection within ${Duration.format(requestTimeout)} (connectionsMax is ${connectionsMax})`
-      return connections
-        .withPermit(run)
-        .pipe(
-          Effect.raceFirst(
-            Effect.sleep(requestTimeout).pipe(
-              Effect.flatMap(() =>
-                hasBegun ? Effect.never : Effect.fail<Errors.Reason>(new Errors.Unreachable({ detail }))
-              )
+      const turn =
+        request.repeat === "read" ? connections.withPermit(run) : writes.withPermit(connections.withPermit(run))
+      return turn.pipe(
+        Effect.raceFirst(
+          Effect.sleep(requestTimeout).pipe(
+            Effect.flatMap(() =>
+              hasBegun ? Effect.never : Effect.fail<Errors.Reason>(new Errors.Unreachable({ detail }))
             )
           )
         )
+      )
     })
 
   const send = <A>(request: Request<A>): Effect.Effect<A, PowerDnsError> =>

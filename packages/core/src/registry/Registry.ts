@@ -21,6 +21,7 @@ import type { Host, HostState, Publication } from "../domain/Host.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
+import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { decide, type HostnameTaken, type Registration } from "./Decision.ts"
@@ -50,11 +51,13 @@ export interface Registered {
 export interface RegistryOptions {
   /** Registrations in one commit at the most. */
   readonly batchMax: number
+  /** How long registrations that keep coming are gathered for one commit at the most, in milliseconds. */
+  readonly gatherMillisMax: number
   /** Registrations that may wait for a commit; beyond it callers are told that the registry is unavailable. */
   readonly waitingMax: number
 }
 
-export const defaultOptions: RegistryOptions = { batchMax: 500, waitingMax: 20_000 }
+export const defaultOptions: RegistryOptions = { batchMax: 500, gatherMillisMax: 40, waitingMax: 20_000 }
 
 export class Registry extends Context.Service<
   Registry,
@@ -90,6 +93,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const leases = yield* Leases
   const acknowledgements = yield* Acknowledgements
   const random = yield* SecureRandom.SecureRandom
+  const durability = yield* Durability
 
   /** Decides and writes a batch in one transaction. Its answers hold, and `tickets` settle, only once it has committed. */
   const write = Effect.fn("Registry.write")(
@@ -177,6 +181,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       // Another server took the same new name, or held the same rows, at the same moment: look again.
       Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) })
     )
+    if (written.length > 0) yield* durability.flush
     for (const { after } of written) leases.hold(after, nowMillis)
     answers.forEach((result, i) => batch[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
@@ -206,10 +211,30 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       refuse(rest, "the server is stopping")
     })
   )
+  /**
+   * Waits for a registration, and then for its company: as long as each turn of the event loop brings more, up to
+   * `gatherMillisMax`. Connections are accepted one a turn, so a commit in every turn would be a commit for each; one
+   * that comes alone waits for two empty turns, some microseconds.
+   */
+  const gather = Effect.gen(function* () {
+    yield* Queue.peek(queue)
+    const deadlineMillis = (yield* Clock.currentTimeMillis) + options.gatherMillisMax
+    let waiting = Queue.sizeUnsafe(queue)
+    let emptyTurns = 0
+    while (emptyTurns < 2 && waiting < options.batchMax && (yield* Clock.currentTimeMillis) < deadlineMillis) {
+      yield* Effect.yieldNow
+      const size = Queue.sizeUnsafe(queue)
+      emptyTurns = size > waiting ? 0 : emptyTurns + 1
+      waiting = size
+    }
+    return yield* Queue.takeBetween(queue, 1, options.batchMax)
+  })
+
   // What was taken is answered, also when we are stopped meanwhile.
-  yield* Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(restore(Queue.takeBetween(queue, 1, options.batchMax)), answerOrRefuse)
-  ).pipe(Effect.forever, Effect.forkScoped)
+  yield* Effect.uninterruptibleMask((restore) => Effect.flatMap(restore(gather), answerOrRefuse)).pipe(
+    Effect.forever,
+    Effect.forkScoped
+  )
 
   const register: Registry["Service"]["register"] = (registration) =>
     Effect.callback((resume) => {

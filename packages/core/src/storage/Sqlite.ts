@@ -9,16 +9,13 @@ import { Effect, Layer, Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, SqlError, Statement } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
+import { type FileHandle, open } from "node:fs/promises"
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
+import { Durability } from "./Durability.ts"
 
 export interface SqliteOptions {
   /** A path, or `:memory:`. */
   readonly filename: string
-  /**
-   * `full` (default) syncs the log at every commit, so that what was accepted survives a power cut; `normal` survives a
-   * crash of the process only. Registrations share commits, so the difference is small.
-   */
-  readonly durability?: "normal" | "full"
 }
 
 /** Prepared statements kept ready; beyond it the least recently prepared is given up. */
@@ -52,7 +49,8 @@ export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
   )
   yield* attempt("configure", () =>
     db.exec(
-      `PRAGMA journal_mode = WAL; PRAGMA synchronous = ${options.durability === "normal" ? "NORMAL" : "FULL"}; PRAGMA foreign_keys = ON`
+      // Without a sync at each commit: see `Durability`.
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
     )
   )
   const cache = new Map<string, StatementSync>()
@@ -112,5 +110,34 @@ export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
   })
 })
 
+/**
+ * Syncs the write-ahead log, in which a commit stands before it is anywhere else. SQLite syncs log and database by
+ * itself when it moves the one into the other.
+ */
+const makeDurability = Effect.fnUntraced(function* (options: SqliteOptions) {
+  if (options.filename === ":memory:") return { flush: Effect.void }
+  let log: FileHandle | undefined
+  yield* Effect.addFinalizer(() => Effect.promise(async () => await log?.close()))
+  return {
+    flush: Effect.tryPromise({
+      try: async () => {
+        log ??= await open(`${options.filename}-wal`, "r+")
+        await log.datasync()
+      },
+      catch: (cause) =>
+        new SqlError.SqlError({
+          reason: new SqlError.UnknownError({
+            cause,
+            message: `SQLite: ${cause instanceof Error ? cause.message : String(cause)}`,
+            operation: "sync"
+          })
+        })
+    })
+  }
+})
+
 export const layer = (options: SqliteOptions): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
-  Layer.effect(SqlClient.SqlClient, make(options)).pipe(Layer.provide(Reactivity.layer))
+  Layer.effect(Durability, makeDurability(options)).pipe(
+    Layer.provideMerge(Layer.effect(SqlClient.SqlClient, make(options))),
+    Layer.provide(Reactivity.layer)
+  )

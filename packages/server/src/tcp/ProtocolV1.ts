@@ -14,7 +14,7 @@ import * as MessageV1 from "@prism-dns/core/protocol/MessageV1"
 import type { Registrant, Registration } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { type Registered, Registry } from "@prism-dns/core/registry/Registry"
-import { Clock, type Duration, Effect, Metric, Option, Result } from "effect"
+import { Clock, Duration, Effect, Metric, Result } from "effect"
 import { authFailures } from "../AuthMetrics.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
@@ -35,6 +35,7 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
   const acknowledgements = yield* Acknowledgements
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
+  const ackTimeoutMillis = Duration.toMillis(options.ackTimeout)
   const now = () => clock.currentTimeMillisUnsafe()
 
   const anonymousZone = options.policy.anonymous.zone ?? zones.all.find((zone) => zone.network === undefined)?.name
@@ -131,11 +132,8 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     const { host, outcome, previousAddresses, ticket } = registered
     count(outcome)
     observe("accepted", readMillis)
-    const settled =
-      ticket === undefined
-        ? Option.none()
-        : yield* Effect.timeoutOption(acknowledgements.wait(ticket), options.ackTimeout)
-    const applied = Option.isSome(settled) && settled.value._tag === "Applied"
+    const settled = ticket === undefined ? undefined : yield* acknowledgements.waitAtMost(ticket, ackTimeoutMillis)
+    const applied = settled?._tag === "Applied"
     if (applied) observe("applied", readMillis)
     const address = host.addresses[0] ?? ""
     const previous = previousAddresses[0]
