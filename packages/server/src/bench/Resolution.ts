@@ -80,12 +80,12 @@ const pauseMillis = 10
 /** A question without an answer is asked again. */
 const answerMillisMax = 500
 
-/** Waits until every expectation is met, as the server at `dns` sees it. Fails after `millisMax`. */
+/** Waits until every expectation is met, as the server at `dns` sees it; gives the number of wrong answers before. Fails after `millisMax`. */
 export const awaitAll = (
   dns: Endpoint,
   expectations: ReadonlyArray<Expectation>,
   millisMax: number
-): Effect.Effect<void, BenchFailed> =>
+): Effect.Effect<number, BenchFailed> =>
   Effect.callback((resume) => {
     const questions = expectations.map(encodeQuestion)
     const socket = Dgram.createSocket("udp4")
@@ -98,6 +98,7 @@ export const awaitAll = (
     let pausedUntil = 0
     let id = 0
     let wrong = ""
+    let wrongAnswers = 0
     const startMillis = performance.now()
 
     let finished = false
@@ -107,7 +108,7 @@ export const awaitAll = (
       clearInterval(ticker)
       socket.close()
     }
-    const finish = (result: Effect.Effect<void, BenchFailed>) => {
+    const finish = (result: Effect.Effect<number, BenchFailed>) => {
       close()
       resume(result)
     }
@@ -158,12 +159,12 @@ export const awaitAll = (
       underWay.delete(key)
       if (isRight(packet, questions[asked.index]!, expectations[asked.index]!)) {
         met += 1
-        if (met === expectations.length) return finish(Effect.void)
-        window = Math.min(windowMax, window + 1)
+        if (met === expectations.length) return finish(Effect.succeed(wrongAnswers))
+        window = Math.min(windowMax, window * 2)
       } else {
         wrong = ` (last wrong answer: rcode ${packet.readUInt16BE(2) & 15}, ${packet.readUInt16BE(6)} records)`
         missed.push(asked.index)
-        window = Math.max(4, window >> 1)
+        window = 1
         pausedUntil = performance.now() + pauseMillis
       }
       ask()
