@@ -16,7 +16,7 @@ import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Context, Duration, Effect, Layer } from "effect"
+import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { PrismConfig } from "./Config.ts"
 import * as Database from "./Database.ts"
@@ -80,7 +80,9 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Zones.layer(config.zones)),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer),
-    Layer.provide([NodeHttpClient.layerUndici, SecureRandom.layerWebCrypto])
+    Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),
+    // Spans that nobody reads cost a query a third of its time.
+    Layer.provide(Layer.succeed(References.TracerEnabled, false))
   )
 }
 

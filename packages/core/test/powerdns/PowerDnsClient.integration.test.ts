@@ -11,10 +11,13 @@ suite("PowerDNS on sqlite", PowerDns.layer("sqlite"))
 suite("PowerDNS on lmdb", PowerDns.layer("lmdb"))
 suite("PowerDNS on pgsql", PowerDns.layer("pgsql"))
 suite(
-  "PowerDNS on sqlite, by undici",
+  "PowerDNS on sqlite, by node:http",
   Layer.unwrap(
     Effect.map(PowerDns.TestPowerDns, ({ apiKey, apiUrl }) => PowerDnsClient.layer({ node: "u", url: apiUrl, apiKey }))
-  ).pipe(Layer.provide(NodeHttpClient.layerUndici), Layer.provide(PowerDns.layerServer("sqlite")))
+  ).pipe(
+    Layer.provide(NodeHttpClient.layerNodeHttpOptions({ keepAlive: true })),
+    Layer.provide(PowerDns.layerServer("sqlite"))
+  )
 )
 
 /** The API as another program uses it. */

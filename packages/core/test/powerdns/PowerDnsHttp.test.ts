@@ -67,9 +67,13 @@ const hang: Handler = () => undefined
 
 const reset: Handler = (request) => void request.socket.resetAndDestroy()
 
-const transports = { fetch: FetchHttpClient.layer, undici: NodeHttpClient.layerUndici }
+const transports = {
+  fetch: FetchHttpClient.layer,
+  undici: NodeHttpClient.layerUndici,
+  "node:http": NodeHttpClient.layerNodeHttpOptions({ keepAlive: true })
+}
 
-describe.each(["fetch", "undici"] as const)("the client over %s", (transport) => {
+describe.each(["fetch", "undici", "node:http"] as const)("the client over %s", (transport) => {
   const client = (url: string, options?: Partial<PowerDnsHttp.Options>) =>
     Effect.map(
       Layer.build(
