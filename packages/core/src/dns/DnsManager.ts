@@ -22,6 +22,7 @@ import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { NotFound, PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
+import * as CacheFlusher from "./CacheFlusher.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as ForeignNames from "./ForeignNames.ts"
 import { type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
@@ -40,10 +41,7 @@ export interface DnsManagerOptions {
   readonly retryMillisMax: number
   /** The longest rest of a zone's writer between two batches, in milliseconds. */
   readonly restMillisMax: number
-  /**
-   * How long after a write the zone's cached answers are dropped once more, in milliseconds. PowerDNS drops them with
-   * the write, but keeps an answer that it was just giving then: seen on 4.7.3, for as long as its packet cache (20 s).
-   */
+  /** How long after a write the zone's cached answers are dropped once more, in milliseconds: see `CacheFlusher`. */
   readonly flushMillis: number
   /**
    * How long after a write that ended without an answer its names are written once more, in milliseconds. PowerDNS may
@@ -97,17 +95,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Names of a zone in a write that ended without an answer, until they are written again. */
   const doubtful = new Map<DomainName, Set<DomainName>>()
 
-  const flushes = yield* FiberMap.make<DomainName>()
-  const flushOnceMore = (zone: Zone) =>
-    powerdns.flush(zone.name).pipe(
-      Effect.catch((error) =>
-        Effect.logDebug("cached answers were not dropped").pipe(
-          Effect.annotateLogs({ zone: zone.name, reason: error.message })
-        )
-      ),
-      Effect.delay(options.flushMillis),
-      (flush) => FiberMap.run(flushes, zone.name, flush, { onlyIfMissing: true })
-    )
+  const flusher = yield* CacheFlusher.make(powerdns, options.flushMillis)
 
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
   const ensureZone = Effect.fn("DnsManager.ensureZone")(function* (zone: Zone) {
@@ -123,7 +111,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         )
       )
       // Who asked while it was being made was refused, and PowerDNS would say so again from its cache for a minute.
-      yield* flushOnceMore(zone)
+      flusher.wrote(zone.name, yield* Clock.currentTimeMillis)
       yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: zone.name }))
     } else {
       return yield* new PowerDnsError({
@@ -211,7 +199,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
     yield* settle(zone, marks, desired, refused)
     yield* count(zone, changed, refused)
-    if (changed.length > 0) yield* flushOnceMore(zone)
+    if (changed.length > 0) flusher.wrote(zone.name, yield* Clock.currentTimeMillis)
     yield* writeDoubtfulOnceMore(zone)
   })
 

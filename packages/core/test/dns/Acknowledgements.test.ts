@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
 import { Acknowledgements, type Acknowledgement } from "@prism-dns/core/dns/Acknowledgements"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { RecordPlace } from "@prism-dns/core/dns/Zones"
@@ -101,6 +102,24 @@ describe("a ticket", () => {
       acknowledgements.open([{ zone: DomainName.make("other.test"), name: a.name }], 5)
       acknowledgements.settle(a.zone, a.name, 9, applied)
       assert.strictEqual(acknowledgements.size(), 1)
+    })
+  )
+
+  test(
+    "is waited for no longer than asked, and then forgotten",
+    Effect.gen(function* () {
+      const acknowledgements = yield* Acknowledgements
+      const ticket = acknowledgements.open([a], 5)
+      const inTime = acknowledgements.open([b], 5)
+      const tooLong = yield* Effect.forkChild(acknowledgements.waitAtMost(ticket, 2000), { startImmediately: true })
+      const settled = yield* Effect.forkChild(acknowledgements.waitAtMost(inTime, 2000), { startImmediately: true })
+      yield* TestClock.adjust(1900)
+      assert.isUndefined(tooLong.pollUnsafe())
+      acknowledgements.settle(b.zone, b.name, 5, applied)
+      yield* TestClock.adjust(200)
+      assert.isUndefined(yield* Fiber.join(tooLong))
+      assert.deepStrictEqual(yield* Fiber.join(settled), applied)
+      assert.strictEqual(acknowledgements.size(), 0)
     })
   )
 })
