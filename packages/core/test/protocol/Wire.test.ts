@@ -45,8 +45,8 @@ describe("Wire", () => {
 
   it("a frame byte by byte is one frame", () => {
     const decoder = new Wire.FrameDecoder()
-    const frames = [...Wire.encode("{\"a\":\"ä\"}")].flatMap((byte) => decoder.push(new Uint8Array([byte])))
-    assert.deepStrictEqual(frames.map(textOf), ["{\"a\":\"ä\"}"])
+    const frames = [...Wire.encode('{"a":"ä"}')].flatMap((byte) => decoder.push(new Uint8Array([byte])))
+    assert.deepStrictEqual(frames.map(textOf), ['{"a":"ä"}'])
   })
 
   it("payloads given out earlier stay as they were when more arrives", () => {

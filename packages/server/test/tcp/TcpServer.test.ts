@@ -68,8 +68,10 @@ const recordsAt = (name: string) =>
   })
 
 const untilRecords = (name: string, expected: ReadonlyArray<string>) =>
-  waitUntil(`${name} has ${expected.join(", ") || "no records"}`, recordsAt(name), (records) =>
-    records.join() === expected.join()
+  waitUntil(
+    `${name} has ${expected.join(", ") || "no records"}`,
+    recordsAt(name),
+    (records) => records.join() === expected.join()
   )
 
 const untilNoConnections = Effect.flatMap(TcpServer, (tcp) =>
@@ -109,7 +111,10 @@ describe("framing", () => {
   it.live("a frame that comes byte by byte is answered", () =>
     Effect.gen(function* () {
       const client = yield* connect()
-      yield* writeAll(client, [...Agent.frame("drip")].map((byte) => new Uint8Array([byte])))
+      yield* writeAll(
+        client,
+        [...Agent.frame("drip")].map((byte) => new Uint8Array([byte]))
+      )
       assert.strictEqual((yield* client.receive())[0]!.host, "drip.hosts.prism.test.")
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
@@ -134,7 +139,10 @@ describe("framing", () => {
         client.socket.write(Agent.frame("single"))
         yield* client.receive()
       }
-      assert.deepStrictEqual(client.answersPerChunk, Array.from({ length: 20 }, () => 1))
+      assert.deepStrictEqual(
+        client.answersPerChunk,
+        Array.from({ length: 20 }, () => 1)
+      )
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
 
@@ -273,44 +281,46 @@ describe("tokens", () => {
 })
 
 describe("connections", () => {
-  it.live("clients that close, reset or half-close right after sending are processed, and nothing is left of them", () =>
-    Effect.gen(function* () {
-      const to = yield* address
-      const acknowledgements = yield* Acknowledgements
-      yield* Effect.forEach(
-        Array.from({ length: 300 }, (_, i) => i),
-        (i) => {
-          const from = `127.0.${8 + (i >> 7)}.${1 + (i & 127)}`
-          const bytes = Agent.frame(`gone-${i}`)
-          if (i % 3 < 2) return Agent.sendAndClose(to, bytes, i % 3 === 0 ? "fin" : "reset", { from })
-          return Effect.gen(function* () {
-            const client = yield* Agent.connect(to, { from, allowHalfOpen: true })
-            client.socket.end(bytes)
-            assert.strictEqual((yield* client.receive())[0]!.status, "success")
-            // The server ends its side too once it has answered.
-            client.socket.end()
-            yield* client.closed
-          }).pipe(Effect.scoped)
-        },
-        { concurrency: 20 }
-      )
-      yield* untilNoConnections
-      const registry = yield* Registry
-      const hosts = yield* waitUntil(
-        "all 300 are registered",
-        registry.list({ limit: 1000 }),
-        (list) => list.length === 300
-      )
-      for (const host of hosts) {
-        const i = Number(host.hostname.slice(5))
-        assert.deepStrictEqual([...host.addresses] as Array<string>, [`127.0.${8 + (i >> 7)}.${1 + (i & 127)}`])
-      }
-      yield* waitUntil(
-        "no ticket is open",
-        Effect.sync(() => acknowledgements.size()),
-        (open) => open === 0
-      )
-    }).pipe(Effect.provide(server()))
+  it.live(
+    "clients that close, reset or half-close right after sending are processed, and nothing is left of them",
+    () =>
+      Effect.gen(function* () {
+        const to = yield* address
+        const acknowledgements = yield* Acknowledgements
+        yield* Effect.forEach(
+          Array.from({ length: 300 }, (_, i) => i),
+          (i) => {
+            const from = `127.0.${8 + (i >> 7)}.${1 + (i & 127)}`
+            const bytes = Agent.frame(`gone-${i}`)
+            if (i % 3 < 2) return Agent.sendAndClose(to, bytes, i % 3 === 0 ? "fin" : "reset", { from })
+            return Effect.gen(function* () {
+              const client = yield* Agent.connect(to, { from, allowHalfOpen: true })
+              client.socket.end(bytes)
+              assert.strictEqual((yield* client.receive())[0]!.status, "success")
+              // The server ends its side too once it has answered.
+              client.socket.end()
+              yield* client.closed
+            }).pipe(Effect.scoped)
+          },
+          { concurrency: 20 }
+        )
+        yield* untilNoConnections
+        const registry = yield* Registry
+        const hosts = yield* waitUntil(
+          "all 300 are registered",
+          registry.list({ limit: 1000 }),
+          (list) => list.length === 300
+        )
+        for (const host of hosts) {
+          const i = Number(host.hostname.slice(5))
+          assert.deepStrictEqual([...host.addresses] as Array<string>, [`127.0.${8 + (i >> 7)}.${1 + (i & 127)}`])
+        }
+        yield* waitUntil(
+          "no ticket is open",
+          Effect.sync(() => acknowledgements.size()),
+          (open) => open === 0
+        )
+      }).pipe(Effect.provide(server()))
   )
 
   it.live("a client that drips bytes or says nothing is told after the time limit, then closed", () =>
