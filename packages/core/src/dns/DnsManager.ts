@@ -308,7 +308,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   const slots = yield* Semaphore.make(options.zonesAtOnceMax)
 
-  /** One batch; false when nothing was due. The batch is taken anew at each attempt: what is due may have changed. */
+  /** One batch; gives the number of names in it. It is taken anew at each attempt: what is due may have changed. */
   const publishBatch = (zone: Zone) =>
     patiently(
       zone,
@@ -316,7 +316,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         Effect.gen(function* () {
           const marks = yield* outbox.due(zone.name, options.batchNamesMax)
           if (marks.length > 0) yield* publish(zone, marks)
-          return marks.length > 0
+          return marks.length
         })
       )
     )
@@ -328,10 +328,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const drain = Effect.fnUntraced(function* (zone: Zone) {
     do {
       again.delete(zone.name)
-      // A busy zone rests as long as its last batch took, so that the next one is larger and others have their turn.
+      // A busy zone rests as long as its last batch took, so that the next one is larger and others have their turn. It
+      // does not when that batch was full: then the next one is there already.
       while (true) {
         const startMillis = yield* Clock.currentTimeMillis
-        if (!(yield* publishBatch(zone))) break
+        const names = yield* publishBatch(zone)
+        if (names === 0) break
+        if (names === options.batchNamesMax) continue
         const tookMillis = (yield* Clock.currentTimeMillis) - startMillis
         yield* Effect.sleep(Math.min(tookMillis, options.restMillisMax))
       }
