@@ -6,8 +6,9 @@
  * idle connection costs its socket and one timer. Promises: answers go out in
  * the order of requests, each whole within one write; what was read is
  * processed even when the peer is gone by then; at most `pipelineMax` requests
- * are under way at once and no answer is produced faster than it is taken;
- * whatever ends the connection, nothing is left behind.
+ * are under way at once and no answer is produced faster than it is taken; a
+ * peer that takes no answers is let go after the time limit; whatever ends the
+ * connection, nothing is left behind.
  */
 import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
 import { encode, type Frame, FrameDecoder } from "@prism-dns/core/protocol/Wire"
@@ -84,6 +85,7 @@ export class AgentSession {
   #stopReading(): void {
     if (this.#state !== "open") return
     this.#state = "ending"
+    this.#timer.refresh()
     this.#proceed()
   }
 
@@ -143,6 +145,9 @@ export class AgentSession {
     else if (this.#state === "open") {
       this.#slots.push({ text: this.#options.refuse("timeout") })
       this.finish()
+    } else {
+      // It has had its time to take the last answer, and nobody else would ever end this connection.
+      this.#socket.destroy()
     }
   }
 
