@@ -9,7 +9,7 @@
  */
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
-import { Duration, Effect, type LogLevel, type Redacted, Result, Runtime, Schema } from "effect"
+import { Duration, Effect, type LogLevel, Redacted, Result, Runtime, Schema } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Kind from "./config/Kind.ts"
@@ -314,6 +314,12 @@ const severities = {
   fatal: "Fatal"
 } as const
 
+/** Owners and actors that no token may pass for. */
+const reservedNames: ReadonlyMap<string, string> = new Map([
+  ["anonymous", "who has none"],
+  ["prism", "Prism itself in the audit"]
+])
+
 const duplicates = (names: ReadonlyArray<string>): ReadonlySet<string> =>
   new Set(names.filter((name, i) => names.indexOf(name) !== i))
 
@@ -366,6 +372,14 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   ] as const) {
     for (const name of duplicates(tokens.map((token) => token.name))) {
       problems.push(`auth.${key}: two tokens are called ${name}`)
+    }
+    const holders = new Map<string, string>()
+    for (const { name, token } of tokens) {
+      const reserved = reservedNames.get(name)
+      if (reserved !== undefined) problems.push(`auth.${key}: no token may be called ${name}, which is ${reserved}`)
+      const other = holders.get(Redacted.value(token))
+      if (other !== undefined && other !== name) problems.push(`auth.${key}: ${other} and ${name} have the same token`)
+      holders.set(Redacted.value(token), name)
     }
   }
 

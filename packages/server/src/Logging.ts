@@ -98,11 +98,16 @@ const toStderr = (format: (options: Logger.Options<unknown>) => string) =>
 export const layer = (options: {
   readonly logLevel: LogLevel.LogLevel
   readonly logFormat: PrismConfig["server"]["logFormat"]
+  /** Names this process in JSON lines, which come together from several. */
+  readonly instance?: string
 }): Layer.Layer<never> => {
   const readable = options.logFormat === "pretty" || (options.logFormat === "auto" && process.stderr.isTTY)
   const coloured = process.stderr.isTTY && process.env["NO_COLOR"] === undefined
-  return Layer.merge(
+  return Layer.mergeAll(
     Logger.layer([toStderr(readable ? formatPretty(coloured) : formatJson)]),
-    Layer.succeed(References.MinimumLogLevel, options.logLevel)
+    Layer.succeed(References.MinimumLogLevel, options.logLevel),
+    readable || options.instance === undefined
+      ? Layer.empty
+      : Layer.succeed(References.CurrentLogAnnotations, { instance: options.instance })
   )
 }

@@ -310,6 +310,21 @@ describe("what is wrong", () => {
       { environment: { PRISM_POWERDNS_PRIMARY: "x" } },
       "prism.yaml: powerdns.primary: no node is called x; there are 127.0.0.1:8053"
     ],
+    [
+      "a token is called like hosts without one",
+      { text: "auth: { agentTokens: [{ name: anonymous, token: t }] }\n" },
+      "prism.yaml: auth.agentTokens: no token may be called anonymous, which is who has none"
+    ],
+    [
+      "a token is called like Prism in the audit",
+      { text: "auth: { adminTokens: [{ name: prism, token: t }] }\n" },
+      "prism.yaml: auth.adminTokens: no token may be called prism, which is Prism itself in the audit"
+    ],
+    [
+      "two holders have the same token",
+      { text: "auth: { agentTokens: [{ name: a, token: t }, { name: b, token: t }] }\n" },
+      "prism.yaml: auth.agentTokens: a and b have the same token"
+    ],
     ["a zone stands twice", { flags: { zone: ["a.test", "A.test."] } }, "prism.yaml: zones: a.test. stands twice"],
     [
       "a zone's name is none",

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Logger, Redacted } from "effect"
+import { Effect, Logger, Redacted, References } from "effect"
 import * as Logging from "../src/Logging.ts"
 
 /** The lines that `program` logs in `format`. */
@@ -60,6 +60,18 @@ describe("Logging", () => {
       const parsed = JSON.parse(line!) as { readonly msg: string; readonly error: string }
       assert.strictEqual(parsed.msg, "stopped")
       assert.include(parsed.error, "disk full")
+    })
+  )
+
+  it.effect("each JSON line names the instance, a line for people does not", () =>
+    Effect.gen(function* () {
+      const annotations = (logFormat: "json" | "pretty") =>
+        References.CurrentLogAnnotations.pipe(
+          Effect.annotateLogs({ zone: "a.test." }),
+          Effect.provide(Logging.layer({ logLevel: "Info", logFormat, instance: "prism-2" }))
+        )
+      assert.deepStrictEqual(yield* annotations("json"), { instance: "prism-2", zone: "a.test." })
+      assert.deepStrictEqual(yield* annotations("pretty"), { zone: "a.test." })
     })
   )
 
