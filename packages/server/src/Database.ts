@@ -7,9 +7,10 @@
 import { NodeServices } from "@effect/platform-node"
 import { PgClient, PgMigrator } from "@effect/sql-pg"
 import { migrations } from "@prism-dns/core/storage/Migrations"
+import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
 import { Effect, Layer } from "effect"
-import { Migrator, type SqlClient, SqlError } from "effect/sql"
+import { Migrator, type SqlClient, type SqlError } from "effect/sql"
 import type { PrismConfig } from "./Config.ts"
 import { StorageUnavailable } from "./ServerError.ts"
 
@@ -27,13 +28,6 @@ const postgres = (options: PgClient.PgPoolConfig) =>
     Layer.provideMerge(PgClient.layer(options)),
     Layer.provide(NodeServices.layer)
   )
-
-/** The database's own words, without ours around them. */
-const detailOf = (error: SqlError.SqlError | Migrator.MigrationError): string => {
-  const reason = SqlError.isSqlError(error) ? error.reason : undefined
-  const cause = reason?.cause
-  return cause instanceof Error && cause.message !== "" ? cause.message : error.message
-}
 
 /** Opens the database and brings its schema up to date. */
 export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.SqlClient, StorageUnavailable> => {
