@@ -7,7 +7,7 @@
  * jumped) or of the database, because silence of ours is not silence of theirs;
  * a host that beats is not expired. The database decides; this loop only asks it in time.
  */
-import { Clock, Duration, Effect, Layer } from "effect"
+import { Cause, Clock, Duration, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Host } from "../domain/Host.ts"
 import { Outbox } from "../dns/Outbox.ts"
@@ -54,8 +54,9 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
     const seen = leases.unflushed()
     for (let i = 0; i < seen.length; i += options.batchMax) {
       const batch = seen.slice(i, i + options.batchMax)
-      yield* hosts.flushSeen(batch)
+      const flushed = yield* hosts.flushSeen(batch)
       leases.flushed(batch)
+      if (flushed.size < batch.length) leases.forget(batch.filter(({ id }) => !flushed.has(id)))
       yield* Effect.yieldNow
     }
     return seen.length > 0
@@ -134,7 +135,9 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
     effect.pipe(
       Effect.catch((error) =>
         Effect.logWarning(`${name} failed, will try again`).pipe(Effect.annotateLogs({ reason: detailOf(error) }))
-      )
+      ),
+      // A fault of ours must not end the loop, and hosts with it stay online for ever.
+      Effect.catchDefect((defect) => Effect.logError(`${name} failed, will try again`, Cause.die(defect)))
     )
 
   // Nobody can have renewed a lease while we were not there: count from when we came, or came back.

@@ -248,16 +248,21 @@ export const make = (sql: SqlClient.SqlClient) => {
       }))
     )}`
 
-  /** Moves `last_seen` forward, never back. */
-  const flushSeen = (seen: ReadonlyArray<Seen>) => sql`
-    UPDATE host SET last_seen = r.at
-    FROM ${asTable(
-      sql,
-      "r",
-      { id: "text", at: "bigint" },
-      seen.map(({ atMillis, id }) => ({ id, at: atMillis }))
-    )}
-    WHERE host.id = r.id AND host.last_seen < r.at`
+  /** Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. */
+  const flushSeen = (seen: ReadonlyArray<Seen>) =>
+    Effect.map(
+      sql<{ readonly id: string }>`
+        UPDATE host SET last_seen = CASE WHEN host.last_seen < r.at THEN r.at ELSE host.last_seen END
+        FROM ${asTable(
+          sql,
+          "r",
+          { id: "text", generation: "bigint", at: "bigint" },
+          seen.map(({ atMillis, generation, id }) => ({ id, generation, at: atMillis }))
+        )}
+        WHERE host.id = r.id AND host.generation = r.generation AND host.state = 'online'
+        RETURNING host.id`,
+      (rows) => new Set(rows.map((row) => row.id))
+    )
 
   /** Online hosts last seen before `beforeMillis`, locked. */
   const lockExpired = (beforeMillis: number, limit: number) =>

@@ -23,6 +23,8 @@ interface Lease {
 export interface Seen {
   readonly fqdn: DomainName
   readonly id: string
+  /** The host's generation as we know it. */
+  readonly generation: number
   readonly atMillis: number
 }
 
@@ -47,6 +49,8 @@ export class Leases extends Context.Service<
     readonly unflushed: () => ReadonlyArray<Seen>
     /** `seen` is in the database now. */
     readonly flushed: (seen: ReadonlyArray<Seen>) => void
+    /** The database has another truth about these hosts, which another server wrote: their next beats ask it. */
+    readonly forget: (seen: ReadonlyArray<Seen>) => void
     readonly size: () => number
   }
 >()("@prism-dns/core/registry/Leases") {
@@ -79,7 +83,9 @@ export const make = (): Leases["Service"] => {
     unflushed: () => {
       const seen: Array<Seen> = []
       for (const { flushedMillis, host, seenMillis } of leases.values()) {
-        if (seenMillis > flushedMillis) seen.push({ fqdn: host.fqdn, id: host.id, atMillis: seenMillis })
+        if (seenMillis > flushedMillis) {
+          seen.push({ fqdn: host.fqdn, id: host.id, generation: host.generation, atMillis: seenMillis })
+        }
       }
       return seen
     },
@@ -87,6 +93,12 @@ export const make = (): Leases["Service"] => {
       for (const { atMillis, fqdn } of seen) {
         const lease = leases.get(fqdn)
         if (lease !== undefined && lease.flushedMillis < atMillis) lease.flushedMillis = atMillis
+      }
+    },
+    forget: (seen) => {
+      for (const { fqdn, generation } of seen) {
+        // One that was held meanwhile is newer than what was looked at.
+        if (leases.get(fqdn)?.host.generation === generation) leases.delete(fqdn)
       }
     },
     size: () => leases.size

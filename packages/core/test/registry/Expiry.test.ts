@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer, Option } from "effect"
+import { type Context, Duration, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -290,6 +290,62 @@ describe("our own silence is not theirs:", () => {
       })
     )
   }
+})
+
+describe("a host that another server changed", () => {
+  const twoServers = <E>(name: string, body: (other: Context.Context<Registry>) => Effect.Effect<void, E, Services>) =>
+    test(
+      name,
+      Effect.gen(function* () {
+        const database = Layer.succeed(SqlClient.SqlClient, yield* SqlClient.SqlClient)
+        yield* body(yield* Layer.build(life().pipe(Layer.provide(database))))
+      }).pipe(Effect.scoped)
+    )
+
+  twoServers("and that comes back to where we knew it is put right once its beats were to be written", (other) =>
+    Effect.gen(function* () {
+      yield* register("web", "192.0.2.1")
+      yield* pass(5)
+      yield* Effect.provide(register("web", "192.0.2.2"), other)
+      yield* pass(5)
+      yield* beat("web", "192.0.2.1")
+      yield* pass(11)
+      yield* beat("web", "192.0.2.1")
+      assert.deepStrictEqual((yield* host("web")).addresses, [T.addressOf(1)])
+      assert.deepStrictEqual(yield* events, ["created", "changed", "changed"])
+    })
+  )
+
+  test(
+    "to offline is online again once its beats were to be written",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* register("web")
+      yield* sql`UPDATE host SET state = 'offline', offline_since = 1`
+      yield* pass(5)
+      yield* beat("web")
+      yield* pass(11)
+      yield* beat("web")
+      assert.strictEqual(yield* stateOf("web"), "online")
+      assert.deepStrictEqual(yield* events, ["created", "returned"])
+    })
+  )
+})
+
+describe("the loops that watch time", () => {
+  test(
+    "go on after a fault",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* pass(leaseSeconds + 10)
+      yield* register("web")
+      yield* sql`UPDATE host SET addresses = 'no JSON'`
+      yield* pass(leaseSeconds + 10)
+      yield* sql`UPDATE host SET addresses = '["192.0.2.1"]'`
+      yield* pass(2 * leaseSeconds)
+      assert.strictEqual(yield* stateOf("web"), "offline")
+    })
+  )
 })
 
 describe("last seen", () => {

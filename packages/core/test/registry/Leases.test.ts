@@ -46,7 +46,7 @@ describe("a lease", () => {
     assert.deepStrictEqual(leases.unflushed(), [])
     leases.renew(web.fqdn, web.addresses, fleet, 5)
     const seen = leases.unflushed()
-    assert.deepStrictEqual(seen, [{ fqdn: web.fqdn, id: web.id, atMillis: 5 }])
+    assert.deepStrictEqual(seen, [{ fqdn: web.fqdn, id: web.id, generation: 1, atMillis: 5 }])
     leases.renew(web.fqdn, web.addresses, fleet, 9)
     leases.flushed(seen)
     assert.deepStrictEqual(
@@ -55,6 +55,19 @@ describe("a lease", () => {
     )
     leases.flushed(leases.unflushed())
     assert.deepStrictEqual(leases.unflushed(), [])
+  })
+
+  it("of which the database knows otherwise is forgotten, unless it was held anew meanwhile", () => {
+    const leases = Leases.make()
+    leases.hold(web, 0)
+    leases.renew(web.fqdn, web.addresses, fleet, 5)
+    const seen = leases.unflushed()
+    const newer = { ...web, generation: 2 }
+    leases.hold(newer, 6)
+    leases.forget(seen)
+    assert.strictEqual(leases.renew(web.fqdn, web.addresses, fleet, 7), newer)
+    leases.forget(leases.unflushed())
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, fleet, 8))
   })
 
   it("is dropped only when the host was not seen since, and can then not be renewed from memory", () => {
