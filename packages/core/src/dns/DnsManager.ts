@@ -12,7 +12,7 @@
  * through; a record that is not ours is not overwritten. Leaves to others: who
  * marks names (`registry/Registry`), and finding drift (`dns/Reconciler`).
  */
-import { Clock, Context, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
+import { Cause, Clock, Context, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
 import * as Metric from "effect/Metric"
 import type { SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -290,6 +290,19 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     }
   })
 
+  /** A fault of ours must neither pass in silence nor end the zone's writer: the poll starts it again. */
+  const faulty = Effect.fnUntraced(function* (zone: Zone, defect: unknown) {
+    yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
+    const reason = `a fault of the server: ${defect instanceof Error ? defect.message : String(defect)}`
+    if (errors.get(zone.name) !== reason) {
+      errors.set(zone.name, reason)
+      yield* Effect.logError("publishing failed by a fault of the server, will try again", Cause.die(defect)).pipe(
+        Effect.annotateLogs({ zone: zone.name })
+      )
+    }
+    yield* Effect.sleep(options.retryMillisMax)
+  })
+
   const succeeded = Effect.fnUntraced(function* (zone: Zone) {
     if (errors.delete(zone.name)) {
       yield* Effect.logInfo("publishing goes on").pipe(Effect.annotateLogs({ zone: zone.name }))
@@ -345,7 +358,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const zone = zones.find(name)
     if (zone === undefined) return
     again.add(name)
-    if (!FiberMap.hasUnsafe(writers, name)) yield* FiberMap.run(writers, name, drain(zone))
+    if (!FiberMap.hasUnsafe(writers, name))
+      yield* FiberMap.run(
+        writers,
+        name,
+        Effect.catchDefect(drain(zone), (defect) => faulty(zone, defect))
+      )
   })
 
   const names = zones.all.map((zone) => zone.name)

@@ -240,7 +240,6 @@ export class Outbox extends Context.Service<
 
       const doubt = Effect.fnUntraced(
         function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number) {
-          yield* sql`UPDATE published SET content = NULL WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
           yield* claim(zone, names, nowMillis)
           yield* mark(
             names.map((name) => ({ zone, name })),

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Logger } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
@@ -66,6 +66,28 @@ const statusOf = (zone: DomainName) =>
   Effect.flatMap(DnsManager, ({ status }) => Effect.map(status, (all) => all.find((each) => each.zone === zone)!))
 
 describe("publishing", () => {
+  it.effect("with a fault of ours says so in the log and the zone's status, and goes on once it is mended", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+    return Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* register("web", "192.0.2.7")
+      yield* pass(1)
+      yield* sql`UPDATE published SET content = 'no JSON' WHERE name = ${T.nameOf("web")}`
+      lines.length = 0
+      yield* register("web", "192.0.2.8")
+      yield* pass(10)
+      assert.match((yield* statusOf(T.forward.name)).error ?? "", /JSON/)
+      yield* sql`UPDATE published SET content = NULL WHERE name = ${T.nameOf("web")}`
+      yield* pass(10)
+      assert.deepStrictEqual(lines, [
+        "Error publishing failed by a fault of the server, will try again",
+        "Info publishing goes on"
+      ])
+      assert.deepStrictEqual(yield* served(T.forward, T.nameOf("web")), ["A 192.0.2.8"])
+    }).pipe(Effect.provide(manager().pipe(Layer.provideMerge(outside), Layer.provide(Logger.layer([logger])))))
+  })
+
   test(
     "a registration becomes A, AAAA and PTR records, its ticket is settled, and nothing is left to do",
     Effect.gen(function* () {
