@@ -37,7 +37,7 @@ export class RecordSource extends Context.Service<
       const forward = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
         const rows = yield* sql<{ readonly fqdn: DomainName; readonly addresses: string }>`
           SELECT fqdn, addresses FROM host
-          WHERE fqdn IN ${asList(sql, names)} AND withdrawn_since IS NULL AND state <> 'retired'`
+          WHERE fqdn IN ${asList(sql, names)} AND zone = ${zone.name} AND withdrawn_since IS NULL AND state <> 'retired'`
         return new Map(rows.map((row) => [row.fqdn, hostRecords(zone, row.fqdn, JSON.parse(row.addresses))]))
       })
 

@@ -96,7 +96,8 @@ export const decide = (
     return { _tag: "Refuse", error: new HostnameTaken({ fqdn: known.fqdn, owner: known.owner }) }
   }
   const owner = registration.registrant.name
-  const moved = !sameAddresses(known.addresses, registration.addresses)
+  // A name belongs to another zone once the configuration says so; its records move there.
+  const moved = !sameAddresses(known.addresses, registration.addresses) || known.zone !== registration.zone
   if (known.state === "online" && !moved && known.owner === owner) return { _tag: "Renew", host: known }
   return {
     _tag: "Write",
@@ -104,6 +105,7 @@ export const decide = (
     before: known,
     after: {
       ...known,
+      zone: registration.zone,
       addresses: registration.addresses,
       owner,
       state: "online",

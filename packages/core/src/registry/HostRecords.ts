@@ -10,10 +10,10 @@ export const placesOf = (
   const places = new Map<string, RecordPlace>()
   for (const host of hosts) {
     if (host === undefined) continue
-    places.set(host.fqdn, { zone: host.zone, name: host.fqdn })
+    places.set(`${host.zone} ${host.fqdn}`, { zone: host.zone, name: host.fqdn })
     for (const address of host.addresses) {
       const pointer = zones.placePointer(address)
-      if (pointer !== undefined) places.set(pointer.name, pointer)
+      if (pointer !== undefined) places.set(`${pointer.zone} ${pointer.name}`, pointer)
     }
   }
   return [...places.values()]

@@ -143,7 +143,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     if (updated.length > 0) {
       yield* sql`
         UPDATE host SET
-          addresses = r.addresses, labels = r.labels, owner = r.owner, state = r.state, generation = r.generation,
+          zone = r.zone, addresses = r.addresses, labels = r.labels, owner = r.owner, state = r.state, generation = r.generation,
           last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since
         FROM ${asTable(sql, "r", hostColumns, updated.map(fromHost))} WHERE host.id = r.id`
     }

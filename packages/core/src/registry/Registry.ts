@@ -145,8 +145,12 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
               actor: { name: registration.registrant.name, peer: registration.peer }
             })
             const places = placesOf(zones, before, after)
-            for (const place of places) touched.set(place.name, place)
-            const ticket = acknowledgements.open(places, generation)
+            for (const place of places) touched.set(`${place.zone} ${place.name}`, place)
+            // What was left in a zone that is configured no more is settled by nobody: no answer waits for it.
+            const ticket = acknowledgements.open(
+              places.filter(({ zone }) => zones.find(zone) !== undefined),
+              generation
+            )
             tickets.push(ticket)
             answers.push(
               Effect.succeed({

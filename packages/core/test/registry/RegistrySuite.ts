@@ -9,7 +9,9 @@ import { SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { Host } from "@prism-dns/core/domain/Host"
+import * as Zone from "@prism-dns/core/domain/Zone"
 import { anonymous } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -187,9 +189,43 @@ export const suite = <R>(
           assert.deepStrictEqual(again.host, first.host)
           assert.strictEqual(yield* everything, before)
           assert.deepStrictEqual((yield* Leases).unflushed(), [
-            { fqdn: first.host.fqdn, id: first.host.id, atMillis: 1_005_000 }
+            { fqdn: first.host.fqdn, id: first.host.id, generation: first.host.generation, atMillis: 1_005_000 }
           ])
         })
+      )
+
+      test(
+        "a host whose name belongs to another zone since the configuration changed moves there with its records",
+        Effect.gen(function* () {
+          const source = yield* RecordSource
+          const rack = Zone.make(DomainName.make("rack.hosts.test"))
+          const before = T.registration("web.rack", "192.0.2.7", "fleet")
+          const first = yield* Effect.flatMap(Registry, ({ register }) => register(before))
+          yield* publishAll
+          const sql = Layer.succeed(SqlClient.SqlClient, yield* SqlClient.SqlClient)
+          const later = yield* Layer.build(Layer.fresh(T.registry({}, [...T.zones, rack])).pipe(Layer.provide(sql)))
+          const moved = yield* Effect.provide(
+            Effect.flatMap(Registry, ({ register }) => register({ ...before, zone: rack.name })),
+            later
+          )
+          assert.strictEqual(moved.outcome, "changed")
+          assert.strictEqual(moved.host.id, first.host.id)
+          assert.strictEqual(moved.host.zone, rack.name)
+          assert.deepStrictEqual(yield* (yield* Registry).findById(first.host.id), Option.some(moved.host))
+          assert.sameMembers(
+            (yield* marks).filter((mark) => mark.name === before.fqdn).map((mark) => mark.zone),
+            [T.forward.name, rack.name]
+          )
+          assert.strictEqual((yield* source.desired(T.forward, [before.fqdn])).size, 0)
+          assert.strictEqual((yield* source.desired(rack, [before.fqdn])).size, 1)
+          // And back again when the zone is configured no more: what is left in it is nobody's to settle.
+          const back = yield* Effect.flatMap(Registry, ({ register }) => register(before))
+          assert.strictEqual(back.host.zone, T.forward.name)
+          assert.notInclude(
+            back.ticket?.places.map((place) => place.zone),
+            rack.name
+          )
+        }).pipe(Effect.scoped)
       )
 
       test(
