@@ -21,7 +21,7 @@ export interface Expectation {
   readonly data: string
 }
 
-const typeNumbers = { A: 1, PTR: 12 } as const
+export const typeNumbers = { A: 1, PTR: 12 } as const
 
 const headerBytes = 12
 

@@ -26,8 +26,6 @@ export interface Child {
   readonly process: ChildProcess.ChildProcess
   /** Fails when the process ends; never succeeds. */
   readonly ended: Effect.Effect<never, BenchFailed>
-  /** Succeeds when the process ends with code 0, else fails. */
-  readonly succeeded: Effect.Effect<void, BenchFailed>
 }
 
 export interface SpawnOptions {
@@ -100,8 +98,7 @@ export const spawn = Effect.fnUntraced(function* (program: string, args: Readonl
   const result: Child = {
     pid: child.pid!,
     process: child,
-    ended: Effect.andThen(exited, fail),
-    succeeded: Effect.flatMap(exited, () => (child.exitCode === 0 ? Effect.void : fail))
+    ended: Effect.andThen(exited, fail)
   }
   return result
 })
