@@ -12,7 +12,7 @@
  */
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import { Effect, Result } from "effect"
-import type * as Net from "node:net"
+import * as Net from "node:net"
 
 /** Finds the peer of an accepted connection; undefined when nothing can tell. */
 export type PeerAddress = (socket: Net.Socket) => IpAddress.IpAddress | undefined
@@ -32,8 +32,11 @@ const loadGetsockopt = Effect.tryPromise(async (): Promise<Getsockopt> => {
     .func("int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)") as Getsockopt
 })
 
-const parse = (text: string | undefined): IpAddress.IpAddress | undefined =>
-  text === undefined ? undefined : Result.getOrUndefined(IpAddress.fromPeer(text))
+const parse = (text: string | undefined): IpAddress.IpAddress | undefined => {
+  if (text === undefined) return undefined
+  // The kernel's own text of an IPv4 address is canonical.
+  return Net.isIPv4(text) ? (text as IpAddress.IpAddress) : Result.getOrUndefined(IpAddress.fromPeer(text))
+}
 
 const fromSockaddr = (bytes: Uint8Array): IpAddress.IpAddress | undefined => {
   const family = new Uint16Array(bytes.buffer, bytes.byteOffset, 1)[0]
