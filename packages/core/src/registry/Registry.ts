@@ -11,7 +11,7 @@
  * what becomes of leases that pass (`registry/Expiry`), and publishing
  * (`dns/DnsManager`).
  */
-import { Cause, Clock, Context, Effect, Layer, Queue, Schedule, Schema } from "effect"
+import { Cause, Clock, Context, Effect, Fiber, Layer, Queue, Schedule, Schema } from "effect"
 import type { Option } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
@@ -55,9 +55,16 @@ export interface RegistryOptions {
   readonly gatherMillisMax: number
   /** Registrations that may wait for a commit; beyond it callers are told that the registry is unavailable. */
   readonly waitingMax: number
+  /** How long the database may take over a commit until those who wait are told so, in milliseconds. */
+  readonly answerMillisMax: number
 }
 
-export const defaultOptions: RegistryOptions = { batchMax: 500, gatherMillisMax: 40, waitingMax: 20_000 }
+export const defaultOptions: RegistryOptions = {
+  batchMax: 500,
+  gatherMillisMax: 40,
+  waitingMax: 20_000,
+  answerMillisMax: 10_000
+}
 
 export class Registry extends Context.Service<
   Registry,
@@ -83,6 +90,13 @@ export class Registry extends Context.Service<
 interface Waiting {
   readonly registration: Registration
   readonly resume: (result: Effect.Effect<Registered, HostnameTaken | RegistryUnavailable>) => void
+}
+
+/** Registrations that share a commit. */
+interface Batch {
+  readonly waiting: ReadonlyArray<Waiting>
+  /** They were told already that it takes too long. */
+  late: boolean
 }
 
 const make = Effect.fnUntraced(function* (options: RegistryOptions) {
@@ -172,39 +186,42 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         yield* hosts.write(written, nowMillis)
         yield* outbox.mark(places, generation, nowMillis)
       }
-      return { answers, written, places, nowMillis }
+      return { answers, written, places, tickets, nowMillis }
     },
     (effect) => sql.withTransaction(effect)
   )
 
-  const answer = Effect.fnUntraced(function* (batch: ReadonlyArray<Waiting>) {
-    const { answers, nowMillis, places, written } = yield* Effect.suspend(() => {
+  const closeAll = (tickets: ReadonlyArray<Ticket>) => Effect.sync(() => tickets.forEach(acknowledgements.close))
+
+  const answer = Effect.fnUntraced(function* (batch: Batch) {
+    const { answers, nowMillis, places, tickets, written } = yield* Effect.suspend(() => {
       const tickets: Array<Ticket> = []
-      return Effect.onError(write(batch, tickets), () => Effect.sync(() => tickets.forEach(acknowledgements.close)))
+      return Effect.onError(write(batch.waiting, tickets), () => closeAll(tickets))
     }).pipe(
       // Another server took the same new name, or held the same rows, at the same moment: look again.
       Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) })
     )
-    if (written.length > 0) yield* durability.flush
+    if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     for (const { after } of written) leases.hold(after, nowMillis)
-    answers.forEach((result, i) => batch[i]!.resume(result))
+    if (batch.late) yield* closeAll(tickets)
+    answers.forEach((result, i) => batch.waiting[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
-    yield* Metric.update(RegistryMetrics.commitSize, batch.length)
+    yield* Metric.update(RegistryMetrics.commitSize, batch.waiting.length)
   })
 
   const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
   let closed = false
 
-  const refuse = (batch: ReadonlyArray<Waiting>, detail: string) => {
-    for (const { resume } of batch) resume(Effect.fail(new RegistryUnavailable({ detail })))
+  const refuse = (waiting: ReadonlyArray<Waiting>, detail: string) => {
+    for (const { resume } of waiting) resume(Effect.fail(new RegistryUnavailable({ detail })))
   }
 
-  const answerOrRefuse = (batch: ReadonlyArray<Waiting>) =>
+  const answerOrRefuse = (batch: Batch) =>
     Effect.catchCause(answer(batch), (cause) => {
       const reason = detailOf(Cause.squash(cause))
-      refuse(batch, reason)
+      refuse(batch.waiting, reason)
       return Effect.logError("registrations could not be stored").pipe(
-        Effect.annotateLogs({ registrations: batch.length, reason })
+        Effect.annotateLogs({ registrations: batch.waiting.length, reason })
       )
     })
 
@@ -234,8 +251,31 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     return yield* Queue.takeBetween(queue, 1, options.batchMax)
   })
 
+  /**
+   * Tells those who wait that the database has been silent for too long, and whoever comes while it stays so. What it
+   * was given it may still store, which is a success to nobody, and no harm.
+   */
+  const refuseInTime = Effect.fnUntraced(function* (batch: Batch) {
+    const detail = `the database has not answered for ${options.answerMillisMax / 1000} s`
+    yield* Effect.sleep(options.answerMillisMax)
+    batch.late = true
+    refuse(batch.waiting, detail)
+    yield* Effect.logError("registrations are refused").pipe(Effect.annotateLogs({ reason: detail }))
+    while (true) {
+      refuse(yield* Queue.clear(queue), detail)
+      yield* Effect.sleep(1000)
+    }
+  })
+
+  const answerInTime = Effect.fnUntraced(function* (waiting: ReadonlyArray<Waiting>) {
+    const batch: Batch = { waiting, late: false }
+    const impatience = yield* Effect.forkChild(refuseInTime(batch))
+    yield* answerOrRefuse(batch)
+    yield* Fiber.interrupt(impatience)
+  })
+
   // What was taken is answered, also when we are stopped meanwhile.
-  yield* Effect.uninterruptibleMask((restore) => Effect.flatMap(restore(gather), answerOrRefuse)).pipe(
+  yield* Effect.uninterruptibleMask((restore) => Effect.flatMap(restore(gather), answerInTime)).pipe(
     Effect.forever,
     Effect.forkScoped
   )
