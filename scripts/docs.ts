@@ -1,17 +1,12 @@
 /** Writes the pages that are made from the code. With `--check`: writes nothing, and fails if one is out of date. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { settings } from "../packages/server/src/Config.ts"
-import * as Reference from "../packages/server/src/config/Reference.ts"
-
-const pages: ReadonlyArray<readonly [path: string, content: string]> = [
-  ["docs/reference/configuration.md", Reference.page(settings)]
-]
+import { pages } from "./docs/pages.ts"
 
 const root = Path.resolve(import.meta.dirname, "..")
 const check = process.argv.includes("--check")
 
-for (const [path, content] of pages) {
+for (const { content, path } of await pages()) {
   const file = Path.join(root, path)
   if (check) {
     if (!Fs.existsSync(file) || Fs.readFileSync(file, "utf8") !== content) {

@@ -62,7 +62,8 @@ const kept = <A, E, R>(query: Effect.Effect<A, E, R>, atLeast: Duration.Input) =
 
 const eventLoopResolutionMillis = 20
 
-const gauges = (registry: Prom.Registry) => {
+/** The gauges that are looked up when someone asks, in `registry`; the reference page of the metrics lists them too. */
+export const gauges = (registry: Prom.Registry) => {
   const registers = [registry]
   const gauge = <L extends string>(name: string, help: string, labelNames: ReadonlyArray<L>) =>
     new Prom.Gauge<L>({ name, help, labelNames: [...labelNames], registers })

@@ -1,0 +1,23 @@
+/** The pages that are made from the code, as they should be now: `npm run docs` writes them, a test compares them. */
+import { Api } from "@prism-dns/core/api/Api"
+import { OpenApi } from "effect/http-api"
+import { settings } from "../../packages/server/src/Config.ts"
+import * as ConfigurationPage from "../../packages/server/src/config/Reference.ts"
+import * as HttpPage from "./HttpPage.ts"
+import * as MetricsPage from "./MetricsPage.ts"
+
+/** A file below the root of the repository, and what is to be in it. */
+export interface Page {
+  readonly path: string
+  readonly content: string
+}
+
+export const pages = async (): Promise<ReadonlyArray<Page>> => {
+  const document = OpenApi.fromApi(Api)
+  return [
+    { path: "docs/reference/configuration.md", content: ConfigurationPage.page(settings) },
+    { path: "docs/reference/metrics.md", content: MetricsPage.page(await MetricsPage.declared()) },
+    { path: "docs/reference/http.md", content: HttpPage.page(document) },
+    { path: "docs/reference/openapi.json", content: `${JSON.stringify(document, null, 2)}\n` }
+  ]
+}
