@@ -57,6 +57,18 @@ describe("links", () => {
   })
 })
 
+describe("blocks", () => {
+  it("each is of a kind that a test runs, or a picture, or commands", () => {
+    const kinds = /^(?:yaml|ts|console|json request accepted|json request refused [a-z0-9-]+|json answer|mermaid|sh)$/
+    assert.deepStrictEqual(
+      pages.flatMap(({ blocks }) =>
+        blocks.filter(({ info }) => !kinds.test(info)).map(({ info, place }) => [place, info])
+      ),
+      []
+    )
+  })
+})
+
 describe("generated pages", () => {
   it("are what the code says today; `npm run docs` writes them", async () => {
     for (const { content, path } of await generated()) {
