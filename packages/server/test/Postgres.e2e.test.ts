@@ -13,12 +13,13 @@ const addressOf = (i: number, generation: number) => `127.${40 + generation}.${i
 const hosts = Array.from({ length: 500 }, (_, i) => i)
 
 /** Starts a server on a database of its own. */
-const start = Effect.gen(function* () {
+const start = Effect.fnUntraced(function* (settings: Readonly<Record<string, unknown>> = {}) {
   const postgres = yield* Postgres
   const database = yield* postgres.createDatabase()
   const deployment = yield* Deployment.start({
     storage: { url: database.url },
-    leases: { flushInterval: "200ms", sweepInterval: "200ms" }
+    leases: { flushInterval: "200ms", sweepInterval: "200ms" },
+    ...settings
   })
   return { postgres, database, deployment }
 })
@@ -57,7 +58,7 @@ const checkServed = Effect.fnUntraced(function* (deployment: Running, generation
 layer(Postgres.layer({ fsync: true }), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
   it.effect("500 hosts register and resolve, follow to other addresses, and are known after a restart", () =>
     Effect.gen(function* () {
-      const { database, deployment, postgres } = yield* start
+      const { database, deployment, postgres } = yield* start()
       yield* registerAll(deployment, 0)
       yield* checkServed(deployment, 0)
       yield* registerAll(deployment, 1)
@@ -85,7 +86,7 @@ layer(Postgres.layer({ fsync: true }), { timeout: "60 seconds", excludeTestServi
       `a ${how} stop of the database among registrations loses none that was answered, and needs no restart`,
       () =>
         Effect.gen(function* () {
-          const { deployment, postgres } = yield* start
+          const { deployment, postgres } = yield* start()
           let answered = 0
           const registering = Effect.forEach(
             hosts,
@@ -110,4 +111,45 @@ layer(Postgres.layer({ fsync: true }), { timeout: "60 seconds", excludeTestServi
         }).pipe(Effect.scoped)
     )
   }
+
+  it.effect("a database that stands still keeps neither hosts nor the end of the server waiting for ever", () =>
+    Effect.gen(function* () {
+      const { deployment, postgres } = yield* start({ server: { drainDelay: "0s", shutdownTimeout: "1s" } })
+      const host = { from: "127.38.0.1" }
+      assert.strictEqual((yield* Agent.register(deployment.tcp(), "before", host)).level, "applied")
+      yield* Effect.gen(function* () {
+        yield* postgres.freeze
+        const { url } = deployment.prism.ready().http
+        const status = (path: string) =>
+          Effect.promise(async () => {
+            const headers = { authorization: `Bearer ${Deployment.adminToken}` }
+            return (await fetch(`${url}${path}`, { headers, signal: AbortSignal.timeout(15_000) })).status
+          })
+        const register = Effect.gen(function* () {
+          const client = yield* Agent.connect(deployment.tcp(), host)
+          client.socket.write(Agent.frame("during"))
+          // The server's limit is as long as the client's patience.
+          return (yield* Effect.retry(client.receive(), { times: 1 }))[0]
+        })
+        const [answer, beat, hosts, ready, alive] = yield* Effect.all(
+          [
+            register,
+            Agent.register(deployment.tcp(), "before", host),
+            status("/v1/hosts"),
+            status("/readyz"),
+            status("/livez")
+          ],
+          { concurrency: "unbounded" }
+        )
+        assert.deepInclude(answer, { status: "error", code: "unavailable" })
+        assert.deepInclude(beat, { status: "success", message: "lease renewed" })
+        assert.deepStrictEqual([hosts, ready, alive], [503, 503, 200])
+        const ended = yield* Effect.timeout(deployment.prism.kill("SIGTERM"), "15 seconds")
+        assert.strictEqual(ended.code, 1)
+        assert.include(deployment.prism.output().stderr, "the server did not end within 6 s")
+      }).pipe(Effect.scoped)
+      yield* deployment.prism.restart
+      yield* deployment.untilDig(`before.${Deployment.zone}`, "A", [host.from])
+    }).pipe(Effect.scoped)
+  )
 })

@@ -6,7 +6,7 @@
  * are not flushed to disk unless asked for, since the folder is thrown away.
  * As root it runs as user postgres, since PostgreSQL refuses root.
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, type Scope } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
@@ -162,6 +162,24 @@ const make = Effect.fnUntraced(function* (options: Options) {
   yield* Effect.addFinalizer(() => stop("crash"))
   yield* start
 
+  /** Its processes: the first one and those that serve connections. */
+  const processes = () => {
+    const first = child!.pid!
+    const others = Fs.readFileSync(`/proc/${first}/task/${first}/children`, "utf8").split(" ").filter(Boolean)
+    return [first, ...others.map(Number)]
+  }
+  const freeze = Effect.acquireRelease(
+    Effect.sync(() => {
+      const frozen = processes()
+      for (const pid of frozen) process.kill(pid, "SIGSTOP")
+      return frozen
+    }),
+    (frozen) =>
+      Effect.sync(() => {
+        for (const pid of frozen) process.kill(pid, "SIGCONT")
+      })
+  ).pipe(Effect.asVoid)
+
   let count = 0
   const createDatabase = Effect.fnUntraced(function* (sql?: string) {
     const database = `test_${++count}`
@@ -177,7 +195,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     } satisfies Database
   })
 
-  return Postgres.of({ port, createDatabase, query, stop, start })
+  return Postgres.of({ port, createDatabase, query, stop, start, freeze })
 })
 
 export class Postgres extends Context.Service<
@@ -192,6 +210,8 @@ export class Postgres extends Context.Service<
     readonly stop: (how: "fast" | "crash") => Effect.Effect<void>
     /** Starts it again on the same port and data. */
     readonly start: Effect.Effect<void>
+    /** Has it stand still, connections open and nothing answered, until the scope closes. Linux only. */
+    readonly freeze: Effect.Effect<void, never, Scope.Scope>
   }
 >()("@prism-dns/core/test/Postgres") {
   /** One server for everything below the layer. */

@@ -1,5 +1,5 @@
 /** `prism-dns serve`: the production server. */
-import { Context, Effect, Layer, Option, Redacted } from "effect"
+import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
 import { Command } from "effect/cli"
 import type { PowerDnsNode, PrismConfig } from "../Config.ts"
 import * as Logging from "../Logging.ts"
@@ -49,10 +49,28 @@ const ready = (config: PrismConfig, running: Server.Running["Service"]): Ready.R
   }
 }
 
+/** Beyond the time that the parts have to end in order. */
+const endGraceMillis = 5000
+
+/**
+ * Ends the process when its parts do not: one that waits for a database which never answers would wait for ever. What
+ * was answered with success is stored by then.
+ */
+const endInTime = (config: PrismConfig) =>
+  Effect.sync(() => {
+    const millis =
+      Duration.toMillis(config.server.drainDelay) + Duration.toMillis(config.server.shutdownTimeout) + endGraceMillis
+    setTimeout(() => {
+      process.stderr.write(`prism-dns: the server did not end within ${millis / 1000} s and was stopped.\n`)
+      process.exit(Failure.exitCodes.failed)
+    }, millis).unref()
+  })
+
 const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.Option<string>) {
   if (Option.isSome(readyFile)) yield* Ready.remove(readyFile.value)
   yield* Effect.forEach(config.powerdns.nodes, preflight, { concurrency: "unbounded", discard: true })
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
+  yield* Effect.addFinalizer(() => endInTime(config))
   yield* Effect.logInfo("running", { tcp: `${running.tcp.host}:${running.tcp.port}`, http: running.http.url })
   if (Option.isSome(readyFile)) {
     const content = ready(config, running)

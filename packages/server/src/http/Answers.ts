@@ -188,13 +188,21 @@ export const requestCheck: Layer.Layer<RequestCheck> = HttpApiMiddleware.layerSc
   }
 )
 
+/** How long the database may take over a request. */
+const storageTimeout = "10 seconds"
+
 /** A database that may answer later is the caller's to try again; any other failure of it is ours. */
-export const orUnavailable = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
-  Effect.catchTag(effect, "SqlError", (error) =>
-    error.isRetryable
-      ? Effect.andThen(
-          Effect.logWarning("the registry could not be read").pipe(Effect.annotateLogs({ reason: error.message })),
-          Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
-        )
-      : Effect.die(error)
+export const orUnavailable = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) => {
+  const unavailable = (reason: string) =>
+    Effect.andThen(
+      Effect.logWarning("the registry could not be read").pipe(Effect.annotateLogs({ reason })),
+      Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
+    )
+  return effect.pipe(
+    Effect.timeoutOrElse({
+      duration: storageTimeout,
+      orElse: () => unavailable(`no answer within ${storageTimeout}`)
+    }),
+    Effect.catchTag("SqlError", (error) => (error.isRetryable ? unavailable(error.message) : Effect.die(error)))
   )
+}
