@@ -7,13 +7,13 @@ export interface RegisterOptions {
   /** The agents' port of the server: `prism.example.net:8080`, or an IPv6 address in brackets. */
   readonly server: string
   /** The name to have: letters, digits and hyphens. Default: this machine's host name. */
-  readonly hostname?: string
+  readonly hostname?: string | undefined
   /** A bearer token, where the server asks for one. */
-  readonly token?: string
+  readonly token?: string | undefined
   /** The local address to come from, which is the address that gets the name. Default: what the system picks. */
-  readonly localAddress?: string
+  readonly localAddress?: string | undefined
   /** How long everything may take, in milliseconds. Default 10,000. */
-  readonly timeoutMillis?: number
+  readonly timeoutMillis?: number | undefined
 }
 
 /** What the server said. */

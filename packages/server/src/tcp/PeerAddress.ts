@@ -65,7 +65,7 @@ export const make: Effect.Effect<PeerAddress> = Effect.gen(function* () {
     return (socket) => parse(socket.remoteAddress) ?? fromKernel(value, socket)
   }
   yield* Effect.logWarning(
-    "the address of a client that resets its connection at once cannot be found here: such a client's first registration is refused, its later beats count (on Linux, install the optional package koffi)"
+    "the address of a client that resets its connection at once cannot be found here, and its registrations are refused (on Linux, install the optional package koffi)"
   )
   return (socket) => parse(socket.remoteAddress)
 })
