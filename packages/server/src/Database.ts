@@ -11,12 +11,46 @@ import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
 import { Effect, Layer } from "effect"
 import { Migrator, type SqlClient, type SqlError } from "effect/sql"
+import { DatabaseSync } from "node:sqlite"
 import type { PrismConfig } from "./Config.ts"
 import { StorageUnavailable } from "./ServerError.ts"
 
 /** Where the database notes which migrations it has had. */
 export const migrationsTable = "schema_migrations"
 const loader = Migrator.fromRecord(migrations)
+
+/**
+ * Keeps a second server off a SQLite file while the first one runs: both would answer, and both write the same zones.
+ * The lock is one of the operating system on a file beside it, gone with the process however that ends; whoever only
+ * reads the database is not kept off.
+ */
+const alone = (filename: string) =>
+  Layer.effectDiscard(
+    Effect.acquireRelease(
+      Effect.try({
+        try: () => {
+          const lock = new DatabaseSync(`${filename}.lock`)
+          try {
+            lock.exec("BEGIN EXCLUSIVE")
+          } catch (error) {
+            lock.close()
+            throw error
+          }
+          return lock
+        },
+        catch: (error) => {
+          const isHeld = error instanceof Error && "errcode" in error && error.errcode === SQLITE_BUSY
+          return new StorageUnavailable({
+            storage: filename,
+            detail: isHeld ? "another server works on it, and SQLite is for one" : detailOf(error)
+          })
+        }
+      }),
+      (lock) => Effect.sync(() => lock.close())
+    )
+  )
+
+const SQLITE_BUSY = 5
 
 const sqlite = (filename: string) =>
   Layer.effectDiscard(Migrator.make({})({ loader, table: migrationsTable })).pipe(
@@ -34,7 +68,10 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
   const { url } = storage
   const unavailable = (name: string) => (error: SqlError.SqlError | Migrator.MigrationError) =>
     Layer.effectContext(Effect.fail(new StorageUnavailable({ storage: name, detail: detailOf(error) })))
-  if (url._tag === "Sqlite") return sqlite(url.filename).pipe(Layer.catch(unavailable(url.filename)))
+  if (url._tag === "Sqlite") {
+    const database = sqlite(url.filename).pipe(Layer.catch(unavailable(url.filename)))
+    return url.filename === ":memory:" ? database : database.pipe(Layer.provide(alone(url.filename)))
+  }
   return postgres({
     url: url.url,
     maxConnections: storage.connectionsMax,
