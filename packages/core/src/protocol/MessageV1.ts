@@ -95,7 +95,15 @@ export interface ResponseV1 {
 }
 
 /** UTC with microseconds and `+00:00`, as deployed clients parse it. */
-export const formatTimestamp = (millis: number): string => `${new Date(millis).toISOString().slice(0, -1)}000+00:00`
+export const formatTimestamp = (millis: number): string => {
+  if (millis !== formatted.millis) {
+    formatted = { millis, text: `${new Date(millis).toISOString().slice(0, -1)}000+00:00` }
+  }
+  return formatted.text
+}
+
+/** The last one: many answers go out within a millisecond. */
+let formatted = { millis: Number.NaN, text: "" }
 
 /** The text of a response: compact JSON, the known keys first and in order. */
 export const encodeResponse = (response: ResponseV1, nowMillis: number): string =>

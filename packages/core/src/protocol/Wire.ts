@@ -98,9 +98,18 @@ const encoder = new TextEncoder()
 
 /** A frame around `text`, in one piece. */
 export const encode = (text: string): Uint8Array => {
-  // Three bytes for each UTF-16 unit is the most that UTF-8 takes.
-  const frame = new Uint8Array(prefixBytes + text.length * 3)
-  const { written } = encoder.encodeInto(text, frame.subarray(prefixBytes))
-  new DataView(frame.buffer).setUint32(0, written)
+  // Almost all text is ASCII, a byte a character; three bytes for each UTF-16 unit is the most that UTF-8 takes.
+  return encodeWithin(text, text.length) ?? encodeWithin(text, text.length * 3)!
+}
+
+/** Undefined when the text does not fit. */
+const encodeWithin = (text: string, payloadBytes: number): Uint8Array | undefined => {
+  const frame = new Uint8Array(prefixBytes + payloadBytes)
+  const { read, written } = encoder.encodeInto(text, frame.subarray(prefixBytes))
+  if (read < text.length) return undefined
+  frame[0] = written >>> 24
+  frame[1] = written >>> 16
+  frame[2] = written >>> 8
+  frame[3] = written
   return frame.subarray(0, prefixBytes + written)
 }
