@@ -28,6 +28,9 @@ export interface MetricsOptions {
 
 export const defaultOptions: MetricsOptions = { countsAge: "10 seconds" }
 
+/** How long a scrape waits for the counts: less than scrapers wait for us. */
+const countsTimeout = "5 seconds"
+
 /** How many times as long as a count took it is kept. */
 const countsAgeFactor = 50
 
@@ -108,7 +111,7 @@ const make = Effect.fnUntraced(function* (options: MetricsOptions) {
   const backlog = yield* kept(outbox.backlog, options.countsAge)
 
   const refresh = Effect.gen(function* () {
-    const [counts, backlogs] = yield* Effect.all([hostCounts, backlog])
+    const [counts, backlogs] = yield* Effect.timeout(Effect.all([hostCounts, backlog]), countsTimeout)
     const nowMillis = yield* Clock.currentTimeMillis
     gauge.hosts.reset()
     for (const zone of zones.all) {

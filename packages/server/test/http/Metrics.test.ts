@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
-import { Effect, Layer, Metric } from "effect"
+import { Context, Effect, Fiber, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
@@ -142,6 +142,20 @@ describe("/metrics", () => {
       })
       assert.strictEqual(value(metrics, "prism_build_info"), 1)
     }).pipe(Effect.provide(server().pipe(Layer.provideMerge(isolated))))
+  )
+
+  it.effect("a database that stands still takes its gauges from a scrape, which then comes all the same", () =>
+    Effect.gen(function* () {
+      const inner = yield* Registry
+      const stuck = Layer.succeed(Registry, { ...inner, countByState: Effect.never })
+      const built = yield* Layer.build(Layer.fresh(Metrics.layer()).pipe(Layer.provide(stuck)))
+      const metrics = Context.get(built, Metrics)
+      const rendering = yield* Effect.forkChild(metrics.render("text"), { startImmediately: true })
+      yield* TestClock.adjust("6 seconds")
+      const { body } = yield* Fiber.join(rendering)
+      assert.include(body, "prism_build_info{")
+      assert.notInclude(body, "prism_hosts{")
+    }).pipe(Effect.scoped, Effect.provide(services.pipe(Layer.provideMerge(isolated))))
   )
 
   it.effect("hosts are counted once within the age of the count, however often someone asks", () =>
