@@ -73,4 +73,9 @@ export class TokenBucket {
     }
     return (1 - this.#permits) / this.#ratePerMilli / 1000
   }
+
+  /** Returns a permit that was taken and not needed. */
+  giveBack(): void {
+    this.#permits = Math.min(this.#burst, this.#permits + 1)
+  }
 }

@@ -99,9 +99,11 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     return register({ fqdn, hostname, zone, addresses: [peer], registrant, peer }, readMillis)
   }
 
+  const isRated = (registrant: Registrant) => registrant.anonymous && options.policy.mode !== "off"
+
   /** Whoever has no token may change little, and only where it was said. */
   const mayChange = (registrant: Registrant, place: RecordPlace, nowMillis: number): NotAllowed | undefined => {
-    if (!registrant.anonymous || options.policy.mode === "off") return undefined
+    if (!isRated(registrant)) return undefined
     if (place.zone !== anonymousZone) {
       return new NotAllowed({ code: "zone-not-allowed", message: `registering in ${place.zone} needs an auth_token` })
     }
@@ -117,6 +119,12 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
 
   const register = (registration: Registration, readMillis: number): Effect.Effect<string> =>
     registry.register(registration).pipe(
+      // After a restart the first beats come here, and change nothing.
+      Effect.tap(({ outcome }) =>
+        Effect.sync(() => {
+          if (outcome === "renewed" && isRated(registration.registrant)) anonymousRate.giveBack()
+        })
+      ),
       Effect.flatMap((registered) => acknowledge(registered, readMillis)),
       Effect.catch((failure) => {
         const taken = failure._tag === "HostnameTaken"

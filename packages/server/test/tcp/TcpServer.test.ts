@@ -278,6 +278,19 @@ describe("tokens", () => {
       assert.strictEqual((yield* register("one")).message, "lease renewed")
     }).pipe(Effect.provide(mode("optional", { ratePerSecond: 0.01, burst: 1 })))
   )
+
+  it.live("optional: nor are the beats that ask the registry, as after a restart", () =>
+    Effect.gen(function* () {
+      const leases = yield* Leases
+      for (const name of ["one", "two"]) assert.strictEqual((yield* register(name)).status, "success")
+      for (const name of ["one", "two", "one", "two"]) {
+        leases.drop(DomainName.make(`${name}.hosts.prism.test`), Number.MAX_SAFE_INTEGER)
+        assert.strictEqual((yield* register(name)).message, "lease renewed")
+      }
+      assert.strictEqual((yield* register("three")).status, "success")
+      assert.strictEqual((yield* register("four")).code, "rate-limited")
+    }).pipe(Effect.provide(mode("optional", { ratePerSecond: 0.01, burst: 3 })))
+  )
 })
 
 describe("connections", () => {
