@@ -19,6 +19,7 @@ const preflight = (node: PowerDnsNode) =>
   Effect.tryPromise((signal) =>
     fetch(`${node.api}/api/v1/servers/localhost`, {
       headers: { "X-API-Key": Redacted.value(node.apiKey) },
+      redirect: "manual", // else the key would go wherever the answer says
       signal
     })
   ).pipe(

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import * as Dgram from "node:dgram"
 import * as Fs from "node:fs"
+import * as Http from "node:http"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { freePort, freePorts } from "../../../core/test/harness/ports.ts"
@@ -157,6 +158,34 @@ describe("prism-dns", () => {
         /^prism-dns: PowerDNS one \(http.*\) refuses the API key\. Set powerdns\.nodes\[\]\.apiKey/
       )
     }).pipe(Effect.provide(layerServer("sqlite")))
+  )
+
+  it.live("serve, a PowerDNS that sends us elsewhere: the API key does not go there", () =>
+    Effect.gen(function* () {
+      const path = yield* folder
+      const asked: Array<string | undefined> = []
+      const servers = [
+        Http.createServer((request, response) => {
+          asked.push(request.headers["x-api-key"]?.toString())
+          response.end("{}")
+        }),
+        Http.createServer((_, response) => response.writeHead(302, { location: urlOf(servers[0]!) }).end())
+      ]
+      const urlOf = (server: Http.Server) => `http://127.0.0.1:${(server.address() as Net.AddressInfo).port}`
+      yield* Effect.forEach(servers, (server) =>
+        Effect.acquireRelease(
+          Effect.callback<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
+          () => Effect.sync(() => server.close().closeAllConnections())
+        )
+      )
+      const args = serveFile(path, {
+        zones: ["a.test"],
+        storage: { url: `postgres://prism@127.0.0.1:${yield* freePort}/prism` }, // so that it ends
+        powerdns: { nodes: [{ name: "one", api: urlOf(servers[1]!), apiKey: "hunter2", dns: "127.0.0.1" }] }
+      })
+      assert.strictEqual((yield* PrismServer.run(args, { folder: path })).code, 1)
+      assert.deepStrictEqual(asked, [])
+    }).pipe(Effect.scoped)
   )
 
   it.live("serve, no PostgreSQL there: host and port, never the password; 1", () =>
