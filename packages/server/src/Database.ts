@@ -9,8 +9,8 @@ import { PgClient, PgMigrator } from "@effect/sql-pg"
 import { migrations } from "@prism-dns/core/storage/Migrations"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
-import { Effect, Layer } from "effect"
-import { Migrator, type SqlClient, type SqlError } from "effect/sql"
+import { Effect, Layer, Schedule } from "effect"
+import { Migrator, SqlClient, type SqlError } from "effect/sql"
 import { DatabaseSync } from "node:sqlite"
 import type { PrismConfig } from "./Config.ts"
 import { StorageUnavailable } from "./ServerError.ts"
@@ -63,6 +63,39 @@ const postgres = (options: PgClient.PgPoolConfig) =>
     Layer.provide(NodeServices.layer)
   )
 
+/** The number of our lock in a PostgreSQL database; any will do, as long as it stays. */
+const serverLock = 7_001_001
+
+/**
+ * Keeps a second server off a PostgreSQL database while the first one runs: until zone writers are leased among servers,
+ * both would write the same zones. The lock belongs to a connection and goes with it; one that a killed server held is
+ * free when PostgreSQL notices, so it is waited for a moment. It is not taken anew after PostgreSQL was away.
+ */
+const aloneInPostgres = (name: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const connection = yield* sql.reserve
+      const held = yield* connection.execute("SELECT pg_try_advisory_lock($1) AS held", [serverLock], undefined).pipe(
+        Effect.map(([row]) => row?.["held"] === true),
+        Effect.repeat({
+          schedule: Schedule.spaced("250 millis").pipe(Schedule.upTo({ times: 20 })),
+          until: (got) => got
+        })
+      )
+      if (!held) {
+        return yield* new StorageUnavailable({
+          storage: name,
+          detail:
+            "another server works on it; stop that one first, several servers on one database are not supported yet"
+        })
+      }
+      yield* Effect.addFinalizer(() =>
+        Effect.ignore(connection.execute("SELECT pg_advisory_unlock($1)", [serverLock], undefined))
+      )
+    })
+  )
+
 /** Opens the database and brings its schema up to date. */
 export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.SqlClient, StorageUnavailable> => {
   const { url } = storage
@@ -72,11 +105,19 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
     const database = sqlite(url.filename).pipe(Layer.catch(unavailable(url.filename)))
     return url.filename === ":memory:" ? database : database.pipe(Layer.provide(alone(url.filename)))
   }
-  return postgres({
+  const name = `PostgreSQL at ${url.host}:${url.port}`
+  const database = postgres({
     url: url.url,
-    maxConnections: storage.connectionsMax,
+    // One connection holds the lock.
+    maxConnections: storage.connectionsMax + 1,
     idleTimeout: "1 minute",
     connectionTTL: "30 minutes",
     multiplex: true
-  }).pipe(Layer.catch(unavailable(`PostgreSQL at ${url.host}:${url.port}`)))
+  })
+  return aloneInPostgres(name).pipe(
+    Layer.provideMerge(database),
+    Layer.catch((error) =>
+      error._tag === "StorageUnavailable" ? Layer.effectContext(Effect.fail(error)) : unavailable(name)(error)
+    )
+  )
 }

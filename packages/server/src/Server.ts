@@ -16,6 +16,7 @@ import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { PrismConfig } from "./Config.ts"
@@ -69,6 +70,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(agents),
     Layer.provideMerge(HttpServer.layer({ ...http, shutdownTimeout: server.shutdownTimeout })),
     Layer.provideMerge(expiry),
+    Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(DnsManager.layer({ batchNamesMax: powerdns.batchMax })),
     Layer.provideMerge(powerDns),

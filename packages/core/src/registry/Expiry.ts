@@ -104,6 +104,7 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
       return silent
     }).pipe(sql.withTransaction)
     yield* wake(expired)
+    yield* HostRepo.countAudit(expired.map(() => ({ event: "offline" })))
     return expired.length
   })
 
@@ -127,6 +128,7 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
           return found
         }).pipe(sql.withTransaction)
         yield* wake(withdrawn)
+        yield* HostRepo.countAudit(withdrawn.map(() => ({ event: "withdrawn" })))
       } while (withdrawn.length === options.batchMax)
     }
   })

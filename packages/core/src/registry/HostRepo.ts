@@ -4,7 +4,7 @@
  * Belongs to `Registry` and `Expiry`, which decide and hold the transaction
  * open; nothing here decides anything.
  */
-import { Effect, Option } from "effect"
+import { Effect, Metric, Option } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
 import type { DomainName, HostName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
@@ -12,6 +12,7 @@ import type { IpAddress } from "../domain/IpAddress.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import type { Seen } from "./Leases.ts"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 /** A host before and after one change. */
 export interface HostChange {
@@ -325,3 +326,14 @@ export const make = (sql: SqlClient.SqlClient) => {
 }
 
 export type HostRepo = ReturnType<typeof make>
+
+/** Counts the audit entries of changes; to be called once they have committed. */
+export const countAudit = (changes: ReadonlyArray<{ readonly event: HostEvent }>): Effect.Effect<void> =>
+  Effect.forEach(
+    Map.groupBy(changes, ({ event }) => event),
+    ([event, entries]) => {
+      const action = `host.${event}`
+      return Metric.update(Metric.withAttributes(RegistryMetrics.auditEntries, { action }), entries.length)
+    },
+    { discard: true }
+  )

@@ -207,6 +207,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     answers.forEach((result, i) => batch.waiting[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
     yield* Metric.update(RegistryMetrics.commitSize, batch.waiting.length)
+    yield* HostRepo.countAudit(written)
   })
 
   const queue = yield* Queue.bounded<Waiting>(options.waitingMax)

@@ -103,6 +103,9 @@ const registry = Effect.gen(function* () {
 
   yield* sql`CREATE TABLE zone_publication (zone TEXT PRIMARY KEY, published_at BIGINT NOT NULL)`
 
+  // What a zone's records were computed from when its names were last marked for it.
+  yield* sql`CREATE TABLE zone_fingerprint (zone TEXT PRIMARY KEY, fingerprint TEXT NOT NULL)`
+
   // Generations: unique and rising over all changes of the registry.
   yield* sql.onDialectOrElse({
     pg: () => sql`CREATE SEQUENCE registry_generation`,

@@ -69,6 +69,11 @@ const endInTime = (config: PrismConfig) =>
 
 const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.Option<string>) {
   if (Option.isSome(readyFile)) yield* Ready.remove(readyFile.value)
+  if (config.auth.mode === "required" && config.auth.agentTokens.length === 0) {
+    yield* Effect.logWarning(
+      "auth.mode is required and auth.agentTokens is empty: every registration is refused; name a token, or set auth.mode"
+    )
+  }
   yield* Effect.forEach(config.powerdns.nodes, preflight, { concurrency: "unbounded", discard: true })
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
   yield* Effect.addFinalizer(() => endInTime(config))
