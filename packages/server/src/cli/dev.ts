@@ -74,6 +74,17 @@ const input = {
   flags: Flags.settingFlags(["tcp-port", "http-port", "zone"])
 }
 
+/**
+ * What the environment may say to a try-out: limits, leases, who needs a token. Not where it keeps its hosts, which
+ * PowerDNS it talks to or whom it listens to: variables meant for a server must not reach it from here.
+ */
+const environmentOfDev = (): Record<string, string | undefined> =>
+  Object.fromEntries(
+    Object.entries(process.env).filter(([name]) =>
+      /^PRISM_(?:SERVER_|LEASES_|TCP_(?!HOST$|PORT$)|AUTH_MODE$|AUTH_ANONYMOUS_)/.test(name)
+    )
+  )
+
 /** Runs everything in the scope; ends when the scope does. */
 const start = Effect.fn("dev.start")(function* (options: {
   readonly folder: DevFolder.DevFolder
@@ -117,6 +128,7 @@ const start = Effect.fn("dev.start")(function* (options: {
         anonymous: { ratePerSecond: 100_000, burst: 100_000 }
       }
     },
+    environment: environmentOfDev(),
     flags: options.flags
   })
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)

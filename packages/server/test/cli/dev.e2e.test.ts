@@ -6,6 +6,7 @@ import * as Path from "node:path"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { resolve } from "../../../core/test/harness/PowerDns.ts"
 import type { Ready } from "../../src/cli/Ready.ts"
+import * as Agent from "../harness/AgentClient.ts"
 import * as PrismServer from "../harness/PrismServer.ts"
 
 /** Runs a line of the printed block as a person would paste it. */
@@ -112,5 +113,19 @@ describe("prism-dns dev", () => {
       )
       assert.deepStrictEqual(yield* server.kill("SIGTERM"), { code: 0, signal: null })
     })
+  )
+
+  it.live("takes limits from the environment, and nothing that would lead it elsewhere", () =>
+    Effect.gen(function* () {
+      const server = yield* PrismServer.dev([], {
+        PRISM_TCP_FRAME_TIMEOUT: "300ms",
+        PRISM_TCP_HOST: "0.0.0.0",
+        PRISM_STORAGE_URL: "postgres://db.example.net/prism"
+      })
+      const { tcp } = server.ready()
+      assert.strictEqual(tcp.host, "127.0.0.1")
+      const silent = yield* Agent.connect(tcp)
+      assert.deepInclude((yield* silent.receive())[0], { status: "error", code: "timeout" })
+    }).pipe(Effect.scoped)
   )
 })

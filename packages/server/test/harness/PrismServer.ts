@@ -188,11 +188,14 @@ export const start = Effect.fnUntraced(function* (
 })
 
 /** `prism-dns dev` on ports of its own. */
-export const dev = Effect.fnUntraced(function* (args: ReadonlyArray<string> = []) {
+export const dev = Effect.fnUntraced(function* (
+  args: ReadonlyArray<string> = [],
+  environment: Readonly<Record<string, string>> = {}
+) {
   const folder = yield* temporaryFolder("prism-dev-")
   const [tcp, http, dns, api] = yield* freePorts(4)
   const ports = ["--tcp-port", `${tcp}`, "--http-port", `${http}`, "--dns-port", `${dns}`, "--pdns-api-port", `${api}`]
-  return yield* start(["dev", "--data", "data", ...ports, ...args], { folder })
+  return yield* start(["dev", "--data", "data", ...ports, ...args], { folder, environment })
 })
 
 /** `prism-dns serve` with these settings, written as a YAML file would be; ports of its own unless they say others. */
