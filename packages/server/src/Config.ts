@@ -50,10 +50,17 @@ export interface PrismConfig {
     readonly connectionsMax: number
   }
   readonly powerdns: {
-    /** At least one; the primary first, each name once. */
+    /** At least one primary; the preferred one first, each name once. */
     readonly nodes: ReadonlyArray<PowerDnsNode>
-    /** The node that takes the writes. */
-    readonly primary: PowerDnsNode
+    /** The nodes that may take the writes, the preferred one first; one of them does at a time. */
+    readonly primaries: readonly [Primary, ...ReadonlyArray<Primary>]
+    /** How zones come to secondaries. */
+    readonly transfer: {
+      /** Signs transfers and NOTIFY (RFC 8945); undefined: they are allowed by address. */
+      readonly tsig: TsigKey | undefined
+      /** The catalog zone (RFC 9432) that tells secondaries which zones there are; undefined: each is set up by its API. */
+      readonly catalog: DomainName | undefined
+    }
     readonly requestTimeout: Duration.Duration
     readonly connectionsMax: number
     /** Names in one PATCH. */
@@ -89,14 +96,38 @@ export interface PrismConfig {
   }
 }
 
+/**
+ * - `primary`: may take writes; all primaries share one database.
+ * - `replica`: has the primaries' data by a replication of its database; is asked and flushed, never written.
+ * - `secondary`: fetches the zones by AXFR.
+ */
+export const nodeRoles = ["primary", "replica", "secondary"] as const
+
+export interface NodeApi {
+  /** Base address, without a slash at the end: `http://127.0.0.1:8081`. */
+  readonly url: string
+  readonly key: Redacted.Redacted
+}
+
 export interface PowerDnsNode {
   readonly name: string
-  /** Base address of its API, without a slash at the end: `http://127.0.0.1:8081`. */
-  readonly api: string
-  readonly apiKey: Redacted.Redacted
+  readonly role: (typeof nodeRoles)[number]
+  /** Undefined for a replica or secondary that is only asked. */
+  readonly api: NodeApi | undefined
   /** Where it answers DNS. */
   readonly dns: Kind.Endpoint
 }
+
+export type Primary = PowerDnsNode & { readonly api: NodeApi }
+
+export interface TsigKey {
+  readonly name: DomainName
+  readonly algorithm: (typeof tsigAlgorithms)[number]
+  /** Base64. */
+  readonly secret: Redacted.Redacted
+}
+
+export const tsigAlgorithms = ["hmac-sha256", "hmac-sha384", "hmac-sha512"] as const
 
 export interface NamedToken {
   readonly name: string
@@ -211,15 +242,40 @@ export const settings = Settings.group("", {
       {
         name: Settings.optional(Kind.text, {
           doc: "Names the node in logs and metrics.",
-          words: "host and port of `api`"
+          words: "host and port of `api`, or else of `dns`"
         }),
-        api: Settings.required(Kind.httpUrl, { doc: "Base address of its HTTP API." }),
-        apiKey: Settings.required(Kind.secret, { doc: "Its `api-key`.", secret: true }),
+        role: Settings.setting(Kind.choice(nodeRoles), {
+          doc: "A primary may take writes (all primaries share one database); a replica copies their database; a secondary fetches zones by AXFR.",
+          default: "primary"
+        }),
+        api: Settings.optional(Kind.httpUrl, {
+          doc: "Base address of its HTTP API; a primary needs one.",
+          words: "none"
+        }),
+        apiKey: Settings.optional(Kind.secret, { doc: "Its `api-key`.", secret: true, words: "none" }),
         dns: Settings.required(Kind.dnsEndpoint, { doc: "Where it answers DNS; port 53 unless stated." })
       },
       { missing: "name at least one PowerDNS server (api, apiKey or apiKeyFile, dns)" }
     ),
-    primary: Settings.optional(Kind.text, { doc: "Name of the node that takes the writes.", words: "the first node" }),
+    primary: Settings.optional(Kind.text, {
+      doc: "Name of the node that takes the writes; the other primaries do while it is away.",
+      words: "the first primary"
+    }),
+    transfer: Settings.group("How zones come to secondaries.", {
+      catalog: Settings.optional(Kind.domainName, {
+        doc: "Catalog zone (RFC 9432) by which secondaries learn of zones.",
+        words: "none: each zone is set up at each secondary by its API"
+      }),
+      tsigName: Settings.optional(Kind.domainName, {
+        doc: "Name of the key (TSIG) that signs transfers.",
+        words: "none: by address"
+      }),
+      tsigAlgorithm: Settings.setting(Kind.choice(tsigAlgorithms), {
+        doc: "Algorithm of that key.",
+        default: "hmac-sha256"
+      }),
+      tsigSecret: Settings.optional(Kind.secret, { doc: "That key, in base64.", secret: true, words: "none" })
+    }),
     requestTimeout: Settings.setting(Kind.duration("100ms", "10m"), {
       doc: "How long one request to its API may take.",
       default: "10s"
@@ -242,6 +298,43 @@ export const settings = Settings.group("", {
       withdrawAfter: Settings.setting(Kind.duration("0s", "3650d"), {
         doc: "How long such a host keeps its records when they are withdrawn.",
         default: "1h"
+      }),
+      conflict: Settings.setting(Kind.choice(Zone.conflictPolicies), {
+        doc: "Who gets a name that another owner's host holds.",
+        default: "take-over-if-expired"
+      }),
+      retireAfter: Settings.setting(Kind.duration("0s", "3650d"), {
+        doc: "How long a host is offline until it is given up; its name is then held.",
+        default: "30d"
+      }),
+      holdFor: Settings.setting(Kind.duration("0s", "3650d"), {
+        doc: "How long the name of a host that was given up is held until anyone may have it.",
+        default: "7d"
+      }),
+      deletePercent: Settings.setting(Kind.integer(0, 100), {
+        doc: "Percent of the zone's names that may lose their records by inference in one window; more waits for a person.",
+        default: "10"
+      }),
+      deleteMin: Settings.setting(Kind.integer(0, 1_000_000), {
+        doc: "Names that may do so however small the zone.",
+        default: "10"
+      }),
+      deleteWindow: Settings.setting(Kind.duration("1s", "30d"), {
+        doc: "The window for both.",
+        default: "1h"
+      }),
+      quarantine: Settings.setting(Kind.duration("0s", "3650d"), {
+        doc: "How long records deleted by inference stay in PowerDNS, disabled, before they are removed.",
+        default: "1h"
+      }),
+      dnssec: Settings.setting(Kind.boolean, { doc: "Whether PowerDNS signs the zone.", default: "false" }),
+      reconcileInterval: Settings.setting(Kind.duration("1s", "30d"), {
+        doc: "How often the whole zone is compared with what PowerDNS holds.",
+        default: "15m"
+      }),
+      repair: Settings.setting(Kind.boolean, {
+        doc: "Whether what such a comparison finds is repaired, or only reported.",
+        default: "true"
       }),
       create: Settings.setting(Kind.boolean, {
         doc: "Make the zone in PowerDNS when it is not there.",
@@ -328,23 +421,51 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   const problems: Array<string> = []
   const { auth, leases, powerdns, server } = values
 
-  const nodes = powerdns.nodes.map((node): PowerDnsNode => ({ ...node, name: node.name ?? new URL(node.api).host }))
+  const nodes = powerdns.nodes.map((node): PowerDnsNode => {
+    const { api, apiKey, dns, role } = node
+    const name = node.name ?? (api === undefined ? `${dns.host}:${dns.port}` : new URL(api).host)
+    if (api !== undefined && apiKey === undefined) problems.push(`powerdns.nodes: ${name} has an api, but no apiKey`)
+    if (api === undefined && apiKey !== undefined) problems.push(`powerdns.nodes: ${name} has an apiKey, but no api`)
+    if (api === undefined && role === "primary") {
+      problems.push(`powerdns.nodes: ${name} is a primary and needs api and apiKey (or apiKeyFile)`)
+    }
+    return { name, role, dns, api: api === undefined || apiKey === undefined ? undefined : { url: api, key: apiKey } }
+  })
   for (const name of duplicates(nodes.map((node) => node.name))) {
     problems.push(`powerdns.nodes: two nodes are called ${name}`)
   }
-  const primary = powerdns.primary === undefined ? nodes[0] : nodes.find((node) => node.name === powerdns.primary)
-  if (primary === undefined) {
+  const primaries = nodes.filter((node): node is Primary => node.role === "primary" && node.api !== undefined)
+  const preferred =
+    powerdns.primary === undefined ? primaries[0] : primaries.find((node) => node.name === powerdns.primary)
+  if (preferred === undefined && problems.length === 0) {
     problems.push(
-      `powerdns.primary: no node is called ${powerdns.primary}; there are ${nodes.map((node) => node.name).join(", ")}`
+      powerdns.primary === undefined
+        ? "powerdns.nodes: none is a primary; one has to take the writes"
+        : `powerdns.primary: no primary is called ${powerdns.primary}; there are ${primaries.map((node) => node.name).join(", ")}`
     )
   }
+  const { catalog, tsigAlgorithm, tsigName, tsigSecret } = powerdns.transfer
+  if ((tsigName === undefined) !== (tsigSecret === undefined)) {
+    problems.push("powerdns.transfer: tsigName and tsigSecret (or tsigSecretFile) belong together")
+  }
+  const tsig: TsigKey | undefined =
+    tsigName === undefined || tsigSecret === undefined
+      ? undefined
+      : { name: tsigName, algorithm: tsigAlgorithm, secret: tsigSecret }
 
   const zones = values.zones.map((zone) =>
     Zone.make(zone.name, {
       policy: {
         ttlSeconds: Duration.toSeconds(zone.ttl),
-        whenOffline: zone.whenOffline === "keep" ? { _tag: "Keep" } : { _tag: "Withdraw", after: zone.withdrawAfter }
+        whenOffline: zone.whenOffline === "keep" ? { _tag: "Keep" } : { _tag: "Withdraw", after: zone.withdrawAfter },
+        conflict: zone.conflict,
+        retireAfter: zone.retireAfter,
+        holdFor: zone.holdFor,
+        deleteBudget: { share: zone.deletePercent / 100, min: zone.deleteMin, window: zone.deleteWindow },
+        quarantine: zone.quarantine
       },
+      dnssec: zone.dnssec,
+      reconciliation: { interval: zone.reconcileInterval, repair: zone.repair },
       createIfMissing: zone.create,
       ...(zone.nameservers.length > 0 && { nameservers: zone.nameservers.map((server) => server.name) })
     })
@@ -383,13 +504,20 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     }
   }
 
-  if (problems.length > 0 || primary === undefined) return Result.fail(problems)
+  if (problems.length > 0 || preferred === undefined) return Result.fail(problems)
   return Result.succeed({
     server: { ...server, instance: server.instance ?? hostName, logLevel: severities[server.logLevel] },
     tcp: values.tcp,
     http: values.http,
     storage: values.storage,
-    powerdns: { ...powerdns, primary, nodes: [primary, ...nodes.filter((node) => node !== primary)] },
+    powerdns: {
+      requestTimeout: powerdns.requestTimeout,
+      connectionsMax: powerdns.connectionsMax,
+      batchMax: powerdns.batchMax,
+      nodes: [preferred, ...nodes.filter((node) => node !== preferred)],
+      primaries: [preferred, ...primaries.filter((node) => node !== preferred)],
+      transfer: { tsig, catalog }
+    },
     zones,
     leases: { ...leases, duration: Duration.sum(Duration.times(leases.beatInterval, 2), leases.grace) },
     auth

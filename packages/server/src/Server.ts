@@ -41,9 +41,9 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const { auth, http, leases, powerdns, server, storage, tcp } = config
 
   const powerDns = PowerDnsClient.layer({
-    node: powerdns.primary.name,
-    url: powerdns.primary.api,
-    apiKey: powerdns.primary.apiKey,
+    node: powerdns.primaries[0].name,
+    url: powerdns.primaries[0].api.url,
+    apiKey: powerdns.primaries[0].api.key,
     requestTimeout: powerdns.requestTimeout,
     connectionsMax: powerdns.connectionsMax
   })

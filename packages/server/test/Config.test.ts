@@ -68,10 +68,10 @@ describe("what is good", () => {
     assert.strictEqual(Duration.toSeconds(config.leases.duration), 150)
     assert.strictEqual(config.auth.mode, "required")
     assert.deepStrictEqual(config.storage.url, { _tag: "Sqlite", filename: "./prism.db" })
-    assert.strictEqual(config.powerdns.primary.name, "127.0.0.1:8053")
-    assert.strictEqual(config.powerdns.primary.api, "http://127.0.0.1:8053")
-    assert.deepStrictEqual(config.powerdns.primary.dns, { host: "127.0.0.1", port: 5300 })
-    assert.strictEqual(Redacted.value(config.powerdns.primary.apiKey), "secret")
+    assert.strictEqual(config.powerdns.primaries[0].name, "127.0.0.1:8053")
+    assert.strictEqual(config.powerdns.primaries[0].api.url, "http://127.0.0.1:8053")
+    assert.deepStrictEqual(config.powerdns.primaries[0].dns, { host: "127.0.0.1", port: 5300 })
+    assert.strictEqual(Redacted.value(config.powerdns.primaries[0].api.key), "secret")
     const zone = config.zones[0]!
     assert.strictEqual<string>(zone.name, "hosts.prism.test.")
     assert.strictEqual(zone.policy.ttlSeconds, 60)
@@ -120,7 +120,7 @@ describe("what is good", () => {
       config.powerdns.nodes.map(({ name }) => name),
       ["b", "a"]
     )
-    assert.strictEqual(config.powerdns.primary.name, "b")
+    assert.strictEqual(config.powerdns.primaries[0].name, "b")
   })
 
   it("TOML and JSON are read by the file's ending", () => {
@@ -132,7 +132,7 @@ describe("what is good", () => {
     for (const path of [toml, json]) {
       assert.strictEqual(Result.getOrThrow(Config.loadResult({ file: path })).config.tcp.port, 81)
     }
-    assert.deepStrictEqual(Result.getOrThrow(Config.loadResult({ file: toml })).config.powerdns.primary.dns, {
+    assert.deepStrictEqual(Result.getOrThrow(Config.loadResult({ file: toml })).config.powerdns.primaries[0].dns, {
       host: "::1",
       port: 53
     })
@@ -159,8 +159,8 @@ describe("what is good", () => {
         ["10.in-addr.arpa.", 60]
       ]
     )
-    assert.strictEqual(loaded.powerdns.primary.api, "http://127.0.0.1:8053")
-    assert.strictEqual(loaded.powerdns.primary.dns.port, 53)
+    assert.strictEqual(loaded.powerdns.primaries[0].api.url, "http://127.0.0.1:8053")
+    assert.strictEqual(loaded.powerdns.primaries[0].dns.port, 53)
     assert.strictEqual(Redacted.value(loaded.auth.agentTokens[0]!.token), "t")
     assert.strictEqual(loaded.auth.anonymous.ratePerSecond, 5)
   })
@@ -201,7 +201,7 @@ describe("what is good", () => {
       powerdns: { nodes: [{ api: "http://127.0.0.1:1", dns: "127.0.0.1", ...more }] }
     })
     const keyOf = (values: unknown, environment?: Record<string, string>) =>
-      Redacted.value(Result.getOrThrow(Config.loadResult({ values, environment })).config.powerdns.primary.apiKey)
+      Redacted.value(Result.getOrThrow(Config.loadResult({ values, environment })).config.powerdns.primaries[0].api.key)
     assert.strictEqual(keyOf(node({ apiKeyFile: key })), "from-a-file")
     assert.strictEqual(keyOf(node({ apiKey: "x" }), { PRISM_POWERDNS_NODES_0_API_KEY_FILE: key }), "from-a-file")
     assert.strictEqual(keyOf(node({ apiKeyFile: key }), { PRISM_POWERDNS_NODES_0_API_KEY: "y" }), "y")
@@ -308,7 +308,7 @@ describe("what is wrong", () => {
     [
       "no node has the primary's name",
       { environment: { PRISM_POWERDNS_PRIMARY: "x" } },
-      "prism.yaml: powerdns.primary: no node is called x; there are 127.0.0.1:8053"
+      "prism.yaml: powerdns.primary: no primary is called x; there are 127.0.0.1:8053"
     ],
     [
       "a token is called like hosts without one",

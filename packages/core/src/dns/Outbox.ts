@@ -15,6 +15,7 @@ import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
+import { type Cause, urgencyOf } from "./Cause.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 export interface Mark {
@@ -61,11 +62,15 @@ export interface ZoneBacklog {
 export class Outbox extends Context.Service<
   Outbox,
   {
-    /** Marks `places` at `generation`. Belongs into the transaction that makes the change; call `wake` after the commit. */
+    /**
+     * Marks `places` at `generation`; the latest cause of a name stands. Belongs into the transaction that makes the
+     * change; call `wake` after the commit.
+     */
     readonly mark: (
       places: ReadonlyArray<RecordPlace>,
       generation: number,
-      nowMillis: number
+      nowMillis: number,
+      cause: Cause
     ) => Effect.Effect<void, SqlError.SqlError>
     /** Says that these zones may have something to publish. A hint: a lost one costs time, never truth. */
     readonly wake: (zones: Iterable<DomainName>) => Effect.Effect<void>
@@ -137,17 +142,22 @@ export class Outbox extends Context.Service<
       const mark = Effect.fnUntraced(function* (
         places: ReadonlyArray<RecordPlace>,
         generation: number,
-        nowMillis: number
+        nowMillis: number,
+        cause: Cause
       ) {
         if (places.length === 0) return
         const rows = [...new Map(places.map((p) => [`${p.zone} ${p.name}`, { zone: p.zone, name: p.name }])).values()]
         // A parked name that changes is worth another try, and waits from now on.
         yield* sql`
-          INSERT INTO outbox (zone, name, generation, marked_at)
-          SELECT zone, name, ${integer(sql, generation)}, ${integer(sql, nowMillis)}
+          INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at)
+          SELECT zone, name, ${integer(sql, generation)}, CAST(${cause} AS TEXT), ${integer(sql, urgencyOf(cause))},
+            ${integer(sql, nowMillis)}
           FROM ${asTable(sql, "r", { zone: "text", name: "text" }, rows)} WHERE true ORDER BY zone, name
           ON CONFLICT (zone, name) DO UPDATE SET
             generation = excluded.generation,
+            cause = excluded.cause,
+            urgency = excluded.urgency,
+            plan = NULL,
             marked_at = CASE WHEN outbox.parked_at IS NULL THEN outbox.marked_at ELSE excluded.marked_at END,
             parked_at = NULL,
             parked_reason = NULL`
@@ -171,14 +181,15 @@ export class Outbox extends Context.Service<
         Effect.map(
           sql<MarkRow>`
             SELECT name, generation, marked_at FROM outbox
-            WHERE zone = ${zone} AND parked_at IS NULL ORDER BY marked_at LIMIT ${limit}`,
+            WHERE zone = ${zone} AND parked_at IS NULL ORDER BY urgency, marked_at LIMIT ${limit}`,
           (rows) => rows.map(toMark)
         )
 
       const published = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
         Effect.map(
           sql<{ readonly name: DomainName; readonly content: string | null }>`
-            SELECT name, content FROM published WHERE zone = ${zone} AND name IN ${asList(sql, names)}`,
+            SELECT name, CASE WHEN sent IS NULL THEN content END AS content
+            FROM published WHERE zone = ${zone} AND name IN ${asList(sql, names)}`,
           (rows) => new Map(rows.map((row) => [row.name, fromContent(row.name, row.content)]))
         )
 
@@ -189,15 +200,15 @@ export class Outbox extends Context.Service<
       ) {
         if (names.length === 0) return
         yield* sql`
-          INSERT INTO published (zone, name, content, generation, published_at)
-          SELECT ${zone}, name, NULL, 0, ${integer(sql, nowMillis)}
+          INSERT INTO published (zone, name, content, sent, present, generation, published_at)
+          SELECT ${zone}, name, '[]', '*', 0, 0, ${integer(sql, nowMillis)}
           FROM ${asTable(
             sql,
             "r",
             { name: "text" },
             names.map((name) => ({ name }))
           )} WHERE true ORDER BY name
-          ON CONFLICT (zone, name) DO UPDATE SET content = NULL`
+          ON CONFLICT (zone, name) DO UPDATE SET sent = '*'`
       })
 
       const disclaim = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
@@ -209,8 +220,8 @@ export class Outbox extends Context.Service<
           const gone = settlements.filter((s) => s.rrsets.length === 0).map((s) => s.name)
           if (standing.length > 0) {
             yield* sql`
-              INSERT INTO published (zone, name, content, generation, published_at)
-              SELECT ${zone}, name, content, generation, ${integer(sql, nowMillis)}
+              INSERT INTO published (zone, name, content, present, generation, published_at)
+              SELECT ${zone}, name, content, 1, generation, ${integer(sql, nowMillis)}
               FROM ${asTable(
                 sql,
                 "r",
@@ -218,7 +229,8 @@ export class Outbox extends Context.Service<
                 standing.map((s) => ({ name: s.name, content: toContent(s.rrsets), generation: s.generation }))
               )} WHERE true ORDER BY name
               ON CONFLICT (zone, name) DO UPDATE SET
-                content = excluded.content, generation = excluded.generation, published_at = excluded.published_at`
+                content = excluded.content, sent = NULL, generation = excluded.generation,
+                published_at = excluded.published_at`
           }
           if (gone.length > 0) {
             yield* sql`DELETE FROM published WHERE zone = ${zone} AND name IN ${asList(sql, gone)}`
@@ -244,7 +256,8 @@ export class Outbox extends Context.Service<
           yield* mark(
             names.map((name) => ({ zone, name })),
             yield* Generation.next(sql),
-            nowMillis
+            nowMillis,
+            "doubt"
           )
         },
         (effect) => sql.withTransaction(effect)
@@ -289,7 +302,7 @@ export class Outbox extends Context.Service<
           sql<{ readonly name: DomainName; readonly published_at: number | bigint }>`
             SELECT p.name, p.published_at
             FROM ${placesTable(places)} JOIN published p ON p.zone = r.zone AND p.name = r.name
-            WHERE p.content IS NOT NULL`,
+            WHERE p.sent IS NULL`,
           (rows) => new Map(rows.map((row) => [row.name, Number(row.published_at)]))
         )
 

@@ -42,6 +42,8 @@ export interface Host {
   readonly offlineSinceMillis: number | undefined
   /** Since when the records are withdrawn; undefined while they should be there. */
   readonly withdrawnSinceMillis: number | undefined
+  /** Since when it is given up and its name held; undefined before. */
+  readonly retiredSinceMillis: number | undefined
 }
 
 /** The furthest level the host's present generation has reached. */

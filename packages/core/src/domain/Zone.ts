@@ -17,10 +17,46 @@ export type OfflineAction =
   /** They are withdrawn once the host has been offline for this long; zero means at once. */
   | { readonly _tag: "Withdraw"; readonly after: Duration.Duration }
 
+/**
+ * Who gets a name that another owner's host holds. The same owner may always move its host to another address.
+ * - `reject`: nobody else, until the name is released; and while the host is online, its owner's other machines neither
+ *   (another machine: no address in common with what the name has).
+ * - `take-over-if-same-owner`: nobody else, until the name is released.
+ * - `take-over-if-expired`: anyone, once the host is not online.
+ * - `suffix`: as `take-over-if-expired`, and who would be refused gets the name with `-2`, `-3` ... behind it.
+ */
+export const conflictPolicies = ["reject", "take-over-if-expired", "take-over-if-same-owner", "suffix"] as const
+export type ConflictPolicy = (typeof conflictPolicies)[number]
+
+/** How many names may lose their records by inference, not by their host's or a person's word, in any `window`. */
+export interface DeleteBudget {
+  /** Of the names published in the zone, 0 to 1. */
+  readonly share: number
+  /** At least this many, however small the zone. */
+  readonly min: number
+  readonly window: Duration.Duration
+}
+
 export interface ZonePolicy {
   /** TTL of the records in seconds. */
   readonly ttlSeconds: number
   readonly whenOffline: OfflineAction
+  readonly conflict: ConflictPolicy
+  /** How long a host is offline until it is retired: its records are withdrawn for good, its name is held. */
+  readonly retireAfter: Duration.Duration
+  /** How long the name of a retired host is held until anyone may have it. */
+  readonly holdFor: Duration.Duration
+  readonly deleteBudget: DeleteBudget
+  /** How long records that are deleted by inference stay in PowerDNS disabled, not answered, before they are removed. */
+  readonly quarantine: Duration.Duration
+}
+
+/** How a zone is compared as a whole with what PowerDNS holds. */
+export interface Reconciliation {
+  /** From one scheduled run to the next. */
+  readonly interval: Duration.Duration
+  /** Whether drift is repaired, or only reported. */
+  readonly repair: boolean
 }
 
 export interface Zone {
@@ -30,25 +66,39 @@ export interface Zone {
   readonly nameservers: ReadonlyArray<DomainName>
   /** Whether to create the zone in PowerDNS when it is missing there. */
   readonly createIfMissing: boolean
+  /** Whether PowerDNS signs the zone. */
+  readonly dnssec: boolean
+  readonly reconciliation: Reconciliation
   /** The addresses whose PTR records live here; undefined for a forward zone. */
   readonly network: IpNetwork.IpNetwork | undefined
 }
 
 export const defaultPolicy: ZonePolicy = {
   ttlSeconds: 60,
-  whenOffline: { _tag: "Withdraw", after: Duration.hours(1) }
+  whenOffline: { _tag: "Withdraw", after: Duration.hours(1) },
+  conflict: "take-over-if-expired",
+  retireAfter: Duration.days(30),
+  holdFor: Duration.days(7),
+  deleteBudget: { share: 0.1, min: 10, window: Duration.hours(1) },
+  quarantine: Duration.hours(1)
 }
+
+export const defaultReconciliation: Reconciliation = { interval: Duration.minutes(15), repair: true }
 
 export const make = (
   name: DomainName,
   options: {
-    readonly policy?: ZonePolicy
+    readonly policy?: Partial<ZonePolicy>
     readonly nameservers?: ReadonlyArray<DomainName>
     readonly createIfMissing?: boolean
+    readonly dnssec?: boolean
+    readonly reconciliation?: Partial<Reconciliation>
   } = {}
 ): Zone => ({
   name,
-  policy: options.policy ?? defaultPolicy,
+  policy: { ...defaultPolicy, ...options.policy },
+  dnssec: options.dnssec ?? false,
+  reconciliation: { ...defaultReconciliation, ...options.reconciliation },
   nameservers: options.nameservers ?? [defaultNameserver(name)],
   createIfMissing: options.createIfMissing ?? true,
   network: reverseNetwork(name)

@@ -37,7 +37,7 @@ export class HostnameTaken extends Schema.TaggedError<HostnameTaken>()("Hostname
 }
 
 /** What happened to a host; also the word in its history. */
-export type HostEvent = "created" | "changed" | "returned" | "offline" | "withdrawn"
+export type HostEvent = "created" | "changed" | "returned" | "offline" | "withdrawn" | "retired" | "released"
 
 export type Decision =
   /** Nothing but the lease: no row is written. */
@@ -88,7 +88,8 @@ export const decide = (
         firstSeenMillis: nowMillis,
         lastSeenMillis: nowMillis,
         offlineSinceMillis: undefined,
-        withdrawnSinceMillis: undefined
+        withdrawnSinceMillis: undefined,
+        retiredSinceMillis: undefined
       }
     }
   }
@@ -112,7 +113,8 @@ export const decide = (
       generation,
       lastSeenMillis: nowMillis,
       offlineSinceMillis: undefined,
-      withdrawnSinceMillis: undefined
+      withdrawnSinceMillis: undefined,
+      retiredSinceMillis: undefined
     }
   }
 }

@@ -74,7 +74,10 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
     yield* outbox.mark(
       changes.flatMap(({ after }) => placesOf(zones, after)),
       generation,
-      nowMillis
+      nowMillis,
+      event === "withdrawn" || changes.every(({ after }) => after.withdrawnSinceMillis !== undefined)
+        ? "withdrawn"
+        : "expired"
     )
   })
 

@@ -53,6 +53,7 @@ interface HostRow {
   readonly last_seen: number | bigint
   readonly offline_since: number | bigint | null
   readonly withdrawn_since: number | bigint | null
+  readonly retired_since: number | bigint | null
 }
 
 const optionalNumber = (value: number | bigint | null): number | undefined =>
@@ -71,7 +72,8 @@ const toHost = (row: HostRow): Host => ({
   firstSeenMillis: Number(row.first_seen),
   lastSeenMillis: Number(row.last_seen),
   offlineSinceMillis: optionalNumber(row.offline_since),
-  withdrawnSinceMillis: optionalNumber(row.withdrawn_since)
+  withdrawnSinceMillis: optionalNumber(row.withdrawn_since),
+  retiredSinceMillis: optionalNumber(row.retired_since)
 })
 
 const hostColumns = {
@@ -87,7 +89,8 @@ const hostColumns = {
   first_seen: "bigint",
   last_seen: "bigint",
   offline_since: "bigint",
-  withdrawn_since: "bigint"
+  withdrawn_since: "bigint",
+  retired_since: "bigint"
 } as const
 
 const fromHost = (host: Host) => ({
@@ -103,7 +106,8 @@ const fromHost = (host: Host) => ({
   first_seen: host.firstSeenMillis,
   last_seen: host.lastSeenMillis,
   offline_since: host.offlineSinceMillis ?? null,
-  withdrawn_since: host.withdrawnSinceMillis ?? null
+  withdrawn_since: host.withdrawnSinceMillis ?? null,
+  retired_since: host.retiredSinceMillis ?? null
 })
 
 const names = Object.keys(hostColumns).join(", ")

@@ -184,7 +184,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const places = [...touched.values()]
       if (written.length > 0) {
         yield* hosts.write(written, nowMillis)
-        yield* outbox.mark(places, generation, nowMillis)
+        yield* outbox.mark(places, generation, nowMillis, "registered")
       }
       return { answers, written, places, tickets, nowMillis }
     },

@@ -64,7 +64,7 @@ const run = Effect.gen(function* () {
       const { next, places }: Page = yield* page(zone, after)
       if (places.length > 0) {
         const generation = yield* Generation.next(sql)
-        yield* outbox.mark(places, generation, yield* Clock.currentTimeMillis)
+        yield* outbox.mark(places, generation, yield* Clock.currentTimeMillis, "settings")
         yield* outbox.wake([zone.name])
       }
       names += places.length

@@ -31,10 +31,12 @@ const registry = Effect.gen(function* () {
     first_seen BIGINT NOT NULL,
     last_seen BIGINT NOT NULL,
     offline_since BIGINT,
-    withdrawn_since BIGINT
+    withdrawn_since BIGINT,
+    retired_since BIGINT
   )`
   yield* sql`CREATE INDEX host_lease ON host (last_seen) WHERE state = 'online'`
   yield* sql`CREATE INDEX host_offline ON host (zone, offline_since) WHERE state = 'offline' AND withdrawn_since IS NULL`
+  yield* sql`CREATE INDEX host_retired ON host (zone, retired_since) WHERE state = 'retired'`
   yield* sql`CREATE INDEX host_zone ON host (zone, fqdn)`
   // For counting: a scan of a million hosts takes 0.5 s, this index 0.07 s.
   yield* sql`CREATE INDEX host_state ON host (zone, state)`
@@ -75,30 +77,136 @@ const registry = Effect.gen(function* () {
     subject TEXT NOT NULL,
     generation BIGINT NOT NULL,
     before TEXT,
-    after TEXT
+    after TEXT,
+    reason TEXT,
+    cause TEXT
   )`
   yield* sql`CREATE INDEX audit_entry_subject ON audit_entry (subject, sequence)`
 
-  // Names that may differ from what PowerDNS holds. Not a queue of operations: a name stands here once.
+  // Names that may differ from what PowerDNS holds. Not a queue of operations: a name stands here once. Urgency 0 are new
+  // and changed names, 1 are removals. A parked name waits until it changes; when `plan` is set, for that plan's approval.
   yield* sql`CREATE TABLE outbox (
     zone TEXT NOT NULL,
     name TEXT NOT NULL,
     generation BIGINT NOT NULL,
+    cause TEXT NOT NULL,
+    urgency SMALLINT NOT NULL,
     marked_at BIGINT NOT NULL,
     parked_at BIGINT,
     parked_reason TEXT,
+    plan TEXT,
     PRIMARY KEY (zone, name)
   )`
-  yield* sql`CREATE INDEX outbox_due ON outbox (zone, marked_at) WHERE parked_at IS NULL`
+  yield* sql`CREATE INDEX outbox_due ON outbox (zone, urgency, marked_at) WHERE parked_at IS NULL`
 
-  // Names that are ours, with what PowerDNS was last seen to take. Content is NULL between a claim and its success.
+  // Names that are ours, with what PowerDNS was last seen to take. From a claim to its success `sent` says what is being
+  // written: then what stands there is one of the two. `doubt_until`: until then a write that had no answer may still come.
+  // Quarantined records are disabled: kept, and not answered. Present says that the name counts in non_terminal.
   yield* sql`CREATE TABLE published (
     zone TEXT NOT NULL,
     name TEXT NOT NULL,
-    content TEXT,
+    content TEXT NOT NULL,
+    sent TEXT,
+    doubt_until BIGINT,
+    quarantined_until BIGINT,
+    present SMALLINT NOT NULL,
     generation BIGINT NOT NULL,
     published_at BIGINT NOT NULL,
+    served_at BIGINT,
     PRIMARY KEY (zone, name)
+  )`
+  yield* sql`CREATE INDEX published_doubt ON published (zone, doubt_until) WHERE doubt_until IS NOT NULL`
+  yield* sql`CREATE INDEX published_quarantine ON published (zone, quarantined_until) WHERE quarantined_until IS NOT NULL`
+
+  // Names that PowerDNS took and that not every name server was seen to answer with yet; content is what they should say.
+  yield* sql`CREATE TABLE unserved (
+    zone TEXT NOT NULL,
+    name TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    content TEXT NOT NULL,
+    applied_at BIGINT NOT NULL,
+    PRIMARY KEY (zone, name)
+  )`
+
+  // Names above names of ours that have several labels below the zone, with how many are below.
+  yield* sql`CREATE TABLE non_terminal (
+    zone TEXT NOT NULL,
+    name TEXT NOT NULL,
+    below BIGINT NOT NULL,
+    PRIMARY KEY (zone, name)
+  )`
+
+  // Deletions that count against a zone's budget.
+  yield* sql`CREATE TABLE deletion (
+    sequence ${serial},
+    zone TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    names BIGINT NOT NULL
+  )`
+  yield* sql`CREATE INDEX deletion_zone ON deletion (zone, at)`
+
+  // Records that people manage: adopted ones, for now. A host of the name takes precedence while it has records.
+  yield* sql`CREATE TABLE record (
+    zone TEXT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    ttl BIGINT NOT NULL,
+    contents TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    since BIGINT NOT NULL,
+    PRIMARY KEY (zone, name, type)
+  )`
+
+  // Names of a zone that Prism leaves alone.
+  yield* sql`CREATE TABLE ignored (
+    zone TEXT NOT NULL,
+    pattern TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (zone, pattern)
+  )`
+
+  // Changes thought out and kept: to be looked at, approved, applied, refused.
+  yield* sql`CREATE TABLE plan (
+    id TEXT PRIMARY KEY,
+    zone TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    made_at BIGINT NOT NULL,
+    made_by TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    hash TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    counts TEXT NOT NULL,
+    decided_at BIGINT,
+    decided_by TEXT,
+    decided_reason TEXT
+  )`
+  yield* sql`CREATE INDEX plan_zone ON plan (zone, made_at)`
+  yield* sql`CREATE TABLE plan_change (
+    plan TEXT NOT NULL REFERENCES plan (id) ON DELETE CASCADE,
+    ordinal BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    action TEXT NOT NULL,
+    before TEXT,
+    after TEXT,
+    reason TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    outcome TEXT,
+    PRIMARY KEY (plan, ordinal)
+  )`
+
+  // A guard that has tripped and waits for a person's word. `allowed_before`: hosts last seen before that may expire.
+  yield* sql`CREATE TABLE guard (
+    kind TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    tripped_at BIGINT NOT NULL,
+    detail TEXT NOT NULL,
+    allowed_before BIGINT,
+    PRIMARY KEY (kind, zone)
   )`
 
   yield* sql`CREATE TABLE zone_publication (zone TEXT PRIMARY KEY, published_at BIGINT NOT NULL)`

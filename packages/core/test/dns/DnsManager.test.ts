@@ -78,7 +78,7 @@ describe("publishing", () => {
       yield* register("web", "192.0.2.8")
       yield* pass(10)
       assert.match((yield* statusOf(T.forward.name)).error ?? "", /JSON/)
-      yield* sql`UPDATE published SET content = NULL WHERE name = ${T.nameOf("web")}`
+      yield* sql`UPDATE published SET sent = '*' WHERE name = ${T.nameOf("web")}`
       yield* pass(10)
       assert.deepStrictEqual(lines, [
         "Error publishing failed by a fault of the server, will try again",
@@ -151,7 +151,7 @@ describe("publishing", () => {
       const { ticket } = yield* register("web", "192.0.2.7")
       yield* pass(1)
       yield* sql`UPDATE host SET state = 'offline', offline_since = 1, withdrawn_since = 1`
-      yield* outbox.mark(ticket!.places, 1000, 1)
+      yield* outbox.mark(ticket!.places, 1000, 1, "registered")
       yield* pass(2)
       assert.deepStrictEqual(yield* served(T.forward), [])
       assert.deepStrictEqual(yield* served(T.reverse4), [])
@@ -324,7 +324,7 @@ describe("a record that Prism did not make", () => {
       yield* pass(2)
       assert.deepStrictEqual(yield* served(T.forward, T.nameOf("web")), ["A 198.51.100.1", 'TXT "mine"'])
       yield* sql`UPDATE host SET withdrawn_since = 1`
-      yield* (yield* Outbox).mark(ticket!.places, 1000, 1)
+      yield* (yield* Outbox).mark(ticket!.places, 1000, 1, "registered")
       yield* pass(2)
       assert.deepStrictEqual(yield* served(T.forward, T.nameOf("web")), ['TXT "mine"'])
     })
@@ -447,7 +447,7 @@ describe("while PowerDNS fails", () => {
       const { ticket } = yield* register("web", "198.51.100.1")
       yield* pass(0.15)
       yield* sql`UPDATE host SET withdrawn_since = 1`
-      yield* (yield* Outbox).mark(ticket!.places, 1000, 1)
+      yield* (yield* Outbox).mark(ticket!.places, 1000, 1, "registered")
       yield* pass(10)
       assert.deepStrictEqual(yield* served(T.forward), [])
       assert.deepStrictEqual(yield* pending, [])
@@ -467,7 +467,7 @@ describe("zones", () => {
       const client = yield* PowerDnsClient
       const outbox = yield* Outbox
       for (const [i, { name }] of broken.entries()) {
-        yield* outbox.mark([{ zone: name, name: Names.make(`web.${name}`) }], i + 1, 1)
+        yield* outbox.mark([{ zone: name, name: Names.make(`web.${name}`) }], i + 1, 1, "registered")
       }
       yield* register("web", "192.0.2.7")
       yield* pass(20)
@@ -556,7 +556,7 @@ describe("after a crash", () => {
                 { zone: T.reverse4.name, name: T.pointerOf("192.0.2.7") }
               ]
               yield* sql`UPDATE host SET state = 'offline', offline_since = 1, withdrawn_since = 1`
-              yield* (yield* Outbox).mark(places, 1000, 1)
+              yield* (yield* Outbox).mark(places, 1000, 1, "registered")
             } else if (expected !== then) yield* register("web", expected)
             yield* pass(30)
             assert.deepStrictEqual(

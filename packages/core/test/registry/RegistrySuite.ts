@@ -165,7 +165,8 @@ export const suite = <R>(
             firstSeenMillis: 1_000_000,
             lastSeenMillis: 1_000_000,
             offlineSinceMillis: undefined,
-            withdrawnSinceMillis: undefined
+            withdrawnSinceMillis: undefined,
+            retiredSinceMillis: undefined
           } as unknown as Host)
           assert.match(host.id, /^[0-9a-f-]{36}$/)
           assert.deepStrictEqual(yield* registry.findById(host.id), Option.some(host))

@@ -1,7 +1,7 @@
 /** `prism-dns serve`: the production server. */
 import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
 import { Command } from "effect/cli"
-import type { PowerDnsNode, PrismConfig } from "../Config.ts"
+import type { NodeApi, PrismConfig } from "../Config.ts"
 import * as Logging from "../Logging.ts"
 import * as Server from "../Server.ts"
 import * as Failure from "./Failure.ts"
@@ -15,10 +15,10 @@ const preflightTimeout = "3 seconds"
  * Asks each node once. A wrong key is a mistake that only a person can mend, so the server does not start; a node that
  * does not answer may come back, so it does.
  */
-const preflight = (node: PowerDnsNode) =>
+const preflight = (name: string, api: NodeApi) =>
   Effect.tryPromise((signal) =>
-    fetch(`${node.api}/api/v1/servers/localhost`, {
-      headers: { "X-API-Key": Redacted.value(node.apiKey) },
+    fetch(`${api.url}/api/v1/servers/localhost`, {
+      headers: { "X-API-Key": Redacted.value(api.key) },
       redirect: "manual", // else the key would go wherever the answer says
       signal
     })
@@ -27,11 +27,11 @@ const preflight = (node: PowerDnsNode) =>
     Effect.matchEffect({
       onFailure: () =>
         Effect.logWarning(
-          `PowerDNS ${node.name} does not answer at ${node.api}; registrations are accepted and published once it does`
+          `PowerDNS ${name} does not answer at ${api.url}; registrations are accepted and published once it does`
         ),
       onSuccess: (response) =>
         response.status === 401 || response.status === 403
-          ? Effect.fail(new Failure.ApiKeyWrong({ node: node.name, api: node.api }))
+          ? Effect.fail(new Failure.ApiKeyWrong({ node: name, api: api.url }))
           : Effect.void
     })
   )
@@ -42,8 +42,11 @@ const ready = (config: PrismConfig, running: Server.Running["Service"]): Ready.R
     pid: process.pid,
     tcp: running.tcp,
     http: running.http,
-    dns: config.powerdns.primary.dns,
-    powerdns: { url: config.powerdns.primary.api, apiKey: Redacted.value(config.powerdns.primary.apiKey) },
+    dns: config.powerdns.primaries[0].dns,
+    powerdns: {
+      url: config.powerdns.primaries[0].api.url,
+      apiKey: Redacted.value(config.powerdns.primaries[0].api.key)
+    },
     zones: config.zones.map((zone) => zone.name),
     ...(adminTokens[0] !== undefined && { adminToken: Redacted.value(adminTokens[0].token) }),
     ...(agentTokens[0] !== undefined && { agentToken: Redacted.value(agentTokens[0].token) })
@@ -74,7 +77,11 @@ const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.
       "auth.mode is required and auth.agentTokens is empty: every registration is refused; name a token, or set auth.mode"
     )
   }
-  yield* Effect.forEach(config.powerdns.nodes, preflight, { concurrency: "unbounded", discard: true })
+  yield* Effect.forEach(
+    config.powerdns.nodes,
+    ({ api, name }) => (api === undefined ? Effect.void : preflight(name, api)),
+    { concurrency: "unbounded", discard: true }
+  )
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
   yield* Effect.addFinalizer(() => endInTime(config))
   yield* Effect.logInfo("running", { tcp: `${running.tcp.host}:${running.tcp.port}`, http: running.http.url })

@@ -243,7 +243,7 @@ describe("/v1/publications", () => {
       Effect.gen(function* () {
         const outbox = yield* Outbox
         const gone = DomainName.make("gone.prism.test")
-        yield* outbox.mark([{ zone: gone, name: DomainName.make("a.gone.prism.test") }], 1, 0)
+        yield* outbox.mark([{ zone: gone, name: DomainName.make("a.gone.prism.test") }], 1, 0, "registered")
         const { publications } = yield* client
         const { zones } = yield* publications.list({ query: { zone: gone } })
         assert.strictEqual(zones.length, 1)
