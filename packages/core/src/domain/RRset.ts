@@ -37,7 +37,12 @@ export const equals = (a: RRset, b: RRset): boolean =>
 
 /** What to do to one RRset in place. There is no "add" or "remove one record": a set is replaced whole or deleted whole. */
 export type RRsetChange =
-  | { readonly _tag: "Replace"; readonly rrset: RRset }
+  | {
+      readonly _tag: "Replace"
+      readonly rrset: RRset
+      /** Keeps the records in PowerDNS, but answers none of them, until the set is replaced again. Default false. */
+      readonly disabled?: boolean
+    }
   | { readonly _tag: "Delete"; readonly name: DomainName; readonly type: string }
 
 export const changedName = (change: RRsetChange): DomainName =>

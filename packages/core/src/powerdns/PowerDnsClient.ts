@@ -81,7 +81,8 @@ export class PowerDnsClient extends Context.Service<
     /**
      * Applies all changes or, when PowerDNS refuses one of them (`Refused`), none. Deletions go first, so that a CNAME
      * may take the place of addresses. No changes, no request. Splits nothing: keep to `changesMax`. A replaced set
-     * loses its disabled records.
+     * loses its disabled records; a set replaced as `disabled` stands in PowerDNS unanswered and unseen by `rrsets` and
+     * `exportZone`, until it is replaced otherwise or deleted.
      */
     readonly patch: (
       zone: DomainName.DomainName,
@@ -206,7 +207,8 @@ const patchBody = (changes: ReadonlyArray<RRset.RRsetChange>): string => {
       deletions.push({ name: change.name, type: change.type, changetype: "DELETE" })
     } else {
       const { contents, name, ttlSeconds, type } = change.rrset
-      const records = contents.map((content) => ({ content, disabled: false }))
+      const disabled = change.disabled === true
+      const records = contents.map((content) => ({ content, disabled }))
       replacements.push({ name, type, ttl: ttlSeconds, changetype: "REPLACE", records })
     }
   }

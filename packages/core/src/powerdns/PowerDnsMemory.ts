@@ -79,8 +79,17 @@ export class PowerDnsMemory extends Context.Service<
 // The rules of PowerDNS
 // ---------------------------------------------------------------------------------------------------------------------
 
+interface Held {
+  readonly rrset: RRset.RRset
+  /** Kept, and neither answered nor shown. */
+  readonly disabled: boolean
+}
+
 /** RRsets by name and type. */
-type Sets = Map<DomainName.DomainName, Map<string, RRset.RRset>>
+type Sets = Map<DomainName.DomainName, Map<string, Held>>
+
+const shown = (atName: ReadonlyMap<string, Held> | undefined): ReadonlyArray<RRset.RRset> =>
+  [...(atName?.values() ?? [])].flatMap(({ disabled, rrset }) => (disabled ? [] : [rrset]))
 
 const knownTypes = new Set(
   "A AAAA AFSDB ALIAS CAA CDNSKEY CDS CERT CNAME DHCID DNAME DNSKEY DS HINFO HTTPS KEY LOC LUA MX NAPTR NS NSEC3PARAM OPENPGPKEY PTR RP SMIMEA SOA SPF SRV SSHFP SVCB TLSA TXT URI".split(
@@ -154,7 +163,7 @@ const checkReplace = (sets: Sets, rrset: RRset.RRset): Result.Result<RRset.RRset
   if ((type === "CNAME" || type === "SOA") && kept.length > 1) {
     return Result.fail(`RRset ${name} IN ${type} has more than one record`)
   }
-  const others = [...(sets.get(name)?.keys() ?? [])].filter((other) => other !== type)
+  const others = shown(sets.get(name)).flatMap((other) => (other.type === type ? [] : [other.type]))
   const conflicts = type === "CNAME" ? others.length > 0 : others.includes("CNAME")
   return conflicts && kept.length > 0
     ? Result.fail(`RRset ${name} IN ${type}: Conflicts with pre-existing RRset`)
@@ -167,10 +176,10 @@ const remove = (sets: Sets, name: DomainName.DomainName, type: string) => {
   if (atName?.size === 0) sets.delete(name)
 }
 
-const put = (sets: Sets, rrset: RRset.RRset) => {
+const put = (sets: Sets, rrset: RRset.RRset, disabled = false) => {
   const atName = sets.get(rrset.name)
-  if (atName === undefined) sets.set(rrset.name, new Map([[rrset.type, rrset]]))
-  else atName.set(rrset.type, rrset)
+  if (atName === undefined) sets.set(rrset.name, new Map([[rrset.type, { rrset, disabled }]]))
+  else atName.set(rrset.type, { rrset, disabled })
 }
 
 /** Only the names of a PATCH are copied, so that a refusal leaves no trace and a change costs the same in any zone. */
@@ -212,7 +221,7 @@ const apply = (
     const checked = checkReplace(touched, change.rrset)
     if (Result.isFailure(checked)) return checked.failure
     if (checked.success.contents.length === 0) remove(touched, name, type)
-    else put(touched, checked.success)
+    else put(touched, checked.success, change.disabled === true)
   }
   for (const change of changes) {
     const name = RRset.changedName(change)
@@ -339,14 +348,12 @@ const make = (node: string, version: string) => {
     rrsets: (name, names) =>
       answer(
         { operation: "rrsets", zone: name, names },
-        inZone(name, ({ sets }) =>
-          Result.succeed([...new Set(names)].flatMap((each) => [...(sets.get(each)?.values() ?? [])]))
-        )
+        inZone(name, ({ sets }) => Result.succeed([...new Set(names)].flatMap((each) => shown(sets.get(each)))))
       ),
     exportZone: (name) =>
       answer(
         { operation: "exportZone", zone: name },
-        inZone(name, ({ sets }) => Result.succeed(Array.from(sets.values(), (atName) => [...atName.values()]).flat()))
+        inZone(name, ({ sets }) => Result.succeed(Array.from(sets.values(), shown).flat()))
       ),
     patch: (name, changes) => {
       if (changes.length === 0) return Effect.void

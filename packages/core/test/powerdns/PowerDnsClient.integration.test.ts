@@ -5,7 +5,7 @@ import { FetchHttpClient } from "effect/http"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import * as PowerDns from "../harness/PowerDns.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
-import { heldIn, newZone, replace, suite } from "./PowerDnsSuite.ts"
+import { disable, heldIn, newZone, replace, suite } from "./PowerDnsSuite.ts"
 
 suite("PowerDNS on sqlite", PowerDns.layer("sqlite"))
 suite("PowerDNS on lmdb", PowerDns.layer("lmdb"))
@@ -46,6 +46,25 @@ for (const backend of ["sqlite", "lmdb", "pgsql"] as const) {
           const answer = yield* PowerDns.resolve(dns, at("a"), "A")
           assert.deepStrictEqual(answer, { rcode: "NOERROR", isAuthoritative: true, data: [address], ttlSeconds: 60 })
         }
+      })
+    )
+
+    it.effect("answers no disabled set, from the moment on, and answers it again once it is replaced", () =>
+      Effect.gen(function* () {
+        const { dns } = yield* PowerDns.TestPowerDns
+        const { at, client, zone } = yield* newZone
+        const ask = (label: string) =>
+          Effect.map(PowerDns.resolve(dns, at(label), "A"), ({ data, rcode }) => [rcode, ...data].join(" "))
+        const sets = [replace(at("a"), "A", ["192.0.2.1"]), replace(at("both"), "A", ["192.0.2.1"])]
+        yield* client.patch(zone, [...sets, replace(at("both"), "AAAA", ["2001:db8::1"])])
+        assert.strictEqual(yield* ask("a"), "NOERROR 192.0.2.1")
+        yield* client.patch(zone, [disable(at("a"), "A", ["192.0.2.1"]), disable(at("both"), "A", ["192.0.2.1"])])
+        assert.strictEqual(yield* ask("a"), "NXDOMAIN")
+        assert.strictEqual(yield* ask("both"), "NOERROR")
+        assert.deepStrictEqual((yield* PowerDns.resolve(dns, at("both"), "AAAA")).data, ["2001:db8::1"])
+        yield* client.patch(zone, sets)
+        assert.strictEqual(yield* ask("a"), "NOERROR 192.0.2.1")
+        assert.strictEqual(yield* ask("both"), "NOERROR 192.0.2.1")
       })
     )
 

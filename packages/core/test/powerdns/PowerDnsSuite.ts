@@ -16,6 +16,13 @@ export const replace = (name: string, type: string, contents: ReadonlyArray<stri
   rrset: { name: name as DomainName.DomainName, type, ttlSeconds, contents }
 })
 
+/** Kept in PowerDNS, and not answered. */
+export const disable = (name: string, type: string, contents: ReadonlyArray<string>, ttlSeconds = 60): Change => ({
+  _tag: "Replace",
+  rrset: { name: name as DomainName.DomainName, type, ttlSeconds, contents },
+  disabled: true
+})
+
 export const remove = (name: string, type: string): Change => ({
   _tag: "Delete",
   name: name as DomainName.DomainName,
@@ -231,6 +238,40 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
         assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), [`${at("a")} 60 CNAME ${at("b")}`])
         yield* client.patch(zone, [replace(at("a"), "A", ["192.0.2.2"]), remove(at("a"), "CNAME")])
         assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), [`${at("a")} 60 A 192.0.2.2`])
+      })
+    )
+
+    it.effect("a disabled set is unseen until it is replaced again, and does not stand in the way of others", () =>
+      Effect.gen(function* () {
+        const { at, client, serial, zone } = yield* newZone
+        const written = [replace(at("a"), "A", ["192.0.2.1"]), replace(at("a"), "AAAA", ["2001:db8::1"])]
+        const names = ["a", "b", "c", "d", "e", "f"].map(at)
+        yield* client.patch(zone, [...written, replace(at("b"), "A", ["192.0.2.2"])])
+        const before = yield* serial
+        yield* client.patch(zone, [disable(at("a"), "A", ["192.0.2.1"]), disable(at("b"), "A", ["192.0.2.2"])])
+        assert.strictEqual(yield* serial, before + 1)
+        const left = [`${at("a")} 60 AAAA 2001:db8::1`]
+        assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), left)
+        assert.deepStrictEqual(heldIn(yield* client.rrsets(zone, names), zone), left)
+        assert.deepStrictEqual(heldIn(yield* client.rrsets(zone, [at("a")]), zone), left)
+        assert.deepStrictEqual(yield* client.rrsets(zone, [at("b")]), [])
+
+        yield* client.patch(zone, [written[0]!, disable(at("a"), "AAAA", ["2001:db8::1"]), remove(at("b"), "A")])
+        assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), [`${at("a")} 60 A 192.0.2.1`])
+        yield* client.patch(zone, [disable(at("a"), "A", ["192.0.2.1"])])
+        assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), [])
+        yield* client.patch(zone, written)
+        assert.strictEqual(heldIn(yield* client.exportZone(zone), zone).length, 2)
+      })
+    )
+
+    it.effect("a name with nothing but disabled sets takes a CNAME", () =>
+      Effect.gen(function* () {
+        const { at, client, zone } = yield* newZone
+        yield* client.patch(zone, [replace(at("a"), "A", ["192.0.2.1"])])
+        yield* client.patch(zone, [disable(at("a"), "A", ["192.0.2.1"])])
+        yield* client.patch(zone, [replace(at("a"), "CNAME", [at("b")])])
+        assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), [`${at("a")} 60 CNAME ${at("b")}`])
       })
     )
 
