@@ -14,7 +14,7 @@ import type { HttpClient, HttpClientResponse } from "effect/http"
 import { CircuitBreaker } from "effect/persistence"
 import * as DomainName from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
-import { PowerDnsError, Refused } from "./PowerDnsError.ts"
+import { Malformed, PowerDnsError, type Reason, Refused } from "./PowerDnsError.ts"
 import * as PowerDnsHttp from "./PowerDnsHttp.ts"
 import * as PowerDnsZoneFile from "./PowerDnsZoneFile.ts"
 
@@ -78,6 +78,15 @@ export class PowerDnsClient extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<RRset.RRset>, PowerDnsError>
     /** All RRsets of a zone. Cost grows with the zone: 0.1 s and 4 MB per 100,000 records. */
     readonly exportZone: (zone: DomainName.DomainName) => Effect.Effect<ReadonlyArray<RRset.RRset>, PowerDnsError>
+    /**
+     * All records of a zone, piece by piece as they come, none of them disabled; for zones too large to hold. The records
+     * of a set need not come together. Fails at its end when there was no SOA among them (`Malformed`), and where the
+     * answer breaks off (`Uncertain`): only a stream that ends well was the whole zone. Take each piece within 5 s, or
+     * PowerDNS closes the connection.
+     */
+    readonly records: (
+      zone: DomainName.DomainName
+    ) => Stream.Stream<ReadonlyArray<PowerDnsZoneFile.RawRecord>, PowerDnsError>
     /**
      * Applies all changes or, when PowerDNS refuses one of them (`Refused`), none. Deletions go first, so that a CNAME
      * may take the place of addresses. No changes, no request. Splits nothing: keep to `changesMax`. A replaced set
@@ -223,8 +232,11 @@ const patchBody = (changes: ReadonlyArray<RRset.RRsetChange>): string => {
 export const readsWholeZone = (nameCount: number, zoneRecordCount: number | undefined): boolean =>
   nameCount > 4 && nameCount * 1000 >= (zoneRecordCount ?? 0)
 
+/** What an export without an SOA is: no zone, or only a part of one. */
+export const noSoa = new Malformed({ status: 200, detail: "the export of the zone has no SOA record" })
+
 const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
-  const { connectionsMax, send } = yield* PowerDnsHttp.make(options)
+  const { connectionsMax, send, stream } = yield* PowerDnsHttp.make(options)
   const { node } = options
   /** Records of each zone when it was last read whole. */
   const recordCounts = new Map<DomainName.DomainName, number>()
@@ -376,6 +388,25 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
     return yield* readWhole("exportZone", zone, undefined)
   })
 
+  const records = (zone: DomainName.DomainName) =>
+    Stream.suspend(() => {
+      const reader = PowerDnsZoneFile.makeRecordReader()
+      const failed = (reason: Reason) => new PowerDnsError({ node, operation: "records", reason })
+      const reading = <A>(f: () => A) =>
+        Effect.mapError(readingExport(f), ({ detail }) => failed(new Malformed({ status: 200, detail })))
+      const end = Effect.flatMap(reading(reader.end), ({ hasSoa, recordCount, records }) => {
+        if (!hasSoa) return Effect.fail(failed(noSoa))
+        recordCounts.set(zone, recordCount)
+        return Effect.succeed(records)
+      })
+      return stream({ operation: "records", path: `${zonePath(zone)}/export` }).pipe(
+        Stream.decodeText,
+        Stream.mapEffect((text) => reading(() => reader.push(text))),
+        Stream.concat(Stream.fromEffect(end)),
+        Stream.filter((records) => records.length > 0)
+      )
+    })
+
   const patch = Effect.fn("PowerDnsClient.patch")(function* (
     zone: DomainName.DomainName,
     changes: ReadonlyArray<RRset.RRsetChange>
@@ -459,6 +490,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
     configureZone,
     rrsets,
     exportZone,
+    records,
     patch,
     flush,
     notify: zoneCommand("notify"),

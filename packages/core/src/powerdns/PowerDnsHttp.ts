@@ -3,11 +3,24 @@
  * standing: few connections, a time limit, few and short repeats, and a
  * circuit that opens while the node does not answer.
  *
- * Promises: `send` ends; it fails only with `PowerDnsError`; the API key is in
+ * Promises: `send` ends, and so does each piece of a `stream`; both fail only with `PowerDnsError`; the API key is in
  * the request and nowhere else. Leaves to others: paths, bodies and what an
  * answer means (`PowerDnsClient`), and trying again for longer (`DnsManager`).
  */
-import { Cause, Clock, Duration, Effect, Exit, Metric, Option, Redacted, Schedule, Semaphore } from "effect"
+import {
+  Cause,
+  Clock,
+  Duration,
+  Effect,
+  Exit,
+  Metric,
+  Option,
+  Redacted,
+  Schedule,
+  Scope,
+  Semaphore,
+  Stream
+} from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import { CircuitBreaker } from "effect/persistence"
 import * as Errors from "./PowerDnsError.ts"
@@ -118,8 +131,15 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       )
     )
 
-  /** One request over one connection. */
-  const exchange = <A>(request: Request<A>): Effect.Effect<A, Errors.Reason> =>
+  const noAnswer = new Errors.Uncertain({ detail: `no answer within ${Duration.format(requestTimeout)}` })
+  const inTime = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | Errors.Uncertain, R> =>
+    Effect.timeoutOrElse(effect, { duration: requestTimeout, orElse: () => Effect.fail(noAnswer) })
+
+  /** One request over one connection, which is free again when the scope closes; `read` gets an answer that says yes. */
+  const exchange = <A, R>(
+    request: Omit<Request<A>, "read">,
+    read: (response: HttpClientResponse.HttpClientResponse) => Effect.Effect<A, Errors.Reason, R>
+  ): Effect.Effect<A, Errors.Reason, R | Scope.Scope> =>
     Effect.gen(function* () {
       const start = yield* Clock.currentTimeNanos
       let status: number | undefined
@@ -133,22 +153,11 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           )
           .pipe(Effect.mapError(Errors.fromTransport))
         status = response.status
-        if (response.status >= 200 && response.status < 300) {
-          return yield* Effect.mapError(request.read(response), (cause) =>
-            cause instanceof Unreadable
-              ? new Errors.Malformed({ status: response.status, detail: cause.detail })
-              : Errors.fromTransport(cause)
-          )
-        }
+        if (response.status >= 200 && response.status < 300) return yield* read(response)
         const body = yield* Effect.mapError(response.text, Errors.fromTransport)
         return yield* Effect.fail(Errors.fromAnswer(response.status, response.headers["content-type"] ?? "", body))
       }).pipe(
-        Effect.scoped,
-        Effect.timeoutOrElse({
-          duration: requestTimeout,
-          orElse: () =>
-            Effect.fail(new Errors.Uncertain({ detail: `no answer within ${Duration.format(requestTimeout)}` }))
-        }),
+        inTime,
         Effect.tapError((reason) =>
           measure(request.operation, status === undefined ? reason._tag.toLowerCase() : `${status}`, start)
         ),
@@ -156,30 +165,41 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       )
     })
 
+  const noFreeConnection = new Errors.Unreachable({
+    detail: `no free connection within ${Duration.format(requestTimeout)} (connectionsMax is ${connectionsMax})`
+  })
+
   /** Waits for a connection no longer than a request may take; a request that has begun has its own limit. */
   const queued = <A>(request: Request<A>): Effect.Effect<A, Errors.Reason> =>
     Effect.suspend(() => {
       let hasBegun = false
       const run = Effect.suspend(() => {
         hasBegun = true
-        return exchange(request)
+        return exchange(request, (response) =>
+          Effect.mapError(request.read(response), (cause) =>
+            cause instanceof Unreadable
+              ? new Errors.Malformed({ status: response.status, detail: cause.detail })
+              : Errors.fromTransport(cause)
+          )
+        ).pipe(Effect.scoped)
       })
-      const detail = `no free connection within ${Duration.format(requestTimeout)} (connectionsMax is ${connectionsMax})`
       const turn =
         request.repeat === "read" ? connections.withPermit(run) : writes.withPermit(connections.withPermit(run))
       return turn.pipe(
         Effect.raceFirst(
           Effect.sleep(requestTimeout).pipe(
-            Effect.flatMap(() =>
-              hasBegun ? Effect.never : Effect.fail<Errors.Reason>(new Errors.Unreachable({ detail }))
-            )
+            Effect.flatMap(() => (hasBegun ? Effect.never : Effect.fail<Errors.Reason>(noFreeConnection)))
           )
         )
       )
     })
 
-  const send = <A>(request: Request<A>): Effect.Effect<A, PowerDnsError> =>
-    queued(request).pipe(
+  /** Attempts at one request, as one call: repeated where that is harmless, counted by the circuit breaker. */
+  const called = <A, R>(
+    request: Pick<Request<A>, "operation" | "repeat">,
+    attempt: Effect.Effect<A, Errors.Reason, R>
+  ): Effect.Effect<A, PowerDnsError, R> =>
+    attempt.pipe(
       Effect.retry({ schedule: backoff, while: (reason) => mayRepeat[request.repeat].has(reason._tag) }),
       breaker.execute({
         key: node,
@@ -203,5 +223,39 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       // fetch would follow a redirect with our key.
       Effect.provideService(FetchHttpClient.RequestInit, { redirect: "manual" })
     )
-  return { send, connectionsMax } as const
+
+  const send = <A>(request: Request<A>): Effect.Effect<A, PowerDnsError> => called(request, queued(request))
+
+  /**
+   * The body of an answer to a GET, piece by piece; the connection is held until the stream ends. The time limit is that
+   * of the answer's beginning, and of each piece: how long its reader takes in between is not ours to limit, though
+   * PowerDNS closes a connection from which nothing was read for 5 s. Repeated only while the answer has not begun.
+   */
+  const stream = (request: Pick<Request<never>, "operation" | "path">): Stream.Stream<Uint8Array, PowerDnsError> => {
+    const whole = { ...request, method: "GET", repeat: "read" } as const
+    const failed = (reason: Errors.Reason) => new PowerDnsError({ node, operation: request.operation, reason })
+    return Stream.unwrap(
+      Effect.gen(function* () {
+        yield* connections
+          .takeScoped(1)
+          .pipe(Effect.timeoutOrElse({ duration: requestTimeout, orElse: () => Effect.fail(failed(noFreeConnection)) }))
+        const outer = yield* Effect.scope
+        // A scope for each attempt: one that failed gives its connection up before the next begins.
+        const attempt = Effect.flatMap(Scope.fork(outer), (scope) =>
+          exchange<HttpClientResponse.HttpClientResponse, never>(whole, Effect.succeed).pipe(
+            Scope.provide(scope),
+            Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+          )
+        )
+        const response = yield* called(whole, attempt)
+        const pieces = Stream.mapError(response.stream, Errors.fromTransport)
+        return Stream.mapError(
+          Stream.transformPull(pieces, (pull) => Effect.succeed(inTime(pull))),
+          failed
+        )
+      })
+    )
+  }
+
+  return { send, stream, connectionsMax } as const
 })

@@ -7,12 +7,13 @@
  * to others: answering DNS, and the retries, limits and circuit of the real
  * client: a fault set here is what the caller of the client sees.
  */
-import { Context, Duration, Effect, Layer, Option, Result } from "effect"
+import { Context, Duration, Effect, Layer, Option, Result, Stream } from "effect"
 import * as DomainName from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
 import * as RRset from "../domain/RRset.ts"
-import { PowerDnsClient, refusal, type ZoneInfo } from "./PowerDnsClient.ts"
+import { noSoa, PowerDnsClient, refusal, type ZoneInfo } from "./PowerDnsClient.ts"
 import { Conflict, NotFound, PowerDnsError, type Reason, Refused, Uncertain, Unreachable } from "./PowerDnsError.ts"
+import type { RawRecord } from "./PowerDnsZoneFile.ts"
 
 /** The name of a method of `PowerDnsClient`. */
 export type Operation = Exclude<keyof PowerDnsClient["Service"], "node">
@@ -236,6 +237,23 @@ const apply = (
 // The server
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** Records in pieces of a size that no set keeps to. */
+const pieces = function* (sets: ReadonlyArray<RRset.RRset>): Generator<ReadonlyArray<RawRecord>> {
+  let piece: Array<RawRecord> = []
+  for (const { contents, name, ttlSeconds, type } of sets) {
+    for (const content of contents) {
+      piece.push({ name, type, ttlSeconds, content })
+      if (piece.length === pieceRecords) {
+        yield piece
+        piece = []
+      }
+    }
+  }
+  if (piece.length > 0) yield piece
+}
+
+const pieceRecords = 1000
+
 interface MemoryZone {
   info: ZoneInfo
   readonly sets: Sets
@@ -355,6 +373,19 @@ const make = (node: string, version: string) => {
         { operation: "exportZone", zone: name },
         inZone(name, ({ sets }) => Result.succeed(Array.from(sets.values(), shown).flat()))
       ),
+    records: (zone) =>
+      Stream.unwrap(
+        Effect.map(
+          answer(
+            { operation: "records", zone },
+            inZone(zone, ({ sets }) => {
+              const held = Array.from(sets.values(), shown).flat()
+              return held.some(({ type }) => type === "SOA") ? Result.succeed(held) : Result.fail(noSoa)
+            })
+          ),
+          (held) => Stream.rechunk(Stream.fromIterable(pieces(held)), 1)
+        )
+      ),
     patch: (name, changes) => {
       if (changes.length === 0) return Effect.void
       return answer(
@@ -363,7 +394,7 @@ const make = (node: string, version: string) => {
           const detail = apply(name, zone.sets, changes, refusedNames)
           if (detail !== undefined) return Result.fail(new Refused({ detail }))
           if (zone.info.soaEditApi !== "") zone.info = { ...zone.info, serial: zone.info.serial + 1 }
-          put(zone.sets, soa(zone.info))
+          if (zone.sets.get(name)?.has("SOA") === true) put(zone.sets, soa(zone.info))
           return Result.void
         })
       )

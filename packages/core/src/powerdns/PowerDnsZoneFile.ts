@@ -15,6 +15,14 @@ export class ZoneFileInvalid extends Error {
   override readonly name = "ZoneFileInvalid"
 }
 
+/** One record, as the export has it: name in lower case, content as PowerDNS writes it. */
+export interface RawRecord {
+  readonly name: DomainName
+  readonly type: string
+  readonly ttlSeconds: number
+  readonly content: string
+}
+
 interface Pending {
   readonly name: DomainName
   readonly type: string
@@ -24,16 +32,17 @@ interface Pending {
 
 const recordPattern = /^([^\t]+)\t(\d+)\tIN\t([A-Z0-9]+)\t(.*)$/s
 
-/** `names`: keep only these; undefined keeps all. */
-export const makeReader = (names: ReadonlySet<DomainName> | undefined) => {
-  const sets = new Map<string, Pending>()
+/** Records as they come. `names`: only these; undefined is all. */
+export const makeRecordReader = (names?: ReadonlySet<DomainName>) => {
   let rest = ""
   let recordCount = 0
-  let last: Pending | undefined
+  let hasSoa = false
+  /** The latest record: its text may go on. */
+  let last: { name: DomainName; type: string; ttlSeconds: number; content: string } | undefined
   /** Part of a text that goes on, or nothing. */
   let blankLines = 0
 
-  const line = (text: string) => {
+  const line = (text: string, complete: Array<RawRecord>) => {
     const match = recordPattern.exec(text)
     if (match === null) {
       if (text === "") {
@@ -42,35 +51,64 @@ export const makeReader = (names: ReadonlySet<DomainName> | undefined) => {
       }
       if (recordCount === 0) throw new ZoneFileInvalid("the export does not begin with a record")
       // SQL backends print a TXT's line ends as they are
-      if (last !== undefined) last.contents.push(`${last.contents.pop()}${"\n".repeat(blankLines + 1)}${text}`)
+      if (last !== undefined) last.content += `${"\n".repeat(blankLines + 1)}${text}`
       blankLines = 0
       return
     }
     recordCount++
     blankLines = 0
+    if (last !== undefined) complete.push(last)
     last = undefined
+    if (match[3] === "SOA") hasSoa = true
     // PowerDNS's names are taken as they are: it may hold names that Prism would not make
     const name = match[1]!.toLowerCase() as DomainName
     if (names !== undefined && !names.has(name)) return
-    const key = `${name} ${match[3]}`
-    last = sets.get(key)
-    if (last === undefined) {
-      last = { name, type: match[3]!, ttlSeconds: Number(match[2]), contents: [] }
-      sets.set(key, last)
-    }
-    last.contents.push(match[4]!)
+    last = { name, type: match[3]!, ttlSeconds: Number(match[2]), content: match[4]! }
   }
 
   return {
-    push: (text: string): void => {
+    /** The records that are complete now. */
+    push: (text: string): ReadonlyArray<RawRecord> => {
       const lines = (rest + text).split("\n")
       rest = lines.pop()!
-      for (const each of lines) line(each)
+      const complete: Array<RawRecord> = []
+      for (const each of lines) line(each, complete)
+      return complete
     },
+    /** The last records, how many there were in all, and whether an SOA was among them, as in any zone that is one. */
+    end: (): {
+      readonly records: ReadonlyArray<RawRecord>
+      readonly recordCount: number
+      readonly hasSoa: boolean
+    } => {
+      const records: Array<RawRecord> = []
+      line(rest, records)
+      rest = ""
+      if (last !== undefined) records.push(last)
+      last = undefined
+      return { records, recordCount, hasSoa }
+    }
+  }
+}
+
+/** Whole RRsets, known only at the end. `names`: keep only these; undefined keeps all. */
+export const makeReader = (names: ReadonlySet<DomainName> | undefined) => {
+  const reader = makeRecordReader(names)
+  const sets = new Map<string, Pending>()
+
+  const add = ({ content, name, ttlSeconds, type }: RawRecord) => {
+    const key = `${name} ${type}`
+    const set = sets.get(key)
+    if (set === undefined) sets.set(key, { name, type, ttlSeconds, contents: [content] })
+    else set.contents.push(content)
+  }
+
+  return {
+    push: (text: string): void => reader.push(text).forEach(add),
     /** The RRsets, in the order of the export, and how many records the zone has in all. */
     end: (): { readonly rrsets: ReadonlyArray<RRset.RRset>; readonly recordCount: number } => {
-      line(rest)
-      rest = ""
+      const { recordCount, records } = reader.end()
+      records.forEach(add)
       return {
         rrsets: Array.from(sets.values(), (set) => RRset.make(set.name, set.type, set.ttlSeconds, set.contents)),
         recordCount

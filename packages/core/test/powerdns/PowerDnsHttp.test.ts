@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { NodeHttpClient } from "@effect/platform-node"
-import { Effect, Layer, Metric, Redacted } from "effect"
+import { Effect, Layer, Metric, Redacted, Stream } from "effect"
 import { FetchHttpClient } from "effect/http"
 import * as Http from "node:http"
 import * as Net from "node:net"
@@ -227,6 +227,103 @@ describe.each(["fetch", "undici", "node:http"] as const)("the client over %s", (
       assert.strictEqual(error.reason._tag, "Uncertain", error.message)
       yield* waitUntil(
         "the connection is closed",
+        Effect.sync(() => http.connections.open),
+        (open) => open === 0
+      )
+    })
+  )
+
+  const exported = (count: number) =>
+    "ex.test.\t60\tIN\tSOA\tns1.ex.test. h.ex.test. 7 10800 3600 604800 60\n" +
+    Array.from({ length: count }, (_, i) => `h${i}.ex.test.\t60\tIN\tA\t10.0.${i >> 8}.${i & 255}\n`).join("")
+
+  const runRecords = (powerDns: PowerDnsClient["Service"]) =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const error = yield* Effect.flip(
+        Stream.runForEach(powerDns.records(zone), (piece) => Effect.sync(() => piece.forEach((r) => seen.push(r.name))))
+      )
+      return { seen, error }
+    })
+
+  test(
+    "records that break off are Uncertain, whatever came before, and are not asked for again",
+    Effect.gen(function* () {
+      const http = yield* server
+      http.handler = (request, response) => {
+        const whole = exported(5000)
+        response.writeHead(200, { "content-type": "text/plain", "content-length": `${whole.length}` })
+        response.write(whole.slice(0, 100_000), () => request.socket.resetAndDestroy())
+      }
+      const { error } = yield* runRecords(yield* client(http.url))
+      assert.strictEqual(error.reason._tag, "Uncertain", error.message)
+      assert.strictEqual(error.operation, "records")
+      assert.strictEqual(http.requests.length, 1)
+    })
+  )
+
+  test(
+    "records that stop coming are Uncertain, and their connection is given up",
+    Effect.gen(function* () {
+      const http = yield* server
+      http.handler = (_request, response) => {
+        response.writeHead(200, { "content-type": "text/plain" })
+        response.write(exported(3))
+      }
+      const powerDns = yield* client(http.url, { requestTimeout: "100 millis", connectionsMax: 1 })
+      const { error, seen } = yield* runRecords(powerDns)
+      assert.strictEqual(error.reason._tag, "Uncertain", error.message)
+      assert.deepStrictEqual(seen, ["ex.test.", "h0.ex.test.", "h1.ex.test."], "the last one may have gone on")
+      yield* waitUntil(
+        "the connection is closed",
+        Effect.sync(() => http.connections.open),
+        (open) => open === 0
+      )
+      http.handler = answer(200, "application/json", '{"version":"4.7.3"}')
+      yield* powerDns.server
+    })
+  )
+
+  test(
+    "records that are none, or lack an SOA, are Malformed",
+    Effect.gen(function* () {
+      const http = yield* server
+      const powerDns = yield* client(http.url)
+      for (const body of ["", "<p>hello</p>\n", "a.ex.test.\t60\tIN\tA\t192.0.2.1\n"]) {
+        http.handler = answer(200, "text/plain", body)
+        assert.strictEqual((yield* runRecords(powerDns)).error.reason._tag, "Malformed", body)
+      }
+    })
+  )
+
+  test(
+    "records are asked for again while none has come, and a reader may take longer than a request",
+    Effect.gen(function* () {
+      const http = yield* server
+      http.handler = (request, response) =>
+        http.requests.length < 3
+          ? answer(500, "text/plain", "locked")(request, response)
+          : answer(200, "text/plain", exported(5000))(request, response)
+      const powerDns = yield* client(http.url, { requestTimeout: "200 millis", connectionsMax: 1 })
+      const pieces = yield* powerDns.records(zone).pipe(
+        Stream.tap(() => Effect.sleep("150 millis")),
+        Stream.runCollect
+      )
+      assert.strictEqual(pieces.flat().length, 5001)
+      assert.isAbove(pieces.length, 2)
+      assert.strictEqual(http.requests.length, 3)
+    })
+  )
+
+  test(
+    "records that nobody takes to the end free their connection",
+    Effect.gen(function* () {
+      const http = yield* server
+      http.handler = answer(200, "text/plain", exported(20_000))
+      const powerDns = yield* client(http.url, { connectionsMax: 1 })
+      for (let i = 0; i < 3; i++) assert.strictEqual((yield* Stream.runHead(powerDns.records(zone)))._tag, "Some")
+      yield* waitUntil(
+        "the connections are closed",
         Effect.sync(() => http.connections.open),
         (open) => open === 0
       )

@@ -3,7 +3,7 @@
  * earns its place by passing what the real one passes, on each backend.
  */
 import { assert, layer as withLayer } from "@effect/vitest"
-import { Effect, type Layer, Option } from "effect"
+import { Effect, type Layer, Option, Stream } from "effect"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
@@ -148,6 +148,7 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
           client.rrsets(zone, names.slice(0, 2)),
           client.rrsets(zone, names),
           client.exportZone(zone),
+          Stream.runDrain(client.records(zone)),
           client.patch(zone, [replace(`a.${zone}`, "A", ["192.0.2.1"])]),
           client.configureZone(zone),
           client.notify(zone),
@@ -187,6 +188,41 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
         assert.deepStrictEqual(heldIn(few.flat(), zone), expected)
         assert.deepStrictEqual(yield* client.rrsets(zone, [at("none")]), [])
         assert.deepStrictEqual(yield* client.rrsets(zone, []), [])
+      })
+    )
+
+    it.effect("all records come piece by piece, each once, a disabled one never, and one with line ends whole", () =>
+      Effect.gen(function* () {
+        const { at, client, zone } = yield* newZone
+        const count = 3000
+        const hosts = Array.from({ length: count }, (_, i) =>
+          replace(at(`h${i}`), "A", [`10.0.${i >> 8}.${i & 255}`, `10.1.${i >> 8}.${i & 255}`])
+        )
+        for (let from = 0; from < count; from += 500) yield* client.patch(zone, hosts.slice(from, from + 500))
+        yield* client.patch(zone, [
+          replace(at("zz"), "TXT", ['"one two; \\"three\\""'], 300),
+          disable(at("off"), "A", ["192.0.2.1"])
+        ])
+        const pieces = yield* Stream.runCollect(client.records(zone))
+        assert.isAbove(pieces.length, 1)
+        assert.isTrue(pieces.every((piece) => piece.length > 0))
+        const lines = pieces
+          .flat()
+          .map(({ content, name, ttlSeconds, type }) => `${name} ${ttlSeconds} ${type} ${content}`)
+        assert.strictEqual(lines.length, count * 2 + 3)
+        assert.strictEqual(new Set(lines).size, lines.length)
+        assert.include(lines, `${at("h2999")} 60 A 10.1.11.183`)
+        assert.include(lines, `${at("zz")} 300 TXT "one two; \\"three\\""`)
+        assert.strictEqual(lines.filter((line) => line.startsWith(`${zone} 3600 SOA `)).length, 1)
+      })
+    )
+
+    it.effect("an export without an SOA is no zone", () =>
+      Effect.gen(function* () {
+        const { at, client, zone } = yield* newZone
+        yield* client.patch(zone, [replace(at("a"), "A", ["192.0.2.1"]), remove(zone, "SOA")])
+        const error = yield* Effect.flip(Stream.runDrain(client.records(zone)))
+        assert.strictEqual(error.reason._tag, "Malformed", error.message)
       })
     )
 
