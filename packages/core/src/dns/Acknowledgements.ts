@@ -1,102 +1,223 @@
 /**
- * Tells who waits for a change that its records were taken, or why not.
+ * Tells who waits for a change how far it has come: its records were taken, or
+ * why not; every name server answers with them.
  *
  * A ticket is opened for the records of a change before the change commits, so
- * no answer can come too early to be noticed. It lives in memory only: what is
- * durable about a publication stands in the outbox.
+ * no answer can come too early to be noticed, and lives until its change is
+ * served or parked: also when nobody waits any more, so that whoever measures
+ * learns of it. There are at most `ticketsMax`; one more, and the oldest is
+ * forgotten. It lives in memory only: what is durable about a publication stands
+ * in the outbox and among the unserved names.
  */
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
+import * as DnsMetrics from "./DnsMetrics.ts"
 import type { RecordPlace } from "./Zones.ts"
 
-export type Acknowledgement =
-  /** PowerDNS took every record of the change. */
-  | { readonly _tag: "Applied"; readonly atMillis: number }
-  /** PowerDNS refuses one of them, or something of someone else's stands in the way. */
-  | { readonly _tag: "Parked"; readonly atMillis: number; readonly reason: string }
+/** PowerDNS took every record of the change. */
+export interface Applied {
+  readonly _tag: "Applied"
+  readonly atMillis: number
+}
+
+/** Every name server answers with every record of it. */
+export interface Served {
+  readonly _tag: "Served"
+  readonly atMillis: number
+  /** When each of them did, in the order of the configuration. */
+  readonly nodes: ReadonlyArray<{ readonly node: string; readonly atMillis: number }>
+}
+
+/** PowerDNS refuses one of its records, or something of someone else's stands in the way. */
+export interface Parked {
+  readonly _tag: "Parked"
+  readonly atMillis: number
+  readonly reason: string
+}
+
+/** Nobody will say: the change was not made after all, or too many tickets were open. */
+export interface Forgotten {
+  readonly _tag: "Forgotten"
+}
+
+/** What becomes of one record of a change. */
+export type Acknowledgement = Applied | Served | Parked
+
+/** How the wait for a level ends. */
+export type Outcome = Acknowledgement | Forgotten
+
+export type Level = "applied" | "served"
+
+type Listener = (outcome: Outcome) => void
 
 /** One change on its way to the DNS. */
 export class Ticket {
   readonly places: ReadonlyArray<RecordPlace>
   readonly generation: number
-  #remaining: number
-  #outcome: Acknowledgement | undefined
-  #waiting: ((outcome: Acknowledgement) => void) | undefined
+  #unapplied: number
+  #unserved: number
+  #applied: Applied | undefined
+  #end: Served | Parked | Forgotten | undefined
+  #onApplied: Array<Listener> = []
+  #onServed: Array<Listener> = []
+  #nodes: Served["nodes"] | undefined
 
   constructor(places: ReadonlyArray<RecordPlace>, generation: number) {
     this.places = places
     this.generation = generation
-    this.#remaining = places.length
+    this.#unapplied = places.length
+    this.#unserved = places.length
   }
 
-  /** One of its records is settled. True when that settles the ticket: the last one was applied, or one is parked. */
-  settle(outcome: Acknowledgement): boolean {
-    this.#remaining -= 1
-    if (outcome._tag === "Applied" && this.#remaining > 0) return false
-    this.#outcome ??= outcome
-    this.#waiting?.(this.#outcome)
-    this.#waiting = undefined
-    return true
+  /** When it was applied; undefined while it is not. */
+  get applied(): Applied | undefined {
+    return this.#applied
   }
 
-  /** Calls `resume` once, now or when the last record is settled. One caller at a time. */
-  onSettled(resume: (outcome: Acknowledgement) => void): void {
-    if (this.#outcome !== undefined) resume(this.#outcome)
-    else this.#waiting = resume
+  /** How it ended; undefined while it has not. */
+  get end(): Served | Parked | Forgotten | undefined {
+    return this.#end
+  }
+
+  /** Calls once, now or later, when the change is applied, or when it is clear that it will not be. */
+  onApplied(listener: Listener): void {
+    const outcome = this.#applied ?? this.#end
+    if (outcome === undefined) this.#onApplied.push(listener)
+    else listener(outcome)
+  }
+
+  /** Calls once, now or later, when the change is served, or when it is clear that it will not be. */
+  onServed(listener: Listener): void {
+    if (this.#end === undefined) this.#onServed.push(listener)
+    else listener(this.#end)
+  }
+
+  /** Takes a listener back. */
+  off(listener: Listener): void {
+    this.#onApplied = this.#onApplied.filter((each) => each !== listener)
+    this.#onServed = this.#onServed.filter((each) => each !== listener)
+  }
+
+  /** One of its records was applied. */
+  recordApplied(event: Applied): void {
+    this.#unapplied -= 1
+    if (this.#unapplied > 0 || this.#end !== undefined) return
+    this.#applied = event
+    this.#tell(event)
+  }
+
+  /** One of its records is served. */
+  recordServed(event: Served): void {
+    this.#unserved -= 1
+    const before = this.#nodes
+    this.#nodes =
+      before === undefined
+        ? event.nodes
+        : event.nodes.map((each, i) => (each.atMillis < (before[i]?.atMillis ?? 0) ? before[i]! : each))
+    if (this.#unserved === 0) this.finish({ ...event, nodes: this.#nodes })
+  }
+
+  finish(end: Served | Parked | Forgotten): void {
+    if (this.#end !== undefined) return
+    this.#end = end
+    this.#tell(end)
+    const listeners = this.#onServed
+    this.#onServed = []
+    for (const listener of listeners) listener(end)
+  }
+
+  /** Those who wait for `applied`. */
+  #tell(outcome: Outcome): void {
+    const listeners = this.#onApplied
+    this.#onApplied = []
+    for (const listener of listeners) listener(outcome)
   }
 }
+
+export interface AcknowledgementOptions {
+  /** Tickets open at once; one more, and the oldest is forgotten. */
+  readonly ticketsMax: number
+}
+
+/** 50,000 tickets of two records are about 30 MB. */
+export const defaultOptions: AcknowledgementOptions = { ticketsMax: 50_000 }
 
 export class Acknowledgements extends Context.Service<
   Acknowledgements,
   {
     /** Opens a ticket for a change of `generation` that marks `places`. To be called before the change commits. */
     readonly open: (places: ReadonlyArray<RecordPlace>, generation: number) => Ticket
-    /** Forgets a ticket nobody waits for any more. */
+    /** Forgets a ticket whose change was not made. */
     readonly close: (ticket: Ticket) => void
-    /** Waits until the ticket is settled; gives it up when interrupted. */
-    readonly wait: (ticket: Ticket) => Effect.Effect<Acknowledgement>
+    /** Waits until the ticket has reached `level`, or ends otherwise. Default level: `applied`. */
+    readonly wait: (ticket: Ticket, level?: Level) => Effect.Effect<Outcome>
     /**
-     * Waits no longer than `millis` (exact to within `tickMillis`), then gives the ticket up and returns undefined. Costs
-     * neither a fiber nor a timer: thousands wait at once.
+     * Waits for `applied` no longer than `millis` (exact to within `tickMillis`); then undefined. Costs neither a fiber nor
+     * a timer: thousands wait at once. The ticket stays open.
      */
-    readonly waitAtMost: (ticket: Ticket, millis: number) => Effect.Effect<Acknowledgement | undefined>
-    /** The record at `zone`, `name` was settled at `generation`, and with it all older changes of it. */
+    readonly waitAtMost: (ticket: Ticket, millis: number) => Effect.Effect<Outcome | undefined>
+    /** The record at `zone`, `name` has come so far at `generation`, and with it all older changes of it. */
     readonly settle: (zone: DomainName, name: DomainName, generation: number, outcome: Acknowledgement) => void
-    /** Tickets open now. */
-    readonly size: () => number
+    /** Tickets that have not reached `level`. Default: `applied`. */
+    readonly size: (level?: Level) => number
   }
 >()("@prism-dns/core/dns/Acknowledgements") {
-  static readonly layer: Layer.Layer<Acknowledgements> = Layer.effect(
-    Acknowledgements,
-    Effect.suspend(() => make())
-  )
+  static readonly layerWith = (options: Partial<AcknowledgementOptions>): Layer.Layer<Acknowledgements> =>
+    Layer.effect(
+      Acknowledgements,
+      Effect.suspend(() => make({ ...defaultOptions, ...options }))
+    )
+
+  static readonly layer: Layer.Layer<Acknowledgements> = Acknowledgements.layerWith({})
 }
 
 /** How often those who have waited long enough are looked for, in milliseconds. */
 export const tickMillis = 50
 
 interface Deadline {
-  readonly ticket: Ticket
   readonly atMillis: number
   readonly expire: () => void
 }
 
-const make = Effect.fnUntraced(function* () {
+/** A ticket at one of its records. */
+interface Entry {
+  readonly ticket: Ticket
+  isApplied: boolean
+}
+
+const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
   const clock = yield* Clock.Clock
+  const context = yield* Effect.context()
   /** By how long they wait, each in order of their end. */
   const deadlines = new Map<number, Array<Deadline>>()
-  const byRecord = new Map<string, Set<Ticket>>()
+  const byRecord = new Map<string, Array<Entry>>()
+  /** In the order they were opened. */
   const tickets = new Set<Ticket>()
+  let applied = 0
   const keyOf = (zone: DomainName, name: DomainName) => `${zone} ${name}`
 
-  const close = (ticket: Ticket): void => {
-    if (!tickets.delete(ticket)) return
+  /** Takes `ticket` from the records it waits for. */
+  const remove = (ticket: Ticket): boolean => {
+    if (!tickets.delete(ticket)) return false
+    if (ticket.applied !== undefined) applied -= 1
     for (const place of ticket.places) {
       const key = keyOf(place.zone, place.name)
-      const waiting = byRecord.get(key)
-      waiting?.delete(ticket)
-      if (waiting?.size === 0) byRecord.delete(key)
+      const rest = byRecord.get(key)?.filter((entry) => entry.ticket !== ticket)
+      if (rest === undefined || rest.length === 0) byRecord.delete(key)
+      else byRecord.set(key, rest)
     }
+    return true
+  }
+
+  const close = (ticket: Ticket): void => {
+    if (remove(ticket)) ticket.finish({ _tag: "Forgotten" })
+  }
+
+  const apply = (entry: Entry, event: Applied): void => {
+    entry.isApplied = true
+    const before = entry.ticket.applied
+    entry.ticket.recordApplied(event)
+    if (before === undefined && entry.ticket.applied !== undefined) applied += 1
   }
 
   const expire = () => {
@@ -104,9 +225,7 @@ const make = Effect.fnUntraced(function* () {
     for (const [millis, waiting] of deadlines) {
       let past = 0
       while (past < waiting.length && waiting[past]!.atMillis <= nowMillis) {
-        const { expire, ticket } = waiting[past]!
-        close(ticket)
-        expire()
+        waiting[past]!.expire()
         past += 1
       }
       if (past === waiting.length) deadlines.delete(millis)
@@ -118,45 +237,81 @@ const make = Effect.fnUntraced(function* () {
   return Acknowledgements.of({
     open: (places, generation) => {
       const ticket = new Ticket(places, generation)
-      if (places.length > 0) tickets.add(ticket)
+      if (places.length === 0) return ticket
+      if (tickets.size >= options.ticketsMax) {
+        const [oldest] = tickets
+        close(oldest!)
+        DnsMetrics.ticketsForgottenTotal.updateUnsafe(1, context)
+      }
+      tickets.add(ticket)
       for (const place of places) {
         const key = keyOf(place.zone, place.name)
         const waiting = byRecord.get(key)
-        if (waiting === undefined) byRecord.set(key, new Set([ticket]))
-        else waiting.add(ticket)
+        const entry = { ticket, isApplied: false }
+        if (waiting === undefined) byRecord.set(key, [entry])
+        else waiting.push(entry)
       }
       return ticket
     },
     close,
-    wait: (ticket) =>
-      Effect.callback<Acknowledgement>((resume) => {
-        ticket.onSettled((outcome) => resume(Effect.succeed(outcome)))
-        return Effect.sync(() => close(ticket))
+    wait: (ticket, level = "applied") =>
+      Effect.callback<Outcome>((resume) => {
+        const listener: Listener = (outcome) => resume(Effect.succeed(outcome))
+        if (level === "applied") ticket.onApplied(listener)
+        else ticket.onServed(listener)
+        return Effect.sync(() => ticket.off(listener))
       }),
     waitAtMost: (ticket, millis) =>
-      Effect.callback<Acknowledgement | undefined>((resume) => {
-        ticket.onSettled((outcome) => resume(Effect.succeed(outcome)))
+      Effect.callback<Outcome | undefined>((resume) => {
+        const listener: Listener = (outcome) => resume(Effect.succeed(outcome))
+        ticket.onApplied(listener)
+        if (ticket.applied !== undefined || ticket.end !== undefined) return undefined
         const deadline: Deadline = {
-          ticket,
           atMillis: clock.currentTimeMillisUnsafe() + millis,
-          expire: () => resume(Effect.undefined)
+          expire: () => {
+            ticket.off(listener)
+            resume(Effect.undefined)
+          }
         }
         const waiting = deadlines.get(millis)
         if (waiting === undefined) deadlines.set(millis, [deadline])
         else waiting.push(deadline)
-        return Effect.sync(() => close(ticket))
+        return Effect.sync(() => ticket.off(listener))
       }),
     settle: (zone, name, generation, outcome) => {
       const key = keyOf(zone, name)
       const waiting = byRecord.get(key)
       if (waiting === undefined) return
-      for (const ticket of waiting) {
-        if (ticket.generation > generation) continue
-        waiting.delete(ticket)
-        if (ticket.settle(outcome)) close(ticket)
+      const rest: Array<Entry> = []
+      const ended: Array<Ticket> = []
+      for (const entry of waiting) {
+        const { ticket } = entry
+        if (ticket.generation > generation) rest.push(entry)
+        else if (outcome._tag === "Applied") {
+          if (!entry.isApplied) apply(entry, outcome)
+          rest.push(entry)
+        } else if (outcome._tag === "Served") {
+          // What is served was applied, though nobody may have said so.
+          if (!entry.isApplied) apply(entry, { _tag: "Applied", atMillis: outcome.atMillis })
+          ended.push(ticket)
+        } else if (entry.isApplied) {
+          // A later change is refused here: this one stands in the DNS all the same.
+          rest.push(entry)
+        } else {
+          ended.push(ticket)
+        }
       }
-      if (waiting.size === 0) byRecord.delete(key)
+      if (rest.length === 0) byRecord.delete(key)
+      else byRecord.set(key, rest)
+      for (const ticket of ended) {
+        if (outcome._tag === "Served") ticket.recordServed(outcome)
+        else if (outcome._tag === "Parked") {
+          remove(ticket)
+          ticket.finish(outcome)
+        }
+        if (ticket.end !== undefined) remove(ticket)
+      }
     },
-    size: () => tickets.size
+    size: (level = "applied") => (level === "served" ? tickets.size : tickets.size - applied)
   })
 })

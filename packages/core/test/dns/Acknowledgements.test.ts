@@ -9,6 +9,12 @@ const zone = DomainName.make("ex.test")
 const place = (name: string): RecordPlace => ({ zone, name: DomainName.make(`${name}.ex.test`) })
 const [a, b] = [place("a"), place("b")]
 const applied: Acknowledgement = { _tag: "Applied", atMillis: 1 }
+/** Served by nodes n0, n1, … at these times. */
+const served = (...times: ReadonlyArray<number>): Acknowledgement => ({
+  _tag: "Served",
+  atMillis: Math.max(...times),
+  nodes: times.map((atMillis, i) => ({ node: `n${i}`, atMillis }))
+})
 const parked: Acknowledgement = { _tag: "Parked", atMillis: 2, reason: "no" }
 
 const test = (name: string, body: Effect.Effect<void, never, Acknowledgements>) =>
@@ -81,17 +87,20 @@ describe("a ticket", () => {
   )
 
   test(
-    "is forgotten when who waits for it is interrupted",
+    "outlives whoever waits for it, and is over when its change was not made",
     Effect.gen(function* () {
       const acknowledgements = yield* Acknowledgements
       const ticket = acknowledgements.open([a, b], 5)
       const waiting = yield* Effect.forkChild(acknowledgements.wait(ticket), { startImmediately: true })
       acknowledgements.settle(a.zone, a.name, 5, applied)
       yield* Fiber.interrupt(waiting)
-      assert.strictEqual(acknowledgements.size(), 0)
-      acknowledgements.settle(b.zone, b.name, 5, applied)
+      assert.strictEqual(acknowledgements.size(), 1)
+      const other = yield* Effect.forkChild(acknowledgements.wait(ticket, "served"), { startImmediately: true })
       acknowledgements.close(ticket)
-      assert.strictEqual(acknowledgements.size(), 0)
+      assert.strictEqual((yield* Fiber.join(other))._tag, "Forgotten")
+      assert.strictEqual(acknowledgements.size("served"), 0)
+      acknowledgements.settle(b.zone, b.name, 5, applied)
+      assert.isUndefined(ticket.applied)
     })
   )
 
@@ -106,7 +115,7 @@ describe("a ticket", () => {
   )
 
   test(
-    "is waited for no longer than asked, and then forgotten",
+    "is waited for no longer than asked, and whoever listens learns of it later",
     Effect.gen(function* () {
       const acknowledgements = yield* Acknowledgements
       const ticket = acknowledgements.open([a], 5)
@@ -119,7 +128,56 @@ describe("a ticket", () => {
       yield* TestClock.adjust(200)
       assert.isUndefined(yield* Fiber.join(tooLong))
       assert.deepStrictEqual(yield* Fiber.join(settled), applied)
-      assert.strictEqual(acknowledgements.size(), 0)
+      assert.strictEqual(acknowledgements.size(), 1)
+      const heard: Array<string> = []
+      ticket.onApplied(({ _tag }) => heard.push(_tag))
+      ticket.onServed(({ _tag }) => heard.push(_tag))
+      acknowledgements.settle(a.zone, a.name, 5, applied)
+      assert.deepStrictEqual(heard, ["Applied"])
+      acknowledgements.settle(a.zone, a.name, 5, served(3))
+      assert.deepStrictEqual(heard, ["Applied", "Served"])
     })
+  )
+
+  test(
+    "is served when the last of its records is, and says when each node had them all",
+    Effect.gen(function* () {
+      const acknowledgements = yield* Acknowledgements
+      const ticket = acknowledgements.open([a, b], 5)
+      const waiting = yield* Effect.forkChild(acknowledgements.wait(ticket, "served"), { startImmediately: true })
+      for (const { name, zone } of [a, b]) acknowledgements.settle(zone, name, 5, applied)
+      assert.strictEqual(acknowledgements.size(), 0)
+      acknowledgements.settle(a.zone, a.name, 5, served(7, 4))
+      acknowledgements.settle(a.zone, a.name, 6, served(9, 9))
+      assert.isUndefined(waiting.pollUnsafe())
+      acknowledgements.settle(b.zone, b.name, 5, served(6, 8))
+      assert.deepStrictEqual(yield* Fiber.join(waiting), served(7, 8))
+      assert.strictEqual(acknowledgements.size("served"), 0)
+    })
+  )
+
+  test(
+    "that is applied is not parked by a later change of its record that is refused",
+    Effect.gen(function* () {
+      const acknowledgements = yield* Acknowledgements
+      const ticket = acknowledgements.open([a], 5)
+      acknowledgements.settle(a.zone, a.name, 5, applied)
+      acknowledgements.settle(a.zone, a.name, 6, parked)
+      assert.isUndefined(ticket.end)
+      acknowledgements.settle(a.zone, a.name, 5, served(2))
+      assert.strictEqual(ticket.end?._tag, "Served")
+    })
+  )
+
+  it.effect("is forgotten when more are open than may be, the oldest first", () =>
+    Effect.gen(function* () {
+      const acknowledgements = yield* Acknowledgements
+      const [first, second, third] = [1, 2, 3].map((generation) => acknowledgements.open([a], generation))
+      assert.strictEqual((yield* acknowledgements.wait(first!))._tag, "Forgotten")
+      assert.strictEqual(acknowledgements.size("served"), 2)
+      acknowledgements.settle(a.zone, a.name, 3, applied)
+      assert.isDefined(second!.applied)
+      assert.isDefined(third!.applied)
+    }).pipe(Effect.provide(Acknowledgements.layerWith({ ticketsMax: 2 })))
   )
 })

@@ -140,9 +140,11 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     const { host, outcome, previousAddresses, ticket } = registered
     count(outcome)
     observe("accepted", readMillis)
+    // Also when the answer does not wait so long: what takes longest must not be missing.
+    ticket?.onApplied(({ _tag }) => _tag === "Applied" && observe("applied", readMillis))
+    ticket?.onServed(({ _tag }) => _tag === "Served" && observe("served", readMillis))
     const settled = ticket === undefined ? undefined : yield* acknowledgements.waitAtMost(ticket, ackTimeoutMillis)
     const applied = settled?._tag === "Applied"
-    if (applied) observe("applied", readMillis)
     const address = host.addresses[0] ?? ""
     const previous = previousAddresses[0]
     return MessageV1.encodeResponse(

@@ -15,7 +15,7 @@ export const heartbeats = Metric.counter("prism_heartbeats_total", {
   incremental: true
 })
 
-/** From the frame being read to the level being reached. */
+/** From the frame being read to the level being reached, however long after the answer that is. */
 export const registrationDuration = Metric.histogram("prism_registration_duration_seconds", {
   description: "Seconds from a registration being read to the level being reached.",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
