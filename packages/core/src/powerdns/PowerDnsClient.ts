@@ -9,12 +9,12 @@
  *
  * @see https://doc.powerdns.com/authoritative/http-api/
  */
-import { Context, Effect, Layer, Option, Result, Schema, Stream } from "effect"
+import { Clock, Context, Effect, Layer, Option, Redacted, Result, Schema, Stream } from "effect"
 import type { HttpClient, HttpClientResponse } from "effect/http"
 import { CircuitBreaker } from "effect/persistence"
 import * as DomainName from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
-import { Malformed, PowerDnsError, type Reason, Refused } from "./PowerDnsError.ts"
+import { Conflict, Malformed, PowerDnsError, type Reason, Refused } from "./PowerDnsError.ts"
 import * as PowerDnsHttp from "./PowerDnsHttp.ts"
 import * as PowerDnsZoneFile from "./PowerDnsZoneFile.ts"
 
@@ -36,12 +36,73 @@ export interface ZoneInfo extends ZoneSummary {
   readonly nsec3Narrow: boolean
   readonly soaEditApi: string
   readonly apiRectify: boolean
+  /** `IP:port` of the servers it is fetched from, if it is a secondary. */
+  readonly masters: ReadonlyArray<string>
+  /** The catalog zone it is a member of. */
+  readonly catalog: DomainName.DomainName | undefined
+  /** TSIG keys by which others may fetch it from here. */
+  readonly primaryKeys: ReadonlyArray<DomainName.DomainName>
+  /** TSIG keys with which it is fetched. */
+  readonly secondaryKeys: ReadonlyArray<DomainName.DomainName>
 }
 
-export interface ZoneCreation {
+/**
+ * - `Native`: its servers share a database.
+ * - `Master`: others fetch it from here; `Slave`: fetched from its masters.
+ * - `Producer`, `Consumer`: the same for a catalog zone (RFC 9432), which says what zones there are.
+ */
+export type ZoneKind = "Native" | "Master" | "Slave" | "Producer" | "Consumer"
+
+/**
+ * How a signed zone proves that a name does not exist. The key, ECDSA P-256, is PowerDNS's default.
+ * - `narrow`: made up as asked (NSEC3 narrow). A change costs no more than unsigned, but PowerDNS refuses AXFR of such
+ *   a zone: only for servers that share a database.
+ * - `chain`: a chain of NSEC3 that can be transferred. PowerDNS rebuilds it at each change, 3 to 4 µs per record in the
+ *   zone (API-RECTIFY on). SOA-EDIT is INCREMENT-WEEKS, so that secondaries see each change and each new signature.
+ */
+export type Denial = "narrow" | "chain"
+
+/** What a zone should be like; what is left out stays as it is. */
+export interface ZoneSettings {
+  readonly kind?: ZoneKind
+  /** `IP:port` or `[IPv6]:port` of the servers it is fetched from. */
+  readonly masters?: ReadonlyArray<string>
+  /** The catalog zone it belongs to; it need not exist. */
+  readonly catalog?: DomainName.DomainName
+  /** TSIG keys by which others may fetch it; they come beside those it has. The server must know them. */
+  readonly primaryKeys?: ReadonlyArray<DomainName.DomainName>
+  /** TSIG keys with which it is fetched, instead of those it has. The server must know them. */
+  readonly secondaryKeys?: ReadonlyArray<DomainName.DomainName>
+  /** Signs it. A zone that is signed already keeps its key, and changes from `narrow` to `chain` only. */
+  readonly dnssec?: Denial
+}
+
+export interface ZoneCreation extends ZoneSettings {
   readonly name: DomainName.DomainName
-  readonly kind: "Native" | "Master"
+  readonly kind: ZoneKind
+  /** The first is the primary of its SOA too. */
   readonly nameservers: ReadonlyArray<DomainName.DomainName>
+}
+
+/** A key that signs transfers (RFC 8945). */
+export interface TsigKey {
+  readonly name: DomainName.DomainName
+  /** For example `hmac-sha256`. */
+  readonly algorithm: string
+  /** Base64. */
+  readonly secret: Redacted.Redacted
+}
+
+/** A key that signs a zone. */
+export interface ZoneKey {
+  readonly id: number
+  /** `csk`, `ksk` or `zsk`. */
+  readonly type: string
+  readonly active: boolean
+  /** Contents of its DNSKEY record: flags, protocol, algorithm, public key. */
+  readonly dnskey: string
+  /** Contents of the DS records that the parent zone may have for it, one for each digest; none for a `zsk`. */
+  readonly ds: ReadonlyArray<string>
 }
 
 /** How many changes to put into one PATCH: 100 to 1000 are about equally fast each; 500 are 65 kB. */
@@ -64,10 +125,11 @@ export class PowerDnsClient extends Context.Service<
     readonly createZone: (zone: ZoneCreation) => Effect.Effect<void, PowerDnsError>
     readonly deleteZone: (zone: DomainName.DomainName) => Effect.Effect<void, PowerDnsError>
     /**
-     * Gives an existing zone the settings that `createZone` gives a new one, where they differ. SOA-EDIT-API `DEFAULT`
-     * stays, since it too raises the serial each time; so does API-RECTIFY on a signed zone that needs it.
+     * Gives an existing zone the settings that `createZone` gives a new one, and those `wanted`, where they differ.
+     * SOA-EDIT-API `DEFAULT` stays, since it too raises the serial each time; so does API-RECTIFY on a signed zone that
+     * needs it.
      */
-    readonly configureZone: (zone: DomainName.DomainName) => Effect.Effect<void, PowerDnsError>
+    readonly configureZone: (zone: DomainName.DomainName, wanted?: ZoneSettings) => Effect.Effect<void, PowerDnsError>
     /**
      * The RRsets that the server holds at `names`, of every type; a name without records is simply absent. Disabled
      * records are absent too: they are not served. Asks name by name, or reads the zone once where that is cheaper.
@@ -103,6 +165,17 @@ export class PowerDnsClient extends Context.Service<
     readonly notify: (zone: DomainName.DomainName) => Effect.Effect<void, PowerDnsError>
     /** Recomputes ordering and empty non-terminals of the zone. Cost grows with the zone. */
     readonly rectify: (zone: DomainName.DomainName) => Effect.Effect<void, PowerDnsError>
+    /** Fetches a zone (or catalog) from its masters, soon, whatever its serial; PowerDNS does it in the background. */
+    readonly axfrRetrieve: (zone: DomainName.DomainName) => Effect.Effect<void, PowerDnsError>
+    /** The keys that sign a zone; empty for an unsigned one. */
+    readonly zoneKeys: (zone: DomainName.DomainName) => Effect.Effect<ReadonlyArray<ZoneKey>, PowerDnsError>
+    /**
+     * Creates a TSIG key. Fails with `Conflict` when the server has one of that name with another secret or algorithm:
+     * somebody else may be using that.
+     */
+    readonly ensureTsigKey: (key: TsigKey) => Effect.Effect<void, PowerDnsError>
+    /** The settings the server runs with, by name; it leaves passwords out by itself. */
+    readonly serverConfiguration: Effect.Effect<ReadonlyMap<string, string>, PowerDnsError>
     readonly getMetadata: (
       zone: DomainName.DomainName,
       kind: string
@@ -132,8 +205,26 @@ const Zone = Schema.Struct({
   dnssec: Schema.Boolean,
   nsec3narrow: Schema.Boolean,
   soa_edit_api: Schema.String,
-  api_rectify: Schema.Boolean
+  api_rectify: Schema.Boolean,
+  masters: Schema.optionalKey(Schema.Array(Schema.String)),
+  catalog: Schema.optionalKey(Schema.String),
+  master_tsig_key_ids: Schema.optionalKey(Schema.Array(Schema.String)),
+  slave_tsig_key_ids: Schema.optionalKey(Schema.Array(Schema.String))
 })
+
+const ZoneKeys = Schema.Array(
+  Schema.Struct({
+    id: Schema.Finite,
+    keytype: Schema.String,
+    active: Schema.Boolean,
+    dnskey: Schema.String,
+    ds: Schema.optionalKey(Schema.Array(Schema.String))
+  })
+)
+
+const StoredTsigKey = Schema.Struct({ algorithm: Schema.String, key: Schema.String })
+
+const Configuration = Schema.Array(Schema.Struct({ name: Schema.String, value: Schema.String }))
 
 const ZoneRecords = Schema.Struct({
   rrsets: Schema.Array(
@@ -165,6 +256,9 @@ const readZoneList = json(Schema.Array(ListedZone))
 const readZone = json(Zone)
 const readZoneRecords = json(ZoneRecords)
 const readMetadata = json(Metadata)
+const readZoneKeys = json(ZoneKeys)
+const readTsigKey = json(StoredTsigKey)
+const readConfiguration = json(Configuration)
 
 /** The answer says nothing, but the connection is only free once it has ended. */
 const readNothing = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void, unknown> =>
@@ -190,8 +284,58 @@ const readExport =
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** PowerDNS's form of a name in a path: `=2F` stands for the `/` of a classless reverse zone. */
-const zonePath = (zone: DomainName.DomainName): string =>
-  `/zones/${zone.replace(/[^a-z0-9._-]/g, (c) => `=${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`)}`
+const idOf = (name: DomainName.DomainName): string =>
+  name.replace(/[^a-z0-9._-]/g, (c) => `=${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`)
+
+const zonePath = (zone: DomainName.DomainName): string => `/zones/${idOf(zone)}`
+
+const asName = (text: string): DomainName.DomainName => {
+  const lower = text.toLowerCase()
+  return (lower.endsWith(".") ? lower : `${lower}.`) as DomainName.DomainName
+}
+
+const isSecondary = (kind: string): boolean => kind === "Slave" || kind === "Consumer"
+
+/**
+ * Contents of the SOA of a new zone: of the placeholder kind that PowerDNS itself would write nothing is right but the
+ * times. The serial is the time, so that a zone that is made again is newer than what secondaries had of it.
+ */
+export const soaContent = (
+  zone: DomainName.DomainName,
+  nameservers: ReadonlyArray<DomainName.DomainName>,
+  serial: number
+): string => {
+  // Above a label that no host may have, like `0/26`.
+  const labels = zone.split(".")
+  const host = labels.slice(labels.findLastIndex((label) => /[^a-z0-9-]/.test(label)) + 1).join(".")
+  // The last figure is how long "no such name" is cached.
+  return `${nameservers[0] ?? `ns1.${host}`} hostmaster.${host} ${serial} 10800 3600 604800 60`
+}
+
+/** What of `wanted` a zone lacks, by PowerDNS's names; empty when nothing. */
+export const missingSettings = (found: ZoneInfo, wanted: ZoneSettings): Readonly<Record<string, unknown>> => {
+  const kind = wanted.kind ?? found.kind
+  const isChainWanted = wanted.dnssec === "chain" && (!found.dnssec || found.nsec3Narrow)
+  const isNarrowWanted = wanted.dnssec === "narrow" && !found.dnssec
+  const needsRectify = isChainWanted || (found.dnssec && !found.nsec3Narrow)
+  const keys = new Set([...found.primaryKeys, ...(wanted.primaryKeys ?? [])])
+  const differs = (a: ReadonlyArray<string>, b: ReadonlyArray<string> | undefined) =>
+    b !== undefined && [...a].sort().join() !== [...b].sort().join()
+  return {
+    ...(kind === found.kind ? {} : { kind }),
+    ...(differs(found.masters, wanted.masters) ? { masters: wanted.masters } : {}),
+    ...(wanted.catalog === undefined || wanted.catalog === found.catalog ? {} : { catalog: wanted.catalog }),
+    ...(keys.size === found.primaryKeys.length ? {} : { master_tsig_key_ids: [...keys] }),
+    ...(differs(found.secondaryKeys, wanted.secondaryKeys) ? { slave_tsig_key_ids: wanted.secondaryKeys } : {}),
+    // A secondary has its serial and its signatures from its primary.
+    ...(isSecondary(kind) || found.soaEditApi === "INCREASE" || found.soaEditApi === "DEFAULT"
+      ? {}
+      : { soa_edit_api: "INCREASE" }),
+    ...(isChainWanted || isNarrowWanted ? { dnssec: true, nsec3param: "1 0 0 -", nsec3narrow: isNarrowWanted } : {}),
+    ...(isChainWanted ? { soa_edit: "INCREMENT-WEEKS", api_rectify: true } : {}),
+    ...(found.apiRectify && !needsRectify && !isSecondary(kind) ? { api_rectify: false } : {})
+  }
+}
 
 /** PowerDNS 4.7 takes a negative TTL and serves it as 136 years; PostgreSQL then answers 500. */
 const ttlSecondsMax = 2_147_483_647
@@ -235,6 +379,24 @@ export const readsWholeZone = (nameCount: number, zoneRecordCount: number | unde
 /** What an export without an SOA is: no zone, or only a part of one. */
 export const noSoa = new Malformed({ status: 200, detail: "the export of the zone has no SOA record" })
 
+/** Without telling either. Base64 may have been broken into pieces. */
+export const isSameTsigKey = (
+  wanted: Pick<TsigKey, "algorithm" | "secret">,
+  found: Pick<TsigKey, "algorithm" | "secret">
+): boolean => {
+  const bytes = (key: Pick<TsigKey, "secret">) => Redacted.value(key.secret).replace(/[\s=]/g, "")
+  const algorithm = (key: Pick<TsigKey, "algorithm">) => key.algorithm.toLowerCase().replace(/\.$/, "")
+  return algorithm(wanted) === algorithm(found) && bytes(wanted) === bytes(found)
+}
+
+export const otherTsigKey = (name: DomainName.DomainName) =>
+  new Conflict({ detail: `the server has a TSIG key ${name} with another secret or algorithm` })
+
+export const soaTtlSeconds = 3600
+
+/** Seconds since 1970, never 0. */
+export const newSerial = Effect.map(Clock.currentTimeMillis, (millis) => Math.max(1, Math.floor(millis / 1000)))
+
 const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
   const { connectionsMax, send, stream } = yield* PowerDnsHttp.make(options)
   const { node } = options
@@ -272,7 +434,11 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
         dnssec: found.dnssec,
         nsec3Narrow: found.nsec3narrow,
         soaEditApi: found.soa_edit_api,
-        apiRectify: found.api_rectify
+        apiRectify: found.api_rectify,
+        masters: found.masters ?? [],
+        catalog: found.catalog === undefined || found.catalog === "" ? undefined : asName(found.catalog),
+        primaryKeys: (found.master_tsig_key_ids ?? []).map(asName),
+        secondaryKeys: (found.slave_tsig_key_ids ?? []).map(asName)
       }))
     )
 
@@ -297,8 +463,28 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
         name: zone.name,
         kind: zone.kind,
         nameservers: zone.nameservers,
-        soa_edit_api: "INCREASE",
-        api_rectify: false
+        ...(zone.masters === undefined ? {} : { masters: zone.masters }),
+        ...(zone.catalog === undefined ? {} : { catalog: zone.catalog }),
+        ...(zone.primaryKeys === undefined ? {} : { master_tsig_key_ids: zone.primaryKeys }),
+        ...(zone.secondaryKeys === undefined ? {} : { slave_tsig_key_ids: zone.secondaryKeys }),
+        ...(isSecondary(zone.kind)
+          ? {}
+          : {
+              rrsets: [
+                {
+                  name: zone.name,
+                  type: "SOA",
+                  ttl: soaTtlSeconds,
+                  records: [{ content: soaContent(zone.name, zone.nameservers, yield* newSerial) }]
+                }
+              ],
+              soa_edit_api: "INCREASE",
+              api_rectify: zone.dnssec === "chain"
+            }),
+        ...(zone.dnssec === undefined
+          ? {}
+          : { dnssec: true, nsec3param: "1 0 0 -", nsec3narrow: zone.dnssec === "narrow" }),
+        ...(zone.dnssec === "chain" ? { soa_edit: "INCREMENT-WEEKS" } : {})
       }),
       repeat: "once",
       read: readNothing
@@ -317,22 +503,23 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
     })
   })
 
-  const configureZone = Effect.fn("PowerDnsClient.configureZone")(function* (zone: DomainName.DomainName) {
+  const configureZone = Effect.fn("PowerDnsClient.configureZone")(function* (
+    zone: DomainName.DomainName,
+    wanted: ZoneSettings = {}
+  ) {
     yield* Effect.annotateCurrentSpan({ node, zone })
-    const found = yield* getZone("configureZone", zone)
-    const wanted = {
-      ...(found.soaEditApi === "INCREASE" || found.soaEditApi === "DEFAULT" ? {} : { soa_edit_api: "INCREASE" }),
-      ...(found.apiRectify && (!found.dnssec || found.nsec3Narrow) ? { api_rectify: false } : {})
-    }
-    if (Object.keys(wanted).length === 0) return
+    const missing = missingSettings(yield* getZone("configureZone", zone), wanted)
+    if (Object.keys(missing).length === 0) return
     yield* send({
       operation: "configureZone",
       method: "PUT",
       path: zonePath(zone),
-      body: JSON.stringify(wanted),
+      body: JSON.stringify(missing),
       repeat: "write",
       read: readNothing
     })
+    // The chain is there before anyone asks for it.
+    if (missing["dnssec"] === true && missing["nsec3narrow"] === false) yield* rectify(zone)
   })
 
   const readWhole = (
@@ -452,6 +639,80 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
       })
     })
 
+  const rectify = zoneCommand("rectify")
+
+  const axfrRetrieve = Effect.fn("PowerDnsClient.axfrRetrieve")(function* (zone: DomainName.DomainName) {
+    yield* Effect.annotateCurrentSpan({ node, zone })
+    yield* send({
+      operation: "axfrRetrieve",
+      method: "PUT",
+      path: `${zonePath(zone)}/axfr-retrieve`,
+      repeat: "read",
+      read: readNothing
+    })
+  })
+
+  const zoneKeys = Effect.fn("PowerDnsClient.zoneKeys")(function* (zone: DomainName.DomainName) {
+    yield* Effect.annotateCurrentSpan({ node, zone })
+    const keys = yield* send({
+      operation: "zoneKeys",
+      method: "GET",
+      path: `${zonePath(zone)}/cryptokeys`,
+      repeat: "read",
+      read: readZoneKeys
+    })
+    return keys.map(({ active, dnskey, ds, id, keytype }): ZoneKey => ({
+      id,
+      type: keytype,
+      active,
+      dnskey,
+      ds: ds ?? []
+    }))
+  })
+
+  const ensureTsigKey = Effect.fn("PowerDnsClient.ensureTsigKey")(function* (key: TsigKey) {
+    yield* Effect.annotateCurrentSpan({ node, key: key.name })
+    const { algorithm, name, secret } = key
+    const operation = "ensureTsigKey"
+    const find = send({ operation, method: "GET", path: `/tsigkeys/${idOf(name)}`, repeat: "read", read: readTsigKey })
+    const create = send({
+      operation,
+      method: "POST",
+      path: "/tsigkeys",
+      body: JSON.stringify({ name, algorithm, key: Redacted.value(secret) }),
+      repeat: "once",
+      read: readNothing
+    }).pipe(
+      Effect.mapError((error) =>
+        // PowerDNS quotes a key that is no base64.
+        error.reason._tag === "Refused"
+          ? new PowerDnsError({ node, operation, reason: new Refused({ detail: `the TSIG key ${name} is not valid` }) })
+          : error
+      )
+    )
+    const isReason = (tag: Reason["_tag"]) => (error: PowerDnsError) => error.reason._tag === tag
+    // Made by another in between, it is compared after all.
+    const made = create.pipe(
+      Effect.as(undefined),
+      Effect.catchIf(isReason("Conflict"), () => find)
+    )
+    const found = yield* Effect.catchIf(find, isReason("NotFound"), () => made)
+    if (found === undefined || isSameTsigKey(key, { algorithm: found.algorithm, secret: Redacted.make(found.key) }))
+      return
+    yield* new PowerDnsError({ node, operation, reason: otherTsigKey(name) })
+  })
+
+  const serverConfiguration = send({
+    operation: "serverConfiguration",
+    method: "GET",
+    path: "/config",
+    repeat: "read",
+    read: readConfiguration
+  }).pipe(
+    Effect.map((settings): ReadonlyMap<string, string> => new Map(settings.map(({ name, value }) => [name, value]))),
+    Effect.withSpan("PowerDnsClient.serverConfiguration", { attributes: { node } })
+  )
+
   const getMetadata = Effect.fn("PowerDnsClient.getMetadata")(function* (zone: DomainName.DomainName, kind: string) {
     yield* Effect.annotateCurrentSpan({ node, zone, kind })
     const { metadata } = yield* send({
@@ -494,7 +755,11 @@ const make = Effect.fnUntraced(function* (options: PowerDnsHttp.Options) {
     patch,
     flush,
     notify: zoneCommand("notify"),
-    rectify: zoneCommand("rectify"),
+    rectify,
+    axfrRetrieve,
+    zoneKeys,
+    ensureTsigKey,
+    serverConfiguration,
     getMetadata,
     setMetadata
   })

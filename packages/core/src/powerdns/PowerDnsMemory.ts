@@ -11,7 +11,21 @@ import { Context, Duration, Effect, Layer, Option, Result, Stream } from "effect
 import * as DomainName from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
 import * as RRset from "../domain/RRset.ts"
-import { noSoa, PowerDnsClient, refusal, type ZoneInfo } from "./PowerDnsClient.ts"
+import {
+  isSameTsigKey,
+  missingSettings,
+  newSerial,
+  noSoa,
+  otherTsigKey,
+  PowerDnsClient,
+  refusal,
+  soaContent,
+  soaTtlSeconds,
+  type TsigKey,
+  type ZoneInfo,
+  type ZoneKey,
+  type ZoneSettings
+} from "./PowerDnsClient.ts"
 import { Conflict, NotFound, PowerDnsError, type Reason, Refused, Uncertain, Unreachable } from "./PowerDnsError.ts"
 import type { RawRecord } from "./PowerDnsZoneFile.ts"
 
@@ -57,6 +71,8 @@ export class PowerDnsMemory extends Context.Service<
       zone: DomainName.DomainName,
       settings: Partial<Omit<ZoneInfo, "name" | "serial">>
     ) => Effect.Effect<void>
+    /** The value of a setting, as `serverConfiguration` gives it. */
+    readonly setConfiguration: (name: string, value: string) => Effect.Effect<void>
     /** The latest calls, oldest first, failed ones too. */
     readonly calls: Effect.Effect<ReadonlyArray<Call>>
     readonly forgetCalls: Effect.Effect<void>
@@ -265,8 +281,6 @@ type Fault =
   | { readonly _tag: "Delay"; readonly duration: Duration.Input; readonly operation: Operation | undefined }
   | { readonly _tag: "ApplyThenTimeOut"; readonly operation: "patch" }
 
-const soaTtlSeconds = 3600
-
 const make = (node: string, version: string) => {
   const zones = new Map<DomainName.DomainName, MemoryZone>()
   const refusedNames = new Map<DomainName.DomainName, string>()
@@ -311,8 +325,36 @@ const make = (node: string, version: string) => {
       return zone === undefined ? Result.fail(new NotFound({ detail: "Not Found" })) : f(zone)
     }
 
-  const soa = ({ name, serial }: ZoneInfo): RRset.RRset =>
-    RRset.make(name, "SOA", soaTtlSeconds, [`ns1.${name} hostmaster.${name} ${serial} 10800 3600 604800 60`])
+  const configuration = new Map([
+    ["version-string", version],
+    ["default-api-rectify", "no"]
+  ])
+  const tsigKeys = new Map<DomainName.DomainName, TsigKey>()
+
+  /** Every zone's key is another, and the same each time. */
+  const zoneKeyOf = (name: DomainName.DomainName): ZoneKey => {
+    const dnskey = `257 3 13 ${btoa(name.padEnd(64, "=").slice(0, 64))}`
+    const tag = [...name].reduce((sum, c) => (sum * 31 + c.charCodeAt(0)) % 65_536, 0)
+    return { id: 1, type: "csk", active: true, dnskey, ds: [`${tag} 13 2 ${tag.toString(16).padStart(64, "0")}`] }
+  }
+
+  /** A key that the server does not have cannot be given to a zone. */
+  const unknownKey = ({ primaryKeys = [], secondaryKeys = [] }: ZoneSettings): Refused | undefined => {
+    const unknown = [...primaryKeys, ...secondaryKeys].find((key) => !tsigKeys.has(key))
+    return unknown === undefined
+      ? undefined
+      : new Refused({ detail: `A TSIG key with the name '${unknown.slice(0, -1)}' does not exist` })
+  }
+
+  /** The SOA with the zone's serial in it. */
+  const raiseSerial = (zone: MemoryZone) => {
+    const { name, serial } = zone.info
+    const held = zone.sets.get(name)?.get("SOA")
+    if (held === undefined) return
+    const { contents, ttlSeconds } = held.rrset
+    const fields = contents[0]!.split(" ")
+    put(zone.sets, RRset.make(name, "SOA", ttlSeconds, [fields.with(2, `${serial}`).join(" ")]))
+  }
 
   const client = PowerDnsClient.of({
     node,
@@ -324,24 +366,35 @@ const make = (node: string, version: string) => {
       answer({ operation: "findZone", zone }, () =>
         Result.succeed(Option.map(Option.fromNullishOr(zones.get(zone)), ({ info }) => info))
       ),
-    createZone: ({ kind, name, nameservers }) =>
-      answer({ operation: "createZone", zone: name }, () => {
-        if (zones.has(name)) return Result.fail(new Conflict({ detail: "Conflict" }))
-        const info: ZoneInfo = {
-          name,
-          kind,
-          serial: 1,
-          dnssec: false,
-          nsec3Narrow: false,
-          soaEditApi: "INCREASE",
-          apiRectify: false
-        }
-        const sets: Sets = new Map()
-        put(sets, soa(info))
-        if (nameservers.length > 0) put(sets, RRset.make(name, "NS", soaTtlSeconds, nameservers))
-        zones.set(name, { info, sets, metadata: new Map() })
-        return Result.void
-      }),
+    createZone: (wanted) => {
+      const { kind, name, nameservers } = wanted
+      return Effect.flatMap(newSerial, (serial) =>
+        answer({ operation: "createZone", zone: name }, () => {
+          if (zones.has(name)) return Result.fail(new Conflict({ detail: "Conflict" }))
+          const unknown = unknownKey(wanted)
+          if (unknown !== undefined) return Result.fail(unknown)
+          const isSecondary = kind === "Slave" || kind === "Consumer"
+          const info: ZoneInfo = {
+            name,
+            kind,
+            serial: isSecondary ? 0 : serial,
+            dnssec: wanted.dnssec !== undefined,
+            nsec3Narrow: wanted.dnssec === "narrow",
+            soaEditApi: isSecondary ? "" : "INCREASE",
+            apiRectify: wanted.dnssec === "chain",
+            masters: wanted.masters ?? [],
+            catalog: wanted.catalog,
+            primaryKeys: wanted.primaryKeys ?? [],
+            secondaryKeys: wanted.secondaryKeys ?? []
+          }
+          const sets: Sets = new Map()
+          if (!isSecondary) put(sets, RRset.make(name, "SOA", soaTtlSeconds, [soaContent(name, nameservers, serial)]))
+          if (nameservers.length > 0) put(sets, RRset.make(name, "NS", soaTtlSeconds, nameservers))
+          zones.set(name, { info, sets, metadata: new Map() })
+          return Result.void
+        })
+      )
+    },
     deleteZone: (name) =>
       answer(
         { operation: "deleteZone", zone: name },
@@ -350,15 +403,23 @@ const make = (node: string, version: string) => {
           return Result.void
         })
       ),
-    configureZone: (name) =>
+    configureZone: (name, wanted = {}) =>
       answer(
         { operation: "configureZone", zone: name },
         inZone(name, (zone) => {
-          const { apiRectify, dnssec, nsec3Narrow, soaEditApi } = zone.info
+          const unknown = unknownKey(wanted)
+          if (unknown !== undefined) return Result.fail(unknown)
+          const missing = missingSettings(zone.info, wanted)
           zone.info = {
             ...zone.info,
-            soaEditApi: soaEditApi === "DEFAULT" ? soaEditApi : "INCREASE",
-            apiRectify: apiRectify && dnssec && !nsec3Narrow
+            kind: wanted.kind ?? zone.info.kind,
+            masters: wanted.masters ?? zone.info.masters,
+            catalog: wanted.catalog ?? zone.info.catalog,
+            primaryKeys: [...new Set([...zone.info.primaryKeys, ...(wanted.primaryKeys ?? [])])],
+            secondaryKeys: wanted.secondaryKeys ?? zone.info.secondaryKeys,
+            ...("soa_edit_api" in missing ? { soaEditApi: "INCREASE" } : {}),
+            ...("dnssec" in missing ? { dnssec: true, nsec3Narrow: missing["nsec3narrow"] === true } : {}),
+            ...("api_rectify" in missing ? { apiRectify: missing["api_rectify"] === true } : {})
           }
           return Result.void
         })
@@ -394,7 +455,7 @@ const make = (node: string, version: string) => {
           const detail = apply(name, zone.sets, changes, refusedNames)
           if (detail !== undefined) return Result.fail(new Refused({ detail }))
           if (zone.info.soaEditApi !== "") zone.info = { ...zone.info, serial: zone.info.serial + 1 }
-          if (zone.sets.get(name)?.has("SOA") === true) put(zone.sets, soa(zone.info))
+          raiseSerial(zone)
           return Result.void
         })
       )
@@ -410,6 +471,29 @@ const make = (node: string, version: string) => {
         { operation: "rectify", zone: name },
         inZone(name, () => Result.void)
       ),
+    axfrRetrieve: (name) =>
+      answer(
+        { operation: "axfrRetrieve", zone: name },
+        inZone(name, ({ info: { kind } }) =>
+          kind === "Slave" || kind === "Consumer"
+            ? Result.void
+            : Result.fail(
+                new Refused({ detail: `Domain '${name}' is not a secondary domain (or has no primary defined)` })
+              )
+        )
+      ),
+    zoneKeys: (name) =>
+      answer(
+        { operation: "zoneKeys", zone: name },
+        inZone(name, ({ info }) => Result.succeed(info.dnssec ? [zoneKeyOf(name)] : []))
+      ),
+    ensureTsigKey: (key) =>
+      answer({ operation: "ensureTsigKey" }, () => {
+        const found = tsigKeys.get(key.name)
+        if (found === undefined) tsigKeys.set(key.name, key)
+        return found === undefined || isSameTsigKey(key, found) ? Result.void : Result.fail(otherTsigKey(key.name))
+      }),
+    serverConfiguration: answer({ operation: "serverConfiguration" }, () => Result.succeed(new Map(configuration))),
     getMetadata: (name, kind) =>
       answer(
         { operation: "getMetadata", zone: name },
@@ -450,6 +534,7 @@ const make = (node: string, version: string) => {
         const zone = existing(name)
         zone.info = { ...zone.info, ...settings }
       }),
+    setConfiguration: (name, value) => Effect.sync(() => void configuration.set(name, value)),
     calls: Effect.sync(() => [...calls]),
     forgetCalls: Effect.sync(() => void calls.splice(0))
   })

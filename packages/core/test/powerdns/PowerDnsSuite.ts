@@ -3,10 +3,10 @@
  * earns its place by passing what the real one passes, on each backend.
  */
 import { assert, layer as withLayer } from "@effect/vitest"
-import { Effect, type Layer, Option, Stream } from "effect"
+import { Effect, type Layer, Option, Redacted, Stream } from "effect"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
-import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import { PowerDnsClient, type TsigKey, type ZoneSettings } from "@prism-dns/core/powerdns/PowerDnsClient"
 
 type Change = RRset.RRsetChange
 
@@ -27,6 +27,13 @@ export const remove = (name: string, type: string): Change => ({
   _tag: "Delete",
   name: name as DomainName.DomainName,
   type
+})
+
+/** A key of this name; each has a secret of its own. */
+export const tsigKey = (name: string): TsigKey => ({
+  name: DomainName.make(`${name}.key`),
+  algorithm: "hmac-sha256",
+  secret: Redacted.make(btoa(name.padEnd(32, "*")))
 })
 
 let zoneCount = 0
@@ -154,11 +161,154 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
           client.notify(zone),
           client.rectify(zone),
           client.getMetadata(zone, "X-PRISM"),
-          client.setMetadata(zone, "X-PRISM", ["x"])
+          client.setMetadata(zone, "X-PRISM", ["x"]),
+          client.axfrRetrieve(zone),
+          client.zoneKeys(zone)
         ]) {
           const error = yield* Effect.flip<unknown, Error & { reason: { _tag: string } }, never>(call)
           assert.strictEqual(error.reason._tag, "NotFound", error.message)
         }
+      })
+    )
+
+    it.effect("a new zone has an SOA of its own, with its first name server and a serial newer than any before", () =>
+      Effect.gen(function* () {
+        const { client, zone } = yield* newZone
+        const [soa] = (yield* client.rrsets(zone, [zone])).filter(({ type }) => type === "SOA")
+        const [primary, mailbox, serial, ...rest] = soa?.contents[0]?.split(" ") ?? []
+        assert.deepStrictEqual(
+          [primary, mailbox, ...rest],
+          [`ns1.${zone}`, `hostmaster.${zone}`, ...["10800", "3600", "604800", "60"]]
+        )
+        assert.isAbove(Number(serial), 1_700_000_000)
+      })
+    )
+
+    it.effect("a zone that others fetch belongs to its catalog and has the keys for transfers", () =>
+      Effect.gen(function* () {
+        const client = yield* PowerDnsClient
+        const catalog = DomainName.make("catalog.suite.test")
+        yield* client.ensureTsigKey(tsigKey("member"))
+        yield* client.ensureTsigKey(tsigKey("member2"))
+        yield* client.createZone({
+          name: catalog,
+          kind: "Producer",
+          nameservers: [],
+          primaryKeys: [tsigKey("member").name]
+        })
+        const name = DomainName.make("member.suite.test")
+        const settings: ZoneSettings = { kind: "Master", catalog, primaryKeys: [tsigKey("member").name] }
+        yield* client.createZone({ name, kind: "Master", nameservers: [DomainName.make(`ns1.${name}`)], ...settings })
+        const created = Option.getOrThrow(yield* client.findZone(name))
+        assert.deepInclude(created, { kind: "Master", catalog, primaryKeys: settings.primaryKeys! })
+        const { client: _, zone: native } = yield* newZone
+        yield* client.configureZone(native, settings)
+        const changed = Option.getOrThrow(yield* client.findZone(native))
+        assert.deepInclude(changed, { kind: "Master", catalog, primaryKeys: settings.primaryKeys!, apiRectify: false })
+        yield* client.configureZone(native, { primaryKeys: [tsigKey("member2").name] })
+        const both = Option.getOrThrow(yield* client.findZone(native))
+        assert.deepStrictEqual([...both.primaryKeys].sort(), [tsigKey("member").name, tsigKey("member2").name])
+        yield* client.configureZone(native, settings)
+        assert.deepStrictEqual(Option.getOrThrow(yield* client.findZone(native)), both)
+        assert.strictEqual(Option.getOrThrow(yield* client.findZone(catalog)).kind, "Producer")
+      })
+    )
+
+    it.effect("a secondary zone has masters and a key, which can change", () =>
+      Effect.gen(function* () {
+        const client = yield* PowerDnsClient
+        const name = DomainName.make("secondary.suite.test")
+        const keys = [tsigKey("first").name]
+        yield* client.ensureTsigKey(tsigKey("first"))
+        yield* client.ensureTsigKey(tsigKey("second"))
+        yield* client.createZone({
+          name,
+          kind: "Slave",
+          nameservers: [],
+          masters: ["127.0.0.1:1"],
+          secondaryKeys: keys
+        })
+        const created = Option.getOrThrow(yield* client.findZone(name))
+        assert.deepInclude(created, { kind: "Slave", masters: ["127.0.0.1:1"], secondaryKeys: keys })
+        const wanted: ZoneSettings = { masters: ["127.0.0.1:2", "[::1]:3"], secondaryKeys: [tsigKey("second").name] }
+        yield* client.configureZone(name, wanted)
+        const changed = Option.getOrThrow(yield* client.findZone(name))
+        assert.deepInclude(changed, { kind: "Slave", secondaryKeys: wanted.secondaryKeys! })
+        assert.deepStrictEqual([...changed.masters].sort(), [...wanted.masters!].sort())
+        yield* client.axfrRetrieve(name)
+        const { zone } = yield* newZone
+        assert.strictEqual((yield* Effect.flip(client.axfrRetrieve(zone))).reason._tag, "Refused")
+      })
+    )
+
+    it.effect("a TSIG key is made once, and is not changed for another secret or algorithm", () =>
+      Effect.gen(function* () {
+        const client = yield* PowerDnsClient
+        const key = tsigKey("once")
+        yield* client.ensureTsigKey(key)
+        yield* client.ensureTsigKey(key)
+        for (const other of [
+          { ...key, secret: Redacted.make("b3RoZXIgc2VjcmV0IG9mIGEga2V5IQ==") },
+          { ...key, algorithm: "hmac-sha512" }
+        ]) {
+          const error = yield* Effect.flip(client.ensureTsigKey(other))
+          assert.strictEqual(error.reason._tag, "Conflict", error.message)
+          assert.notInclude(`${error.message}${JSON.stringify(error)}`, Redacted.value(other.secret))
+          assert.notInclude(`${error.message}${JSON.stringify(error)}`, Redacted.value(key.secret))
+        }
+        yield* client.ensureTsigKey(key)
+        const error = yield* Effect.flip(
+          client.createZone({
+            name: DomainName.make("keyless.suite.test"),
+            kind: "Master",
+            nameservers: [],
+            primaryKeys: [DomainName.make("no-such-key")]
+          })
+        )
+        assert.strictEqual(error.reason._tag, "Refused", error.message)
+      })
+    )
+
+    it.effect("a zone is signed when it is made, or later, and tells its key and the DS records of its parent", () =>
+      Effect.gen(function* () {
+        const { at, client, zone } = yield* newZone
+        assert.deepStrictEqual(yield* client.zoneKeys(zone), [])
+        yield* client.patch(zone, [replace(at("a"), "A", ["192.0.2.1"])])
+        yield* client.configureZone(zone, { dnssec: "narrow" })
+        const narrow = Option.getOrThrow(yield* client.findZone(zone))
+        assert.deepInclude(narrow, { dnssec: true, nsec3Narrow: true, apiRectify: false })
+        const keys = yield* client.zoneKeys(zone)
+        assert.strictEqual(keys.length, 1)
+        assert.deepInclude(keys[0], { type: "csk", active: true })
+        assert.match(keys[0]!.dnskey, /^257 3 13 [A-Za-z0-9+/]{86}==$/)
+        assert.isTrue(keys[0]!.ds.some((ds) => /^\d+ 13 2 [0-9a-f]{64}$/.test(ds)))
+
+        yield* client.configureZone(zone, { dnssec: "chain" })
+        const chain = Option.getOrThrow(yield* client.findZone(zone))
+        assert.deepInclude(chain, { dnssec: true, nsec3Narrow: false, apiRectify: true })
+        yield* client.configureZone(zone, { dnssec: "narrow" })
+        assert.deepStrictEqual(Option.getOrThrow(yield* client.findZone(zone)), chain)
+        assert.deepStrictEqual(yield* client.zoneKeys(zone), keys)
+        assert.deepStrictEqual(heldIn(yield* client.exportZone(zone), zone), [`${at("a")} 60 A 192.0.2.1`])
+
+        for (const dnssec of ["narrow", "chain"] as const) {
+          const name = DomainName.make(`${dnssec}.suite.test`)
+          yield* client.createZone({ name, kind: "Native", nameservers: [DomainName.make(`ns1.${name}`)], dnssec })
+          const created = Option.getOrThrow(yield* client.findZone(name))
+          assert.deepInclude(created, {
+            dnssec: true,
+            nsec3Narrow: dnssec === "narrow",
+            apiRectify: dnssec === "chain"
+          })
+          assert.strictEqual((yield* client.zoneKeys(name)).length, 1)
+        }
+      })
+    )
+
+    it.effect("tells its configuration", () =>
+      Effect.gen(function* () {
+        const client = yield* PowerDnsClient
+        assert.strictEqual((yield* client.serverConfiguration).get("default-api-rectify"), "no")
       })
     )
 
