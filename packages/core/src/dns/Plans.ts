@@ -13,12 +13,23 @@
  * change. Leaves to others: finding what is to change (`dns/Reconciler`,
  * `dns/Adoption`), and publishing (`dns/DnsManager`).
  */
-import { Context, Effect, Option, Schema, type Stream } from "effect"
-import type { SqlError } from "effect/sql"
+import { Clock, Context, Duration, Effect, Layer, Metric, Option, Schema, Stream } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { SqlClient, type SqlError } from "effect/sql"
+import { auditEntries } from "../audit/AuditMetrics.ts"
 import type { DomainName } from "../domain/DomainName.ts"
-import type * as RRset from "../domain/RRset.ts"
+import * as RRset from "../domain/RRset.ts"
+import * as Zone from "../domain/Zone.ts"
+import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import * as Generation from "../storage/Generation.ts"
+import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
+import * as DeleteBudget from "./DeleteBudget.ts"
+import { Outbox } from "./Outbox.ts"
+import { makePattern, Ownership } from "./Ownership.ts"
+import * as PlanRepo from "./PlanRepo.ts"
+import { Zones } from "./Zones.ts"
 
 /**
  * - `reconcile`: repairs what differs from what should be.
@@ -225,4 +236,550 @@ export class Plans extends Context.Service<
     /** Removes plans that are not open, beyond the newest `keep` of each zone; returns how many. */
     readonly prune: (keep: number) => Effect.Effect<number, SqlError.SqlError>
   }
->()("@prism-dns/core/dns/Plans") {}
+>()("@prism-dns/core/dns/Plans") {
+  static readonly layer = Layer.effect(
+    Plans,
+    Effect.suspend(() => make)
+  )
+}
+
+/** Changes applied in one transaction. */
+export const pageSize = 2000
+
+/** Names whose deletions, when the plan is applied, go against the zone's budget. */
+const budgetedKinds: ReadonlyArray<PlanKind> = ["reconcile", "held-deletions"]
+
+type ApplyOptions = Parameters<Plans["Service"]["apply"]>[1]
+
+/** What is being done in one transaction. */
+interface Page {
+  readonly plan: Plan
+  readonly zone: Zone.Zone
+  readonly changes: ReadonlyArray<PlanChange>
+  readonly by: string
+  readonly generation: number
+  readonly nowMillis: number
+}
+
+/** Why changes of a page are refused, by name. */
+type Refusals = Map<DomainName, string>
+
+const placesAt = (zone: DomainName, names: ReadonlyArray<DomainName>) => names.map((name) => ({ zone, name }))
+
+const make = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const outbox = yield* Outbox
+  const ownership = yield* Ownership
+  const powerdns = yield* PowerDnsClient
+  const random = yield* SecureRandom.SecureRandom
+  const zones = yield* Zones
+  const repo = PlanRepo.make(sql)
+
+  const newPlan = Effect.fnUntraced(function* (
+    zone: DomainName,
+    options: { readonly kind: PlanKind; readonly reason: string; readonly by: string; readonly generation: number }
+  ) {
+    const plan: Plan = {
+      id: yield* random.uuidV7(),
+      zone,
+      kind: options.kind,
+      state: "open",
+      madeAtMillis: yield* Clock.currentTimeMillis,
+      madeBy: options.by,
+      generation: options.generation,
+      hash: PlanRepo.emptyHash,
+      reason: options.reason,
+      counts: PlanRepo.noCounts,
+      decidedAtMillis: undefined,
+      decidedBy: undefined,
+      decidedReason: undefined
+    }
+    return plan
+  })
+
+  /** `plan` with `changes` at its end, all in the transaction around. */
+  const extend = Effect.fnUntraced(function* (plan: Plan, changes: ReadonlyArray<NewChange>) {
+    yield* repo.insertChanges(plan.id, plan.counts.changes, changes)
+    return {
+      ...plan,
+      hash: PlanRepo.extendHash(plan.hash, changes),
+      counts: PlanRepo.addCounts(plan.counts, changes)
+    }
+  })
+
+  const makePlan: Plans["Service"]["make"] = Effect.fn("Plans.make")(function* (zone, options) {
+    let plan = yield* newPlan(zone, options)
+    yield* options.changes.pipe(
+      Stream.runForEach((chunk) =>
+        chunk.length === 0
+          ? Effect.void
+          : Effect.gen(function* () {
+              if (plan.counts.changes === 0) yield* repo.insert(plan, "making")
+              plan = yield* extend(plan, chunk)
+            }).pipe(sql.withTransaction)
+      ),
+      // What nobody will see need not wait for the next start to be removed.
+      Effect.onError(() =>
+        Effect.catch(repo.remove(plan.id), (error) =>
+          Effect.logWarning("a plan that was not finished could not be removed").pipe(
+            Effect.annotateLogs({ plan: plan.id, reason: error.message })
+          )
+        )
+      )
+    )
+    if (plan.counts.changes === 0) return { ...plan, state: "applied" as const }
+    const same = yield* Effect.gen(function* () {
+      if (plan.kind === "reconcile") {
+        const before = yield* repo.lockOpen(zone, plan.kind)
+        if (Option.isSome(before) && before.value.hash === plan.hash) return before
+        yield* repo.supersede(zone, plan.kind, plan.id)
+      }
+      yield* repo.update(plan)
+      return Option.none<Plan>()
+    }).pipe(sql.withTransaction)
+    if (Option.isNone(same)) return plan
+    yield* repo.remove(plan.id)
+    return same.value
+  })
+
+  const getOpen = Effect.fnUntraced(function* (id: string, read: typeof repo.find) {
+    const found = yield* read(id)
+    if (Option.isNone(found)) return yield* new PlanNotFound({ id })
+    if (found.value.state !== "open") return yield* new PlanNotOpen({ id, state: found.value.state })
+    return found.value
+  })
+
+  /** Computes the hash of the changes again. */
+  const verify = Effect.fn("Plans.verify")(function* (plan: Plan) {
+    let hash = PlanRepo.emptyHash
+    for (let after = 0; after < plan.counts.changes;) {
+      const limit = Math.min(pageSize, plan.counts.changes - after)
+      const changes = yield* repo.changes(plan.id, { after, limit })
+      hash = PlanRepo.extendHash(hash, changes)
+      if (changes.length < limit) break
+      after = changes.at(-1)!.ordinal
+      yield* Effect.yieldNow
+    }
+    if (hash !== plan.hash) return yield* new PlanAltered({ id: plan.id, expected: plan.hash, found: hash })
+  })
+
+  const checkBudget = Effect.fnUntraced(function* (plan: Plan, zone: Zone.Zone, options: ApplyOptions) {
+    if (options.overrideBudget !== undefined || !budgetedKinds.includes(plan.kind)) return
+    const wanted = yield* repo.countOpenDeletions(plan.id, options)
+    if (wanted === 0) return
+    const { deleteBudget } = zone.policy
+    const windowMillis = Duration.toMillis(deleteBudget.window)
+    const published = yield* outbox.countPublished(zone.name)
+    const { done } = yield* outbox.deletions(zone.name, (yield* Clock.currentTimeMillis) - windowMillis)
+    const deleted = done + (yield* repo.countDeletionsUnderWay(zone.name))
+    const remaining = DeleteBudget.remaining(deleteBudget, published, deleted)
+    if (wanted <= remaining) return
+    return yield* new DeleteBudgetExceeded({
+      id: plan.id,
+      zone: zone.name,
+      wanted,
+      remaining,
+      published,
+      deleted,
+      windowMillis,
+      detail: DeleteBudget.sentence(deleteBudget, { published, deleted, wanted })
+    })
+  })
+
+  /** The hosts whose records stand at `names`, by name. */
+  const hostsAt = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
+    const nameOf = new Map<string, DomainName>()
+    for (const name of names) {
+      const place = Zone.isReverse(zone) ? Zone.addressOfPointer(name, zone) : name
+      if (place !== undefined) nameOf.set(place, name)
+    }
+    const read = Zone.isReverse(zone) ? repo.hostsByAddress : repo.hostsByName
+    const rows = yield* read([...nameOf.keys()])
+    return new Map(
+      rows.map((row) => [
+        nameOf.get(row.place)!,
+        { generation: Number(row.generation), hasRecords: Number(row.live) === 1 }
+      ])
+    )
+  })
+
+  const lookUp = Effect.fnUntraced(function* ({ changes, plan, zone }: Page) {
+    const names = [...new Set(changes.map(({ name }) => name))]
+    const facts = yield* repo.facts(zone.name, names)
+    const hosts = yield* hostsAt(zone, names)
+    const cause = `plan:${plan.id}`
+    const refusals: Refusals = new Map()
+    for (const name of names) {
+      const { mark, published } = facts.get(name) ?? { mark: undefined, published: undefined }
+      const host = hosts.get(name)
+      const isHeldHere = mark?.plan === plan.id
+      if (plan.kind === "held-deletions") {
+        if (!isHeldHere && mark?.cause !== cause) {
+          refusals.set(name, "it is no longer held back by this plan: something about it has changed since")
+        }
+      } else if (mark?.plan !== undefined && !isHeldHere) {
+        refusals.set(name, `its deletion is held back by plan ${mark.plan}; decide about that one first`)
+      } else if (mark !== undefined && mark.generation > plan.generation && mark.cause !== cause) {
+        refusals.set(name, newer("it has changed since and waits to be published", mark.generation, plan))
+      } else if (published !== undefined && published.generation > plan.generation) {
+        refusals.set(name, newer("it was published since", published.generation, plan))
+      } else if (host !== undefined && host.generation > plan.generation) {
+        refusals.set(name, newer("its host has changed since", host.generation, plan))
+      }
+    }
+    return { names, facts, hosts, refusals }
+  })
+
+  const reconcile = Effect.fnUntraced(function* (page: Page) {
+    const { names, refusals } = yield* lookUp(page)
+    const going = names.filter((name) => !refusals.has(name))
+    const deleted = page.changes.filter(({ action }) => action === "delete").map(({ name }) => name)
+    // Records that were disabled and are found enabled: they are not what we left, and their time begins anew.
+    yield* sql`
+      UPDATE published SET quarantined_until = NULL
+      WHERE zone = ${page.zone.name} AND quarantined_until IS NOT NULL
+        AND name IN ${asList(
+          sql,
+          deleted.filter((name) => !refusals.has(name))
+        )}`
+    yield* outbox.recheck(page.zone.name, going, page.nowMillis, `plan:${page.plan.id}`)
+    return refusals
+  })
+
+  const forgetUnserved = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
+    sql`DELETE FROM unserved WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
+
+  const adopt = Effect.fnUntraced(function* (
+    page: Page,
+    standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
+  ) {
+    const { facts, names, refusals } = yield* lookUp(page)
+    const { generation, nowMillis, zone } = page
+    const changesOf = Map.groupBy(page.changes, ({ name }) => name)
+    for (const name of names) {
+      if (refusals.has(name)) continue
+      if (ownership.isIgnored(zone.name, name)) refusals.set(name, "the name is ignored")
+      else if (facts.get(name)?.published !== undefined) refusals.set(name, "the name is ours already")
+      else if (
+        !changesOf
+          .get(name)!
+          .every(({ before }) =>
+            standing.get(name)?.some((rrset) => before !== undefined && RRset.equals(rrset, before))
+          )
+      ) {
+        refusals.set(name, "it does not stand in PowerDNS any more as the plan shows it")
+      }
+    }
+    const going = names.filter((name) => !refusals.has(name))
+    if (going.length === 0) return refusals
+    const rrsets = page.changes.flatMap(({ before, name }) =>
+      before === undefined || refusals.has(name) ? [] : [before]
+    )
+    yield* sql`
+      INSERT INTO record (zone, name, type, ttl, contents, owner, generation, since)
+      SELECT ${zone.name}, name, type, ttl, contents, CAST(${page.by} AS TEXT), ${integer(sql, generation)},
+        ${integer(sql, nowMillis)}
+      FROM ${asTable(
+        sql,
+        "r",
+        { name: "text", type: "text", ttl: "bigint", contents: "text" },
+        rrsets.map(({ contents, name, ttlSeconds, type }) => ({
+          name,
+          type,
+          ttl: ttlSeconds,
+          contents: JSON.stringify(contents)
+        }))
+      )} WHERE true
+      ON CONFLICT (zone, name, type) DO UPDATE SET
+        ttl = excluded.ttl, contents = excluded.contents, owner = excluded.owner, generation = excluded.generation`
+    yield* outbox.settle(
+      zone,
+      going.map((name) => ({ name, generation, rrsets: rrsets.filter((rrset) => rrset.name === name) })),
+      nowMillis
+    )
+    // Nothing was written, so there is nothing that name servers have yet to show.
+    yield* forgetUnserved(zone.name, going)
+    // A host that waited for the name has it now.
+    const waiting = going.filter((name) => facts.get(name)?.mark !== undefined)
+    yield* outbox.mark(placesAt(zone.name, waiting), generation, nowMillis, `plan:${page.plan.id}`)
+    return refusals
+  })
+
+  const release = Effect.fnUntraced(function* (page: Page) {
+    const { facts, hosts, names, refusals } = yield* lookUp(page)
+    const { generation, nowMillis, zone } = page
+    const records = new Map(
+      (yield* sql<{ readonly name: DomainName; readonly generation: number | bigint }>`
+        SELECT name, MAX(generation) AS generation FROM record
+        WHERE zone = ${zone.name} AND name IN ${asList(sql, names)} GROUP BY name`).map((row) => [
+        row.name,
+        Number(row.generation)
+      ])
+    )
+    for (const name of names) {
+      if (refusals.has(name)) continue
+      const known = facts.get(name)
+      const record = records.get(name)
+      if (record === undefined) refusals.set(name, "the name is not adopted")
+      else if (record > page.plan.generation) refusals.set(name, newer("it was adopted anew since", record, page.plan))
+      else if (hosts.get(name)?.hasRecords === true) {
+        refusals.set(name, "a host of this name has records; retire or ignore the host first")
+      } else if (known?.mark !== undefined) refusals.set(name, "it waits to be published; release it afterwards")
+      else if (known?.published?.pending === true) {
+        refusals.set(name, "a write of it is not over yet; release it afterwards")
+      }
+    }
+    const going = names.filter((name) => !refusals.has(name))
+    if (going.length === 0) return refusals
+    yield* sql`DELETE FROM record WHERE zone = ${zone.name} AND name IN ${asList(sql, going)}`
+    yield* outbox.settle(
+      zone,
+      going.map((name) => ({ name, generation, rrsets: [] })),
+      nowMillis
+    )
+    // It stays in PowerDNS: nobody is to wait until it is not answered any more.
+    yield* forgetUnserved(zone.name, going)
+    return refusals
+  })
+
+  const ignore = Effect.fnUntraced(function* (page: Page) {
+    const { changes, nowMillis, plan, zone } = page
+    const [added, removed] = (["ignore", "unignore"] as const).map((wanted) =>
+      changes.filter(({ action }) => action === wanted).map(({ name }) => name)
+    ) as [Array<DomainName>, Array<DomainName>]
+    if (added.length > 0) {
+      yield* sql`
+        INSERT INTO ignored (zone, pattern, actor, reason, at)
+        SELECT ${zone.name}, pattern, CAST(${page.by} AS TEXT), CAST(${plan.reason} AS TEXT), ${integer(sql, nowMillis)}
+        FROM ${asTable(
+          sql,
+          "r",
+          { pattern: "text" },
+          added.map((pattern) => ({ pattern }))
+        )} WHERE true
+        ON CONFLICT (zone, pattern) DO NOTHING`
+    }
+    if (removed.length > 0) {
+      yield* sql`DELETE FROM ignored WHERE zone = ${zone.name} AND pattern IN ${asList(sql, removed)}`
+      yield* markParked(page, removed)
+    }
+    return new Map() as Refusals
+  })
+
+  /** Names that were put aside because they were ignored are looked at again. */
+  const markParked = Effect.fnUntraced(function* (page: Page, patterns: ReadonlyArray<string>) {
+    const matchers = patterns.map((text) => makePattern(page.zone.name, text))
+    for (let after: string | undefined = ""; after !== undefined;) {
+      const rows: ReadonlyArray<{ readonly name: DomainName }> = yield* sql<{ readonly name: DomainName }>`
+        SELECT name FROM outbox
+        WHERE zone = ${page.zone.name} AND parked_at IS NOT NULL AND plan IS NULL AND name > ${after}
+        ORDER BY name LIMIT ${pageSize}`
+      const names = rows.map(({ name }) => name).filter((name) => matchers.some(({ matches }) => matches(name)))
+      yield* outbox.mark(placesAt(page.zone.name, names), page.generation, page.nowMillis, `plan:${page.plan.id}`)
+      after = rows.length < pageSize ? undefined : rows.at(-1)!.name
+    }
+  })
+
+  const carryOut = (page: Page, standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>) => {
+    switch (page.plan.kind) {
+      case "reconcile":
+      case "held-deletions":
+        return reconcile(page)
+      case "adopt":
+        return adopt(page, standing)
+      case "release":
+        return release(page)
+      case "ignore":
+        return ignore(page)
+    }
+  }
+
+  /** One transaction: what is done, its audit entries and its outcomes. */
+  const applyPage = Effect.fn("Plans.applyPage")(function* (
+    known: Plan,
+    options: ApplyOptions,
+    after: number,
+    standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
+  ) {
+    const isFirst = after === 0
+    const plan = yield* getOpen(known.id, repo.lock)
+    if (isFirst && plan.hash !== known.hash) {
+      return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
+    }
+    const zone = zones.find(plan.zone)
+    const changes = yield* repo.openChanges(plan.id, options, after, pageSize)
+    if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
+    const generation = yield* Generation.next(sql)
+    const nowMillis = yield* Clock.currentTimeMillis
+    const page = zone === undefined ? undefined : { plan, zone, changes, by: options.by, generation, nowMillis }
+    const refusals =
+      page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
+    const refusalOf = (name: DomainName) =>
+      page === undefined ? `${plan.zone} is not a zone that Prism manages any more` : refusals.get(name)
+
+    const effective = changes.filter(({ name }) => refusalOf(name) === undefined)
+    const entries: Array<PlanRepo.AuditEntry> = effective.map((change) => ({
+      action: auditAction(change),
+      subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
+      before: change.before,
+      after: change.after,
+      reason: change.reason
+    }))
+    if (isFirst && changes.length > 0) {
+      entries.unshift({
+        action: "plan.applied",
+        subject: plan.id,
+        before: undefined,
+        after: undefined,
+        reason: options.overrideBudget ?? plan.reason
+      })
+    }
+    if (entries.length > 0) {
+      yield* repo.audit(entries, { name: options.by, peer: options.peer }, generation, plan.id, nowMillis)
+    }
+    if (changes.length > 0) {
+      yield* repo.setOutcomes(
+        plan.id,
+        changes.map(({ name, ordinal }) => ({ ordinal, outcome: refusalOf(name) ?? "applied" }))
+      )
+    }
+    const isLast = changes.length < pageSize
+    const next: Plan = {
+      ...plan,
+      state: isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open",
+      decidedAtMillis: nowMillis,
+      decidedBy: options.by,
+      decidedReason: options.overrideBudget
+    }
+    if (changes.length > 0 || next.state !== "open") yield* repo.update(next)
+    return {
+      plan: next,
+      entries,
+      applied: effective.length,
+      refused: changes.length - effective.length,
+      last: isLast ? undefined : changes.at(-1)!.ordinal
+    }
+  }, sql.withTransaction)
+
+  /** What stands in PowerDNS at the next names of a plan that relies on it. */
+  const look = Effect.fnUntraced(function* (plan: Plan, options: ApplyOptions, after: number) {
+    if (plan.kind !== "adopt") return new Map<DomainName, ReadonlyArray<RRset.RRset>>()
+    const changes = yield* repo.openChanges(plan.id, options, after, pageSize)
+    const names = [...new Set(changes.map(({ name }) => name))]
+    const found = names.length === 0 ? [] : yield* powerdns.rrsets(plan.zone, names)
+    return Map.groupBy(found, ({ name }) => name)
+  })
+
+  const apply: Plans["Service"]["apply"] = Effect.fn("Plans.apply")(function* (id, options) {
+    const known = yield* getOpen(id, repo.find)
+    yield* verify(known)
+    let applied = 0
+    let refused = 0
+    for (let after: number | undefined = 0; ;) {
+      const standing = yield* look(known, options, after)
+      const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing)
+      applied += step.applied
+      refused += step.refused
+      yield* countAudit(step.entries)
+      if (known.kind === "ignore") yield* ownership.reload
+      yield* outbox.wake([known.zone])
+      if (step.last === undefined) return { plan: step.plan, applied, refused }
+      after = step.last
+      yield* Effect.yieldNow
+    }
+  })
+
+  const reject: Plans["Service"]["reject"] = Effect.fn("Plans.reject")(function* (id, options) {
+    const entry = {
+      action: "plan.rejected",
+      subject: id,
+      before: undefined,
+      after: undefined,
+      reason: options.reason
+    }
+    const rejected = yield* Effect.gen(function* () {
+      const plan = yield* getOpen(id, repo.lock)
+      const nowMillis = yield* Clock.currentTimeMillis
+      const next: Plan = {
+        ...plan,
+        state: "rejected",
+        decidedAtMillis: nowMillis,
+        decidedBy: options.by,
+        decidedReason: options.reason
+      }
+      yield* repo.update(next)
+      const generation = yield* Generation.next(sql)
+      yield* repo.audit([entry], { name: options.by, peer: options.peer }, generation, id, nowMillis)
+      return next
+    }).pipe(sql.withTransaction)
+    yield* countAudit([entry])
+    return rejected
+  })
+
+  const hold: Plans["Service"]["hold"] = Effect.fn("Plans.hold")(function* (zone, deletions, reason) {
+    const kind: PlanKind = "held-deletions"
+    const generation = yield* Generation.next(sql)
+    const open = yield* repo.lockOpen(zone, kind)
+    const plan = Option.isSome(open)
+      ? { ...open.value, reason, generation }
+      : yield* newPlan(zone, { kind, reason, by: "prism", generation })
+    if (Option.isNone(open)) yield* repo.insert(plan, "open")
+    const present = yield* repo.namesAmong(
+      plan.id,
+      deletions.map(({ name }) => name)
+    )
+    const changes = deletions
+      .filter(({ name }) => !present.has(name))
+      .map((each): NewChange => ({
+        name: each.name,
+        type: each.type,
+        action: "delete",
+        before: each.before,
+        after: undefined,
+        reason: each.reason,
+        cause: each.cause ?? "withdrawn"
+      }))
+    const extended = changes.length === 0 ? plan : yield* extend(plan, changes)
+    yield* repo.update(extended)
+    return extended
+  }, sql.withTransaction)
+
+  const prune: Plans["Service"]["prune"] = Effect.fn("Plans.prune")(function* (keep) {
+    let removed = 0
+    for (;;) {
+      const ids = yield* repo.old(keep, 100)
+      for (const id of ids) yield* repo.remove(id)
+      removed += ids.length
+      if (ids.length < 100) return removed
+    }
+  })
+
+  // Of a process that ended while it wrote them.
+  for (const id of yield* repo.unfinished) yield* repo.remove(id)
+
+  return Plans.of({
+    make: makePlan,
+    find: Effect.fn("Plans.find")(repo.find),
+    list: Effect.fn("Plans.list")(repo.list),
+    changes: Effect.fn("Plans.changes")(repo.changes),
+    apply,
+    reject,
+    hold,
+    prune
+  })
+})
+
+const newer = (what: string, generation: number, plan: Plan): string =>
+  `${what}: generation ${generation}, and the plan knows of ${plan.generation}; make a new one`
+
+const auditAction = ({ action, after }: NewChange): string => {
+  if (action !== "repair") return `record.${action}`
+  return after === undefined ? "record.delete" : "record.update"
+}
+
+const countAudit = (entries: ReadonlyArray<PlanRepo.AuditEntry>): Effect.Effect<void> =>
+  Effect.forEach(
+    Map.groupBy(entries, ({ action }) => action),
+    ([action, some]) => Metric.update(Metric.withAttributes(auditEntries, { action }), some.length),
+    { discard: true }
+  )

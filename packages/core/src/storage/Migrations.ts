@@ -36,6 +36,7 @@ const registry = Effect.gen(function* () {
   )`
   yield* sql`CREATE INDEX host_lease ON host (last_seen) WHERE state = 'online'`
   yield* sql`CREATE INDEX host_offline ON host (zone, offline_since) WHERE state = 'offline' AND withdrawn_since IS NULL`
+  yield* sql`CREATE INDEX host_away ON host (zone, offline_since) WHERE state = 'offline'`
   yield* sql`CREATE INDEX host_retired ON host (zone, retired_since) WHERE state = 'retired'`
   yield* sql`CREATE INDEX host_zone ON host (zone, fqdn)`
   // For counting: a scan of a million hosts takes 0.5 s, this index 0.07 s.
@@ -198,6 +199,7 @@ const registry = Effect.gen(function* () {
     outcome TEXT,
     PRIMARY KEY (plan, ordinal)
   )`
+  yield* sql`CREATE INDEX plan_change_name ON plan_change (plan, name)`
 
   // A guard that has tripped and waits for a person's word. `allowed_before`: hosts last seen before that may expire.
   yield* sql`CREATE TABLE guard (
