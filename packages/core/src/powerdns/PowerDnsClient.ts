@@ -312,6 +312,10 @@ export const soaContent = (
   return `${nameservers[0] ?? `ns1.${host}`} hostmaster.${host} ${serial} 10800 3600 604800 60`
 }
 
+/** PowerDNS tells an address with port 53 without it. */
+const withoutDefaultPort = (text: string): string =>
+  /^\[(.*)\](?::53)?$/.exec(text)?.[1] ?? text.replace(/^([\d.]+):53$/, "$1")
+
 /** What of `wanted` a zone lacks, by PowerDNS's names; empty when nothing. */
 export const missingSettings = (found: ZoneInfo, wanted: ZoneSettings): Readonly<Record<string, unknown>> => {
   const kind = wanted.kind ?? found.kind
@@ -320,7 +324,7 @@ export const missingSettings = (found: ZoneInfo, wanted: ZoneSettings): Readonly
   const needsRectify = isChainWanted || (found.dnssec && !found.nsec3Narrow)
   const keys = new Set([...found.primaryKeys, ...(wanted.primaryKeys ?? [])])
   const differs = (a: ReadonlyArray<string>, b: ReadonlyArray<string> | undefined) =>
-    b !== undefined && [...a].sort().join() !== [...b].sort().join()
+    b !== undefined && a.map(withoutDefaultPort).sort().join() !== b.map(withoutDefaultPort).sort().join()
   return {
     ...(kind === found.kind ? {} : { kind }),
     ...(differs(found.masters, wanted.masters) ? { masters: wanted.masters } : {}),

@@ -334,7 +334,7 @@ const make = (node: string, version: string) => {
   /** Every zone's key is another, and the same each time. */
   const zoneKeyOf = (name: DomainName.DomainName): ZoneKey => {
     const dnskey = `257 3 13 ${btoa(name.padEnd(64, "=").slice(0, 64))}`
-    const tag = [...name].reduce((sum, c) => (sum * 31 + c.charCodeAt(0)) % 65_536, 0)
+    const tag = name.split("").reduce((sum, c) => (sum * 31 + c.charCodeAt(0)) % 65_536, 0)
     return { id: 1, type: "csk", active: true, dnskey, ds: [`${tag} 13 2 ${tag.toString(16).padStart(64, "0")}`] }
   }
 
@@ -503,7 +503,7 @@ const make = (node: string, version: string) => {
       answer(
         { operation: "setMetadata", zone: name },
         inZone(name, ({ metadata }) => {
-          if (!kind.startsWith("X-")) {
+          if (!kind.startsWith("X-") && kind !== "ALSO-NOTIFY") {
             return Result.fail(new Refused({ detail: `Unsupported metadata kind '${kind}'` }))
           }
           metadata.set(kind, values)

@@ -1,0 +1,347 @@
+/**
+ * Sees to it that each zone exists at the PowerDNS servers, as publishing and
+ * transfers need it.
+ *
+ * At the primaries, which share a database, once: the zone with its kind,
+ * signatures, keys for transfers, place in the catalog and whom to notify. At
+ * each secondary with an API: where to fetch it from and with which key.
+ *
+ * Promises: `ensure` ends when the primary is ready to be written; what it finds
+ * there of others' making stays, unless it keeps publishing or transfers from
+ * working. Secondaries are seen to in the background, again and again until they
+ * are as they should: one that is away holds up nobody, and `problems` names it.
+ * Leaves to others: records, and secondaries without an API (they follow the
+ * catalog, or are set up by hand).
+ */
+import { Context, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
+import { lookup } from "node:dns/promises"
+import { isIP } from "node:net"
+import type { DomainName } from "../domain/DomainName.ts"
+import * as RRset from "../domain/RRset.ts"
+import type { Zone } from "../domain/Zone.ts"
+import {
+  missingSettings,
+  PowerDnsClient,
+  soaContent,
+  soaTtlSeconds,
+  type TsigKey,
+  type ZoneInfo,
+  type ZoneKey,
+  type ZoneSettings
+} from "../powerdns/PowerDnsClient.ts"
+import { NotFound, PowerDnsError, Refused, Unreachable } from "../powerdns/PowerDnsError.ts"
+import { type DnsEndpoint, type Node, PowerDnsNodes } from "../powerdns/PowerDnsNodes.ts"
+
+export interface ProvisionerOptions {
+  /** How zones come to secondaries. */
+  readonly transfer: {
+    /** Signs transfers and NOTIFY; undefined: they are allowed by address, by the servers' own settings. */
+    readonly tsig: TsigKey | undefined
+    /** The catalog zone that tells secondaries which zones there are; undefined: each is set up by its API. */
+    readonly catalog: DomainName | undefined
+  }
+  /** Longest pause before a secondary that is not ready is seen to again. Default 30 s. */
+  readonly retryMillisMax?: number
+}
+
+/** What is not as it should be at a node, while publishing goes on. */
+export interface Problem {
+  readonly zone: DomainName
+  readonly node: string
+  readonly reason: string
+}
+
+export interface ZoneSignature {
+  readonly signed: boolean
+  readonly keys: ReadonlyArray<ZoneKey>
+}
+
+export class Provisioner extends Context.Service<
+  Provisioner,
+  {
+    /**
+     * Makes the zone ready at the primaries; fails with `NotFound` when it is missing and not ours to create. Does
+     * nothing where nothing is missing, at the cost of a few reads.
+     */
+    readonly ensure: (zone: Zone) => Effect.Effect<void, PowerDnsError>
+    /** Whether somebody fetches the zone and is to be told of changes (`PowerDnsClient.notify`). */
+    readonly notifyNeeded: (zone: Zone) => boolean
+    /** Whether the zone is signed, and by which keys; their DS records go to the parent zone. */
+    readonly dnssec: (zone: DomainName) => Effect.Effect<ZoneSignature, PowerDnsError>
+    readonly problems: Effect.Effect<ReadonlyArray<Problem>>
+  }
+>()("@prism-dns/core/dns/Provisioner") {
+  static readonly layer = (
+    options: ProvisionerOptions = { transfer: { tsig: undefined, catalog: undefined } }
+  ): Layer.Layer<Provisioner, never, PowerDnsClient | PowerDnsNodes> => Layer.effect(Provisioner, make(options))
+}
+
+/** The name server that PowerDNS writes into an SOA when nobody told it one. */
+const placeholderServer = "a.misconfigured.dns.server.invalid."
+
+/** A moment after a zone was made: whoever asked while it was being made was refused, and that is cached too. */
+const flushAgainMillis = 50
+
+const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }: ProvisionerOptions) {
+  const powerdns = yield* PowerDnsClient
+  const nodes = (yield* PowerDnsNodes).all
+  const scope = yield* Effect.scope
+  const { tsig } = transfer
+  const primaries = nodes.filter(({ role }) => role === "primary")
+  const secondaries = nodes.filter(({ role }) => role === "secondary")
+  const hasSecondaries = secondaries.length > 0
+  const catalog = hasSecondaries ? transfer.catalog : undefined
+  const primaryKeys = hasSecondaries && tsig !== undefined ? [tsig.name] : []
+
+  const problems = new Map<string, Problem>()
+
+  const note = Effect.fnUntraced(function* (zone: DomainName, node: string, reason: string) {
+    const key = `${zone} ${node}`
+    if (problems.get(key)?.reason === reason) return
+    problems.set(key, { zone, node, reason })
+    yield* Effect.logWarning("a zone is not yet as it should be at a node").pipe(
+      Effect.annotateLogs({ zone, node, reason })
+    )
+  })
+
+  const settle = (zone: DomainName, node: string) =>
+    Effect.suspend(() =>
+      problems.delete(`${zone} ${node}`)
+        ? Effect.logInfo("a zone is as it should be at a node").pipe(Effect.annotateLogs({ zone, node }))
+        : Effect.void
+    )
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // The primaries
+  // -------------------------------------------------------------------------------------------------------------------
+
+  const refuse = (node: string, detail: string) =>
+    new PowerDnsError({ node, operation: "ensureZone", reason: new Refused({ detail }) })
+
+  /** One zone of this kind, made if it is missing. Gives whether it was. */
+  const ensureCreated = (create: Effect.Effect<void, PowerDnsError>): Effect.Effect<boolean, PowerDnsError> =>
+    create.pipe(
+      Effect.as(true),
+      Effect.catchIf(
+        ({ reason }) => reason._tag === "Conflict", // by another server of ours, in between
+        () => Effect.succeed(false)
+      )
+    )
+
+  /** Tells the primary whom to notify: by its own means it knows but the zone's name servers. */
+  const ensureNotified = Effect.fnUntraced(function* (zone: DomainName) {
+    const wanted = yield* Effect.forEach(secondaries, ({ dns, name }) => address(name, dns))
+    const found = yield* powerdns.getMetadata(zone, "ALSO-NOTIFY")
+    const missing = wanted.filter((each) => !found.includes(each))
+    if (missing.length > 0) yield* powerdns.setMetadata(zone, "ALSO-NOTIFY", [...found, ...missing])
+  })
+
+  const ensureCatalog = Effect.fnUntraced(function* (catalog: DomainName) {
+    const found = Option.getOrUndefined(yield* powerdns.findZone(catalog))
+    if (found === undefined) {
+      yield* ensureCreated(
+        powerdns.createZone({ name: catalog, kind: "Producer", nameservers: [invalidServer], primaryKeys })
+      )
+    } else if (found.kind !== "Producer") {
+      yield* refuse(powerdns.node, `the zone ${catalog} exists there and is no catalog (its kind is ${found.kind})`)
+    } else {
+      yield* powerdns.configureZone(catalog, { primaryKeys })
+    }
+    yield* ensureNotified(catalog)
+  })
+
+  /** What all zones share. Its failure keeps them from secondaries, not from being published. */
+  const ensureShared = Effect.gen(function* () {
+    if (hasSecondaries && tsig !== undefined) yield* powerdns.ensureTsigKey(tsig)
+    if (catalog !== undefined) yield* ensureCatalog(catalog)
+  })
+  const sharedZone = transfer.catalog ?? ("." as DomainName)
+  const sharedTurn = yield* Semaphore.make(1)
+  const shared = sharedTurn.withPermit(
+    ensureShared.pipe(
+      Effect.matchEffect({
+        onFailure: (error) =>
+          // An unreachable server will fail the zone itself, with the same words.
+          error.retryable ? Effect.fail(error) : Effect.as(note(sharedZone, error.node, error.reason.detail), false),
+        onSuccess: () => Effect.as(settle(sharedZone, powerdns.node), true)
+      })
+    )
+  )
+
+  const ensureSoa = Effect.fnUntraced(function* (zone: Zone) {
+    const soa = (yield* powerdns.rrsets(zone.name, [zone.name])).find(({ type }) => type === "SOA")
+    const [server, , serial] = soa?.contents[0]?.split(" ") ?? []
+    if (server !== placeholderServer) return
+    const content = soaContent(zone.name, zone.nameservers, Number(serial))
+    yield* powerdns.patch(zone.name, [
+      { _tag: "Replace", rrset: RRset.make(zone.name, "SOA", soa?.ttlSeconds ?? soaTtlSeconds, [content]) }
+    ])
+  })
+
+  const ensure = Effect.fn("Provisioner.ensure")(function* (zone: Zone) {
+    const isShared = yield* shared
+    const found = Option.getOrUndefined(yield* powerdns.findZone(zone.name))
+    const wanted: ZoneSettings = {
+      ...(hasSecondaries && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
+      ...(catalog !== undefined && isShared ? { catalog } : {}),
+      ...(isShared ? { primaryKeys } : {}),
+      // PowerDNS transfers no zone signed with NSEC3 narrow, whoever has signed it.
+      ...(hasSecondaries && (zone.dnssec || found?.dnssec === true)
+        ? { dnssec: "chain" }
+        : zone.dnssec
+          ? { dnssec: "narrow" }
+          : {})
+    }
+    if (found !== undefined) {
+      if (!writableKinds.has(found.kind)) {
+        return yield* refuse(powerdns.node, `the zone ${zone.name} is not written there: its kind is ${found.kind}`)
+      }
+      yield* powerdns.configureZone(zone.name, wanted)
+      yield* ensureSoa(zone)
+    } else if (zone.createIfMissing) {
+      const { name, nameservers } = zone
+      const isMade = yield* ensureCreated(powerdns.createZone({ kind: "Native", ...wanted, name, nameservers }))
+      if (isMade) yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: name }))
+      else yield* powerdns.configureZone(name, wanted)
+      yield* flushEverywhere(name).pipe(
+        Effect.andThen(Effect.delay(flushEverywhere(name), flushAgainMillis)),
+        Effect.forkIn(scope)
+      )
+    } else {
+      return yield* new PowerDnsError({
+        node: powerdns.node,
+        operation: "ensureZone",
+        reason: new NotFound({
+          detail: `zone ${zone.name} does not exist there; create it, or set 'create: true' for the zone`
+        })
+      })
+    }
+    if (hasSecondaries) yield* ensureNotifiedOrNote(zone.name)
+    yield* startSecondaries(zone.name)
+  })
+
+  const ensureNotifiedOrNote = (zone: DomainName) =>
+    Effect.catchIf(
+      ensureNotified(zone),
+      ({ reason }) => !reason.retryable || reason._tag === "Unreachable",
+      (error) => note(zone, powerdns.node, error.reason.detail)
+    )
+
+  /** Servers that share a database with the one that was written know a new zone only after a while, by themselves. */
+  const flushEverywhere = (zone: DomainName) =>
+    Effect.forEach(
+      nodes.filter(({ role }) => role !== "secondary"),
+      ({ api }) =>
+        api === undefined
+          ? Effect.void
+          : Effect.catch(api.flush(zone), (error) =>
+              Effect.logDebug("a new zone was not made known").pipe(
+                Effect.annotateLogs({ zone, reason: error.message })
+              )
+            ),
+      { concurrency: "unbounded", discard: true }
+    )
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // The secondaries
+  // -------------------------------------------------------------------------------------------------------------------
+
+  /** A zone that is fetched: made, or brought to what it should be, and then fetched at once. */
+  const ensureFetched = Effect.fnUntraced(function* (
+    node: Node & { readonly api: PowerDnsClient["Service"] },
+    name: DomainName,
+    kind: "Slave" | "Consumer",
+    settings: ZoneSettings,
+    found: ZoneInfo | undefined
+  ) {
+    if (found === undefined) {
+      yield* ensureCreated(node.api.createZone({ ...settings, name, kind, nameservers: [] }))
+    } else if (found.kind !== kind) {
+      return yield* refuse(node.name, `the zone ${name} exists there, and its kind is ${found.kind} instead of ${kind}`)
+    } else {
+      yield* node.api.configureZone(name, settings)
+      if (found.serial > 0 && Object.keys(missingSettings(found, settings)).length === 0) return
+    }
+    yield* node.api.axfrRetrieve(name)
+  })
+
+  const ensureAt = Effect.fnUntraced(function* (
+    node: Node & { readonly api: PowerDnsClient["Service"] },
+    zone: DomainName
+  ) {
+    const { api } = node
+    if (tsig !== undefined) yield* api.ensureTsigKey(tsig)
+    const secondaryKeys = tsig === undefined ? {} : { secondaryKeys: [tsig.name] }
+    const masters = yield* Effect.forEach(primaries, ({ dns, name }) => address(name, dns))
+    const found = Option.getOrUndefined(yield* api.findZone(zone))
+    if (catalog === undefined) return yield* ensureFetched(node, zone, "Slave", { masters, ...secondaryKeys }, found)
+
+    const foundCatalog = Option.getOrUndefined(yield* api.findZone(catalog))
+    yield* ensureFetched(node, catalog, "Consumer", { masters, ...secondaryKeys }, foundCatalog)
+    // The member has its masters from the catalog, but not the key.
+    if (found !== undefined) return yield* ensureFetched(node, zone, "Slave", secondaryKeys, found)
+    // The primary notices new members each minute only, but puts them into each transfer.
+    yield* api.axfrRetrieve(catalog)
+    yield* new PowerDnsError({
+      node: node.name,
+      operation: "ensureZone",
+      reason: new NotFound({ detail: `the catalog ${catalog} has not brought the zone ${zone} there yet` })
+    })
+  })
+
+  const working = yield* FiberMap.make<string>()
+  const startSecondaries = (zone: DomainName) =>
+    Effect.forEach(
+      secondaries,
+      (node) => {
+        const { api, name } = node
+        if (api === undefined) return Effect.void
+        const work = ensureAt({ ...node, api }, zone).pipe(
+          // A member that is on its way is no news.
+          Effect.tapError((error) =>
+            error.reason._tag === "NotFound" && error.operation === "ensureZone" && catalog !== undefined
+              ? Effect.void
+              : note(zone, name, error.reason.detail)
+          ),
+          Effect.retry(
+            Schedule.min([Schedule.exponential(100), Schedule.spaced(retryMillisMax)]).pipe(Schedule.jittered)
+          ),
+          Effect.andThen(settle(zone, name)),
+          Effect.orDie // unreachable: the schedule never ends
+        )
+        return FiberMap.run(working, `${zone} ${name}`, work, { onlyIfMissing: true })
+      },
+      { discard: true }
+    )
+
+  return Provisioner.of({
+    ensure,
+    notifyNeeded: () => hasSecondaries,
+    dnssec: Effect.fn("Provisioner.dnssec")(function* (zone: DomainName) {
+      const keys = yield* powerdns.zoneKeys(zone)
+      return { signed: keys.some(({ active }) => active), keys }
+    }),
+    problems: Effect.sync(() => [...problems.values()])
+  })
+})
+
+/** The kinds of zone that may be written at a primary. */
+const writableKinds: ReadonlySet<string> = new Set(["Native", "Master"])
+
+/** The name server of a catalog zone (RFC 9432, 4.1): nobody resolves it. */
+const invalidServer = "invalid." as DomainName
+
+/** PowerDNS takes masters and those to notify by address only. */
+const address = (node: string, { host, port }: DnsEndpoint): Effect.Effect<string, PowerDnsError> =>
+  (isIP(host) !== 0
+    ? Effect.succeed(host)
+    : Effect.tryPromise({
+        try: () => lookup(host).then((found) => found.address),
+        catch: () =>
+          new PowerDnsError({
+            node,
+            operation: "ensureZone",
+            reason: new Unreachable({ detail: `the address of ${host} is not known` })
+          })
+      })
+  ).pipe(Effect.map((ip) => (isIP(ip) === 6 ? `[${ip}]:${port}` : `${ip}:${port}`)))
