@@ -9,6 +9,8 @@ import { SecureRandom } from "effect/crypto"
 import { Migrator, type SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { Plans } from "@prism-dns/core/dns/Plans"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -54,7 +56,11 @@ export const zones: ReadonlyArray<Zone.Zone> = [forward, reverse4, reverse6]
 
 /** What the registry and the publisher share, on the database around. */
 export const shared = (list: ReadonlyArray<Zone.Zone> = zones) =>
-  Layer.mergeAll(Acknowledgements.layer, Leases.layer, Outbox.layer, RecordSource.layer, Zones.layer(list))
+  Layer.mergeAll(Acknowledgements.layer, Leases.layer, Outbox.layer, RecordSource.layer).pipe(
+    Layer.provideMerge(Layer.mock(Plans)({})),
+    Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
+    Layer.provideMerge(Zones.layer(list))
+  )
 
 /** The registry with what it stands on, on the database around. */
 export const registry = (options: Partial<RegistryOptions> = {}, list: ReadonlyArray<Zone.Zone> = zones) =>

@@ -10,6 +10,7 @@ import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
@@ -75,6 +76,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(DnsManager.layer({ batchNamesMax: powerdns.batchMax })),
     Layer.provideMerge(powerDns),
     Layer.provideMerge(RecordSource.layer),
+    Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
     Layer.provideMerge(Outbox.layer),
     Layer.provideMerge(Acknowledgements.layer),
     Layer.provideMerge(Leases.layer),

@@ -12,7 +12,7 @@
  * through; a record that is not ours is not overwritten. Leaves to others: who
  * marks names (`registry/Registry`), and finding drift (`dns/Reconciler`).
  */
-import { Cause, Clock, Context, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
+import { Cause, Clock, Context, Duration, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
 import * as Metric from "effect/Metric"
 import type { SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -23,10 +23,15 @@ import { NotFound, PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as CacheFlusher from "./CacheFlusher.ts"
+import * as DeleteBudget from "./DeleteBudget.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as ForeignNames from "./ForeignNames.ts"
 import { type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
-import * as Plan from "./Plan.ts"
+import * as NonTerminals from "./NonTerminals.ts"
+import { Ownership } from "./Ownership.ts"
+import type * as Plan from "./Plan.ts"
+import { Plans } from "./Plans.ts"
+import * as Publication from "./Publication.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
 
@@ -44,8 +49,8 @@ export interface DnsManagerOptions {
   /** How long after a write the zone's cached answers are dropped once more, in milliseconds: see `CacheFlusher`. */
   readonly flushMillis: number
   /**
-   * How long after a write that ended without an answer its names are written once more, in milliseconds. PowerDNS may
-   * still take such a write, even after a newer one; by then it has.
+   * How long after a write that ended without an answer, and the first one after it that had one, its names are written
+   * once more, in milliseconds. PowerDNS may still take such a write, even after a newer one; by then it has.
    */
   readonly doubtMillis: number
 }
@@ -87,13 +92,20 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const source = yield* RecordSource
   const powerdns = yield* PowerDnsClient
   const acknowledgements = yield* Acknowledgements
-  const scope = yield* Effect.scope
+  const plans = yield* Effect.serviceOption(Plans) // until its layer is there
+  const ownership = yield* Ownership
   const foreignNames = ForeignNames.make(powerdns, outbox)
 
   const ready = new Set<DomainName>()
   const errors = new Map<DomainName, string>()
-  /** Names of a zone in a write that ended without an answer, until they are written again. */
+  /** Names of a zone in a write that ended without an answer, until the database knows of it. */
   const doubtful = new Map<DomainName, Set<DomainName>>()
+  /** Zones with names in doubt that were not written since. */
+  const inDoubt = new Set<DomainName>()
+  /** Zones this process has begun to write. */
+  const opened = new Set<DomainName>()
+  /** Full batches of a zone in a row. */
+  const fullBatches = new Map<DomainName, number>()
 
   const flusher = yield* CacheFlusher.make(powerdns, options.flushMillis)
 
@@ -128,7 +140,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Sends the changes of some names as one PATCH; halves what PowerDNS refuses until the bad names stand alone. */
   const write = (
     zone: Zone,
-    names: ReadonlyArray<NamedChanges>
+    names: ReadonlyArray<Publication.Decided>
   ): Effect.Effect<ReadonlyArray<Refusal>, PowerDnsError> =>
     powerdns
       .patch(
@@ -167,54 +179,174 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
     yield* ensureZone(zone)
+    yield* noteDoubts(zone)
     const types = managedTypes(zone)
     const names = marks.map((mark) => mark.name)
-    const desired = yield* source.desired(zone, names)
-    const actual = new Map<DomainName, ReadonlyArray<RRset.RRset> | "unknown">(
-      yield* outbox.published(zone.name, names)
-    )
+    const published = yield* outbox.published(zone.name, names)
+    const desired = yield* withoutNeedlessPlaceholders(zone, yield* source.desired(zone, names), published)
+    const nowMillis = yield* Clock.currentTimeMillis
 
     // A name we have not written before may hold something of someone else's: look first.
-    const newcomers = names.filter((name) => !actual.has(name) && desired.has(name))
+    const ignored = names
+      .filter((name) => ownership.isIgnored(zone.name, name))
+      .map((name) => ({ name, reason: "a person has said that Prism is to ignore this name" }))
+    const newcomers = names.filter(
+      (name) => !published.has(name) && desired.has(name) && !ownership.isIgnored(zone.name, name)
+    )
     const foreign = newcomers.length === 0 ? [] : yield* findForeign(zone, types, newcomers, desired)
-    const inTheWay = new Set(foreign.map(({ name }) => name))
-    const changed = marks
-      .filter((mark) => !inTheWay.has(mark.name))
-      .map(({ name }) => ({ name, changes: Plan.make([name], types, desired, actual) }))
-      .filter(({ changes }) => changes.length > 0)
+    const leftAlone = [...foreign, ...ignored]
+    const notToWrite = new Set(leftAlone.map(({ name }) => name))
+    const decided = marks
+      .filter((mark) => !notToWrite.has(mark.name))
+      .map((mark) =>
+        Publication.decide(mark, {
+          types,
+          desired: desired.get(mark.name) ?? [],
+          published: published.get(mark.name),
+          policy: zone.policy,
+          nowMillis
+        })
+      )
+    const lost = yield* findLost(zone, types, decided, published)
+    const held = yield* holdBeyondBudget(zone, marks, decided)
+    const going = decided.filter(({ name }) => !lost.has(name) && !held.has(name))
+    const changed = going.filter(({ changes }) => changes.length > 0)
 
     // From here until it is settled nobody knows what stands at these names, whatever becomes of the PATCH or of us.
     yield* outbox.claim(
       zone.name,
-      changed.map(({ name }) => name),
-      yield* Clock.currentTimeMillis
+      changed.map(({ name, rrsets }) => ({ name, sent: rrsets })),
+      nowMillis
     )
     const refusals = changed.length === 0 ? [] : yield* write(zone, changed)
+    if (changed.length > 0) yield* endDoubts(zone)
     // A name that was refused at its first write did not become ours.
     yield* outbox.disclaim(
       zone.name,
-      refusals.map(({ name }) => name).filter((name) => !actual.has(name))
+      refusals.map(({ name }) => name).filter((name) => !published.has(name))
     )
-    const refused = [...foreign, ...refusals]
+    const refused = [...leftAlone, ...refusals]
 
-    yield* settle(zone, marks, desired, refused)
+    yield* settle(zone, marks, going, refused)
     yield* count(zone, changed, refused)
     if (changed.length > 0) flusher.wrote(zone.name, yield* Clock.currentTimeMillis)
-    yield* writeDoubtfulOnceMore(zone)
+  })
+
+  /** A name at which something of someone else's stands exists without a placeholder of ours. */
+  const withoutNeedlessPlaceholders = Effect.fnUntraced(function* (
+    zone: Zone,
+    desired: Plan.RecordsByName,
+    published: ReadonlyMap<DomainName, Publication.Published>
+  ) {
+    const names = Array.from(desired)
+      .filter(([name, rrsets]) => !published.has(name) && rrsets.every(NonTerminals.isPlaceholder))
+      .map(([name]) => name)
+    if (names.length === 0) return desired
+    const others = new Set((yield* powerdns.rrsets(zone.name, names)).map(({ name }) => name))
+    return new Map(Array.from(desired).filter(([name]) => !others.has(name)))
+  })
+
+  /** Keeps in the database which names are in doubt, so that a restart does not forget them. */
+  const noteDoubts = Effect.fnUntraced(function* (zone: Zone) {
+    if (!opened.has(zone.name)) {
+      yield* outbox.doubtClaimed(zone.name)
+      opened.add(zone.name)
+      inDoubt.add(zone.name)
+    }
+    const names = doubtful.get(zone.name)
+    if (names === undefined) return
+    yield* outbox.doubt(zone.name, [...names])
+    doubtful.delete(zone.name)
+    inDoubt.add(zone.name)
   })
 
   /** Now that the zone is written again, sees to it that a late write of before does not have the last word. */
-  const writeDoubtfulOnceMore = Effect.fnUntraced(function* (zone: Zone) {
-    const names = doubtful.get(zone.name)
-    if (names === undefined) return
-    doubtful.delete(zone.name)
-    yield* Clock.currentTimeMillis.pipe(
-      Effect.flatMap((nowMillis) => outbox.doubt(zone.name, [...names], nowMillis)),
-      Effect.andThen(outbox.wake([zone.name])),
-      Effect.retry(Schedule.spaced(options.retryMillisMax)),
-      Effect.delay(options.doubtMillis),
-      Effect.forkIn(scope)
+  const endDoubts = Effect.fnUntraced(function* (zone: Zone) {
+    yield* noteDoubts(zone)
+    if (!inDoubt.has(zone.name)) return
+    yield* outbox.endDoubts(zone.name, (yield* Clock.currentTimeMillis) + options.doubtMillis)
+    inDoubt.delete(zone.name)
+  })
+
+  /** Names to be deleted that are in doubt, and at which something stands that is not ours: they are left alone. */
+  const findLost = Effect.fnUntraced(function* (
+    zone: Zone,
+    types: ReadonlyArray<string>,
+    decided: ReadonlyArray<Publication.Decided>,
+    published: ReadonlyMap<DomainName, Publication.Published>
+  ) {
+    const doubted = decided.filter(({ name, rrsets }) => {
+      const known = published.get(name)
+      return rrsets.length === 0 && known !== undefined && Publication.isUncertain(known) && known.sent !== "anything"
+    })
+    const lost = new Set<DomainName>()
+    if (doubted.length === 0) return lost
+    const found = Map.groupBy(
+      yield* powerdns.rrsets(
+        zone.name,
+        doubted.map(({ name }) => name)
+      ),
+      ({ name }) => name
     )
+    for (const { name } of doubted) {
+      const standing = (found.get(name) ?? []).filter(({ type }) => types.includes(type))
+      const [other] = Publication.notOurs(published.get(name)!, standing)
+      if (other === undefined) continue
+      lost.add(name)
+      yield* Effect.logWarning(
+        "a name that was to be deleted holds a record that Prism did not make, it is left alone"
+      ).pipe(Effect.annotateLogs({ zone: zone.name, name, type: other.type, contents: other.contents.join(", ") }))
+    }
+    yield* outbox.disclaim(zone.name, [...lost])
+    return lost
+  })
+
+  /**
+   * Deletions that follow from conclusions of ours, and not from a host's or a person's word, wait for a person when there
+   * are more than the zone's budget allows. All that wait are counted, so that a mass is not let through by batches.
+   */
+  const holdBeyondBudget = Effect.fnUntraced(function* (
+    zone: Zone,
+    marks: ReadonlyArray<Mark>,
+    decided: ReadonlyArray<Publication.Decided>
+  ) {
+    const inferred = decided.filter(({ deletion }) => deletion === "inferred")
+    if (inferred.length === 0) return new Set<DomainName>()
+    const { deleteBudget } = zone.policy
+    const nowMillis = yield* Clock.currentTimeMillis
+    const { done, waiting } = yield* outbox.deletions(zone.name, nowMillis - Duration.toMillis(deleteBudget.window))
+    const names = yield* outbox.countPublished(zone.name)
+    const allowed = DeleteBudget.remaining(deleteBudget, names, done)
+    const wanted = Math.max(inferred.length, waiting)
+    if (wanted <= allowed) return new Set<DomainName>()
+    const held = new Set(inferred.map(({ name }) => name))
+    const reason = DeleteBudget.sentence(deleteBudget, { published: names, deleted: done, wanted })
+    const plan = Option.isNone(plans)
+      ? { id: "" }
+      : yield* plans.value.hold(
+          zone.name,
+          inferred.flatMap(({ name, rrsets }) =>
+            rrsets.map((rrset) => ({
+              name,
+              type: rrset.type,
+              before: rrset,
+              reason: "its host has been away for too long"
+            }))
+          ),
+          reason
+        )
+    yield* outbox.hold(
+      zone.name,
+      marks.filter(({ name }) => held.has(name)),
+      plan.id,
+      reason,
+      nowMillis
+    )
+    yield* Metric.update(Metric.withAttributes(DnsMetrics.heldTotal, { zone: zone.name }), held.size)
+    yield* Effect.logError("deletions wait for a person").pipe(
+      Effect.annotateLogs({ zone: zone.name, names: held.size, plan: plan.id, reason })
+    )
+    return held
   })
 
   /** Which of `names` hold record sets of our types that we did not make and do not want just so. */
@@ -239,19 +371,26 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const settle = Effect.fnUntraced(function* (
     zone: Zone,
     marks: ReadonlyArray<Mark>,
-    desired: Plan.RecordsByName,
+    going: ReadonlyArray<Publication.Decided>,
     refused: ReadonlyArray<Refusal>
   ) {
     const reasons = new Map(refused.map(({ name, reason }) => [name, reason]))
+    const outcomes = new Map(going.map((each) => [each.name, each]))
     const settlements: Array<Settlement> = []
     const parkings: Array<Parking> = []
+    let deletions = 0
     for (const { generation, name } of marks) {
       const reason = reasons.get(name)
-      if (reason === undefined) settlements.push({ name, generation, rrsets: desired.get(name) ?? [] })
-      else parkings.push({ name, generation, reason })
+      const outcome = outcomes.get(name)
+      if (reason !== undefined) parkings.push({ name, generation, reason })
+      else if (outcome !== undefined) {
+        const { deletion, quarantinedUntilMillis, rrsets } = outcome
+        settlements.push({ name, generation, rrsets, quarantinedUntilMillis })
+        if (deletion === "inferred" || deletion === "by-plan") deletions += 1
+      }
     }
     const atMillis = yield* Clock.currentTimeMillis
-    yield* outbox.settle(zone.name, settlements, atMillis)
+    yield* outbox.settle(zone, settlements, atMillis, deletions)
     yield* outbox.park(zone.name, parkings, atMillis)
     for (const { generation, name } of settlements) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Applied", atMillis })
@@ -264,7 +403,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   const count = Effect.fnUntraced(function* (
     zone: Zone,
-    changed: ReadonlyArray<NamedChanges>,
+    changed: ReadonlyArray<Publication.Decided>,
     refused: ReadonlyArray<Refusal>
   ) {
     const bad = new Set(refused.map(({ name }) => name))
@@ -327,8 +466,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       zone,
       slots.withPermit(
         Effect.gen(function* () {
-          const marks = yield* outbox.due(zone.name, options.batchNamesMax)
+          // Removals wait while there is something new to say, but not for ever.
+          const full = fullBatches.get(zone.name) ?? 0
+          const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
+          const marks = yield* outbox.due(zone.name, options.batchNamesMax, first)
           if (marks.length > 0) yield* publish(zone, marks)
+          fullBatches.set(zone.name, marks.length === options.batchNamesMax ? full + 1 : 0)
           return marks.length
         })
       )
@@ -367,7 +510,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   })
 
   const names = zones.all.map((zone) => zone.name)
-  const poll = outbox.dueZones(names).pipe(
+  const poll = Clock.currentTimeMillis.pipe(
+    Effect.flatMap((nowMillis) => outbox.markElapsed(nowMillis, elapsedMax)),
+    Effect.andThen(outbox.dueZones(names)),
     Effect.catch((error) =>
       Effect.as(
         Effect.logWarning("the outbox could not be read").pipe(Effect.annotateLogs({ reason: detailOf(error) })),
@@ -397,18 +542,18 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   })
 })
 
+/** Of so many full batches in a row one takes removals first. */
+const removalsTurn = 10
+
+/** Names whose doubt or quarantine is over that are marked in one poll. */
+const elapsedMax = 5000
+
 /**
  * True when PowerDNS refuses what was sent, and not the sending: then some of it alone is to blame. The answer 400 says
  * that the body is too large, among other things.
  */
 const isAboutContent = (reason: PowerDnsError["reason"]): boolean =>
   reason._tag === "Refused" || (reason._tag === "Malformed" && (reason.status === 400 || reason.status === 413))
-
-/** The changes planned for one name. */
-interface NamedChanges {
-  readonly name: DomainName
-  readonly changes: ReadonlyArray<Plan.PlannedChange>
-}
 
 /** A name that cannot be published, and why. */
 interface Refusal {

@@ -15,24 +15,37 @@ import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
+import type { Zone } from "../domain/Zone.ts"
 import { type Cause, urgencyOf } from "./Cause.ts"
+import * as NonTerminals from "./NonTerminals.ts"
+import type { Published } from "./Publication.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 export interface Mark {
   readonly name: DomainName
   readonly generation: number
   readonly markedAtMillis: number
+  readonly cause: Cause
 }
-
-/** What stands at a name that is ours: the record sets PowerDNS took last, or `unknown` while a write may be under way. */
-export type Published = ReadonlyArray<RRset.RRset> | "unknown"
 
 /** How one marked name came out of a publication. */
 export interface Settlement {
   readonly name: DomainName
   readonly generation: number
-  /** What PowerDNS now holds of ours; empty when nothing is left. */
+  /** What PowerDNS now holds of ours, disabled or not; empty when nothing is left. */
   readonly rrsets: ReadonlyArray<RRset.RRset>
+  /** Set when what it holds is disabled: until when it is kept. */
+  readonly quarantinedUntilMillis?: number | undefined
+}
+
+/** What a name server is to answer with, once it has what was settled. */
+export const answered = ({ quarantinedUntilMillis, rrsets }: Settlement): ReadonlyArray<RRset.RRset> =>
+  quarantinedUntilMillis === undefined ? rrsets : []
+
+/** What is about to be written at a name. */
+export interface Claim {
+  readonly name: DomainName
+  readonly sent: ReadonlyArray<RRset.RRset>
 }
 
 export interface Parking {
@@ -78,34 +91,73 @@ export class Outbox extends Context.Service<
     readonly awaitWake: Effect.Effect<ReadonlySet<DomainName>>
     /** Those of `zones` that have marks to publish. */
     readonly dueZones: (zones: ReadonlyArray<DomainName>) => Effect.Effect<ReadonlyArray<DomainName>, SqlError.SqlError>
-    /** Up to `limit` marks of a zone that are not parked, the longest waiting first. */
-    readonly due: (zone: DomainName, limit: number) => Effect.Effect<ReadonlyArray<Mark>, SqlError.SqlError>
+    /**
+     * Up to `limit` marks of a zone that are not parked: new and changed names before removals, or the other way, and the
+     * longest waiting first.
+     */
+    readonly due: (
+      zone: DomainName,
+      limit: number,
+      first?: "changes" | "removals"
+    ) => Effect.Effect<ReadonlyArray<Mark>, SqlError.SqlError>
     /** What stands at those of `names` that are ours. */
     readonly published: (
       zone: DomainName,
       names: ReadonlyArray<DomainName>
     ) => Effect.Effect<ReadonlyMap<DomainName, Published>, SqlError.SqlError>
+    /** How many names of the zone are ours. */
+    readonly countPublished: (zone: DomainName) => Effect.Effect<number, SqlError.SqlError>
     /**
-     * Records, safe from a power cut, before a write that `names` are ours and that what stands there is unknown until they are settled, so that
+     * Records, safe from a power cut, before a write that these names are ours and what is being written there, so that
      * a crash in between leaves no record without owner, and none that we believe to be another.
      */
     readonly claim: (
       zone: DomainName,
-      names: ReadonlyArray<DomainName>,
+      claims: ReadonlyArray<Claim>,
       nowMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
-    /** Takes back the claim of `names` whose first write changed nothing. */
+    /** Takes back the claim of `names` whose first write changed nothing, or that turned out not to be ours. */
     readonly disclaim: (zone: DomainName, names: ReadonlyArray<DomainName>) => Effect.Effect<void, SqlError.SqlError>
-    /** One transaction: what is published now, and the marks cleared where their generation is still the one published. */
+    /**
+     * One transaction: what is published now, what the name servers are to answer, the marks cleared where their
+     * generation is still the one published, the names between these and the apex marked where they have come to be
+     * empty non-terminals or no longer are, and `deletions` counted against the zone's budget.
+     */
     readonly settle: (
-      zone: DomainName,
+      zone: Zone,
       settlements: ReadonlyArray<Settlement>,
-      nowMillis: number
+      nowMillis: number,
+      deletions?: number
     ) => Effect.Effect<void, SqlError.SqlError>
-    /** Says that we do not know any more what PowerDNS holds at `names`: those that are ours are marked and written anew. */
-    readonly doubt: (
+    /** A write of these names had no answer, and may still be taken. They stay ours until the doubt has passed. */
+    readonly doubt: (zone: DomainName, names: ReadonlyArray<DomainName>) => Effect.Effect<void, SqlError.SqlError>
+    /** Doubts every name of the zone that was claimed and not settled: a process that ended may have written it. */
+    readonly doubtClaimed: (zone: DomainName) => Effect.Effect<void, SqlError.SqlError>
+    /** The zone was written again: what had no answer is taken by `untilMillis` or never, and is due once more then. */
+    readonly endDoubts: (zone: DomainName, untilMillis: number) => Effect.Effect<void, SqlError.SqlError>
+    /** Says that anything may stand at `names`, ours or not: they are marked, and those that are ours written anew. */
+    readonly recheck: (
       zone: DomainName,
       names: ReadonlyArray<DomainName>,
+      nowMillis: number,
+      cause: Cause
+    ) => Effect.Effect<void, SqlError.SqlError>
+    /** Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. */
+    readonly markElapsed: (
+      nowMillis: number,
+      limit: number
+    ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
+    /** Names that count against the zone's budget since `sinceMillis`: those deleted, and those that wait to be withdrawn. */
+    readonly deletions: (
+      zone: DomainName,
+      sinceMillis: number
+    ) => Effect.Effect<{ readonly done: number; readonly waiting: number }, SqlError.SqlError>
+    /** Holds marks back until the plan is applied. */
+    readonly hold: (
+      zone: DomainName,
+      marks: ReadonlyArray<{ readonly name: DomainName; readonly generation: number }>,
+      plan: string,
+      reason: string,
       nowMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
     /** Takes names out of the way until they change again, each with its reason. */
@@ -154,7 +206,8 @@ export class Outbox extends Context.Service<
             ${integer(sql, nowMillis)}
           FROM ${asTable(sql, "r", { zone: "text", name: "text" }, rows)} WHERE true ORDER BY zone, name
           ON CONFLICT (zone, name) DO UPDATE SET
-            generation = excluded.generation,
+            generation = CASE WHEN outbox.generation > excluded.generation
+              THEN outbox.generation ELSE excluded.generation END,
             cause = excluded.cause,
             urgency = excluded.urgency,
             plan = NULL,
@@ -177,91 +230,248 @@ export class Outbox extends Context.Service<
           (rows) => rows.map((row) => row.zone)
         )
 
-      const due = (zone: DomainName, limit: number) =>
+      const dueOf = (zone: DomainName, urgency: number, limit: number) =>
         Effect.map(
           sql<MarkRow>`
-            SELECT name, generation, marked_at FROM outbox
-            WHERE zone = ${zone} AND parked_at IS NULL ORDER BY urgency, marked_at LIMIT ${limit}`,
+            SELECT name, generation, marked_at, cause FROM outbox
+            WHERE zone = ${zone} AND urgency = ${urgency} AND parked_at IS NULL ORDER BY marked_at LIMIT ${limit}`,
           (rows) => rows.map(toMark)
         )
 
+      const due: Outbox["Service"]["due"] = Effect.fnUntraced(function* (zone, limit, first = "changes") {
+        const marks = yield* dueOf(zone, first === "changes" ? 0 : 1, limit)
+        if (marks.length === limit) return marks
+        return [...marks, ...(yield* dueOf(zone, first === "changes" ? 1 : 0, limit - marks.length))]
+      })
+
       const published = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
         Effect.map(
-          sql<{ readonly name: DomainName; readonly content: string | null }>`
-            SELECT name, CASE WHEN sent IS NULL THEN content END AS content
-            FROM published WHERE zone = ${zone} AND name IN ${asList(sql, names)}`,
-          (rows) => new Map(rows.map((row) => [row.name, fromContent(row.name, row.content)]))
+          sql<PublishedRow>`
+            SELECT name, content, sent, quarantined_until FROM published
+            WHERE zone = ${zone} AND name IN ${asList(sql, names)}`,
+          (rows) => new Map(rows.map((row) => [row.name, toPublished(row)]))
         )
 
-      const claim = Effect.fnUntraced(function* (
-        zone: DomainName,
-        names: ReadonlyArray<DomainName>,
-        nowMillis: number
-      ) {
-        if (names.length === 0) return
-        yield* sql`
-          INSERT INTO published (zone, name, content, sent, present, generation, published_at)
-          SELECT ${zone}, name, '[]', '*', 0, 0, ${integer(sql, nowMillis)}
-          FROM ${asTable(
-            sql,
-            "r",
-            { name: "text" },
-            names.map((name) => ({ name }))
-          )} WHERE true ORDER BY name
-          ON CONFLICT (zone, name) DO UPDATE SET sent = '*'`
-      })
+      const countPublished = (zone: DomainName) =>
+        Effect.map(
+          sql<{ readonly names: number | bigint }>`SELECT COUNT(*) AS names FROM published WHERE zone = ${zone}`,
+          ([row]) => Number(row!.names)
+        )
+
+      const claim = (zone: DomainName, claims: ReadonlyArray<Claim>, nowMillis: number) => sql`
+        INSERT INTO published (zone, name, content, sent, present, generation, published_at)
+        SELECT ${zone}, name, '[]', sent, 0, 0, ${integer(sql, nowMillis)}
+        FROM ${asTable(
+          sql,
+          "r",
+          { name: "text", sent: "text" },
+          claims.map(({ name, sent }) => ({ name, sent: toContent(sent) }))
+        )} WHERE true ORDER BY name
+        ON CONFLICT (zone, name) DO UPDATE SET
+          sent = CASE WHEN published.sent = '*' THEN '*' ELSE excluded.sent END`
 
       const disclaim = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
         Effect.asVoid(sql`DELETE FROM published WHERE zone = ${zone} AND name IN ${asList(sql, names)}`)
 
+      /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
+      const countBelow = Effect.fnUntraced(function* (
+        zone: Zone,
+        changes: ReadonlyArray<{ readonly name: DomainName; readonly by: 1 | -1 }>,
+        nowMillis: number
+      ) {
+        const deltas = new Map<DomainName, number>()
+        for (const { by, name } of changes) {
+          for (const each of NonTerminals.above(name, zone)) deltas.set(each, (deltas.get(each) ?? 0) + by)
+        }
+        const rows = Array.from(deltas, ([name, below]) => ({ name, below })).filter(({ below }) => below !== 0)
+        if (rows.length === 0) return
+        const counted = yield* sql<{ readonly name: DomainName; readonly below: number | bigint }>`
+          INSERT INTO non_terminal (zone, name, below)
+          SELECT ${zone.name}, name, below FROM ${asTable(sql, "r", { name: "text", below: "bigint" }, rows)}
+          WHERE true ORDER BY name
+          ON CONFLICT (zone, name) DO UPDATE SET below = non_terminal.below + excluded.below
+          RETURNING name, below`
+        yield* sql`DELETE FROM non_terminal WHERE zone = ${zone.name} AND below <= 0`
+        const turned = counted.filter(({ below, name }) => Number(below) <= 0 || Number(below) === deltas.get(name))
+        if (turned.length === 0) return
+        const generation = yield* Generation.next(sql)
+        const places = turned.map(({ name }) => ({ zone: zone.name, name }))
+        yield* mark(places, generation, nowMillis, "registered")
+      })
+
       const settle = Effect.fnUntraced(
-        function* (zone: DomainName, settlements: ReadonlyArray<Settlement>, nowMillis: number) {
-          const standing = settlements.filter((s) => s.rrsets.length > 0)
-          const gone = settlements.filter((s) => s.rrsets.length === 0).map((s) => s.name)
-          if (standing.length > 0) {
+        function* (zone: Zone, settlements: ReadonlyArray<Settlement>, nowMillis: number, deletions = 0) {
+          const rows = settlements.map((settlement) => {
+            const answers = answered(settlement)
+            return {
+              name: settlement.name,
+              generation: settlement.generation,
+              content: toContent(settlement.rrsets),
+              answers: toContent(answers),
+              present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? 1 : 0,
+              quarantined_until: settlement.quarantinedUntilMillis ?? null
+            }
+          })
+          // Only names of several labels have others above them.
+          const deep = rows.filter(({ name }) => NonTerminals.above(name, zone).length > 0)
+          if (deep.length > 0) {
+            const were = new Map(
+              (yield* sql<{ readonly name: DomainName; readonly present: number }>`
+                SELECT name, present FROM published
+                WHERE zone = ${zone.name} AND name IN ${asList(
+                  sql,
+                  deep.map(({ name }) => name)
+                )}`).map((row) => [row.name, Number(row.present)])
+            )
+            const turned = deep.flatMap(({ name, present }) => {
+              const was = were.get(name) ?? 0
+              return was === present ? [] : [{ name, by: present > was ? (1 as const) : (-1 as const) }]
+            })
+            yield* clearMarks(zone.name, settlements)
+            yield* countBelow(zone, turned, nowMillis)
+          } else {
+            yield* clearMarks(zone.name, settlements)
+          }
+          const kept = rows.filter(({ content }) => content !== "[]")
+          if (kept.length > 0) {
             yield* sql`
-              INSERT INTO published (zone, name, content, present, generation, published_at)
-              SELECT ${zone}, name, content, 1, generation, ${integer(sql, nowMillis)}
+              INSERT INTO published (zone, name, content, present, quarantined_until, generation, published_at)
+              SELECT ${zone.name}, name, content, present, quarantined_until, generation, ${integer(sql, nowMillis)}
               FROM ${asTable(
                 sql,
                 "r",
-                { name: "text", content: "text", generation: "bigint" },
-                standing.map((s) => ({ name: s.name, content: toContent(s.rrsets), generation: s.generation }))
+                {
+                  name: "text",
+                  content: "text",
+                  present: "bigint",
+                  quarantined_until: "bigint",
+                  generation: "bigint"
+                },
+                kept.map(({ content, generation, name, present, quarantined_until }) => ({
+                  name,
+                  content,
+                  present,
+                  quarantined_until,
+                  generation
+                }))
               )} WHERE true ORDER BY name
               ON CONFLICT (zone, name) DO UPDATE SET
-                content = excluded.content, sent = NULL, generation = excluded.generation,
-                published_at = excluded.published_at`
+                content = excluded.content,
+                sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
+                present = excluded.present,
+                quarantined_until = excluded.quarantined_until,
+                generation = excluded.generation,
+                published_at = excluded.published_at,
+                served_at = NULL`
           }
-          if (gone.length > 0) {
-            yield* sql`DELETE FROM published WHERE zone = ${zone} AND name IN ${asList(sql, gone)}`
+          if (kept.length < rows.length) {
+            const gone = asList(
+              sql,
+              rows.filter(({ content }) => content === "[]").map(({ name }) => name)
+            )
+            yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND doubt_until IS NULL`
+            // One in doubt is ours until nothing can come any more.
+            yield* sql`
+              UPDATE published SET content = '[]', present = 0, quarantined_until = NULL, served_at = NULL
+              WHERE zone = ${zone.name} AND name IN ${gone}`
           }
           yield* sql`
-            DELETE FROM outbox WHERE zone = ${zone} AND (name, generation) IN (
-              SELECT name, generation FROM ${asTable(
-                sql,
-                "r",
-                { name: "text", generation: "bigint" },
-                settlements.map((s) => ({ name: s.name, generation: s.generation }))
-              )})`
+            INSERT INTO unserved (zone, name, generation, content, applied_at)
+            SELECT ${zone.name}, name, generation, answers, ${integer(sql, nowMillis)}
+            FROM ${asTable(
+              sql,
+              "r",
+              { name: "text", generation: "bigint", answers: "text" },
+              rows.map(({ answers, generation, name }) => ({ name, generation, answers }))
+            )} WHERE true ORDER BY name
+            ON CONFLICT (zone, name) DO UPDATE SET
+              generation = excluded.generation, content = excluded.content, applied_at = excluded.applied_at`
+          if (deletions > 0) {
+            yield* sql`INSERT INTO deletion (zone, at, names) VALUES (${zone.name}, ${nowMillis}, ${deletions})`
+          }
           yield* sql`
-            INSERT INTO zone_publication (zone, published_at) VALUES (${zone}, ${nowMillis})
+            INSERT INTO zone_publication (zone, published_at) VALUES (${zone.name}, ${nowMillis})
             ON CONFLICT (zone) DO UPDATE SET published_at = excluded.published_at`
         },
         (effect) => sql.withTransaction(effect)
       )
 
-      const doubt = Effect.fnUntraced(
-        function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number) {
-          yield* claim(zone, names, nowMillis)
+      const clearMarks = (zone: DomainName, settlements: ReadonlyArray<Settlement>) => sql`
+        DELETE FROM outbox WHERE zone = ${zone} AND (name, generation) IN (
+          SELECT name, generation FROM ${asTable(
+            sql,
+            "r",
+            { name: "text", generation: "bigint" },
+            settlements.map((s) => ({ name: s.name, generation: s.generation }))
+          )})`
+
+      const doubt = (zone: DomainName, names: ReadonlyArray<DomainName>) => sql`
+        UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
+
+      const doubtClaimed = (zone: DomainName) => sql`
+        UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND sent IS NOT NULL`
+
+      const endDoubts = (zone: DomainName, untilMillis: number) => sql`
+        UPDATE published SET doubt_until = ${untilMillis} WHERE zone = ${zone} AND doubt_until = ${never}`
+
+      const recheck = Effect.fnUntraced(
+        function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number, cause: Cause) {
+          yield* sql`UPDATE published SET sent = '*' WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
           yield* mark(
             names.map((name) => ({ zone, name })),
             yield* Generation.next(sql),
             nowMillis,
-            "doubt"
+            cause
           )
         },
         (effect) => sql.withTransaction(effect)
       )
+
+      const markElapsed = Effect.fnUntraced(
+        function* (nowMillis: number, limit: number) {
+          const places = (column: string) =>
+            sql<RecordPlace>`
+              SELECT zone, name FROM published
+              WHERE ${sql(column)} IS NOT NULL AND ${sql(column)} <= ${nowMillis} LIMIT ${limit}`
+          const doubtful = yield* places("doubt_until")
+          const kept = yield* places("quarantined_until")
+          if (doubtful.length + kept.length === 0) return new Set<DomainName>()
+          const generation = yield* Generation.next(sql)
+          if (doubtful.length > 0) {
+            yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
+              SELECT zone, name FROM ${placesTable(doubtful)})`
+            yield* mark(doubtful, generation, nowMillis, "doubt")
+          }
+          if (kept.length > 0) {
+            // Not marked again and again while it waits: the mark stands until it is published.
+            yield* mark(kept, generation, nowMillis, "quarantine")
+            yield* sql`UPDATE published SET quarantined_until = ${never} WHERE (zone, name) IN (
+              SELECT zone, name FROM ${placesTable(kept)})`
+          }
+          return new Set([...doubtful, ...kept].map(({ zone }) => zone))
+        },
+        (effect) => sql.withTransaction(effect)
+      )
+
+      const deletions = Effect.fnUntraced(function* (zone: DomainName, sinceMillis: number) {
+        const [done] = yield* sql<{ readonly names: number | bigint | null }>`
+          SELECT SUM(names) AS names FROM deletion WHERE zone = ${zone} AND at > ${sinceMillis}`
+        const [waiting] = yield* sql<{ readonly names: number | bigint }>`
+          SELECT COUNT(*) AS names FROM outbox
+          WHERE zone = ${zone} AND urgency = 1 AND parked_at IS NULL AND cause = 'withdrawn'`
+        return { done: Number(done?.names ?? 0), waiting: Number(waiting!.names) }
+      })
+
+      const hold: Outbox["Service"]["hold"] = (zone, marks, plan, reason, nowMillis) =>
+        Effect.asVoid(sql`
+          UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = ${reason}, plan = ${plan}
+          WHERE zone = ${zone} AND (name, generation) IN (
+            SELECT name, generation FROM ${asTable(
+              sql,
+              "r",
+              { name: "text", generation: "bigint" },
+              marks.map(({ generation, name }) => ({ name, generation }))
+            )})`)
 
       const park = (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) =>
         Effect.forEach(
@@ -358,12 +568,21 @@ export class Outbox extends Context.Service<
         dueZones,
         due,
         published,
-        claim: (zone, names, nowMillis) =>
-          names.length === 0 ? Effect.void : Effect.andThen(claim(zone, names, nowMillis), durability.flush),
+        countPublished,
+        claim: (zone, claims, nowMillis) =>
+          claims.length === 0 ? Effect.void : Effect.andThen(claim(zone, claims, nowMillis), durability.flush),
         disclaim: (zone, names) => (names.length === 0 ? Effect.void : disclaim(zone, names)),
-        settle: (zone, settlements, nowMillis) =>
-          settlements.length === 0 ? Effect.void : settle(zone, settlements, nowMillis),
-        doubt: (zone, names, nowMillis) => (names.length === 0 ? Effect.void : doubt(zone, names, nowMillis)),
+        settle: (zone, settlements, nowMillis, deletions) =>
+          settlements.length === 0 ? Effect.void : Effect.asVoid(settle(zone, settlements, nowMillis, deletions)),
+        doubt: (zone, names) => (names.length === 0 ? Effect.void : Effect.asVoid(doubt(zone, names))),
+        doubtClaimed: (zone) => Effect.asVoid(doubtClaimed(zone)),
+        endDoubts: (zone, untilMillis) => Effect.asVoid(endDoubts(zone, untilMillis)),
+        recheck: (zone, names, nowMillis, cause) =>
+          names.length === 0 ? Effect.void : recheck(zone, names, nowMillis, cause),
+        markElapsed,
+        deletions,
+        hold: (zone, marks, plan, reason, nowMillis) =>
+          marks.length === 0 ? Effect.void : hold(zone, marks, plan, reason, nowMillis),
         park: (zone, parkings, nowMillis) => (parkings.length === 0 ? Effect.void : park(zone, parkings, nowMillis)),
         list,
         findMarks,
@@ -374,19 +593,24 @@ export class Outbox extends Context.Service<
   )
 }
 
+/** A time that does not come by itself. */
+const never = Number.MAX_SAFE_INTEGER
+
 interface MarkRow {
   readonly name: DomainName
   readonly generation: number | bigint
   readonly marked_at: number | bigint
+  readonly cause: Cause
 }
 
 const toMark = (row: MarkRow): Mark => ({
   name: row.name,
   generation: Number(row.generation),
-  markedAtMillis: Number(row.marked_at)
+  markedAtMillis: Number(row.marked_at),
+  cause: row.cause
 })
 
-interface PendingRow extends MarkRow {
+interface PendingRow extends Omit<MarkRow, "cause"> {
   readonly zone: DomainName
   readonly parked_reason: string | null
 }
@@ -403,9 +627,20 @@ const toPending = (row: PendingRow): PendingPublication => ({
 const toContent = (rrsets: ReadonlyArray<RRset.RRset>): string =>
   JSON.stringify(rrsets.map((rrset) => [rrset.type, rrset.ttlSeconds, rrset.contents]))
 
-const fromContent = (name: DomainName, content: string | null): Published =>
-  content === null
-    ? "unknown"
-    : (JSON.parse(content) as ReadonlyArray<[string, number, ReadonlyArray<string>]>).map(
-        ([type, ttlSeconds, contents]) => ({ name, type, ttlSeconds, contents })
-      )
+const fromContent = (name: DomainName, content: string): ReadonlyArray<RRset.RRset> =>
+  (JSON.parse(content) as ReadonlyArray<[string, number, ReadonlyArray<string>]>).map(
+    ([type, ttlSeconds, contents]) => ({ name, type, ttlSeconds, contents })
+  )
+
+interface PublishedRow {
+  readonly name: DomainName
+  readonly content: string
+  readonly sent: string | null
+  readonly quarantined_until: number | bigint | null
+}
+
+const toPublished = (row: PublishedRow): Published => ({
+  rrsets: fromContent(row.name, row.content),
+  sent: row.sent === null ? undefined : row.sent === "*" ? "anything" : fromContent(row.name, row.sent),
+  quarantinedUntilMillis: row.quarantined_until === null ? undefined : Number(row.quarantined_until)
+})

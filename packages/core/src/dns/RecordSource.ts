@@ -4,16 +4,20 @@
  * A forward name has the A and AAAA records of its host. A reverse name has
  * one PTR record, to the host that claimed the address last among those that
  * are online, or else among those whose records are kept: an address that
- * moved to another machine names that machine at once.
+ * moved to another machine names that machine at once. A name without a host has
+ * the records people manage there, and else, when others stand below it, a
+ * placeholder (`dns/NonTerminals`).
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Option, Stream } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
 import * as RRset from "../domain/RRset.ts"
 import * as Zone from "../domain/Zone.ts"
 import { asList } from "../storage/Rows.ts"
+import * as NonTerminals from "./NonTerminals.ts"
 import type { RecordsByName } from "./Plan.ts"
+import { Zones } from "./Zones.ts"
 
 /** The types that hosts have in a zone. */
 export const managedTypes = (zone: Zone.Zone): ReadonlyArray<RRset.HostRecordType> =>
@@ -27,12 +31,18 @@ export class RecordSource extends Context.Service<
       zone: Zone.Zone,
       names: ReadonlyArray<DomainName>
     ) => Effect.Effect<RecordsByName, SqlError.SqlError>
+    /**
+     * All desired record sets of `zone`, each name once, in pages of some thousand names and in no particular order. Each
+     * page is true of the moment it is read; memory is that of a page.
+     */
+    readonly all: (zone: Zone.Zone) => Stream.Stream<RecordsByName, SqlError.SqlError>
   }
 >()("@prism-dns/core/dns/RecordSource") {
   static readonly layer = Layer.effect(
     RecordSource,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
+      const zones = yield* Zones
 
       const forward = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
         const rows = yield* sql<{ readonly fqdn: DomainName; readonly addresses: string }>`
@@ -67,14 +77,121 @@ export class RecordSource extends Context.Service<
         )
       })
 
-      return RecordSource.of({
-        desired: Effect.fn("RecordSource.desired")((zone, names) =>
-          Zone.isReverse(zone) ? reverse(zone, names) : forward(zone, names)
+      /** Records that people manage, at those of `names` that have none of a host. */
+      const managed = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
+        const rows = yield* sql<{
+          readonly name: DomainName
+          readonly type: string
+          readonly ttl: number | bigint
+          readonly contents: string
+        }>`
+          SELECT name, type, ttl, contents FROM record WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
+        const records = new Map<DomainName, ReadonlyArray<RRset.RRset>>()
+        for (const { contents, name, ttl, type } of rows) {
+          const rrset = RRset.make(name, type, Number(ttl), JSON.parse(contents) as ReadonlyArray<string>)
+          records.set(name, [...(records.get(name) ?? []), rrset])
+        }
+        return records
+      })
+
+      const placeholders = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
+        const rows = yield* sql<{ readonly name: DomainName }>`
+          SELECT name FROM non_terminal WHERE zone = ${zone.name} AND below > 0 AND name IN ${asList(sql, names)}`
+        return new Map(rows.map(({ name }) => [name, [NonTerminals.placeholder(name, zone)]]))
+      })
+
+      const ofHosts = (zone: Zone.Zone, names: ReadonlyArray<DomainName>) =>
+        Zone.isReverse(zone) ? reverse(zone, names) : forward(zone, names)
+
+      const desired = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
+        const records = new Map<DomainName, ReadonlyArray<RRset.RRset>>(yield* ofHosts(zone, names))
+        for (const others of [managed, placeholders]) {
+          const without = names.filter((name) => !records.has(name))
+          if (without.length === 0) break
+          for (const [name, rrsets] of yield* others(zone, without)) records.set(name, rrsets)
+        }
+        return records
+      })
+
+      /** Pages of rows in the order of a text column, each with the records of its names. */
+      const pages = <Row>(
+        read: (after: string) => Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError>,
+        keyOf: (row: Row) => string,
+        toRecords: (rows: ReadonlyArray<Row>) => Effect.Effect<RecordsByName, SqlError.SqlError>
+      ) =>
+        Stream.paginate("", (after: string) =>
+          Effect.gen(function* () {
+            const rows = yield* read(after)
+            const last = rows.length < pageSize ? undefined : rows.at(-1)
+            return [
+              rows.length === 0 ? [] : [yield* toRecords(rows)],
+              last === undefined ? Option.none<string>() : Option.some(keyOf(last))
+            ] as const
+          })
         )
+
+      const allForward = (zone: Zone.Zone) =>
+        pages(
+          (after) => sql<{ readonly fqdn: DomainName; readonly addresses: string }>`
+            SELECT fqdn, addresses FROM host
+            WHERE zone = ${zone.name} AND fqdn > ${after} AND withdrawn_since IS NULL AND state <> 'retired'
+            ORDER BY fqdn LIMIT ${pageSize}`,
+          ({ fqdn }) => fqdn,
+          (rows) =>
+            Effect.succeed(
+              new Map(rows.map((row) => [row.fqdn, hostRecords(zone, row.fqdn, JSON.parse(row.addresses))]))
+            )
+        )
+
+      const allReverse = (zone: Zone.Zone & { readonly network: object }) =>
+        pages(
+          (after) => sql<{ readonly address: IpAddress.IpAddress }>`
+            SELECT DISTINCT address FROM host_address WHERE address > ${after} ORDER BY address LIMIT ${pageSize}`,
+          ({ address }) => address,
+          (rows) => {
+            const names: Array<DomainName> = []
+            for (const { address } of rows) {
+              const place = zones.placePointer(address)
+              if (place?.zone === zone.name) names.push(place.name)
+            }
+            return reverse(zone, names)
+          }
+        )
+
+      /** Names of `table` that no host has records at. */
+      const allOthers = (zone: Zone.Zone, table: "record" | "non_terminal") =>
+        pages(
+          (after) => sql<{ readonly name: DomainName }>`
+            SELECT DISTINCT name FROM ${sql(table)} WHERE zone = ${zone.name} AND name > ${after}
+            ORDER BY name LIMIT ${pageSize}`,
+          ({ name }) => name,
+          Effect.fnUntraced(function* (rows) {
+            const names = rows.map(({ name }) => name)
+            const taken = yield* ofHosts(zone, names)
+            const free = names.filter((name) => !taken.has(name))
+            if (table === "record") return yield* managed(zone, free)
+            const managedToo = yield* managed(zone, free)
+            return yield* placeholders(
+              zone,
+              free.filter((name) => !managedToo.has(name))
+            )
+          })
+        )
+
+      return RecordSource.of({
+        desired: Effect.fn("RecordSource.desired")(desired),
+        all: (zone) =>
+          (Zone.isReverse(zone) ? allReverse(zone) : allForward(zone)).pipe(
+            Stream.concat(allOthers(zone, "record")),
+            Stream.concat(allOthers(zone, "non_terminal"))
+          )
       })
     })
   )
 }
+
+/** Names read at once when a whole zone is. */
+const pageSize = 5000
 
 /** The address records of one host. */
 export const hostRecords = (

@@ -78,7 +78,7 @@ describe("publishing", () => {
       yield* register("web", "192.0.2.8")
       yield* pass(10)
       assert.match((yield* statusOf(T.forward.name)).error ?? "", /JSON/)
-      yield* sql`UPDATE published SET sent = '*' WHERE name = ${T.nameOf("web")}`
+      yield* sql`UPDATE published SET content = '[]', sent = '*' WHERE name = ${T.nameOf("web")}`
       yield* pass(10)
       assert.deepStrictEqual(lines, [
         "Error publishing failed by a fault of the server, will try again",

@@ -81,7 +81,7 @@ describe("ForeignNames", () => {
       const outbox = yield* Outbox
       yield* memory.put(zone, a("ours", "192.0.2.1"))
       yield* memory.put(zone, RRset.make(name("new-4"), "TXT", 60, ['"note"']))
-      yield* outbox.claim(zone, [name("ours")], 0)
+      yield* outbox.claim(zone, [{ name: name("ours"), sent: [] }], 0)
       assert.deepStrictEqual(yield* at([...many, name("ours")]), [])
     }).pipe(Effect.provide(layer))
   )

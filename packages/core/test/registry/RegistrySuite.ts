@@ -113,7 +113,7 @@ const publishAll = Effect.gen(function* () {
       due.map(({ name }) => name)
     )
     yield* outbox.settle(
-      zone.name,
+      zone,
       due.map(({ generation, name }) => ({ name, generation, rrsets: desired.get(name) ?? [] })),
       1234
     )
@@ -501,7 +501,7 @@ export const suite = <R>(
           const taken = yield* outbox.due(T.forward.name, 10)
           const { host } = yield* registry.register(T.registration("web", "192.0.2.2"))
           yield* outbox.settle(
-            T.forward.name,
+            T.forward,
             taken.map((mark) => ({ ...mark, rrsets: [] })),
             1
           )
@@ -549,7 +549,7 @@ export const suite = <R>(
           yield* (yield* T.Time).jump(500)
           const again = yield* registry.register(T.registration("web", "192.0.2.2"))
           assert.deepStrictEqual(yield* outbox.due(T.forward.name, 10), [
-            { name: host.fqdn, generation: again.host.generation, markedAtMillis: 1_000_500 }
+            { name: host.fqdn, generation: again.host.generation, markedAtMillis: 1_000_500, cause: "registered" }
           ])
         })
       )
@@ -581,7 +581,7 @@ export const suite = <R>(
           const { host: db } = yield* registry.register(T.registration("db", "198.51.100.2"))
           const due = yield* outbox.due(T.forward.name, 10)
           yield* outbox.settle(
-            T.forward.name,
+            T.forward,
             due.map((mark) => ({ ...mark, rrsets: [{ name: mark.name, type: "A", ttlSeconds: 60, contents: ["x"] }] })),
             2_000_000
           )

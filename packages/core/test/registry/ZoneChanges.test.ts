@@ -14,10 +14,10 @@ const start = <A, E, R>(zones: ReadonlyArray<Zone.Zone>, effect: Effect.Effect<A
   Effect.gen(function* () {
     const outbox = yield* Outbox
     const result = yield* effect
-    for (const { name } of zones) {
-      const marks = yield* outbox.due(name, 10_000)
+    for (const zone of zones) {
+      const marks = yield* outbox.due(zone.name, 10_000)
       yield* outbox.settle(
-        name,
+        zone,
         marks.map((mark) => ({ name: mark.name, generation: mark.generation, rrsets: [] })),
         0
       )

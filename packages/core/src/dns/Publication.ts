@@ -1,0 +1,134 @@
+/**
+ * What a marked name gets at PowerDNS. Pure: its mark, what should be there and
+ * what we know of what is, in; the changes and what then stands there, out.
+ *
+ * Promises: a name that should have records never loses them on the way; what
+ * follows from a conclusion of ours (`Cause.isInferred`) is disabled first, and
+ * removed only when its quarantine is over; what may be someone else's is not
+ * deleted. Leaves to others: whether the zone's budget allows it, and doing it.
+ */
+import type { DomainName } from "../domain/DomainName.ts"
+import * as RRset from "../domain/RRset.ts"
+import * as Duration from "effect/Duration"
+import type { ZonePolicy } from "../domain/Zone.ts"
+import * as Cause from "./Cause.ts"
+import * as Plan from "./Plan.ts"
+
+/** What is known of a name that is ours. */
+export interface Published {
+  /** The record sets that PowerDNS took last. */
+  readonly rrsets: ReadonlyArray<RRset.RRset>
+  /**
+   * Undefined: they stand there. A list: one of these may stand there instead, or may still come, because a write of them
+   * had no answer yet. `anything`: someone else has written to the name.
+   */
+  readonly sent: ReadonlyArray<RRset.RRset> | "anything" | undefined
+  /** The record sets are there, disabled, and may be removed after this. */
+  readonly quarantinedUntilMillis: number | undefined
+}
+
+/** True when only a look at PowerDNS tells what stands at the name. */
+export const isUncertain = (published: Published): boolean => published.sent !== undefined
+
+export interface Decided {
+  readonly name: DomainName
+  /** Empty: PowerDNS holds what it should. */
+  readonly changes: ReadonlyArray<Plan.PlannedChange>
+  /** The record sets of ours that PowerDNS then holds, disabled ones too. */
+  readonly rrsets: ReadonlyArray<RRset.RRset>
+  readonly quarantinedUntilMillis: number | undefined
+  /** The name had answers and has none any more. `inferred`: by a conclusion; it counts against the budget. */
+  readonly deletion: "none" | "by-word" | "inferred" | "by-plan"
+}
+
+/** `types`: those that are ours to judge, besides those we know of. */
+const typesAt = (
+  types: ReadonlyArray<string>,
+  desired: ReadonlyArray<RRset.RRset>,
+  published: Published | undefined
+): ReadonlyArray<string> => {
+  const sent = published?.sent === undefined || published.sent === "anything" ? [] : published.sent
+  return [...new Set([...types, ...[...desired, ...(published?.rrsets ?? []), ...sent].map((rrset) => rrset.type)])]
+}
+
+export const decide = (
+  mark: { readonly name: DomainName; readonly cause: Cause.Cause },
+  context: {
+    readonly types: ReadonlyArray<string>
+    readonly desired: ReadonlyArray<RRset.RRset>
+    readonly published: Published | undefined
+    readonly policy: Pick<ZonePolicy, "quarantine">
+    readonly nowMillis: number
+  }
+): Decided => {
+  const { name } = mark
+  const { desired, nowMillis, policy, published } = context
+  const isQuarantined = published?.quarantinedUntilMillis !== undefined
+  const isUnknown = published !== undefined && (isUncertain(published) || isQuarantined)
+
+  if (desired.length === 0 && published !== undefined) {
+    const byPlan = mark.cause.startsWith("plan:")
+    const guarded = byPlan || Cause.isInferred(mark.cause)
+    // Still kept: only time, or somebody's word, removes it.
+    if (isQuarantined && guarded) {
+      return {
+        name,
+        changes: [],
+        rrsets: published.rrsets,
+        quarantinedUntilMillis: published.quarantinedUntilMillis,
+        deletion: "none"
+      }
+    }
+    const quarantineMillis = Duration.toMillis(policy.quarantine)
+    if (guarded && quarantineMillis > 0 && published.rrsets.length > 0) {
+      const kept = new Set(published.rrsets.map((rrset) => rrset.type))
+      const others = typesAt(context.types, desired, published).filter((type) => !kept.has(type))
+      return {
+        name,
+        changes: [
+          ...published.rrsets.map((rrset): Plan.PlannedChange => ({
+            reason: "delete",
+            change: { _tag: "Replace", rrset, disabled: true }
+          })),
+          ...(isUnknown
+            ? others.map((type): Plan.PlannedChange => ({ reason: "delete", change: { _tag: "Delete", name, type } }))
+            : [])
+        ],
+        rrsets: published.rrsets,
+        quarantinedUntilMillis: nowMillis + quarantineMillis,
+        deletion: byPlan ? "by-plan" : "inferred"
+      }
+    }
+  }
+
+  const changes = Plan.make(
+    [name],
+    typesAt(context.types, desired, published),
+    new Map([[name, desired]]),
+    new Map(published === undefined ? [] : [[name, isUnknown ? "unknown" : published.rrsets]])
+  )
+  const hadAnswers =
+    published !== undefined && !isQuarantined && (published.rrsets.length > 0 || isUncertain(published))
+  return {
+    name,
+    changes,
+    rrsets: desired,
+    quarantinedUntilMillis: undefined,
+    deletion: desired.length > 0 || !hadAnswers ? "none" : deletionKind(mark.cause)
+  }
+}
+
+const deletionKind = (cause: Cause.Cause): Decided["deletion"] => {
+  if (cause.startsWith("plan:")) return "by-plan"
+  return Cause.isInferred(cause) ? "inferred" : "by-word"
+}
+
+/**
+ * Of what was found at a name in doubt: the sets that are neither what we know of nor what we sent, and so someone
+ * else's. Asked before such a name is deleted.
+ */
+export const notOurs = (published: Published, found: ReadonlyArray<RRset.RRset>): ReadonlyArray<RRset.RRset> => {
+  if (published.sent === "anything") return []
+  const ours = [...published.rrsets, ...(published.sent ?? [])]
+  return found.filter((rrset) => !ours.some((each) => RRset.equals(each, rrset)))
+}
