@@ -1,0 +1,98 @@
+/** What doctor reads by itself: answers of DNS servers and the text of a zone. */
+import { assert, describe, it } from "@effect/vitest"
+import * as DoctorDns from "@prism-dns/core/powerdns/DoctorDns"
+import * as DoctorZoneContent from "@prism-dns/core/powerdns/DoctorZoneContent"
+import dnsPacket from "dns-packet"
+
+describe("an answer by DNS", () => {
+  const answer = dnsPacket.encode({
+    type: "response",
+    id: 7,
+    questions: [{ type: "SOA", name: "hosts.test" }],
+    answers: [
+      {
+        type: "SOA",
+        name: "hosts.test",
+        ttl: 5,
+        data: {
+          mname: "ns1.hosts.test",
+          rname: "a.hosts.test",
+          serial: 4_000_000_001,
+          refresh: 1,
+          retry: 1,
+          expire: 1,
+          minimum: 1
+        }
+      }
+    ]
+  })
+
+  it("gives its serial", () => {
+    assert.deepStrictEqual(DoctorDns.decodeAnswer(answer), {
+      id: 7,
+      rcode: "NOERROR",
+      answers: 1,
+      serial: 4_000_000_001
+    })
+  })
+
+  it("cut anywhere is none, and never an exception", () => {
+    for (let end = 0; end < answer.length; end++) {
+      const decoded = DoctorDns.decodeAnswer(answer.subarray(0, end))
+      assert.isTrue(decoded === undefined || decoded.serial === 4_000_000_001, `${end} bytes`)
+    }
+  })
+
+  it("is none when it is a question", () => {
+    assert.isUndefined(DoctorDns.decodeAnswer(DoctorDns.encodeQuestion(7, "hosts.test.", 6)))
+  })
+
+  it("a question is one that others read", () => {
+    const { id, questions } = dnsPacket.decode(DoctorDns.encodeQuestion(7, "a.hosts.test.", 6))
+    assert.deepStrictEqual(
+      { id, questions },
+      { id: 7, questions: [{ name: "a.hosts.test", type: "SOA", class: "IN" }] }
+    )
+  })
+
+  it.each([
+    [7, 7, true],
+    [8, 7, true],
+    [6, 7, false],
+    [1, 4_294_967_295, true],
+    [4_294_967_295, 1, false]
+  ])("serial %i is up to date with %i: %s", (a, b, expected) => {
+    assert.strictEqual(DoctorDns.isUpToDate(a, b), expected)
+  })
+})
+
+describe("the text of a zone", () => {
+  const read = (text: string, pieceLength = text.length) => {
+    const reader = DoctorZoneContent.makeReader()
+    for (let at = 0; at < text.length; at += pieceLength) reader.push(text.slice(at, at + pieceLength))
+    return reader.end()
+  }
+  const soa = "ex.test.\t60\tIN\tSOA\ta.misconfigured.dns.server.invalid. h.ex.test. 1 1 1 1 1\n"
+  const text =
+    `a.ex.test.\t60\tIN\tA\t192.0.2.1\na.ex.test.\t60\tIN\tA\t192.0.2.1\na.ex.test.\t60\tIN\tCNAME\tb.ex.test.\n` +
+    `b.ex.test.\t60\tIN\tA\t192.0.2.1\nb.ex.test.\t60\tIN\tTXT\t"two\nlines"\nc.ex.test.\t60\tIN\tCNAME\ta.ex.test.\n${soa}${soa}`
+
+  it("names what stands twice and CNAMEs beside other data, and counts SOA records, however it is cut", () => {
+    for (const length of [1, 7, text.length]) {
+      assert.deepStrictEqual(read(text, length), {
+        records: 8,
+        soaRecords: 2,
+        hasPlaceholderSoa: true,
+        duplicates: { count: 1, first: ["a.ex.test. A 192.0.2.1"] },
+        conflictingNames: { count: 1, first: ["a.ex.test. CNAME and A"] }
+      })
+    }
+  })
+
+  it("names the first few, and counts all", () => {
+    const many = Array.from({ length: 9 }, (_, i) => `n${i}.ex.test.\t60\tIN\tA\t192.0.2.1\n`.repeat(2)).join("")
+    const { duplicates } = read(many)
+    assert.strictEqual(duplicates.count, 9)
+    assert.lengthOf(duplicates.first, DoctorZoneContent.sampleMax)
+  })
+})
