@@ -11,6 +11,7 @@ import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { Parked } from "@prism-dns/core/dns/Parked"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
@@ -73,6 +74,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(expiry),
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
+    Layer.provideMerge(Parked.layer),
     Layer.provideMerge(DnsManager.layer({ batchNamesMax: powerdns.batchMax })),
     Layer.provideMerge(powerDns),
     Layer.provideMerge(RecordSource.layer),

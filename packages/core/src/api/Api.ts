@@ -13,8 +13,9 @@ export class Api extends HttpApi.make("prism-dns")
   .add(Hosts)
   .add(Publications)
   .middleware(RequestCheck)
-  // A misspelt filter would otherwise silently give everything.
+  // A misspelt filter would otherwise silently give everything, a misspelt field silently do something else.
   .annotate(HttpApi.QueryParseOptions, { onExcessProperty: "error", errors: "all" })
+  .annotate(HttpApi.PayloadParseOptions, { onExcessProperty: "error", errors: "all" })
   .annotateMerge(
     OpenApi.annotations({
       title: "Prism DNS",

@@ -8,7 +8,7 @@ import * as Page from "./Page.ts"
 /** By name: a parameter means the same wherever it stands. */
 const parameters: Readonly<Record<string, object>> = {
   zone: { description: "A zone's name, in any case, with or without the trailing dot." },
-  state: { description: "Only hosts in this state." },
+  state: { description: "Only those in this state." },
   address: { description: "Only hosts that have this address, in any form it may be written in." },
   q: { description: "Only hosts whose full name begins so, in any case." },
   limit: {
@@ -16,7 +16,11 @@ const parameters: Readonly<Record<string, object>> = {
     schema: { type: "integer", minimum: 1, maximum: Page.limitMax, default: Page.limitDefault }
   },
   cursor: { description: "`nextCursor` of the page before, unchanged." },
-  host: { description: "The host's id, or its full name in any case, with or without the trailing dot." }
+  host: { description: "The host's id, or its full name in any case, with or without the trailing dot." },
+  plan: { description: "The plan's id." },
+  guard: { description: "The guard's kind." },
+  format: { description: "`json` (the default), `text`, or `markdown`." },
+  ownership: { description: "Only record sets that are Prism's, someone else's, or to be left alone." }
 }
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>

@@ -29,9 +29,19 @@ export const problems = {
   headersTooLarge: problem("headers-too-large", 431, "Headers too large"),
   tokenInvalid: problem("token-invalid", 401, "Token missing or invalid"),
   hostNotFound: problem("host-not-found", 404, "Host not found"),
+  zoneNotFound: problem("zone-not-found", 404, "Zone not found"),
+  planNotFound: problem("plan-not-found", 404, "Plan not found"),
+  hostStateUnfit: problem("host-state-unfit", 409, "Host in another state"),
+  guardNotTripped: problem("guard-not-tripped", 409, "Guard not tripped"),
+  planDecided: problem("plan-decided", 409, "Plan already decided"),
+  planAltered: problem("plan-altered", 409, "Plan altered"),
+  deleteBudgetExceeded: problem("delete-budget-exceeded", 409, "Delete budget exceeded"),
   pathNotFound: problem("path-not-found", 404, "Path not found"),
   methodNotAllowed: problem("method-not-allowed", 405, "Method not allowed"),
+  bodyTooLarge: problem("body-too-large", 413, "Body too large"),
+  mediaTypeUnsupported: problem("media-type-unsupported", 415, "Media type not supported"),
   internalError: problem("internal-error", 500, "Internal error"),
+  powerDnsFailed: problem("powerdns-failed", 502, "PowerDNS failed"),
   storageUnavailable: problem("storage-unavailable", 503, "Storage unavailable")
 } as const
 
@@ -64,6 +74,77 @@ export class TokenInvalid extends Schema.TaggedError<TokenInvalid>()("TokenInval
 }
 
 export class HostNotFound extends Schema.TaggedError<HostNotFound>()("HostNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** No zone of this name is configured. */
+export class ZoneNotFound extends Schema.TaggedError<ZoneNotFound>()("ZoneNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+export class PlanNotFound extends Schema.TaggedError<PlanNotFound>()("PlanNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The plan was applied or rejected before; it stays as it is. */
+export class PlanDecided extends Schema.TaggedError<PlanDecided>()("PlanDecided", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The plan's changes are not those that were shown; make another one. */
+export class PlanAltered extends Schema.TaggedError<PlanAltered>()("PlanAltered", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** What was asked for is not possible in the state that the host is in. */
+export class HostStateUnfit extends Schema.TaggedError<HostStateUnfit>()("HostStateUnfit", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There is nothing to allow: the guard lets everything through. */
+export class GuardNotTripped extends Schema.TaggedError<GuardNotTripped>()("GuardNotTripped", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** How much a zone may lose, and how much this would be. */
+export const BudgetFigures = {
+  plan: Schema.String.annotate({ description: "The plan's id." }),
+  zone: Schema.String,
+  wanted: Schema.Int.annotate({ description: "Names that the plan would take all records from." }),
+  remaining: Schema.Int.annotate({ description: "Names that may still be deleted within the window." }),
+  published: Schema.Int.annotate({ description: "Names that Prism has in the zone." }),
+  deleted: Schema.Int.annotate({ description: "Names deleted within the window, or on their way to it." }),
+  windowSeconds: Schema.Finite
+}
+
+/** The plan deletes more than the zone's budget allows; a person may override that, with a reason. */
+export class DeleteBudgetExceeded extends Schema.TaggedError<DeleteBudgetExceeded>()("DeleteBudgetExceeded", {
+  detail: Schema.String,
+  ...BudgetFigures
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** PowerDNS does not answer, or not so that it helps. */
+export class PowerDnsFailed extends Schema.TaggedError<PowerDnsFailed>()("PowerDnsFailed", { detail: Schema.String }) {
   override get message(): string {
     return this.detail
   }
@@ -108,7 +189,35 @@ const onlyDetail = <E extends { readonly detail: string }>(
   )
 
 export const HostNotFoundProblem = onlyDetail(problems.hostNotFound, HostNotFound)
+export const ZoneNotFoundProblem = onlyDetail(problems.zoneNotFound, ZoneNotFound)
+export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)
+export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
+export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)
+export const HostStateUnfitProblem = onlyDetail(problems.hostStateUnfit, HostStateUnfit)
+export const GuardNotTrippedProblem = onlyDetail(problems.guardNotTripped, GuardNotTripped)
+export const PowerDnsFailedProblem = onlyDetail(problems.powerDnsFailed, PowerDnsFailed)
 export const StorageUnavailableProblem = onlyDetail(problems.storageUnavailable, StorageUnavailable)
+
+export const DeleteBudgetExceededProblem = Body(problems.deleteBudgetExceeded, BudgetFigures).pipe(
+  Schema.decodeTo(
+    Schema.toType(DeleteBudgetExceeded),
+    SchemaTransformation.transform({
+      decode: (body) => new DeleteBudgetExceeded(body),
+      encode: ({ deleted, detail, plan, published, remaining, wanted, windowSeconds, zone }) => ({
+        ...problems.deleteBudgetExceeded,
+        detail,
+        plan,
+        zone,
+        wanted,
+        remaining,
+        published,
+        deleted,
+        windowSeconds
+      })
+    })
+  ),
+  asProblem(problems.deleteBudgetExceeded.status)
+)
 
 export const RequestInvalidProblem = Body(problems.requestInvalid, { errors: Schema.Array(InvalidValue) }).pipe(
   Schema.decodeTo(

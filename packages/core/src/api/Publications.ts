@@ -42,6 +42,17 @@ export const PublicationQuery = {
   limit: Schema.optionalKey(Page.Limit)
 }
 
+export const RetryRequest = Schema.Struct({
+  zone: Schema.optionalKey(Values.NameInput.annotate({ description: "Only names of this zone." })),
+  name: Schema.optionalKey(Values.NameInput.annotate({ description: "Only this name." }))
+}).annotate({ identifier: "RetryRequest" })
+export type RetryRequest = typeof RetryRequest.Type
+
+export const Retried = Schema.Struct({
+  names: Schema.Int.annotate({ description: "Names that are tried again." })
+}).annotate({ identifier: "Retried" })
+export type Retried = typeof Retried.Type
+
 export class Publications extends HttpApiGroup.make("publications")
   .add(
     HttpApiEndpoint.get("list", "/publications", {
@@ -52,6 +63,16 @@ export class Publications extends HttpApiGroup.make("publications")
       OpenApi.annotations({
         summary: "Names that may differ from what PowerDNS holds",
         description: "Each zone's backlog, and the marked names themselves, the longest waiting first."
+      })
+    ),
+    HttpApiEndpoint.post("retry", "/publications/retry", {
+      payload: [RetryRequest, Schema.Undefined],
+      success: Retried,
+      error: StorageUnavailableProblem
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "Tries parked names again",
+        description: "Except those that a plan holds back: that plan is to be applied or rejected."
       })
     )
   )

@@ -33,6 +33,11 @@ export const Address = Schema.String.pipe(Schema.brand("IpAddress"))
 /** An address in any form it may be written in. */
 export const AddressInput = parsed(Address, IpAddress.parse)
 
+/** Why a person does something, in a sentence; it lands in the audit. */
+export const Reason = Schema.String.check(Schema.isTrimmed(), Schema.isBetweenLength(1, 500)).annotate({
+  description: "Why, in a sentence; it is kept in the audit."
+})
+
 /** RFC 3339, in UTC, with milliseconds: `2026-11-23T10:48:00.000Z`. */
 export const Timestamp = Schema.String.annotate({ format: "date-time" })
 

@@ -29,6 +29,15 @@ export class FileUnusable extends Schema.TaggedError<FileUnusable>()("FileUnusab
   detail: Schema.String
 }) {}
 
+/** An administrative command did not get what it asked the server for. `detail` is a sentence with the next step. */
+export class RequestFailed extends Schema.TaggedError<RequestFailed>()("RequestFailed", { detail: Schema.String }) {}
+
+/** A command was called in a way that cannot work. `detail` says what to do. */
+export class UsageWrong extends Schema.TaggedError<UsageWrong>()("UsageWrong", { detail: Schema.String }) {}
+
+/** A command did what it could, has said so, and that was not all. */
+export class NotAll extends Schema.TaggedError<NotAll>()("NotAll", { detail: Schema.String }) {}
+
 export interface Report {
   /** For stderr; without a line end. */
   readonly text: string
@@ -38,7 +47,8 @@ export interface Report {
 const failed = (text: string): Report => ({ text: `prism-dns: ${text}`, exitCode: exitCodes.failed })
 const badConfiguration = (text: string): Report => ({ text: `prism-dns: ${text}`, exitCode: exitCodes.configuration })
 
-const isStartFailure = Schema.is(
+/** Whether an error is one that people can do something about. */
+export const isFailure = Schema.is(
   Schema.Union([
     ConfigInvalid,
     ListenFailed,
@@ -47,13 +57,16 @@ const isStartFailure = Schema.is(
     PowerDnsStartFailed,
     ApiKeyWrong,
     PortTaken,
-    FileUnusable
+    FileUnusable,
+    RequestFailed,
+    UsageWrong,
+    NotAll
   ])
 )
 
 /** What to tell people about an error, or undefined if it is none that is expected. */
 export const describe = (error: unknown): Report | undefined => {
-  if (!isStartFailure(error)) return undefined
+  if (!isFailure(error)) return undefined
   switch (error._tag) {
     case "ConfigInvalid":
       return {
@@ -90,6 +103,11 @@ export const describe = (error: unknown): Report | undefined => {
       )
     case "FileUnusable":
       return failed(`cannot use ${error.path}: ${error.detail}.`)
+    case "RequestFailed":
+    case "NotAll":
+      return failed(error.detail)
+    case "UsageWrong":
+      return { text: `prism-dns: ${error.detail}`, exitCode: exitCodes.usage }
   }
 }
 

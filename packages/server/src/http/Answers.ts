@@ -8,12 +8,14 @@ import { RequestCheck } from "@prism-dns/core/api/RequestCheck"
 import {
   type InvalidValue,
   type Problem,
+  PowerDnsFailed,
   problems,
   RequestInvalid,
   type RequestPart,
   StorageUnavailable
 } from "@prism-dns/core/api/Problems"
-import { Cause, Clock, Effect, Exit, Layer, Metric, SchemaIssue } from "effect"
+import { PowerDnsError } from "@prism-dns/core/powerdns/PowerDnsError"
+import { ByteSize, Cause, Clock, Duration, Effect, Exit, Layer, Metric, SchemaIssue } from "effect"
 import {
   FindMyWay,
   HttpRouter,
@@ -23,7 +25,7 @@ import {
   ProblemDetails
 } from "effect/http"
 import { HttpApiError, HttpApiMiddleware } from "effect/http-api"
-import type { SqlError } from "effect/sql"
+import { SqlError } from "effect/sql"
 import type { Duplex } from "node:stream"
 import { Drain } from "../Drain.ts"
 import * as HttpMetrics from "./HttpMetrics.ts"
@@ -79,6 +81,37 @@ const measure = (request: HttpServerRequest.HttpServerRequest, route: string, st
     )
   )
 
+/** The body of a request at the most, in bytes. The largest that the contract knows has a reason and a pattern. */
+export const bodyBytesMax = 65_536
+
+const bodyTooLarge = (): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.setHeader(
+    respond(problems.bodyTooLarge, `The body of a request has at most ${bodyBytesMax} bytes.`),
+    "connection",
+    "close" // else the rest of it would have to be read
+  )
+
+const isTooLong = (request: HttpServerRequest.HttpServerRequest): boolean =>
+  Number(request.headers["content-length"] ?? 0) > bodyBytesMax
+
+/** Answers that come from below the contract, in the words of ours. */
+const inOurWords = (request: HttpServerRequest.HttpServerRequest, response: HttpServerResponse.HttpServerResponse) =>
+  response.status === 415
+    ? respond(
+        problems.mediaTypeUnsupported,
+        `The body is to be JSON ('content-type: application/json'), not ${request.headers["content-type"] ?? "nothing"}.`
+      )
+    : response
+
+/** A body that breaks off, or goes on for too long, is the caller's doing. */
+const unread = (cause: Cause.Cause<unknown>): HttpServerResponse.HttpServerResponse | undefined => {
+  const error = Cause.squash(cause)
+  if (!HttpServerError.isHttpServerError(error) || error.reason._tag !== "RequestParseError") return undefined
+  return error.reason.reason === "BodyTooLarge"
+    ? bodyTooLarge()
+    : respond(problems.requestMalformed, "The body of the request could not be read.")
+}
+
 const internalError = Effect.fnUntraced(function* (
   request: HttpServerRequest.HttpServerRequest,
   route: string,
@@ -97,10 +130,14 @@ export const observed = HttpRouter.middleware(
         const request = yield* HttpServerRequest.HttpServerRequest
         const { route } = yield* HttpRouter.RouteContext
         const startNanos = yield* Clock.currentTimeNanos
-        return yield* handler.pipe(
-          Effect.catchCause((cause) =>
-            Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause) : internalError(request, route.path, cause)
-          ),
+        return yield* (isTooLong(request) ? Effect.succeed(bodyTooLarge()) : handler).pipe(
+          Effect.provideService(HttpServerRequest.MaxBodySize, ByteSize.bytes(bodyBytesMax)),
+          Effect.catchCause((cause) => {
+            if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+            const response = unread(cause)
+            return response === undefined ? internalError(request, route.path, cause) : Effect.succeed(response)
+          }),
+          Effect.map((response) => inOurWords(request, response)),
           // Else a client that keeps its connection alive keeps coming here until the end.
           Effect.map((response) =>
             drain.isDraining() ? HttpServerResponse.setHeader(response, "connection", "close") : response
@@ -189,20 +226,41 @@ export const requestCheck: Layer.Layer<RequestCheck> = HttpApiMiddleware.layerSc
 )
 
 /** How long the database may take over a request. */
-const storageTimeout = "10 seconds"
+const storageTimeout: Duration.Input = "10 seconds"
+
+/**
+ * How long a request may take that reads a whole zone from PowerDNS, or writes as many changes as a zone has names. What
+ * such a request has done by then stays done.
+ */
+const zoneTimeout: Duration.Input = "10 minutes"
+
+const within =
+  (duration: Duration.Input) =>
+  <A, E, R>(effect: Effect.Effect<A, E | SqlError.SqlError, R>) => {
+    const unavailable = (reason: string) =>
+      Effect.andThen(
+        Effect.logWarning("the registry could not be read").pipe(Effect.annotateLogs({ reason })),
+        Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
+      )
+    return effect.pipe(
+      Effect.timeoutOrElse({
+        duration,
+        orElse: () => unavailable(`no answer within ${Duration.format(Duration.fromInputUnsafe(duration))}`)
+      }),
+      Effect.catchIf(SqlError.isSqlError, (error) =>
+        error.isRetryable ? unavailable(error.message) : Effect.die(error)
+      )
+    )
+  }
 
 /** A database that may answer later is the caller's to try again; any other failure of it is ours. */
-export const orUnavailable = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) => {
-  const unavailable = (reason: string) =>
-    Effect.andThen(
-      Effect.logWarning("the registry could not be read").pipe(Effect.annotateLogs({ reason })),
-      Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
+export const orUnavailable = within(storageTimeout)
+
+/** The same, for what takes longer the larger the zone is; and a failure of PowerDNS is said in its words. */
+export const orUnavailableForZone = <A, E, R>(effect: Effect.Effect<A, E | SqlError.SqlError | PowerDnsError, R>) =>
+  within(zoneTimeout)(effect).pipe(
+    Effect.catchIf(
+      (error): error is Extract<typeof error, PowerDnsError> => error instanceof PowerDnsError,
+      (error) => Effect.fail(new PowerDnsFailed({ detail: error.message }))
     )
-  return effect.pipe(
-    Effect.timeoutOrElse({
-      duration: storageTimeout,
-      orElse: () => unavailable(`no answer within ${storageTimeout}`)
-    }),
-    Effect.catchTag("SqlError", (error) => (error.isRetryable ? unavailable(error.message) : Effect.die(error)))
   )
-}

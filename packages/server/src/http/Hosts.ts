@@ -9,8 +9,9 @@ import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import type { Host, Publication } from "@prism-dns/core/domain/Host"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option, Result } from "effect"
-import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
+import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
+import { page } from "./Pages.ts"
 
 const toContract = (host: Host, publication: Publication): Contract.Host => ({
   id: host.id,
@@ -43,13 +44,6 @@ const find = (registry: Registry["Service"], reference: string) =>
         onSuccess: registry.findByName
       })
 
-/** The same request, for what comes behind `cursor`. */
-const nextLink = (url: string, cursor: string): string => {
-  const { pathname, searchParams } = new URL(url, "http://localhost")
-  searchParams.set("cursor", cursor)
-  return `<${pathname}?${searchParams.toString()}>; rel="next"`
-}
-
 export const layer = HttpApiBuilder.group(
   Api,
   "hosts",
@@ -78,15 +72,10 @@ export const layer = HttpApiBuilder.group(
           after: query.cursor === undefined ? undefined : Page.nameBefore(query.cursor),
           limit: limit + 1 // one more tells whether there is a next page
         })
-        const hosts = found.slice(0, limit)
-        const publications = yield* publicationsOf(hosts)
-        const items = hosts.map((host, i) => toContract(host, publications[i]!))
-        const last = found.length > limit ? hosts.at(-1) : undefined
-        if (last === undefined) return HttpApiSchema.withHeaders({ body: { items }, headers: {} })
-        const nextCursor = Page.cursorAfter(last.fqdn)
-        return HttpApiSchema.withHeaders({
-          body: { items, nextCursor },
-          headers: { link: nextLink(request.originalUrl, nextCursor) }
+        const publications = yield* publicationsOf(found.slice(0, limit))
+        return page(request, found, limit, {
+          item: (host, i) => toContract(host, publications[i]!),
+          cursor: ({ fqdn }) => Page.cursorAfter(fqdn)
         })
       }, orUnavailable),
 

@@ -4,12 +4,13 @@ import * as Page from "@prism-dns/core/api/Page"
 import type * as Contract from "@prism-dns/core/api/Publications"
 import { timestamp } from "@prism-dns/core/api/Values"
 import { DnsManager, type ZoneStatus } from "@prism-dns/core/dns/DnsManager"
+import { Parked } from "@prism-dns/core/dns/Parked"
 import { Outbox, type PendingPublication, type ZoneBacklog } from "@prism-dns/core/dns/Outbox"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
 
-const toZone = (status: ZoneStatus, backlog: ZoneBacklog | undefined): Contract.ZonePublication => ({
+export const toZonePublication = (status: ZoneStatus, backlog: ZoneBacklog | undefined): Contract.ZonePublication => ({
   zone: status.zone,
   pending: backlog?.pending ?? 0,
   parked: backlog?.parked ?? 0,
@@ -42,7 +43,9 @@ const zonesOf = (
   const byZone = new Map(backlogs.map((backlog) => [backlog.zone, backlog]))
   const configured = new Set(statuses.map(({ zone }) => zone))
   const leftBehind = backlogs.filter(({ parked, pending, zone }) => !configured.has(zone) && pending + parked > 0)
-  return [...statuses, ...leftBehind.map(withoutWriter)].map((status) => toZone(status, byZone.get(status.zone)))
+  return [...statuses, ...leftBehind.map(withoutWriter)].map((status) =>
+    toZonePublication(status, byZone.get(status.zone))
+  )
 }
 
 export const layer = HttpApiBuilder.group(
@@ -51,6 +54,7 @@ export const layer = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const outbox = yield* Outbox
     const manager = yield* DnsManager
+    const parked = yield* Parked
     return handlers.handleAll({
       list: Effect.fn("http.Publications.list")(function* ({ query }) {
         const pending = yield* outbox.list({ zone: query.zone, limit: query.limit ?? Page.limitDefault })
@@ -59,6 +63,10 @@ export const layer = HttpApiBuilder.group(
           zones: query.zone === undefined ? zones : zones.filter(({ zone }) => zone === query.zone),
           items: pending.map(toItem)
         }
+      }, orUnavailable),
+
+      retry: Effect.fn("http.Publications.retry")(function* ({ payload = {} }) {
+        return { names: yield* parked.retry(payload) }
       }, orUnavailable)
     })
   })

@@ -239,6 +239,33 @@ describe("/v1/publications", () => {
       })
     )
 
+    it.effect("parked names are tried again by a person's word, those that a plan holds back are not", () =>
+      Effect.gen(function* () {
+        const memory = yield* PowerDnsMemory
+        const outbox = yield* Outbox
+        const { publications } = yield* client
+        const parkedNames = Effect.map(publications.list({ query: { zone } }), ({ items }) =>
+          items.filter(({ state }) => state === "parked").map(({ name }) => name)
+        )
+        const one = yield* register("again-1", "192.0.2.41")
+        const two = yield* register("again-2", "192.0.2.42")
+        yield* memory.refuseName(one.fqdn, "Record again-1: refused for the test")
+        yield* memory.refuseName(two.fqdn, "Record again-2: refused for the test")
+        yield* register("again-1", "192.0.2.43")
+        yield* register("again-2", "192.0.2.44")
+        yield* waitUntil("both are parked", parkedNames, (names) => names.length >= 2)
+
+        yield* memory.acceptName(one.fqdn)
+        assert.deepStrictEqual(yield* publications.retry({ payload: { name: one.fqdn } }), { names: 1 })
+        yield* waitUntil("one is published", parkedNames, (names) => !names.includes(one.fqdn))
+        const mark = (yield* outbox.findMarks([{ zone, name: two.fqdn }]))[0]!
+        yield* outbox.hold(zone, [mark], "a-plan", "over the budget", Date.now())
+        assert.deepStrictEqual(yield* publications.retry({ payload: { zone: otherZone } }), { names: 0 })
+        assert.deepStrictEqual(yield* publications.retry({ payload: { zone, name: two.fqdn } }), { names: 0 })
+        assert.include(yield* parkedNames, two.fqdn)
+      })
+    )
+
     it.effect("shows what a zone left behind that is not configured any more", () =>
       Effect.gen(function* () {
         const outbox = yield* Outbox

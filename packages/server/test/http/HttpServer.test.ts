@@ -1,12 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Api } from "@prism-dns/core/api/Api"
 import * as Client from "@prism-dns/core/api/Client"
 import { problems } from "@prism-dns/core/api/Problems"
 import { Deferred, Effect, Exit, Fiber, Latch, Layer, Redacted, Scope } from "effect"
 import { FetchHttpClient } from "effect/http"
+import { OpenApi } from "effect/http-api"
 import { SqlClient } from "effect/sql"
 import * as Net from "node:net"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { Drain } from "../../src/Drain.ts"
+import { bodyBytesMax } from "../../src/http/Answers.ts"
 import { HttpAddress } from "../../src/http/HttpAddress.ts"
 import type { HttpServerOptions } from "../../src/http/HttpServer.ts"
 import { ListenFailed } from "../../src/ServerError.ts"
@@ -177,6 +180,29 @@ describe("the API over HTTP", () => {
     }).pipe(Effect.provide(server()))
   )
 
+  it.live("a body that is no JSON, has unknown fields, is too long or of another type is refused as problem+json", () =>
+    Effect.gen(function* () {
+      const post = (body: RequestInit["body"], type = "application/json") =>
+        ask("/v1/publications/retry", { method: "POST", body: body ?? null, headers: { "content-type": type } })
+
+      for (const body of ["{", '{"zone": 1}', '{"zone": "a..b"}', '{"zoen": "a.test"}', "[]", '"a"']) {
+        const answer = yield* post(body)
+        isProblem(answer, problems.requestInvalid)
+        assert.strictEqual(answer.json.errors[0].in, "body", body)
+      }
+      isProblem(yield* post("zone=a.test", "application/x-www-form-urlencoded"), problems.mediaTypeUnsupported)
+      const tooLong = JSON.stringify({ zone: "x".repeat(bodyBytesMax) })
+      isProblem(yield* post(tooLong), problems.bodyTooLarge)
+      isProblem(yield* ask("/v1/publications/retry", { method: "POST", token: "", body: "{" }), problems.tokenInvalid)
+
+      for (const body of ["", "{}", '{"zone": "Lab.prism.test"}']) {
+        const answer = yield* post(body)
+        assert.strictEqual(answer.status, 200, answer.text)
+        assert.deepStrictEqual(answer.json, { names: 0 })
+      }
+    }).pipe(Effect.provide(server()))
+  )
+
   it.live("what is no request at all is refused as problem+json too", () =>
     Effect.gen(function* () {
       const { port } = yield* HttpAddress
@@ -197,7 +223,8 @@ describe("the API over HTTP", () => {
   it.live("the contract is at /openapi.json, and /docs asks nobody else for anything", () =>
     Effect.gen(function* () {
       const contract = yield* ask("/openapi.json", { token: "" })
-      assert.deepStrictEqual(Object.keys(contract.json.paths), ["/v1/hosts", "/v1/hosts/{host}", "/v1/publications"])
+      assert.deepStrictEqual(contract.json, JSON.parse(JSON.stringify(OpenApi.fromApi(Api))))
+      assert.includeMembers(Object.keys(contract.json.paths), ["/v1/hosts", "/v1/hosts/{host}", "/v1/publications"])
       const docs = yield* ask("/docs", { token: "" })
       assert.strictEqual(docs.status, 200)
       assert.match(docs.headers.get("content-type")!, /^text\/html/)

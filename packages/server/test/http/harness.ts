@@ -3,6 +3,8 @@ import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { Parked } from "@prism-dns/core/dns/Parked"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -26,9 +28,11 @@ export const adminToken = Redacted.make("admin-token")
 export const agentToken = Redacted.make("agent-token")
 
 export const services = Registry.layer().pipe(
+  Layer.provideMerge(Parked.layer),
   Layer.provideMerge(DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 })),
   Layer.provideMerge(PowerDnsMemory.layer()),
   Layer.provideMerge(RecordSource.layer),
+  Layer.provideMerge(Ownership.layer),
   Layer.provideMerge(Outbox.layer),
   Layer.provideMerge(Acknowledgements.layer),
   Layer.provideMerge(Leases.layer),

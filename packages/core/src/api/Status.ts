@@ -1,0 +1,67 @@
+/** The state of the whole, in the HTTP API. */
+import { Schema } from "effect"
+import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import { AdminToken } from "./Authentication.ts"
+import { Guard } from "./Guards.ts"
+import { StorageUnavailableProblem } from "./Problems.ts"
+import { ZonePublication } from "./Publications.ts"
+import * as Values from "./Values.ts"
+
+export const NodeStatus = Schema.Struct({
+  name: Schema.String,
+  role: Schema.Literals(["primary", "replica", "secondary"]),
+  dns: Schema.String.annotate({ description: "Where it answers DNS." }),
+  up: Schema.Boolean.annotate({ description: "It answered by DNS when it was asked last." }),
+  writes: Schema.Boolean.annotate({ description: "Changes go to its API." }),
+  apiUp: Schema.optionalKey(
+    Schema.Boolean.annotate({ description: "Its API answered when it was asked last; absent where it has none." })
+  ),
+  lastAnswered: Schema.optionalKey(Values.Timestamp.annotate({ description: "Absent before the first time." })),
+  unserved: Schema.Int.annotate({ description: "Applied names that it was not seen to answer with yet." }),
+  oldest: Schema.optionalKey(
+    Schema.Struct({
+      zone: Values.Name,
+      name: Values.Name,
+      generation: Schema.Int,
+      since: Values.Timestamp,
+      answered: Schema.optionalKey(Schema.String)
+    }).annotate({ description: "The name that waits longest for it, and what it answered instead." })
+  )
+}).annotate({ identifier: "NodeStatus" })
+export type NodeStatus = typeof NodeStatus.Type
+
+export const Instance = Schema.Struct({
+  name: Schema.String,
+  version: Schema.String,
+  startedAt: Values.Timestamp
+}).annotate({ identifier: "Instance" })
+export type Instance = typeof Instance.Type
+
+export const ZoneWriter = Schema.Struct({
+  ...ZonePublication.fields,
+  writer: Schema.optionalKey(
+    Schema.String.annotate({ description: "The instance that writes the zone; absent when none does." })
+  )
+}).annotate({ identifier: "ZoneWriter" })
+export type ZoneWriter = typeof ZoneWriter.Type
+
+export const Status = Schema.Struct({
+  instances: Schema.Array(Instance),
+  zones: Schema.Array(ZoneWriter),
+  nodes: Schema.Array(NodeStatus),
+  guards: Schema.Array(Guard)
+}).annotate({ identifier: "Status" })
+export type Status = typeof Status.Type
+
+export class StatusGroup extends HttpApiGroup.make("status")
+  .add(
+    HttpApiEndpoint.get("get", "/status", { success: Status, error: StorageUnavailableProblem }).annotateMerge(
+      OpenApi.annotations({
+        summary: "How everything is",
+        description: "Who writes each zone and what waits there, each PowerDNS node, and the guards that have tripped."
+      })
+    )
+  )
+  .middleware(AdminToken)
+  .prefix("/v1")
+  .annotateMerge(OpenApi.annotations({ title: "Status", description: "The state of the whole." })) {}

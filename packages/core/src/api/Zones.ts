@@ -1,0 +1,149 @@
+/** Zones in the HTTP API: what is in force for them, and how they are doing. */
+import { Schema } from "effect"
+import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { conflictPolicies } from "../domain/Zone.ts"
+import { AdminToken } from "./Authentication.ts"
+import * as Page from "./Page.ts"
+import { PowerDnsFailedProblem, StorageUnavailableProblem, ZoneNotFoundProblem } from "./Problems.ts"
+import { ZonePublication } from "./Publications.ts"
+import * as Values from "./Values.ts"
+
+export const ZonePolicy = Schema.Struct({
+  ttlSeconds: Schema.Int,
+  whenOffline: Schema.Literals(["keep", "withdraw"]),
+  withdrawAfterSeconds: Schema.optionalKey(
+    Schema.Finite.annotate({ description: "Absent when records are kept until their host is retired." })
+  ),
+  conflict: Schema.Literals(conflictPolicies),
+  retireAfterSeconds: Schema.Finite,
+  holdForSeconds: Schema.Finite,
+  deleteBudget: Schema.Struct({
+    share: Schema.Finite.annotate({ description: "Of the names in the zone, 0 to 1." }),
+    min: Schema.Int,
+    windowSeconds: Schema.Finite
+  }),
+  quarantineSeconds: Schema.Finite
+}).annotate({ identifier: "ZonePolicy" })
+export type ZonePolicy = typeof ZonePolicy.Type
+
+/** Names of a zone, by how they differ from what should be. */
+export const Drift = Schema.Struct({
+  missing: Schema.Int.annotate({ description: "Should be there, and are not." }),
+  different: Schema.Int.annotate({ description: "Are there with other records." }),
+  unexpected: Schema.Int.annotate({ description: "Ours, there, and should not be." }),
+  duplicate: Schema.Int.annotate({ description: "Hold a record twice, or records of one set with several TTLs." }),
+  foreign: Schema.Int.annotate({ description: "Not ours, and not touched." }),
+  ignored: Schema.Int.annotate({ description: "Not looked at, by a person's word." })
+}).annotate({ identifier: "Drift" })
+
+/** What one look at a whole zone found. */
+export const Reconciliation = Schema.Struct({
+  at: Values.Timestamp,
+  seconds: Schema.Finite.annotate({ description: "How long it took." }),
+  drift: Drift,
+  foreignNames: Schema.Array(Values.Name).annotate({ description: "Some of the foreign names." }),
+  guards: Schema.Array(Schema.String).annotate({ description: "Why deletions, or the repair, were held back." }),
+  plan: Schema.optionalKey(Schema.String.annotate({ description: "Id of the plan it made; absent without drift." }))
+}).annotate({ identifier: "Reconciliation" })
+export type Reconciliation = typeof Reconciliation.Type
+
+export const ZoneReconciliation = Schema.Struct({
+  intervalSeconds: Schema.Finite,
+  repair: Schema.Boolean.annotate({ description: "Whether drift is repaired, or only reported." }),
+  last: Schema.optionalKey(
+    Reconciliation.annotate({ description: "Absent until the zone was looked at since the start." })
+  )
+}).annotate({ identifier: "ZoneReconciliation" })
+export type ZoneReconciliation = typeof ZoneReconciliation.Type
+
+export const Zone = Schema.Struct({
+  name: Values.Name,
+  kind: Schema.Literals(["forward", "reverse"]),
+  dnssec: Schema.Boolean.annotate({ description: "Whether PowerDNS signs the zone." }),
+  nameservers: Schema.Array(Values.Name),
+  createIfMissing: Schema.Boolean,
+  policy: ZonePolicy,
+  publication: ZonePublication,
+  reconciliation: ZoneReconciliation
+}).annotate({ identifier: "Zone" })
+export type Zone = typeof Zone.Type
+
+export const ZoneList = Schema.Struct({ items: Schema.Array(Zone) }).annotate({ identifier: "ZoneList" })
+export type ZoneList = typeof ZoneList.Type
+
+export const DnssecKey = Schema.Struct({
+  keyTag: Schema.Int,
+  role: Schema.Literals(["csk", "ksk", "zsk"]),
+  algorithm: Schema.String,
+  active: Schema.Boolean,
+  published: Schema.Boolean,
+  dnskey: Schema.String.annotate({ description: "The DNSKEY record's content." }),
+  ds: Schema.Array(Schema.String.annotate({ description: "A DS record's content, for the parent zone." }))
+}).annotate({ identifier: "DnssecKey" })
+export type DnssecKey = typeof DnssecKey.Type
+
+export const ZoneDnssec = Schema.Struct({
+  zone: Values.Name,
+  signed: Schema.Boolean,
+  keys: Schema.Array(DnssecKey)
+}).annotate({ identifier: "ZoneDnssec" })
+export type ZoneDnssec = typeof ZoneDnssec.Type
+
+export const ownerships = ["managed", "foreign", "ignored"] as const
+
+export const RecordSet = Schema.Struct({
+  name: Values.Name,
+  type: Schema.String,
+  ttlSeconds: Schema.Int,
+  contents: Schema.Array(Schema.String),
+  ownership: Schema.Literals(ownerships),
+  disabled: Schema.Boolean.annotate({ description: "Kept in PowerDNS and not answered: it is about to be removed." })
+}).annotate({ identifier: "RecordSet" })
+export type RecordSet = typeof RecordSet.Type
+
+export const RecordSetPage = Schema.Struct({
+  items: Schema.Array(RecordSet),
+  nextCursor: Schema.optionalKey(Schema.String.annotate({ description: "Absent on the last page." }))
+}).annotate({ identifier: "RecordSetPage" })
+export type RecordSetPage = typeof RecordSetPage.Type
+
+export class Zones extends HttpApiGroup.make("zones")
+  .add(
+    HttpApiEndpoint.get("list", "/zones", { success: ZoneList, error: StorageUnavailableProblem }).annotateMerge(
+      OpenApi.annotations({ summary: "The zones of the configuration" })
+    ),
+    HttpApiEndpoint.get("get", "/zones/:zone", {
+      params: { zone: Values.NameInput },
+      success: Zone,
+      error: [ZoneNotFoundProblem, StorageUnavailableProblem]
+    }).annotateMerge(OpenApi.annotations({ summary: "One zone" })),
+    HttpApiEndpoint.get("records", "/zones/:zone/records", {
+      params: { zone: Values.NameInput },
+      query: {
+        ownership: Schema.optionalKey(Schema.Literals(ownerships)),
+        limit: Schema.optionalKey(Page.Limit),
+        cursor: Schema.optionalKey(Page.Cursor)
+      },
+      success: HttpApiSchema.WithHeaders(RecordSetPage, { link: Schema.optionalKey(Schema.String) }),
+      error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "The zone's record sets, by name",
+        description:
+          "Managed ones are Prism's, foreign ones are someone else's, ignored ones were said to be left alone."
+      })
+    ),
+    HttpApiEndpoint.get("dnssec", "/zones/:zone/dnssec", {
+      params: { zone: Values.NameInput },
+      success: ZoneDnssec,
+      error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "The zone's DNSSEC keys",
+        description: "The DS records of its keys belong into the parent zone."
+      })
+    )
+  )
+  .middleware(AdminToken)
+  .prefix("/v1")
+  .annotateMerge(OpenApi.annotations({ title: "Zones", description: "What is in force for a zone." })) {}
