@@ -80,6 +80,10 @@ export interface PrismConfig {
     readonly flushInterval: Duration.Duration
     /** How often leases that have passed are looked for. */
     readonly sweepInterval: Duration.Duration
+    /** More of all hosts than this do not expire at once without a person's word, in percent. */
+    readonly massExpiryPercent: number
+    /** Fewer hosts than this always may. */
+    readonly massExpiryMin: number
   }
   readonly auth: {
     readonly mode: "off" | "optional" | "required"
@@ -369,6 +373,14 @@ export const settings = Settings.group("", {
     sweepInterval: Settings.setting(Kind.duration("100ms", "10m"), {
       doc: "How often leases that have passed are looked for.",
       default: "5s"
+    }),
+    massExpiryPercent: Settings.setting(Kind.integer(0, 100), {
+      doc: "When more than this percent of all hosts vanish within one lease, none expires without a person's word; 100 switches it off.",
+      default: "15"
+    }),
+    massExpiryMin: Settings.setting(Kind.integer(1, 1_000_000), {
+      doc: "Fewer hosts than this may always expire.",
+      default: "10"
     })
   }),
   auth: Settings.group("Who may register and who may administer.", {

@@ -12,10 +12,14 @@ import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
+import { Plans } from "@prism-dns/core/dns/Plans"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
@@ -42,13 +46,15 @@ export class Running extends Context.Service<
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
   const { auth, http, leases, powerdns, server, storage, tcp } = config
 
-  const powerDns = PowerDnsClient.layer({
-    node: powerdns.primaries[0].name,
-    url: powerdns.primaries[0].api.url,
-    apiKey: powerdns.primaries[0].api.key,
+  const nodes = PowerDnsNodes.layer({
+    nodes: powerdns.nodes,
     requestTimeout: powerdns.requestTimeout,
     connectionsMax: powerdns.connectionsMax
   })
+  const powerDns = Layer.effect(
+    PowerDnsClient,
+    Effect.map(PowerDnsNodes, ({ all }) => all[0]!.api!)
+  )
 
   const tokens = Tokens.layer([
     ...auth.agentTokens.map((entry) => ({ ...entry, role: "agent" as const })),
@@ -65,27 +71,41 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const expiry = Expiry.layer({
     leaseMillis: Duration.toMillis(leases.duration),
     sweepMillis: Duration.toMillis(leases.sweepInterval),
-    flushMillis: Duration.toMillis(leases.flushInterval)
+    flushMillis: Duration.toMillis(leases.flushInterval),
+    massExpiryShare: leases.massExpiryPercent / 100,
+    massExpiryMin: leases.massExpiryMin
   })
+
+  /** From marks to records. */
+  const publisher = DnsManager.layer({ batchNamesMax: powerdns.batchMax }).pipe(
+    Layer.provideMerge(Plans.layer),
+    Layer.provideMerge(Provisioner.layer({ transfer: powerdns.transfer })),
+    Layer.provideMerge(powerDns),
+    Layer.provideMerge(nodes),
+    Layer.provideMerge(RecordSource.layer),
+    Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
+    Layer.provideMerge(Outbox.layer)
+  )
+
+  /** What the others stand on. */
+  const ground = Acknowledgements.layer.pipe(
+    Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(tokens),
+    Layer.provideMerge(Zones.layer(config.zones)),
+    Layer.provideMerge(Database.layer(storage)),
+    Layer.provideMerge(Drain.layer)
+  )
 
   return running(config).pipe(
     Layer.provideMerge(agents),
     Layer.provideMerge(HttpServer.layer({ ...http, shutdownTimeout: server.shutdownTimeout })),
     Layer.provideMerge(expiry),
+    Layer.provideMerge(Guards.layer),
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Parked.layer),
-    Layer.provideMerge(DnsManager.layer({ batchNamesMax: powerdns.batchMax })),
-    Layer.provideMerge(powerDns),
-    Layer.provideMerge(RecordSource.layer),
-    Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
-    Layer.provideMerge(Outbox.layer),
-    Layer.provideMerge(Acknowledgements.layer),
-    Layer.provideMerge(Leases.layer),
-    Layer.provideMerge(tokens),
-    Layer.provideMerge(Zones.layer(config.zones)),
-    Layer.provideMerge(Database.layer(storage)),
-    Layer.provideMerge(Drain.layer),
+    Layer.provideMerge(publisher),
+    Layer.provideMerge(ground),
     Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),
     // Spans that nobody reads cost a query a third of its time.
     Layer.provide(Layer.succeed(References.TracerEnabled, false))

@@ -1,23 +1,35 @@
 /**
- * What time does to hosts: leases pass, and records of hosts that stay away
- * are withdrawn, as the zone's policy says.
+ * What time does to hosts: leases pass, records of hosts that stay away are
+ * withdrawn, and in the end the hosts are retired and their names released, as
+ * the zone's policy says.
  *
  * Promises: nothing expires within one lease after a start, nor after a pause
  * of the whole process (a suspended machine, a stopped process, a clock that
  * jumped) or of the database, because silence of ours is not silence of theirs;
- * a host that beats is not expired. The database decides; this loop only asks it in time.
+ * a host that beats is not expired; and when more hosts vanish at once than can
+ * be true, none expires before a person's word (the guard `mass-expiry`). The
+ * database decides; this loop only asks it in time.
+ *
+ * Only going offline is guarded here: everything else befalls hosts that are
+ * offline, long after, and what it takes out of the DNS counts against the
+ * delete budget of `dns/DnsManager`. A clock that is wrong retires such hosts
+ * too early at the worst, and by that clock their names are held from then on.
  */
-import { Cause, Clock, Duration, Effect, Layer } from "effect"
+import { Cause, Clock, Duration, Effect, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Host } from "../domain/Host.ts"
+import * as Zone from "../domain/Zone.ts"
+import type { Cause as MarkCause } from "../dns/Cause.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import { Zones } from "../dns/Zones.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import type { HostEvent } from "./Decision.ts"
+import * as Guards from "./Guards.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
 import { Leases } from "./Leases.ts"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface ExpiryOptions {
   /** How long a host is online after its last beat. */
@@ -28,23 +40,31 @@ export interface ExpiryOptions {
   readonly flushMillis: number
   /** Hosts in one transaction at the most. */
   readonly batchMax: number
+  /** More of all hosts than this do not expire at once without a person's word, 0 to 1; 1 lets all of them. */
+  readonly massExpiryShare: number
+  /** Fewer hosts than this always may. */
+  readonly massExpiryMin: number
 }
 
 export const defaultOptions: ExpiryOptions = {
   leaseMillis: 150_000,
   sweepMillis: 5000,
   flushMillis: 10_000,
-  batchMax: 500
+  batchMax: 500,
+  massExpiryShare: 0.15,
+  massExpiryMin: 10
 }
 
 const prism: HostRepo.Actor = { name: "prism", peer: undefined }
 
-export const layer = (options: Partial<ExpiryOptions> = {}) =>
-  Layer.effectDiscard(run({ ...defaultOptions, ...options }))
+export const layer = (options: Partial<ExpiryOptions> = {}) => Layer.effectDiscard(run(options))
 
-const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
+/** What the loops do in their turns: write when hosts were last seen, and look what time has done to hosts. */
+export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> = {}) {
+  const options = { ...defaultOptions, ...given }
   const sql = yield* SqlClient.SqlClient
   const hosts = HostRepo.make(sql)
+  const guards = Guards.make(sql)
   const zones = yield* Zones
   const outbox = yield* Outbox
   const leases = yield* Leases
@@ -66,84 +86,148 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
     found: ReadonlyArray<Host>,
     event: HostEvent,
     nowMillis: number,
-    apply: (host: Host, generation: number) => Host
+    apply: (host: Host) => Partial<Host>
   ) {
     const generation = yield* Generation.next(sql)
-    const changes = found.map((before) => ({ event, before, after: apply(before, generation), actor: prism }))
-    yield* hosts.write(changes, nowMillis)
-    yield* outbox.mark(
-      changes.flatMap(({ after }) => placesOf(zones, after)),
-      generation,
-      nowMillis,
-      event === "withdrawn" || changes.every(({ after }) => after.withdrawnSinceMillis !== undefined)
-        ? "withdrawn"
-        : "expired"
-    )
+    const changes = found.map((before) => ({
+      event,
+      before,
+      after: { ...before, ...apply(before), generation },
+      actor: prism
+    }))
+    yield* hosts.write(changes, nowMillis, event === "offline" ? "expired" : "withdrawn")
+    const mark = (cause: MarkCause, withdrawn: boolean) => {
+      const places = changes
+        // Whose records were withdrawn before has none to look at.
+        .filter(({ before }) => before.withdrawnSinceMillis === undefined)
+        .filter(({ after }) => (after.withdrawnSinceMillis !== undefined) === withdrawn)
+        .flatMap(({ after }) => placesOf(zones, after))
+      return outbox.mark(places, generation, nowMillis, cause)
+    }
+    yield* mark("expired", false)
+    yield* mark("withdrawn", true)
   })
 
   const wake = (found: ReadonlyArray<Host>) =>
     outbox.wake(new Set(found.flatMap((host) => placesOf(zones, host)).map((place) => place.zone)))
 
-  /** Turns hosts offline whose lease has passed; returns how many were looked at. */
-  const expire = Effect.fn("Expiry.expire")(function* (nowMillis: number) {
+  const guardMetric = Metric.withAttributes(RegistryMetrics.guardTripped, { guard: "mass-expiry" })
+  /** The alarm was logged by this process. */
+  let announced = false
+
+  /** What has vanished of all hosts: leases that have passed, and hosts that went offline within the last lease. */
+  const vanished = Effect.fnUntraced(function* (nowMillis: number, seenMillis: number) {
+    const silent = yield* hosts.countSilent(nowMillis - options.leaseMillis, seenMillis)
+    const gone = yield* hosts.countGone(nowMillis - options.leaseMillis, seenMillis)
+    const count = silent + gone
+    if (count < options.massExpiryMin) return { isMass: false, count, of: 0 }
+    const of = (yield* hosts.countOnline) + gone
+    return { isMass: count > of * options.massExpiryShare, count, of }
+  })
+
+  /** The time before which hosts must have been seen last to expire: the guard may hold back some, or all. */
+  const expireBefore = Effect.fn("Expiry.guard")(function* (nowMillis: number) {
     const before = nowMillis - options.leaseMillis
-    const expired = yield* Effect.gen(function* () {
-      const found = yield* hosts.lockExpired(before, options.batchMax)
+    const standing = yield* guards.find("mass-expiry")
+    if (standing === undefined && (yield* hosts.countSilent(before, 0)) === 0) return before
+    const all = yield* vanished(nowMillis, 0)
+    if (!all.isMass) {
+      if (standing !== undefined) {
+        yield* guards.lift("mass-expiry")
+        yield* Effect.logInfo("the guard mass-expiry is lifted, leases expire as usual").pipe(
+          Effect.annotateLogs({ vanished: all.count })
+        )
+      }
+      announced = false
+      yield* Metric.update(guardMetric, 0)
+      return before
+    }
+    const allowed = standing?.allowedBeforeMillis
+    const rest = allowed === undefined ? all : yield* vanished(nowMillis, allowed)
+    if (!rest.isMass) {
+      announced = false
+      yield* Metric.update(guardMetric, 0)
+      return before
+    }
+    const detail =
+      `${rest.count} of ${rest.of} hosts have vanished within one lease, more than ${options.massExpiryShare * 100} %: ` +
+      "none of them expires and their records stay. If their beats do not reach this server, mend that: hosts that beat " +
+      "again are online. If they are really gone, allow it: the guard mass-expiry, with a reason"
+    if (standing?.waiting !== true) yield* guards.trip("mass-expiry", detail, nowMillis)
+    yield* Metric.update(guardMetric, 1)
+    if (!announced) {
+      announced = true
+      yield* Effect.logError("too many hosts vanished at once, none expires without a person's word").pipe(
+        Effect.annotateLogs({ guard: "mass-expiry", vanished: rest.count, hosts: rest.of, detail })
+      )
+    }
+    return Math.min(before, allowed ?? 0)
+  })
+
+  /** Turns hosts offline that were last seen before `beforeMillis`; returns how many were looked at. */
+  const expire = Effect.fn("Expiry.expire")(function* (nowMillis: number, beforeMillis: number) {
+    const { found, silent } = yield* Effect.gen(function* () {
+      const found = yield* hosts.lockExpired(beforeMillis, options.batchMax)
       // A beat may have come since the flush. Whoever is dropped here goes the long way with the next beat, after us.
-      const silent = found.filter((host) => leases.drop(host.fqdn, before))
+      const silent = found.filter((host) => leases.drop(host.fqdn, beforeMillis))
       if (silent.length > 0) {
-        yield* change(silent, "offline", nowMillis, (host, generation) => {
+        yield* change(silent, "offline", nowMillis, (host) => {
           const policy = zones.find(host.zone)?.policy.whenOffline
           const atOnce = policy?._tag === "Withdraw" && Duration.toMillis(policy.after) === 0
           return {
-            ...host,
             state: "offline",
-            generation,
             offlineSinceMillis: nowMillis,
             withdrawnSinceMillis: atOnce ? nowMillis : undefined
           }
         })
       }
-      return silent
+      return { found, silent }
     }).pipe(sql.withTransaction)
-    yield* wake(expired)
-    yield* HostRepo.countAudit(expired.map(() => ({ event: "offline" })))
-    return expired.length
+    yield* wake(silent)
+    yield* HostRepo.countAudit(silent.map(() => ({ event: "offline" })))
+    // Those that beat meanwhile are found again until they are flushed: they must not keep us here.
+    return silent.length === 0 ? 0 : found.length
   })
 
-  /** Withdraws the records of hosts that have been offline for as long as their zone allows. */
-  const withdraw = Effect.fn("Expiry.withdraw")(function* (nowMillis: number) {
+  /** Changes all hosts of a zone that `lock` finds, a batch at a time. */
+  const changeAll = Effect.fnUntraced(function* (
+    event: HostEvent,
+    nowMillis: number,
+    lock: Effect.Effect<ReadonlyArray<Host>, SqlError.SqlError>,
+    apply: (host: Host) => Partial<Host>
+  ) {
+    let found: ReadonlyArray<Host>
+    do {
+      found = yield* lock.pipe(
+        Effect.tap((list) => (list.length === 0 ? Effect.void : change(list, event, nowMillis, apply))),
+        sql.withTransaction
+      )
+      yield* wake(found)
+      yield* HostRepo.countAudit(found.map(() => ({ event })))
+      yield* Effect.yieldNow
+    } while (found.length === options.batchMax)
+  })
+
+  /** Withdraws, retires and releases hosts that have been away for as long as their zone allows. */
+  const age = Effect.fn("Expiry.age")(function* (nowMillis: number) {
     for (const zone of zones.all) {
-      const policy = zone.policy.whenOffline
-      if (policy._tag === "Keep") continue
-      const before = nowMillis - Duration.toMillis(policy.after)
-      let withdrawn: ReadonlyArray<Host>
-      do {
-        withdrawn = yield* Effect.gen(function* () {
-          const found = yield* hosts.lockWithdrawable(zone.name, before, options.batchMax)
-          if (found.length > 0) {
-            yield* change(found, "withdrawn", nowMillis, (host, generation) => ({
-              ...host,
-              generation,
-              withdrawnSinceMillis: nowMillis
-            }))
-          }
-          return found
-        }).pipe(sql.withTransaction)
-        yield* wake(withdrawn)
-        yield* HostRepo.countAudit(withdrawn.map(() => ({ event: "withdrawn" })))
-      } while (withdrawn.length === options.batchMax)
+      if (Zone.isReverse(zone)) continue
+      const { holdFor, retireAfter, whenOffline } = zone.policy
+      const ago = (duration: Duration.Duration) => nowMillis - Duration.toMillis(duration)
+      if (whenOffline._tag === "Withdraw") {
+        const due = hosts.lockWithdrawable(zone.name, ago(whenOffline.after), options.batchMax)
+        yield* changeAll("withdrawn", nowMillis, due, () => ({ withdrawnSinceMillis: nowMillis }))
+      }
+      const old = hosts.lockRetirable(zone.name, ago(retireAfter), options.batchMax)
+      yield* changeAll("retired", nowMillis, old, (host) => ({
+        state: "retired",
+        withdrawnSinceMillis: host.withdrawnSinceMillis ?? nowMillis,
+        retiredSinceMillis: nowMillis
+      }))
+      const held = hosts.lockReleasable(zone.name, ago(holdFor), options.batchMax)
+      yield* changeAll("released", nowMillis, held, () => ({}))
     }
   })
-
-  const guarded = (name: string, effect: Effect.Effect<void, SqlError.SqlError>) =>
-    effect.pipe(
-      Effect.catch((error) =>
-        Effect.logWarning(`${name} failed, will try again`).pipe(Effect.annotateLogs({ reason: detailOf(error) }))
-      ),
-      // A fault of ours must not end the loop, and hosts with it stay online for ever.
-      Effect.catchDefect((defect) => Effect.logError(`${name} failed, will try again`, Cause.die(defect)))
-    )
 
   // Nobody can have renewed a lease while we were not there: count from when we came, or came back.
   let graceUntilMillis = (yield* Clock.currentTimeMillis) + options.leaseMillis
@@ -161,11 +245,14 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
     }
     if (nowMillis < graceUntilMillis) {
       yield* sql`SELECT id FROM host LIMIT 1` // whether the database is there
+      const standing = yield* guards.find("mass-expiry")
+      yield* Metric.update(guardMetric, standing?.waiting === true ? 1 : 0)
       return
     }
     yield* flush()
-    while ((yield* expire(nowMillis)) === options.batchMax) yield* Effect.yieldNow
-    yield* withdraw(nowMillis)
+    const beforeMillis = yield* expireBefore(nowMillis)
+    while ((yield* expire(nowMillis, beforeMillis)) === options.batchMax) yield* Effect.yieldNow
+    yield* age(nowMillis)
   }).pipe(
     // Nobody can renew a lease by a database that is away: count from when it is back.
     Effect.tapError(() =>
@@ -175,16 +262,31 @@ const run = Effect.fnUntraced(function* (options: ExpiryOptions) {
     )
   )
 
+  return { flush: Effect.asVoid(flush()), sweep }
+})
+
+const guarded = (name: string, effect: Effect.Effect<void, SqlError.SqlError>) =>
+  effect.pipe(
+    Effect.catch((error) =>
+      Effect.logWarning(`${name} failed, will try again`).pipe(Effect.annotateLogs({ reason: detailOf(error) }))
+    ),
+    // A fault of ours must not end the loop, and hosts with it stay online for ever.
+    Effect.catchDefect((defect) => Effect.logError(`${name} failed, will try again`, Cause.die(defect)))
+  )
+
+const run = Effect.fnUntraced(function* (given: Partial<ExpiryOptions>) {
+  const options = { ...defaultOptions, ...given }
+  const { flush, sweep } = yield* make(options)
   yield* guarded("the sweep of leases", sweep).pipe(
     Effect.andThen(Effect.sleep(options.sweepMillis)),
     Effect.forever,
     Effect.forkScoped
   )
   yield* Effect.sleep(options.flushMillis).pipe(
-    Effect.andThen(guarded("the flush of last seen", Effect.asVoid(flush()))),
+    Effect.andThen(guarded("the flush of last seen", flush)),
     Effect.forever,
     Effect.forkScoped
   )
   // What was seen last is known after a restart too.
-  yield* Effect.addFinalizer(() => guarded("the last flush of last seen", Effect.asVoid(flush())))
+  yield* Effect.addFinalizer(() => guarded("the last flush of last seen", flush))
 })

@@ -6,6 +6,7 @@
  */
 import { Effect, Metric, Option } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
+import type { Cause } from "../dns/Cause.ts"
 import type { DomainName, HostName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
@@ -14,7 +15,7 @@ import type { HostEvent } from "./Decision.ts"
 import type { Seen } from "./Leases.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
-/** A host before and after one change. */
+/** A host before and after one change. After the event `released` there is none: `after` is what it was last, at the generation of its release. */
 export interface HostChange {
   readonly event: HostEvent
   readonly before: Host | undefined
@@ -26,6 +27,12 @@ export interface Actor {
   readonly name: string
   /** The address it spoke from; undefined for Prism itself. */
   readonly peer: string | undefined
+}
+
+/** A change with who made it, and why. */
+export interface ActorChange extends HostChange {
+  readonly actor: Actor
+  readonly reason?: string | undefined
 }
 
 export interface HostFilter {
@@ -135,12 +142,12 @@ export const make = (sql: SqlClient.SqlClient) => {
     )
 
   /** One statement for each table, whatever the number of hosts. */
-  const write = Effect.fnUntraced(function* (
-    changes: ReadonlyArray<HostChange & { readonly actor: Actor }>,
-    nowMillis: number
-  ) {
+  const write = Effect.fnUntraced(function* (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) {
     const created = changes.filter(({ before }) => before === undefined).map(({ after }) => after)
-    const updated = changes.filter(({ before }) => before !== undefined).map(({ after }) => after)
+    const released = changes.filter(({ event }) => event === "released").map(({ after }) => after.id)
+    const updated = changes
+      .filter(({ before, event }) => before !== undefined && event !== "released")
+      .map(({ after }) => after)
     if (created.length > 0) {
       yield* sql`
         INSERT INTO host (${columns}) SELECT ${columns} FROM ${asTable(sql, "r", hostColumns, created.map(fromHost))}`
@@ -148,13 +155,16 @@ export const make = (sql: SqlClient.SqlClient) => {
     if (updated.length > 0) {
       yield* sql`
         UPDATE host SET
-          zone = r.zone, addresses = r.addresses, labels = r.labels, owner = r.owner, state = r.state, generation = r.generation,
-          last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since
+          hostname = r.hostname, zone = r.zone, addresses = r.addresses, labels = r.labels, owner = r.owner, state = r.state, generation = r.generation,
+          last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since,
+          retired_since = r.retired_since
         FROM ${asTable(sql, "r", hostColumns, updated.map(fromHost))} WHERE host.id = r.id`
     }
+    // Its addresses go with it.
+    if (released.length > 0) yield* sql`DELETE FROM host WHERE id IN ${asList(sql, released)}`
     yield* writeAddresses(changes, nowMillis)
     yield* writeHistory(changes, nowMillis)
-    yield* writeAudit(changes, nowMillis)
+    yield* writeAudit(changes, nowMillis, cause)
   })
 
   const writeAddresses = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>, nowMillis: number) {
@@ -194,9 +204,12 @@ export const make = (sql: SqlClient.SqlClient) => {
             UPDATE host_history SET valid_to = CASE WHEN valid_from > ${nowMillis} THEN valid_from ELSE ${nowMillis} END
             WHERE valid_to IS NULL AND host_id IN ${asList(sql, known)} RETURNING host_id, valid_to`
     const validFrom = new Map(closed.map((row) => [row.host_id, Number(row.valid_to)]))
+    // A release is a moment: nothing is true of the host from then on.
     yield* sql`
-      INSERT INTO host_history (host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from)
-      SELECT host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from
+      INSERT INTO host_history (
+        host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from, valid_to)
+      SELECT host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from,
+        CASE WHEN event = 'released' THEN valid_from END
       FROM ${asTable(
         sql,
         "r",
@@ -227,9 +240,10 @@ export const make = (sql: SqlClient.SqlClient) => {
       )}`
   })
 
-  const writeAudit = (changes: ReadonlyArray<HostChange & { readonly actor: Actor }>, nowMillis: number) => sql`
-    INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after)
-    SELECT ${integer(sql, nowMillis)}, actor, peer, action, subject, generation, before, after
+  const writeAudit = (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) => sql`
+    INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after, reason, cause)
+    SELECT ${integer(sql, nowMillis)}, actor, peer, action, subject, generation, before, after, reason,
+      CAST(${cause} AS TEXT)
     FROM ${asTable(
       sql,
       "r",
@@ -240,16 +254,18 @@ export const make = (sql: SqlClient.SqlClient) => {
         subject: "text",
         generation: "bigint",
         before: "text",
-        after: "text"
+        after: "text",
+        reason: "text"
       },
-      changes.map(({ actor, after, before, event }) => ({
+      changes.map(({ actor, after, before, event, reason }) => ({
         actor: actor.name,
         peer: actor.peer ?? null,
         action: `host.${event}`,
         subject: after.fqdn,
         generation: after.generation,
         before: auditView(before),
-        after: auditView(after)
+        after: event === "released" ? null : auditView(after),
+        reason: reason ?? null
       }))
     )}`
 
@@ -288,6 +304,47 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => rows.map(toHost)
     )
 
+  /** Hosts of a zone that have been offline since before `beforeMillis`, their records withdrawn or not, locked. */
+  const lockRetirable = (zone: DomainName, beforeMillis: number, limit: number) =>
+    Effect.map(
+      sql<HostRow>`
+        SELECT ${columns} FROM host WHERE zone = ${zone} AND state = 'offline' AND offline_since <= ${beforeMillis}
+        ORDER BY offline_since LIMIT ${limit} ${forUpdate}`,
+      (rows) => rows.map(toHost)
+    )
+
+  /** Hosts of a zone that have been retired since before `beforeMillis`, locked. */
+  const lockReleasable = (zone: DomainName, beforeMillis: number, limit: number) =>
+    Effect.map(
+      sql<HostRow>`
+        SELECT ${columns} FROM host WHERE zone = ${zone} AND state = 'retired' AND retired_since <= ${beforeMillis}
+        ORDER BY retired_since LIMIT ${limit} ${forUpdate}`,
+      (rows) => rows.map(toHost)
+    )
+
+  /** Online hosts last seen before `beforeMillis`, and not before `seenMillis`. */
+  const countSilent = (beforeMillis: number, seenMillis: number) =>
+    Effect.map(
+      sql<{ readonly hosts: number | bigint }>`
+        SELECT COUNT(*) AS hosts FROM host
+        WHERE state = 'online' AND last_seen < ${beforeMillis} AND last_seen >= ${seenMillis}`,
+      (rows) => Number(rows[0]!.hosts)
+    )
+
+  /** Hosts offline since after `sinceMillis` that were not last seen before `seenMillis`. */
+  const countGone = (sinceMillis: number, seenMillis: number) =>
+    Effect.map(
+      sql<{ readonly hosts: number | bigint }>`
+        SELECT COUNT(*) AS hosts FROM host
+        WHERE state = 'offline' AND offline_since > ${sinceMillis} AND last_seen >= ${seenMillis}`,
+      (rows) => Number(rows[0]!.hosts)
+    )
+
+  const countOnline = Effect.map(
+    sql<{ readonly hosts: number | bigint }>`SELECT COUNT(*) AS hosts FROM host WHERE state = 'online'`,
+    (rows) => Number(rows[0]!.hosts)
+  )
+
   const findOne = (condition: Statement.Fragment) =>
     Effect.map(sql<HostRow>`SELECT ${columns} FROM host WHERE ${condition}`, (rows) =>
       Option.map(Option.fromNullishOr(rows[0]), toHost)
@@ -322,6 +379,11 @@ export const make = (sql: SqlClient.SqlClient) => {
     flushSeen,
     lockExpired,
     lockWithdrawable,
+    lockRetirable,
+    lockReleasable,
+    countSilent,
+    countGone,
+    countOnline,
     findById: (id: string) => findOne(sql`id = ${id}`),
     findByName: (fqdn: DomainName) => findOne(sql`fqdn = ${fqdn}`),
     list,

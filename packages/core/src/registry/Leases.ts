@@ -5,7 +5,8 @@
  * only moves the time the host was last seen, which is flushed in batches. What
  * is not found here goes the long way through the registry and is then held.
  * The database decides what has expired; a lease that is dropped here costs the
- * host's next beat one look-up.
+ * host's next beat one look-up. A host that was given another name than it asks
+ * for (conflict policy `suffix`) is found by the name it asks for too.
  */
 import { Context, Layer } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -15,6 +16,8 @@ import { mayActFor, type Registrant } from "./Decision.ts"
 
 interface Lease {
   readonly host: Host
+  /** The name it asks for, when it was given another. */
+  readonly asked: DomainName | undefined
   seenMillis: number
   flushedMillis: number
 }
@@ -33,7 +36,7 @@ export class Leases extends Context.Service<
   {
     /**
      * Renews the lease of an online host at its known addresses. Undefined when there is more to it: an unknown name,
-     * another address, another owner.
+     * another address, another owner. `fqdn` is the name that the host asks for; the one it has is its host's.
      */
     readonly renew: (
       fqdn: DomainName,
@@ -41,8 +44,8 @@ export class Leases extends Context.Service<
       registrant: Registrant,
       nowMillis: number
     ) => Host | undefined
-    /** Holds the lease of a host that was just written or found. */
-    readonly hold: (host: Host, seenMillis: number) => void
+    /** Holds the lease of a host that was just written or found, and that asked for the name `asked` if for another. */
+    readonly hold: (host: Host, seenMillis: number, asked?: DomainName) => void
     /** Drops a lease unless the host was seen after `beforeMillis`. True when it is not held any more. */
     readonly drop: (fqdn: DomainName, beforeMillis: number) => boolean
     /** The leases renewed since they were last flushed. */
@@ -59,25 +62,57 @@ export class Leases extends Context.Service<
 
 export const make = (): Leases["Service"] => {
   const leases = new Map<DomainName, Lease>()
+  /** The names that were given to hosts that asked for another, by the one they asked for. */
+  const given = new Map<DomainName, Set<DomainName>>()
+
+  const remove = (fqdn: DomainName) => {
+    const asked = leases.get(fqdn)?.asked
+    leases.delete(fqdn)
+    if (asked === undefined) return
+    const names = given.get(asked)
+    names?.delete(fqdn)
+    if (names?.size === 0) given.delete(asked)
+  }
+
+  const renewOne = (
+    lease: Lease | undefined,
+    addresses: ReadonlyArray<IpAddress>,
+    registrant: Registrant,
+    nowMillis: number
+  ): Host | undefined => {
+    if (lease === undefined) return undefined
+    const { host } = lease
+    // Someone who may act for the host but is not its owner would change the owner: the long way.
+    if (host.owner !== registrant.name || !mayActFor(registrant, host.owner)) return undefined
+    if (host.addresses.length !== addresses.length) return undefined
+    for (let i = 0; i < addresses.length; i++) if (host.addresses[i] !== addresses[i]) return undefined
+    lease.seenMillis = nowMillis
+    return host
+  }
+
   return {
     renew: (fqdn, addresses, registrant, nowMillis) => {
-      const lease = leases.get(fqdn)
-      if (lease === undefined) return undefined
-      const { host } = lease
-      // Someone who may act for the host but is not its owner would change the owner: the long way.
-      if (host.owner !== registrant.name || !mayActFor(registrant, host.owner)) return undefined
-      if (host.addresses.length !== addresses.length) return undefined
-      for (let i = 0; i < addresses.length; i++) if (host.addresses[i] !== addresses[i]) return undefined
-      lease.seenMillis = nowMillis
-      return host
+      const host = renewOne(leases.get(fqdn), addresses, registrant, nowMillis)
+      if (host !== undefined || given.size === 0) return host
+      for (const name of given.get(fqdn) ?? []) {
+        const other = renewOne(leases.get(name), addresses, registrant, nowMillis)
+        if (other !== undefined) return other
+      }
+      return undefined
     },
-    hold: (host, seenMillis) => {
-      leases.set(host.fqdn, { host, seenMillis, flushedMillis: host.lastSeenMillis })
+    hold: (host, seenMillis, name) => {
+      const asked = name === host.fqdn ? undefined : name
+      if (leases.get(host.fqdn)?.asked !== asked) remove(host.fqdn)
+      leases.set(host.fqdn, { host, asked, seenMillis, flushedMillis: host.lastSeenMillis })
+      if (asked === undefined) return
+      const names = given.get(asked)
+      if (names === undefined) given.set(asked, new Set([host.fqdn]))
+      else names.add(host.fqdn)
     },
     drop: (fqdn, beforeMillis) => {
       const lease = leases.get(fqdn)
       if (lease !== undefined && lease.seenMillis >= beforeMillis) return false
-      leases.delete(fqdn)
+      remove(fqdn)
       return true
     },
     unflushed: () => {
@@ -98,7 +133,7 @@ export const make = (): Leases["Service"] => {
     forget: (seen) => {
       for (const { fqdn, generation } of seen) {
         // One that was held meanwhile is newer than what was looked at.
-        if (leases.get(fqdn)?.host.generation === generation) leases.delete(fqdn)
+        if (leases.get(fqdn)?.host.generation === generation) remove(fqdn)
       }
     },
     size: () => leases.size

@@ -15,7 +15,7 @@ import { Cause, Clock, Context, Effect, Fiber, Layer, Queue, Schedule, Schema } 
 import type { Option } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
-import { SqlClient, type SqlError } from "effect/sql"
+import { SqlClient, SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
@@ -24,7 +24,16 @@ import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
-import { decide, type HostnameTaken, type Registration } from "./Decision.ts"
+import * as Zone from "../domain/Zone.ts"
+import * as Damping from "./Damping.ts"
+import {
+  decide,
+  decideSuffixed,
+  HostnameFlapping,
+  type HostnameTaken,
+  type Registration,
+  suffixedNames
+} from "./Decision.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
 import { Leases } from "./Leases.ts"
@@ -37,6 +46,31 @@ export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>
   override get message(): string {
     return `the registry could not be written: ${this.detail}`
   }
+}
+
+/** There is no host of this name. */
+export class HostUnknown extends Schema.TaggedError<HostUnknown>()("HostUnknown", { fqdn: Schema.String }) {
+  override get message(): string {
+    return `there is no host ${this.fqdn}`
+  }
+}
+
+/** The host is retired already. Nothing was changed. */
+export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired", { fqdn: Schema.String }) {
+  override get message(): string {
+    return `${this.fqdn} is retired already`
+  }
+}
+
+/** Why a registration was not taken. */
+export type RegisterError = HostnameTaken | HostnameFlapping | RegistryUnavailable
+
+/** What became of a host by somebody's word. */
+export interface GivenUp {
+  /** As it is now; a released host as it was last. */
+  readonly host: Host
+  /** Settles when its records are gone from the DNS. */
+  readonly ticket: Ticket
 }
 
 export interface Registered {
@@ -57,20 +91,47 @@ export interface RegistryOptions {
   readonly waitingMax: number
   /** How long the database may take over a commit until those who wait are told so, in milliseconds. */
   readonly answerMillisMax: number
+  /** Names that a zone of the policy `suffix` has to give beside the one asked for. */
+  readonly suffixesMax: number
+  /** How names that several machines claim in turn are damped. */
+  readonly damping: Damping.DampingOptions
 }
 
 export const defaultOptions: RegistryOptions = {
   batchMax: 500,
   gatherMillisMax: 40,
   waitingMax: 20_000,
-  answerMillisMax: 10_000
+  answerMillisMax: 10_000,
+  suffixesMax: 8,
+  damping: Damping.defaultOptions
 }
+
+/** How often names that are damped no more are looked for, in milliseconds. */
+const dampingSweepMillis = 5000
 
 export class Registry extends Context.Service<
   Registry,
   {
-    /** Registers a host, or renews its lease. When it returns, the host is durable. */
-    readonly register: (registration: Registration) => Effect.Effect<Registered, HostnameTaken | RegistryUnavailable>
+    /**
+     * Registers a host, or renews its lease. When it returns, the host is durable. The name may be another than the one
+     * asked for where the zone's policy is `suffix`.
+     */
+    readonly register: (registration: Registration) => Effect.Effect<Registered, RegisterError>
+    /**
+     * Gives a host up by somebody's word: its records are withdrawn, its name is held as the zone's policy says. One that
+     * beats on comes back with its next beat.
+     */
+    readonly retire: (
+      fqdn: DomainName,
+      actor: HostRepo.Actor,
+      reason: string
+    ) => Effect.Effect<GivenUp, HostUnknown | HostRetired | RegistryUnavailable>
+    /** Forgets a host by somebody's word, whatever its state: its records go, its name is free, its history stays. */
+    readonly release: (
+      fqdn: DomainName,
+      actor: HostRepo.Actor,
+      reason: string
+    ) => Effect.Effect<GivenUp, HostUnknown | RegistryUnavailable>
     readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     readonly findByName: (fqdn: DomainName) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     /** Hosts in the order of their names. */
@@ -89,7 +150,7 @@ export class Registry extends Context.Service<
 
 interface Waiting {
   readonly registration: Registration
-  readonly resume: (result: Effect.Effect<Registered, HostnameTaken | RegistryUnavailable>) => void
+  readonly resume: (result: Effect.Effect<Registered, RegisterError>) => void
 }
 
 /** Registrations that share a commit. */
@@ -108,28 +169,42 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const acknowledgements = yield* Acknowledgements
   const random = yield* SecureRandom.SecureRandom
   const durability = yield* Durability
+  const damped = Damping.make(options.damping)
+
+  const suffixes = (registration: Registration): ReadonlyArray<DomainName> =>
+    zones.find(registration.zone)?.policy.conflict === "suffix"
+      ? suffixedNames(registration.fqdn, options.suffixesMax)
+      : []
 
   /** Decides and writes a batch in one transaction. Its answers hold, and `tickets` settle, only once it has committed. */
   const write = Effect.fn("Registry.write")(
     function* (batch: ReadonlyArray<Waiting>, tickets: Array<Ticket>) {
       const known = new Map<DomainName, Host>()
-      for (const host of yield* hosts.lockByName([...new Set(batch.map((w) => w.registration.fqdn))])) {
-        known.set(host.fqdn, host)
+      const asked = new Set<DomainName>()
+      for (const { registration } of batch) {
+        asked.add(registration.fqdn)
+        for (const name of suffixes(registration)) asked.add(name)
       }
+      for (const host of yield* hosts.lockByName([...asked])) known.set(host.fqdn, host)
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.next(sql)
       const changes = new Map<DomainName, HostRepo.HostChange & { readonly actor: HostRepo.Actor }>()
-      const answers: Array<Effect.Effect<Registered, HostnameTaken>> = []
+      const answers: Array<Effect.Effect<Registered, HostnameTaken | HostnameFlapping>> = []
+      const flappings = new Map<DomainName, Damping.Flapping>()
+      const refusedZones: Array<DomainName> = []
+      const askedFor = new Map<DomainName, DomainName>()
       const touched = new Map<string, RecordPlace>()
 
       // In order of arrival, each against what those before it left; a name that changes twice is written once.
       for (const { registration } of batch) {
         const current = known.get(registration.fqdn)
-        const decision = decide(current, registration, {
-          nowMillis,
-          generation,
-          newId: current === undefined ? yield* random.uuidV7() : ""
-        })
+        const policy = zones.find(registration.zone)?.policy ?? Zone.defaultPolicy
+        const isSuffixed = policy.conflict === "suffix"
+        const newId = current === undefined || isSuffixed ? yield* random.uuidV7() : ""
+        const context = { nowMillis, generation, newId, policy }
+        const decision = isSuffixed
+          ? decideSuffixed((name) => known.get(name), suffixes(registration), registration, context)
+          : decide(current, registration, context)
         switch (decision._tag) {
           case "Refuse": {
             answers.push(Effect.fail(decision.error))
@@ -137,7 +212,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           }
           case "Renew": {
             // While the row is locked, so that the host cannot expire in between; one that is written here is held later.
-            if (!changes.has(decision.host.fqdn)) leases.hold(decision.host, nowMillis)
+            if (!changes.has(decision.host.fqdn)) leases.hold(decision.host, nowMillis, registration.fqdn)
             answers.push(
               Effect.succeed({
                 host: decision.host,
@@ -150,6 +225,29 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           }
           case "Write": {
             const { after, before, event } = decision
+            if (event === "changed" && before !== undefined && before.addresses.join() !== after.addresses.join()) {
+              const flapping = Damping.claim(
+                flappings.get(after.fqdn) ?? damped.find(after.fqdn),
+                after.zone,
+                before.addresses,
+                after.addresses,
+                nowMillis,
+                options.damping
+              )
+              flappings.set(after.fqdn, flapping)
+              if (flapping.suppressed) {
+                const error = new HostnameFlapping({
+                  fqdn: after.fqdn,
+                  addresses: before.addresses,
+                  claimed: after.addresses,
+                  untilMillis: Damping.untilMillis(flapping, options.damping)
+                })
+                answers.push(Effect.fail(error))
+                refusedZones.push(after.zone)
+                break
+              }
+            }
+            askedFor.set(after.fqdn, registration.fqdn)
             const earlier = changes.get(after.fqdn)
             known.set(after.fqdn, after)
             changes.set(after.fqdn, {
@@ -183,10 +281,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const written = [...changes.values()].sort((a, b) => (a.after.fqdn < b.after.fqdn ? -1 : 1))
       const places = [...touched.values()]
       if (written.length > 0) {
-        yield* hosts.write(written, nowMillis)
+        yield* hosts.write(written, nowMillis, "registered")
         yield* outbox.mark(places, generation, nowMillis, "registered")
       }
-      return { answers, written, places, tickets, nowMillis }
+      return { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written }
     },
     (effect) => sql.withTransaction(effect)
   )
@@ -194,21 +292,119 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const closeAll = (tickets: ReadonlyArray<Ticket>) => Effect.sync(() => tickets.forEach(acknowledgements.close))
 
   const answer = Effect.fnUntraced(function* (batch: Batch) {
-    const { answers, nowMillis, places, tickets, written } = yield* Effect.suspend(() => {
-      const tickets: Array<Ticket> = []
-      return Effect.onError(write(batch.waiting, tickets), () => closeAll(tickets))
-    }).pipe(
+    const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
+      () => {
+        const tickets: Array<Ticket> = []
+        return Effect.onError(write(batch.waiting, tickets), () => closeAll(tickets))
+      }
+    ).pipe(
       // Another server took the same new name, or held the same rows, at the same moment: look again.
       Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) })
     )
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
-    for (const { after } of written) leases.hold(after, nowMillis)
+    for (const { after } of written) leases.hold(after, nowMillis, askedFor.get(after.fqdn))
     if (batch.late) yield* closeAll(tickets)
     answers.forEach((result, i) => batch.waiting[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
     yield* Metric.update(RegistryMetrics.commitSize, batch.waiting.length)
     yield* HostRepo.countAudit(written)
+    if (flappings.size > 0) yield* reportDamping(damped.set(flappings), refusedZones)
   })
+
+  const reportDamping = Effect.fnUntraced(function* (
+    { ended, started }: Damping.Transitions,
+    refusedZones: ReadonlyArray<DomainName> = []
+  ) {
+    for (const { flapping, name } of started) {
+      yield* Effect.logWarning("a name is claimed in turn by several machines, it keeps its addresses for now").pipe(
+        Effect.annotateLogs({
+          host: name,
+          addresses: flapping.had.map(({ addresses }) => addresses),
+          until: new Date(Damping.untilMillis(flapping, options.damping)).toISOString()
+        })
+      )
+    }
+    for (const { name } of ended) {
+      yield* Effect.logInfo("a name may change its addresses again").pipe(Effect.annotateLogs({ host: name }))
+    }
+    for (const [zone, refused] of Map.groupBy(refusedZones, (zone) => zone)) {
+      yield* Metric.update(Metric.withAttributes(RegistryMetrics.registrationsDamped, { zone }), refused.length)
+    }
+    if (started.length + ended.length === 0) return
+    for (const [zone, names] of damped.suppressed()) {
+      yield* Metric.update(Metric.withAttributes(RegistryMetrics.namesDamped, { zone }), names)
+    }
+  })
+
+  yield* Effect.sleep(dampingSweepMillis).pipe(
+    Effect.andThen(Clock.currentTimeMillis),
+    Effect.flatMap((nowMillis) => reportDamping(damped.sweep(nowMillis))),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+  /** One host, locked, changed and written by somebody's word. */
+  const giveUp = Effect.fnUntraced(function* <E>(
+    fqdn: DomainName,
+    event: "retired" | "released",
+    actor: HostRepo.Actor,
+    reason: string,
+    apply: (host: Host, nowMillis: number) => Effect.Effect<Partial<Host>, E>
+  ) {
+    const tickets: Array<Ticket> = []
+    const { host, places, ticket } = yield* Effect.gen(function* () {
+      const [before] = yield* hosts.lockByName([fqdn])
+      if (before === undefined) return yield* new HostUnknown({ fqdn })
+      const nowMillis = yield* Clock.currentTimeMillis
+      const changed = yield* apply(before, nowMillis)
+      const generation = yield* Generation.next(sql)
+      const after: Host = { ...before, ...changed, generation }
+      // Beats from now on go the long way, and after us.
+      leases.drop(fqdn, Number.MAX_SAFE_INTEGER)
+      const places = placesOf(zones, before)
+      const ticket = acknowledgements.open(
+        places.filter(({ zone }) => zones.find(zone) !== undefined),
+        generation
+      )
+      tickets.push(ticket)
+      yield* hosts.write([{ event, before, after, actor, reason }], nowMillis, "released")
+      yield* outbox.mark(places, generation, nowMillis, "released")
+      return { host: after, places, ticket }
+    }).pipe(
+      sql.withTransaction,
+      Effect.retry({
+        while: (error) => SqlError.isSqlError(error) && isCollision(error),
+        times: 5,
+        schedule: Schedule.jittered(Schedule.exponential(5))
+      }),
+      Effect.tap(() => durability.flush),
+      Effect.onError(() => closeAll(tickets))
+    )
+    damped.forget(fqdn)
+    yield* outbox.wake(new Set(places.map((place) => place.zone)))
+    yield* HostRepo.countAudit([{ event }])
+    return { host, ticket }
+  })
+
+  const retire: Registry["Service"]["retire"] = Effect.fn("Registry.retire")(
+    (fqdn, actor, reason) =>
+      giveUp(fqdn, "retired", actor, reason, (host, nowMillis) =>
+        host.state === "retired"
+          ? Effect.fail(new HostRetired({ fqdn }))
+          : Effect.succeed({
+              state: "retired" as const,
+              offlineSinceMillis: host.offlineSinceMillis ?? nowMillis,
+              withdrawnSinceMillis: host.withdrawnSinceMillis ?? nowMillis,
+              retiredSinceMillis: nowMillis
+            })
+      ),
+    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
+  )
+
+  const release: Registry["Service"]["release"] = Effect.fn("Registry.release")(
+    (fqdn, actor, reason) => giveUp(fqdn, "released", actor, reason, () => Effect.succeed({})),
+    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
+  )
 
   const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
   let closed = false
@@ -317,6 +513,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   return Registry.of({
     register,
+    retire,
+    release,
     findById: hosts.findById,
     findByName: hosts.findByName,
     list: hosts.list,
@@ -324,6 +522,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     countByState: hosts.countByState
   })
 })
+
+const unavailable = (error: SqlError.SqlError) => new RegistryUnavailable({ detail: detailOf(error) })
 
 /** True for a failure of two transactions that met, which a second try settles. */
 const isCollision = (error: SqlError.SqlError): boolean => {

@@ -11,3 +11,16 @@ export const auditEntries = Metric.counter("prism_audit_entries_total", {
   description: "Entries of the audit log, by action.",
   incremental: true
 })
+
+export const namesDamped = Metric.gauge("prism_names_damped", {
+  description: "Names that keep their addresses because several machines claim them in turn, by zone."
+})
+
+export const registrationsDamped = Metric.counter("prism_registrations_damped_total", {
+  description: "Registrations refused because their name is claimed by several machines in turn, by zone.",
+  incremental: true
+})
+
+export const guardTripped = Metric.gauge("prism_guard_tripped", {
+  description: "1 while a guard holds something back and waits for a person's word, by guard."
+})

@@ -1,13 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type Context, Duration, Effect, Layer, Option } from "effect"
+import { type Context, Duration, Effect, Layer, Metric, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import type { HostState } from "@prism-dns/core/domain/Host"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import * as RegistryMetrics from "@prism-dns/core/registry/RegistryMetrics"
 import * as T from "../layers.ts"
 
 const leaseSeconds = 150
@@ -24,13 +26,23 @@ const withdrawSeconds = 600
 const afterAWhile = forwardWith({ _tag: "Withdraw", after: Duration.seconds(withdrawSeconds) })
 
 /** One life of a server, on the database around. */
-const life = (zone: Zone.Zone = afterAWhile) =>
-  Layer.fresh(Expiry.layer(options).pipe(Layer.provideMerge(T.registry({}, [zone, T.reverse4]))))
+const life = (zone: Zone.Zone = afterAWhile, more: Partial<Expiry.ExpiryOptions> = {}) =>
+  Layer.fresh(
+    Expiry.layer({ ...options, ...more }).pipe(
+      Layer.provideMerge(Guards.layer),
+      Layer.provideMerge(T.registry({}, [zone, T.reverse4]))
+    )
+  )
 
-type Services = Registry | Outbox | Leases | SqlClient.SqlClient | T.Time
+type Services = Registry | Outbox | Leases | Guards | SqlClient.SqlClient | T.Time
 
-const test = <E>(name: string, body: Effect.Effect<void, E, Services>, zone?: Zone.Zone) =>
-  it.effect(name, () => T.withTime("on", Effect.provide(body, life(zone).pipe(Layer.provideMerge(T.sqlite())))))
+const test = <E>(
+  name: string,
+  body: Effect.Effect<void, E, Services>,
+  zone?: Zone.Zone,
+  more?: Partial<Expiry.ExpiryOptions>
+) =>
+  it.effect(name, () => T.withTime("on", Effect.provide(body, life(zone, more).pipe(Layer.provideMerge(T.sqlite())))))
 
 const register = (hostname: string, address = "192.0.2.1") =>
   Effect.flatMap(Registry, (registry) => registry.register(T.registration(hostname, address, "fleet")))
@@ -59,6 +71,17 @@ const events = Effect.flatMap(SqlClient.SqlClient, (sql) =>
 const clearMarks = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`DELETE FROM outbox`)
 const marked = Effect.flatMap(Outbox, (outbox) =>
   Effect.map(outbox.list({ limit: 100 }), (list) => list.map(({ name }) => name).sort())
+)
+
+const causes = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.map(sql<{ readonly cause: string }>`SELECT DISTINCT cause FROM outbox`, (rows) =>
+    rows.map(({ cause }) => cause)
+  )
+)
+
+const trippedMetric = Effect.map(
+  Metric.value(Metric.withAttributes(RegistryMetrics.guardTripped, { guard: "mass-expiry" })),
+  ({ value }) => value
 )
 
 describe("a lease that passes", () => {
@@ -126,7 +149,9 @@ describe("a lease that passes", () => {
         counts.map(({ hosts, state }) => [state, hosts]),
         [["offline", 1001]]
       )
-    })
+    }),
+    afterAWhile,
+    { massExpiryShare: 1 }
   )
 
   test(
@@ -197,6 +222,214 @@ describe("an offline host", () => {
       assert.isUndefined(web.withdrawnSinceMillis)
     }),
     forwardWith({ _tag: "Keep" })
+  )
+})
+
+describe("a host that stays away", () => {
+  const zone = Zone.make(T.forward.name, {
+    policy: {
+      whenOffline: { _tag: "Keep" },
+      retireAfter: Duration.seconds(1000),
+      holdFor: Duration.seconds(500)
+    }
+  })
+
+  test(
+    "is retired though its records were kept, and released in the end; its name is free then, its history stays",
+    Effect.gen(function* () {
+      yield* register("web")
+      yield* pass(leaseSeconds + 10)
+      yield* pass(980)
+      assert.strictEqual(yield* stateOf("web"), "offline")
+      yield* clearMarks
+      yield* pass(30)
+      const retired = yield* host("web")
+      assert.strictEqual(retired.state, "retired")
+      assert.isDefined(retired.withdrawnSinceMillis)
+      assert.isDefined(retired.retiredSinceMillis)
+      assert.deepStrictEqual(yield* marked, [T.pointerOf("192.0.2.1"), T.nameOf("web")])
+      assert.deepStrictEqual(yield* causes, ["withdrawn"])
+      yield* clearMarks
+      yield* pass(480)
+      assert.strictEqual(yield* stateOf("web"), "retired")
+      yield* pass(30)
+      assert.isTrue(Option.isNone(yield* (yield* Registry).findByName(T.nameOf("web"))))
+      assert.deepStrictEqual(yield* marked, [])
+      assert.deepStrictEqual(yield* events, ["created", "offline", "retired", "released"])
+      const created = yield* register("web")
+      assert.strictEqual(created.outcome, "created")
+      assert.notStrictEqual(created.host.id, retired.id)
+    }),
+    zone
+  )
+
+  test(
+    "and comes back while its name is held is who it was, with its records",
+    Effect.gen(function* () {
+      const { host: before } = yield* register("web")
+      yield* pass(leaseSeconds + 1020)
+      assert.strictEqual(yield* stateOf("web"), "retired")
+      yield* clearMarks
+      yield* beat("web")
+      const back = yield* host("web")
+      assert.strictEqual(back.id, before.id)
+      assert.deepStrictEqual(
+        [back.state, back.retiredSinceMillis, back.withdrawnSinceMillis],
+        ["online", undefined, undefined]
+      )
+      assert.deepStrictEqual(yield* marked, [T.pointerOf("192.0.2.1"), T.nameOf("web")])
+      yield* pass(100)
+      assert.deepStrictEqual(yield* events, ["created", "offline", "retired", "returned"])
+    }),
+    zone
+  )
+})
+
+describe("hosts that vanish in masses", () => {
+  const fleet = Array.from({ length: 40 }, (_, i) => `h${i}`)
+  const registerFleet = Effect.forEach(fleet, (name) => register(name), { discard: true })
+  const beats = (names: ReadonlyArray<string>) => Effect.forEach(names, (name) => beat(name), { discard: true })
+  const online = Effect.flatMap(Registry, (registry) =>
+    Effect.map(registry.list({ limit: 1000, state: "online" }), (list) => list.length)
+  )
+  const guards = Effect.flatMap(Guards, ({ list }) => list)
+  const word = Effect.flatMap(Guards, (service) =>
+    service.allow("mass-expiry", { name: "ada", peer: "192.0.2.99" }, "the data centre has burnt down")
+  )
+  /** Beats of `names` for some minutes. */
+  const live = (names: ReadonlyArray<string>, minutes: number) =>
+    Effect.forEach(Array.from({ length: minutes }), () => Effect.andThen(beats(names), pass(60)), { discard: true })
+
+  test(
+    "do not expire, and an alarm says so once; when they beat again it is over by itself",
+    Effect.gen(function* () {
+      yield* registerFleet
+      yield* live(fleet.slice(20), 10)
+      assert.strictEqual(yield* online, 40)
+      const [guard] = yield* guards
+      assert.isTrue(guard?.waiting)
+      assert.match(guard.detail, /20 of 40 hosts have vanished within one lease, more than 15 %/)
+      assert.deepStrictEqual(yield* guards, [guard])
+      assert.strictEqual(yield* trippedMetric, 1)
+      yield* live(fleet, 1)
+      assert.deepStrictEqual(yield* guards, [])
+      assert.strictEqual(yield* trippedMetric, 0)
+      assert.strictEqual(yield* online, 40)
+      // Few at a time do.
+      yield* live(fleet.slice(5), 4)
+      assert.strictEqual(yield* online, 35)
+      assert.deepStrictEqual(yield* guards, [])
+    })
+  )
+
+  test(
+    "expire by a person's word, those that were seen last before it and no other; the word is in the audit",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* registerFleet
+      assert.strictEqual((yield* Effect.flip(word))._tag, "GuardNotTripped")
+      yield* live(fleet.slice(20), 5)
+      yield* beats(fleet.slice(20))
+      const allowed = yield* word
+      assert.isFalse(allowed.waiting)
+      // The others beat once more after the word, and vanish too.
+      yield* pass(20)
+      yield* beats(fleet.slice(20))
+      yield* pass(leaseSeconds + 20)
+      assert.strictEqual(yield* online, 20)
+      const [again] = yield* guards
+      assert.isTrue(again?.waiting)
+      yield* pass(600)
+      assert.strictEqual(yield* online, 20)
+      yield* word
+      yield* pass(20)
+      assert.strictEqual(yield* online, 0)
+      yield* pass(leaseSeconds + 20)
+      assert.deepStrictEqual(yield* guards, [])
+      const entries = yield* sql<{ readonly [key: string]: unknown }>`
+        SELECT actor, peer, action, subject, reason FROM audit_entry WHERE action = 'guard.allowed' LIMIT 1`
+      assert.deepStrictEqual(
+        { ...entries[0] },
+        {
+          actor: "ada",
+          peer: "192.0.2.99",
+          action: "guard.allowed",
+          subject: "mass-expiry",
+          reason: "the data centre has burnt down"
+        }
+      )
+    })
+  )
+
+  test(
+    "a few at a time do not expire either, as soon as those of one lease are too many",
+    Effect.gen(function* () {
+      yield* registerFleet
+      yield* live(fleet, 4)
+      for (let i = 0; i < fleet.length; i++) {
+        yield* beats(fleet.slice(i))
+        yield* pass(5)
+      }
+      yield* pass(600)
+      // 15 % of 40 are 6, and 9 may always.
+      assert.isAtLeast(yield* online, 31)
+      assert.isTrue((yield* guards)[0]?.waiting)
+    })
+  )
+
+  test(
+    "of which there are fewer than ten may be the whole fleet",
+    Effect.gen(function* () {
+      yield* Effect.forEach(fleet.slice(0, 9), (name) => register(name), { discard: true })
+      yield* pass(2 * leaseSeconds)
+      assert.strictEqual(yield* online, 0)
+    })
+  )
+
+  for (const [what, aheadMillis] of [
+    ["after a day", 24 * 3_600_000],
+    ["by a clock that is an hour ahead", 3_600_000],
+    ["by a clock that is an hour behind", -3_600_000]
+  ] as const) {
+    it.effect(`a restart ${what}, with all leases old, expires none that does not beat, and remembers its alarm`, () =>
+      T.withTime(
+        "on",
+        Effect.gen(function* () {
+          const time = yield* T.Time
+          yield* pass(7200)
+          yield* Effect.provide(Effect.andThen(registerFleet, live(fleet, 3)), life())
+          yield* time.jump(aheadMillis)
+          const written = Effect.map(events, (list) => list.length)
+          const before = yield* written
+          yield* Effect.gen(function* () {
+            yield* pass(leaseSeconds + 600)
+            assert.strictEqual(yield* online, 40)
+            if (aheadMillis > 0) assert.isTrue((yield* guards)[0]?.waiting)
+          }).pipe(Effect.provide(life()))
+          yield* Effect.gen(function* () {
+            yield* pass(10)
+            if (aheadMillis > 0) assert.strictEqual(yield* trippedMetric, 1)
+            // The agents find their way back.
+            yield* live(fleet, 6)
+            assert.strictEqual(yield* online, 40)
+            assert.deepStrictEqual(yield* guards, [])
+            assert.strictEqual(yield* written, before)
+          }).pipe(Effect.provide(life()))
+        }).pipe(Effect.provide(T.sqlite()))
+      )
+    )
+  }
+
+  test(
+    "by a clock that jumps an hour ahead while we run: none expires that beats, and the others trip the guard",
+    Effect.gen(function* () {
+      yield* registerFleet
+      yield* live(fleet, 4)
+      yield* (yield* T.Time).jump(3_600_000)
+      yield* live(fleet.slice(20), 10)
+      assert.strictEqual(yield* online, 40)
+      assert.isTrue((yield* guards)[0]?.waiting)
+    })
   )
 })
 

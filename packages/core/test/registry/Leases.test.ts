@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Host } from "@prism-dns/core/domain/Host"
+import { defaultPolicy } from "@prism-dns/core/domain/Zone"
 import { anonymous, decide } from "@prism-dns/core/registry/Decision"
 import * as Leases from "@prism-dns/core/registry/Leases"
 import * as T from "../layers.ts"
@@ -11,7 +12,8 @@ const hostOf = (hostname: string, addresses: ReadonlyArray<string>, owner = "fle
   const decision = decide(undefined, T.registration(hostname, addresses, owner), {
     nowMillis: 0,
     generation: 1,
-    newId: hostname
+    newId: hostname,
+    policy: defaultPolicy
   })
   if (decision._tag !== "Write") throw new Error("a new host is written")
   return decision.after
@@ -80,5 +82,27 @@ describe("a lease", () => {
     assert.strictEqual(leases.size(), 0)
     assert.isUndefined(leases.renew(web.fqdn, web.addresses, fleet, 102))
     assert.isTrue(leases.drop(web.fqdn, 0))
+  })
+
+  it("of a host that was given another name is renewed by the name it asks for, until it is dropped or forgotten", () => {
+    const leases = Leases.make()
+    const given = { ...hostOf("web-2", ["192.0.2.2"], "others"), hostname: web.hostname }
+    const others = { name: "others", anonymous: false }
+    leases.hold(web, 0)
+    leases.hold(given, 0, web.fqdn)
+    assert.strictEqual(leases.renew(web.fqdn, given.addresses, others, 5), given)
+    assert.strictEqual(leases.renew(web.fqdn, web.addresses, fleet, 5), web)
+    assert.isUndefined(leases.renew(web.fqdn, [T.addressOf(3)], others, 5))
+    assert.isUndefined(leases.renew(web.fqdn, given.addresses, fleet, 5))
+    leases.forget(leases.unflushed().filter(({ fqdn }) => fqdn === given.fqdn))
+    assert.isUndefined(leases.renew(web.fqdn, given.addresses, others, 6))
+    leases.hold(given, 0, web.fqdn)
+    assert.isTrue(leases.drop(given.fqdn, 5))
+    assert.isUndefined(leases.renew(web.fqdn, given.addresses, others, 7))
+    // One that asks for its own name now is not found by the other any more.
+    leases.hold(given, 0, web.fqdn)
+    leases.hold(given, 0, given.fqdn)
+    assert.isUndefined(leases.renew(web.fqdn, given.addresses, others, 8))
+    assert.strictEqual(leases.renew(given.fqdn, given.addresses, others, 8), given)
   })
 })

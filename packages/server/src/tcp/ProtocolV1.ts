@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
       TcpMetrics.heartbeats.updateUnsafe(1, context)
       count("renewed")
       return MessageV1.encodeResponse(
-        { status: "success", message: "lease renewed", more: { host: fqdn, address: peer } },
+        { status: "success", message: "lease renewed", more: { host: host.fqdn, address: peer } },
         readMillis
       )
     }
@@ -127,11 +127,18 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
       ),
       Effect.flatMap((registered) => acknowledge(registered, readMillis)),
       Effect.catch((failure) => {
-        const taken = failure._tag === "HostnameTaken"
-        count(taken ? "refused" : "failed")
-        return Effect.succeed(
-          taken ? error("hostname-taken", failure.message) : error("unavailable", "the registry is not available", 5)
-        )
+        switch (failure._tag) {
+          case "HostnameTaken":
+            return Effect.succeed(refused("hostname-taken", failure.message))
+          case "HostnameFlapping": {
+            count("refused")
+            const waitSeconds = Math.max(1, (failure.untilMillis - now()) / 1000)
+            return Effect.succeed(error("hostname-flapping", failure.message, waitSeconds))
+          }
+          case "RegistryUnavailable":
+            count("failed")
+            return Effect.succeed(error("unavailable", "the registry is not available", 5))
+        }
       })
     )
 
