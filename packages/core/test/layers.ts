@@ -8,15 +8,18 @@ import { Clock, Context, type Duration, Effect, Layer, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { Migrator, type SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { DnsManager, type DnsManagerOptions } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Plans } from "@prism-dns/core/dns/Plans"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { anonymous, type Registration } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry, type RegistryOptions } from "@prism-dns/core/registry/Registry"
@@ -56,8 +59,8 @@ export const zones: ReadonlyArray<Zone.Zone> = [forward, reverse4, reverse6]
 
 /** What the registry and the publisher share, on the database around. */
 export const shared = (list: ReadonlyArray<Zone.Zone> = zones) =>
-  Layer.mergeAll(Acknowledgements.layer, Leases.layer, Outbox.layer, RecordSource.layer).pipe(
-    Layer.provideMerge(Layer.mock(Plans)({})),
+  Layer.mergeAll(Acknowledgements.layer, Leases.layer, RecordSource.layer).pipe(
+    Layer.provideMerge(Outbox.layer),
     Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
     Layer.provideMerge(Zones.layer(list))
   )
@@ -65,6 +68,20 @@ export const shared = (list: ReadonlyArray<Zone.Zone> = zones) =>
 /** The registry with what it stands on, on the database around. */
 export const registry = (options: Partial<RegistryOptions> = {}, list: ReadonlyArray<Zone.Zone> = zones) =>
   Registry.layer(options).pipe(Layer.provideMerge(shared(list)), Layer.provide(SecureRandom.layerWebCrypto))
+
+/** The publisher with all it stands on, on the PowerDNS and the database around. */
+export const publisher = (
+  options: Partial<DnsManagerOptions> = {},
+  list: ReadonlyArray<Zone.Zone> = zones,
+  registryOptions: Partial<RegistryOptions> = {}
+) =>
+  DnsManager.layer(options).pipe(
+    Layer.provideMerge(Plans.layer),
+    Layer.provideMerge(Provisioner.layer()),
+    Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
+    Layer.provideMerge(registry(registryOptions, list)),
+    Layer.provide(SecureRandom.layerWebCrypto)
+  )
 
 export const address = IpAddress.make
 

@@ -12,14 +12,14 @@
  * through; a record that is not ours is not overwritten. Leaves to others: who
  * marks names (`registry/Registry`), and finding drift (`dns/Reconciler`).
  */
-import { Cause, Clock, Context, Duration, Effect, FiberMap, Layer, Option, Schedule, Semaphore } from "effect"
+import { Cause, Clock, Context, Duration, Effect, FiberMap, Layer, Schedule, Semaphore } from "effect"
 import * as Metric from "effect/Metric"
 import type { SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
-import { NotFound, PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as CacheFlusher from "./CacheFlusher.ts"
@@ -31,6 +31,7 @@ import * as NonTerminals from "./NonTerminals.ts"
 import { Ownership } from "./Ownership.ts"
 import type * as Plan from "./Plan.ts"
 import { Plans } from "./Plans.ts"
+import { Provisioner } from "./Provisioner.ts"
 import * as Publication from "./Publication.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
@@ -92,8 +93,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const source = yield* RecordSource
   const powerdns = yield* PowerDnsClient
   const acknowledgements = yield* Acknowledgements
-  const plans = yield* Effect.serviceOption(Plans) // until its layer is there
+  const plans = yield* Plans
   const ownership = yield* Ownership
+  const provisioner = yield* Provisioner
   const foreignNames = ForeignNames.make(powerdns, outbox)
 
   const ready = new Set<DomainName>()
@@ -110,30 +112,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const flusher = yield* CacheFlusher.make(powerdns, options.flushMillis)
 
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
-  const ensureZone = Effect.fn("DnsManager.ensureZone")(function* (zone: Zone) {
+  const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
     if (ready.has(zone.name)) return
-    const found = yield* powerdns.findZone(zone.name)
-    if (Option.isSome(found)) {
-      yield* powerdns.configureZone(zone.name)
-    } else if (zone.createIfMissing) {
-      yield* powerdns.createZone({ name: zone.name, kind: "Native", nameservers: zone.nameservers }).pipe(
-        Effect.catchIf(
-          (error) => error.reason._tag === "Conflict",
-          () => Effect.void
-        )
-      )
-      // Who asked while it was being made was refused, and PowerDNS would say so again from its cache for a minute.
-      flusher.wrote(zone.name, yield* Clock.currentTimeMillis)
-      yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: zone.name }))
-    } else {
-      return yield* new PowerDnsError({
-        node: powerdns.node,
-        operation: "ensureZone",
-        reason: new NotFound({
-          detail: `zone ${zone.name} does not exist there; create it, or set 'create: true' for the zone`
-        })
-      })
-    }
+    yield* provisioner.ensure(zone)
     ready.add(zone.name)
   })
 
@@ -321,20 +302,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     if (wanted <= allowed) return new Set<DomainName>()
     const held = new Set(inferred.map(({ name }) => name))
     const reason = DeleteBudget.sentence(deleteBudget, { published: names, deleted: done, wanted })
-    const plan = Option.isNone(plans)
-      ? { id: "" }
-      : yield* plans.value.hold(
-          zone.name,
-          inferred.flatMap(({ name, rrsets }) =>
-            rrsets.map((rrset) => ({
-              name,
-              type: rrset.type,
-              before: rrset,
-              reason: "its host has been away for too long"
-            }))
-          ),
-          reason
-        )
+    const plan = yield* plans.hold(
+      zone.name,
+      inferred.flatMap(({ name, rrsets }) =>
+        rrsets.map((rrset) => ({ name, type: rrset.type, before: rrset, reason: "its host has been away for too long" }))
+      ),
+      reason
+    )
     yield* outbox.hold(
       zone.name,
       marks.filter(({ name }) => held.has(name)),

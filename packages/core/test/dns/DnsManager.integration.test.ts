@@ -18,10 +18,7 @@ const zones = [...T.zones, classless]
 /** Registry and publisher on a new database, before the PowerDNS around. */
 const prism = () =>
   Layer.fresh(
-    DnsManager.layer({ pollMillis: 100 }).pipe(
-      Layer.provideMerge(T.registry({}, zones)),
-      Layer.provideMerge(T.sqlite())
-    )
+    T.publisher({ pollMillis: 100 }, zones).pipe(Layer.provideMerge(T.sqlite()))
   )
 
 const register = (...args: Parameters<typeof T.registration>) =>

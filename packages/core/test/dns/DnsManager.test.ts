@@ -16,7 +16,7 @@ import { Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
 
 const manager = (options: Partial<DnsManagerOptions> = {}, zones: ReadonlyArray<Zone.Zone> = T.zones) =>
-  DnsManager.layer(options).pipe(Layer.provideMerge(T.registry({}, zones)))
+  T.publisher(options, zones)
 
 const outside = Layer.mergeAll(PowerDnsMemory.layer(), T.sqlite())
 

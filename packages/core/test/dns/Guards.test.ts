@@ -3,7 +3,6 @@ import { Duration, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import type { Cause } from "@prism-dns/core/dns/Cause"
-import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
@@ -20,7 +19,7 @@ const zone = Zone.make(T.forward.name, {
 })
 
 const outside = Layer.mergeAll(PowerDnsMemory.layer(), T.sqlite())
-const parts = DnsManager.layer().pipe(Layer.provideMerge(T.registry({}, [zone])))
+const parts = T.publisher({}, [zone])
 
 type Services = Layer.Success<typeof parts> | Layer.Success<typeof outside>
 
