@@ -19,6 +19,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
@@ -70,7 +71,9 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const expiry = Expiry.layer({
     leaseMillis: Duration.toMillis(leases.duration),
     sweepMillis: Duration.toMillis(leases.sweepInterval),
-    flushMillis: Duration.toMillis(leases.flushInterval)
+    flushMillis: Duration.toMillis(leases.flushInterval),
+    massExpiryShare: leases.massExpiryPercent / 100,
+    massExpiryMin: leases.massExpiryMin
   })
 
   /** From marks to records. */
@@ -97,6 +100,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(agents),
     Layer.provideMerge(HttpServer.layer({ ...http, shutdownTimeout: server.shutdownTimeout })),
     Layer.provideMerge(expiry),
+    Layer.provideMerge(Guards.layer),
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Parked.layer),
