@@ -17,3 +17,8 @@ export const requestDurationSeconds = Metric.histogram("prism_powerdns_request_d
 export const up = Metric.gauge("prism_powerdns_up", {
   description: "1 when the last request to the PowerDNS API was answered, 0 when it was not, or by a failure."
 })
+
+/** Attribute: `node`, each primary. */
+export const writer = Metric.gauge("prism_powerdns_writer", {
+  description: "1 for the primary PowerDNS that takes the writes, 0 for the others."
+})

@@ -178,7 +178,7 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
         const [primary, mailbox, serial, ...rest] = soa?.contents[0]?.split(" ") ?? []
         assert.deepStrictEqual(
           [primary, mailbox, ...rest],
-          [`ns1.${zone}`, `hostmaster.${zone}`, ...["10800", "3600", "604800", "60"]]
+          [`ns1.${zone}`, `hostmaster.${zone}`, "10800", "3600", "604800", "60"]
         )
         assert.isAbove(Number(serial), 1_700_000_000)
       })
