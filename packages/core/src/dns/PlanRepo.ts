@@ -208,6 +208,14 @@ export const make = (sql: SqlClient.SqlClient) => {
   const lock = (id: string) =>
     Effect.map(sql<PlanRow>`SELECT ${columns} FROM plan WHERE id = ${id} AND ${visible} ${forUpdate}`, first)
 
+  const findOpen = (zone: DomainName, kind: PlanKind) =>
+    Effect.map(
+      sql<PlanRow>`
+        SELECT ${columns} FROM plan WHERE zone = ${zone} AND kind = ${kind} AND state = 'open'
+        ORDER BY made_at DESC, id DESC LIMIT 1`,
+      first
+    )
+
   const lockOpen = (zone: DomainName, kind: PlanKind) =>
     Effect.map(
       sql<PlanRow>`
@@ -407,6 +415,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     insertChanges,
     find,
     lock,
+    findOpen,
     lockOpen,
     list,
     changes,

@@ -327,7 +327,13 @@ const make = Effect.gen(function* () {
         )
       )
     )
-    if (plan.counts.changes === 0) return { ...plan, state: "applied" as const }
+    if (plan.counts.changes === 0) {
+      // What an open plan was to mend has mended itself.
+      if (plan.kind === "reconcile" && Option.isSome(yield* repo.findOpen(zone, plan.kind))) {
+        yield* repo.supersede(zone, plan.kind, plan.id)
+      }
+      return { ...plan, state: "applied" as const }
+    }
     const same = yield* Effect.gen(function* () {
       if (plan.kind === "reconcile") {
         const before = yield* repo.lockOpen(zone, plan.kind)

@@ -1,11 +1,41 @@
 /**
- * Compares whole zones with what PowerDNS holds.
+ * Compares whole zones with what PowerDNS holds, and has what differs mended.
+ *
+ * A zone is read twice at most. First both sides go into a digest of fixed size
+ * (`dns/Digest`); only when it shows a difference, the names of the buckets that
+ * differ are read again, a slice at a time, and judged exactly (`dns/Drift`)
+ * against what the registry says at that moment. Names that are marked or were
+ * published meanwhile are left to the publisher. What is found becomes a plan,
+ * and a plan is carried out by marking names: the way of any change.
+ *
+ * Promises: memory is bounded, whatever the zone's size; no drift, no write; a
+ * zone that was not read to its end makes no plan; records that are not ours are
+ * counted and never changed; no deletion is applied beyond the zone's budget,
+ * nor when one of the two sides looks as if it had lost its data: then the plan
+ * stays open, with an alarm that says why, and the rest is mended. Leaves to
+ * others: publishing (`dns/DnsManager`).
  */
-import { Context, type Effect, Schema } from "effect"
-import type { SqlError } from "effect/sql"
+import { Clock, Context, Duration, Effect, Layer, Metric, Option, Random, Schema, Semaphore, Stream } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { SqlClient, SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
+import type * as RRset from "../domain/RRset.ts"
+import * as Zone from "../domain/Zone.ts"
+import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
-import type { Plan } from "./Plans.ts"
+import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
+import * as Generation from "../storage/Generation.ts"
+import { asList } from "../storage/Rows.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
+import * as DeleteBudget from "./DeleteBudget.ts"
+import * as Digest from "./Digest.ts"
+import * as DriftOf from "./Drift.ts"
+import { Outbox } from "./Outbox.ts"
+import { Ownership } from "./Ownership.ts"
+import { type NewChange, type Plan, Plans } from "./Plans.ts"
+import * as ReconcileMetrics from "./ReconcileMetrics.ts"
+import { managedTypes, RecordSource } from "./RecordSource.ts"
+import { Zones } from "./Zones.ts"
 
 /** The zone is not one of the configuration. */
 export class ZoneUnknown extends Schema.TaggedError<ZoneUnknown>()("ZoneUnknown", { zone: Schema.String }) {
@@ -58,4 +88,488 @@ export class Reconciler extends Context.Service<
     /** What the last look at each zone found, since the start. */
     readonly last: Effect.Effect<ReadonlyMap<DomainName, Reconciliation>>
   }
->()("@prism-dns/core/dns/Reconciler") {}
+>()("@prism-dns/core/dns/Reconciler") {
+  static readonly layer = (options: Partial<ReconcilerOptions> = {}) =>
+    Layer.effect(Reconciler, make({ ...defaultOptions, ...options }))
+}
+
+export interface ReconcilerOptions {
+  /** Records, of both sides together, of the names that are looked at exactly at one time. */
+  readonly sliceRecordsMax: number
+  /** Names looked up in one transaction. */
+  readonly lookUpNamesMax: number
+  /** Foreign names kept as an example. */
+  readonly foreignNamesMax: number
+  /** Decided plans kept of each zone. */
+  readonly plansKeptMax: number
+}
+
+export const defaultOptions: ReconcilerOptions = {
+  sliceRecordsMax: 200_000,
+  lookUpNamesMax: 2000,
+  foreignNamesMax: 50,
+  plansKeptMax: 50
+}
+
+/** Names that are ours, read at once. */
+const publishedPage = 10_000
+
+export const guards = ["delete-budget", "registry-empty", "powerdns-shrunk"] as const
+export type Guard = (typeof guards)[number]
+
+/** What the first reading of a zone counted. */
+interface Totals {
+  desiredNames: number
+  foreign: number
+  ignored: number
+  readonly foreignNames: Array<DomainName>
+}
+
+/** What is known of a name at the moment it is judged. */
+interface PublishedRow {
+  readonly name: DomainName
+  readonly content: string
+  readonly generation: number | bigint
+  readonly published_at: number | bigint
+  readonly doubt_until: number | bigint | null
+}
+
+const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
+  const sql = yield* SqlClient.SqlClient
+  const zones = yield* Zones
+  const source = yield* RecordSource
+  const outbox = yield* Outbox
+  const ownership = yield* Ownership
+  const plans = yield* Plans
+  const powerdns = yield* PowerDnsClient
+  const random = yield* SecureRandom.SecureRandom
+  const results = new Map<DomainName, Reconciliation>()
+  const tripped = new Map<DomainName, ReadonlySet<Guard>>()
+  // One zone at a time: memory is that of one.
+  const oneAtATime = yield* Semaphore.make(1)
+
+  const seed = Effect.map(random.randomBytes(8), (bytes): Digest.Seed => {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, 8)
+    return { a: view.getUint32(0), b: view.getUint32(4) }
+  })
+
+  /** All that a transaction reads is of one moment. */
+  const atOneMoment = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.provideService(
+      sql.withTransaction(effect),
+      SqlClient.BeginTransaction,
+      sql.onDialectOrElse({ pg: () => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", orElse: () => undefined })
+    )
+
+  /** All names that are ours. */
+  const publishedNames = (zone: DomainName) =>
+    Stream.paginate("", (after: string) =>
+      Effect.map(
+        sql<{ readonly name: DomainName }>`
+          SELECT name FROM published WHERE zone = ${zone} AND name > ${after} ORDER BY name LIMIT ${publishedPage}`,
+        (rows) =>
+          [
+            [rows],
+            rows.length < publishedPage ? Option.none<string>() : Option.some<string>(rows.at(-1)!.name)
+          ] as const
+      )
+    )
+
+  const actualRecords = (zone: Zone.Zone): Stream.Stream<ReadonlyArray<RawRecord>, PowerDnsError> =>
+    powerdns.records(zone.name).pipe(
+      // One that is gone is one without records: it is made again with the first name that is published.
+      Stream.catchIf(
+        ({ reason }) => reason._tag === "NotFound" && zone.createIfMissing,
+        () => Stream.empty
+      )
+    )
+
+  /** Reads both sides into a digest. */
+  const readAll = Effect.fn("Reconciler.readAll")(function* (zone: Zone.Zone, types: ReadonlySet<string>) {
+    const published = yield* outbox.countPublished(zone.name)
+    const digest = Digest.make(yield* seed, (yield* countHosts(zone)) + published)
+    const totals: Totals = { desiredNames: 0, foreign: 0, ignored: 0, foreignNames: [] }
+    yield* Stream.runForEach(publishedNames(zone.name), (rows) =>
+      Effect.sync(() => {
+        for (const { name } of rows) digest.know(name)
+      })
+    )
+    yield* Stream.runForEach(source.all(zone), (page) =>
+      Effect.sync(() => {
+        for (const [name, rrsets] of page) {
+          if (ownership.isIgnored(zone.name, name)) continue
+          totals.desiredNames += 1
+          digest.know(name)
+          for (const { contents, ttlSeconds, type } of rrsets) {
+            for (const content of contents) digest.add("desired", name, type, ttlSeconds, content)
+          }
+        }
+      })
+    )
+    let last: DomainName | undefined
+    yield* Stream.runForEach(actualRecords(zone), (records) =>
+      Effect.sync(() => {
+        for (const record of records) {
+          const { content, name, ttlSeconds, type } = record
+          if (!DriftOf.isJudged(types, record)) continue
+          if (ownership.isIgnored(zone.name, name)) {
+            if (name !== last) totals.ignored += 1
+          } else if (digest.knows(name)) {
+            digest.add("actual", name, type, ttlSeconds, content)
+          } else if (name !== last) {
+            noteForeign(totals, name)
+          }
+          last = name
+        }
+      })
+    )
+    return { digest, totals, published }
+  })
+
+  const noteForeign = (totals: Totals, name: DomainName) => {
+    totals.foreign += 1
+    if (totals.foreignNames.length < options.foreignNamesMax) totals.foreignNames.push(name)
+  }
+
+  /** About how many names the registry has for the zone: sizes a filter. */
+  const countHosts = (zone: Zone.Zone) =>
+    Effect.map(
+      sql<{ readonly names: number | bigint }>`
+        SELECT COUNT(*) AS names FROM ${
+          Zone.isReverse(zone) ? sql.literal("host_address") : sql`host WHERE zone = ${zone.name}`
+        }`,
+      ([row]) => Number(row!.names)
+    )
+
+  /** The buckets that differ, in slices that fit into memory: the number of each bucket's slice, from 1. */
+  const toSlices = (digest: Digest.Digest) => {
+    const sliceOf = new Uint32Array(Digest.bucketCount)
+    let slice = 0
+    let records = Number.POSITIVE_INFINITY
+    for (const bucket of digest.differing()) {
+      if (records + digest.recordsIn(bucket) > options.sliceRecordsMax) {
+        slice += 1
+        records = 0
+      }
+      records += digest.recordsIn(bucket)
+      sliceOf[bucket] = slice
+    }
+    return { count: slice, of: (name: DomainName) => sliceOf[digest.bucketOf(name)]! }
+  }
+
+  /** The names of one slice whose records differ, in order, with what PowerDNS holds there. */
+  const readSlice = Effect.fn("Reconciler.readSlice")(function* (
+    zone: Zone.Zone,
+    types: ReadonlySet<string>,
+    digest: Digest.Digest,
+    isWithin: (name: DomainName) => boolean
+  ) {
+    const desired = new Map<DomainName, string>()
+    const actual = new Map<DomainName, Array<RawRecord>>()
+    yield* Stream.runForEach(source.all(zone), (page) =>
+      Effect.sync(() => {
+        for (const [name, rrsets] of page) {
+          if (isWithin(name) && !ownership.isIgnored(zone.name, name)) desired.set(name, linesOf(rrsets))
+        }
+      })
+    )
+    yield* Stream.runForEach(actualRecords(zone), (records) =>
+      Effect.sync(() => {
+        for (const record of records) {
+          const { name } = record
+          if (!types.has(record.type) && record.type !== "TXT") continue
+          if (!isWithin(name) || !digest.knows(name) || ownership.isIgnored(zone.name, name)) continue
+          const others = actual.get(name)
+          if (others === undefined) actual.set(name, [record])
+          else others.push(record)
+        }
+      })
+    )
+    const names: Array<DomainName> = []
+    for (const name of new Set([...desired.keys(), ...actual.keys()])) {
+      const standing = (actual.get(name) ?? []).filter((record) => DriftOf.isJudged(types, record))
+      if ((desired.get(name) ?? "") !== rawLines(standing)) names.push(name)
+    }
+    return { names: names.sort(), actual }
+  })
+
+  /** Judges names that seemed to differ by what the registry says now. */
+  const judge = Effect.fnUntraced(function* (
+    zone: Zone.Zone,
+    types: ReadonlySet<string>,
+    names: ReadonlyArray<DomainName>,
+    actual: ReadonlyMap<DomainName, ReadonlyArray<RawRecord>>,
+    since: { readonly millis: number; readonly generation: number }
+  ) {
+    const { desired, marked, published } = yield* atOneMoment(
+      Effect.gen(function* () {
+        const among = asList(sql, names)
+        const marks = yield* sql<{ readonly name: DomainName }>`
+          SELECT name FROM outbox WHERE zone = ${zone.name} AND name IN ${among}`
+        const rows = yield* sql<PublishedRow>`
+          SELECT name, content, generation, published_at, doubt_until FROM published
+          WHERE zone = ${zone.name} AND name IN ${among}`
+        return {
+          marked: new Set(marks.map(({ name }) => name)),
+          published: new Map(rows.map((row) => [row.name, row])),
+          desired: yield* source.desired(zone, names)
+        }
+      })
+    )
+    return names.flatMap((name) => {
+      const row = published.get(name)
+      // On its way already, or written since we began to read.
+      if (marked.has(name)) return []
+      if (row !== undefined && (row.doubt_until !== null || Number(row.published_at) >= since.millis)) return []
+      if (row !== undefined && Number(row.generation) > since.generation) return []
+      return [
+        {
+          name,
+          ...DriftOf.judge(name, {
+            types,
+            desired: desired.get(name) ?? [],
+            actual: actual.get(name) ?? [],
+            published: row === undefined ? undefined : typesIn(name, row.content)
+          })
+        }
+      ]
+    })
+  })
+
+  const compare = Effect.fnUntraced(function* (zone: Zone.Zone, by: string) {
+    const startedAtMillis = yield* Clock.currentTimeMillis
+    const generation = yield* Generation.current(sql)
+    const types: ReadonlySet<string> = new Set(managedTypes(zone))
+    const { digest, published, totals } = yield* readAll(zone, types)
+    const slices = toSlices(digest)
+    const found = { missing: 0, different: 0, unexpected: 0, duplicate: 0 }
+
+    const changesIn = (slice: number) =>
+      Stream.unwrap(
+        Effect.map(
+          readSlice(zone, types, digest, (name) => slices.of(name) === slice),
+          ({ actual, names }) =>
+            Stream.fromIterable(chunksOf(names, options.lookUpNamesMax)).pipe(
+              Stream.mapEffect((chunk) => judge(zone, types, chunk, actual, { millis: startedAtMillis, generation })),
+              Stream.map((judgements) =>
+                judgements.flatMap(({ changes, kind, name }): ReadonlyArray<NewChange> => {
+                  if (kind === "foreign") noteForeign(totals, name)
+                  else if (kind !== undefined) found[kind] += 1
+                  return changes
+                })
+              )
+            )
+        )
+      )
+    const plan = yield* plans.make(zone.name, {
+      kind: "reconcile",
+      reason: "PowerDNS holds something else than it should",
+      by,
+      generation,
+      changes: Stream.flatMap(Stream.fromIterable(Array.from({ length: slices.count }, (_, i) => i + 1)), changesIn)
+    })
+    const drift: Drift = { ...found, foreign: totals.foreign, ignored: totals.ignored }
+    return { startedAtMillis, plan, drift, published, totals }
+  })
+
+  /** What speaks against trusting one of the two sides; each guard with its sentence. */
+  const judgeSides = Effect.fnUntraced(function* (
+    zone: Zone.Zone,
+    { drift, plan, published, totals }: Effect.Success<ReturnType<typeof compare>>
+  ) {
+    const sentences = new Map<Guard, string>()
+    const { deleteBudget } = zone.policy
+    const deletions = plan.state === "open" ? plan.counts.deletedNames : 0
+    if (totals.desiredNames === 0 && (deletions > 0 || (published === 0 && drift.foreign > deleteBudget.min))) {
+      sentences.set(
+        "registry-empty",
+        published === 0
+          ? `the registry has no name in ${zone.name}, and PowerDNS holds ${drift.foreign} names with records of hosts; Prism leaves them alone: adopt them, ignore them, or restore the registry's database`
+          : `the registry has no name left in ${zone.name}, where ${published} are published; nothing is deleted: restore the registry's database, or apply the plan by hand`
+      )
+    }
+    if (deletions > 0) {
+      const windowMillis = Duration.toMillis(deleteBudget.window)
+      const { done } = yield* outbox.deletions(zone.name, (yield* Clock.currentTimeMillis) - windowMillis)
+      if (deletions > DeleteBudget.remaining(deleteBudget, published, done)) {
+        sentences.set(
+          "delete-budget",
+          DeleteBudget.sentence(deleteBudget, { published, deleted: done, wanted: deletions })
+        )
+      }
+    }
+    if (drift.missing > DeleteBudget.allowed(deleteBudget, published)) {
+      sentences.set(
+        "powerdns-shrunk",
+        `PowerDNS holds nothing at ${drift.missing} of ${totals.desiredNames} names of ${zone.name} that should have records; they are written again, and nothing is deleted`
+      )
+    }
+    return sentences
+  })
+
+  const sound = Effect.fnUntraced(function* (zone: DomainName, sentences: ReadonlyMap<Guard, string>, plan: Plan) {
+    const before = tripped.get(zone) ?? new Set()
+    tripped.set(zone, new Set(sentences.keys()))
+    for (const guard of guards) {
+      const sentence = sentences.get(guard)
+      yield* Metric.update(
+        Metric.withAttributes(ReconcileMetrics.guard, { zone, guard }),
+        sentence === undefined ? 0 : 1
+      )
+      if (sentence !== undefined && !before.has(guard)) {
+        yield* Effect.logError("the reconciler holds back").pipe(
+          Effect.annotateLogs({ zone, guard, reason: sentence, plan: plan.id })
+        )
+      } else if (sentence === undefined && before.has(guard)) {
+        yield* Effect.logInfo("the reconciler no longer holds back").pipe(Effect.annotateLogs({ zone, guard }))
+      }
+    }
+  })
+
+  /** Applies what the guards let through. */
+  const applyPlan = Effect.fnUntraced(function* (
+    plan: Plan,
+    by: { readonly by: string; readonly peer?: string | undefined },
+    withoutDeletions: boolean
+  ) {
+    const all = plan.counts.changes
+    if (withoutDeletions && plan.counts.delete === all) return plan
+    return yield* plans.apply(plan.id, { ...by, withoutDeletions }).pipe(
+      Effect.map((applied) => applied.plan),
+      // Between the look at the budget and the plan's own somebody else has used it, or has decided about the plan.
+      Effect.catchTag(["DeleteBudgetExceeded", "PlanNotOpen"], (error) =>
+        Effect.as(
+          Effect.logWarning("a plan was not applied").pipe(
+            Effect.annotateLogs({ zone: plan.zone, plan: plan.id, reason: error.message })
+          ),
+          plan
+        )
+      ),
+      Effect.catchTag(["PlanNotFound", "PlanAltered"], Effect.die)
+    )
+  })
+
+  const measure = Effect.fnUntraced(function* (zone: DomainName, { drift, millis, startedAtMillis }: Reconciliation) {
+    for (const kind of DriftOf.kinds) {
+      yield* Metric.update(Metric.withAttributes(ReconcileMetrics.drift, { zone, kind }), drift[kind])
+    }
+    yield* Metric.update(Metric.withAttributes(ReconcileMetrics.duration, { zone }), millis / 1000)
+    yield* Metric.update(
+      Metric.withAttributes(ReconcileMetrics.lastSuccess, { zone }),
+      (startedAtMillis + millis) / 1000
+    )
+  })
+
+  const reconcile = Effect.fnUntraced(function* (
+    zone: Zone.Zone,
+    request: { readonly by: string; readonly peer?: string | undefined; readonly apply?: boolean | undefined }
+  ) {
+    const compared = yield* compare(zone, request.by)
+    const millis = (yield* Clock.currentTimeMillis) - compared.startedAtMillis
+    const sentences = yield* judgeSides(zone, compared)
+    yield* sound(zone.name, sentences, compared.plan)
+    const hasDrift = compared.plan.counts.changes > 0
+    const plan =
+      request.apply === true && hasDrift
+        ? yield* applyPlan(compared.plan, { by: request.by, peer: request.peer }, sentences.size > 0)
+        : compared.plan
+    if (hasDrift) yield* plans.prune(options.plansKeptMax)
+    const result: Reconciliation = {
+      zone: zone.name,
+      startedAtMillis: compared.startedAtMillis,
+      millis,
+      drift: compared.drift,
+      foreignNames: compared.totals.foreignNames,
+      guards: [...sentences.values()],
+      plan
+    }
+    results.set(zone.name, result)
+    yield* measure(zone.name, result)
+    if (hasDrift) {
+      yield* Effect.logWarning("PowerDNS held something else than it should").pipe(
+        Effect.annotateLogs({ zone: zone.name, plan: plan.id, state: plan.state, ...compared.drift })
+      )
+    }
+    return result
+  })
+
+  const run: Reconciler["Service"]["run"] = Effect.fn("Reconciler.run")(function* (name, request) {
+    const zone = zones.find(name)
+    if (zone === undefined) return yield* new ZoneUnknown({ zone: name })
+    return yield* reconcile(zone, request).pipe(
+      Effect.tapError(() => Metric.update(Metric.withAttributes(ReconcileMetrics.failuresTotal, { zone: name }), 1)),
+      (effect) => oneAtATime.withPermit(effect)
+    )
+  })
+
+  return Reconciler.of({ run, last: Effect.sync(() => new Map(results)) })
+})
+
+/** The types that PowerDNS took, as record sets. */
+const typesIn = (name: DomainName, content: string): ReadonlyArray<RRset.RRset> =>
+  (JSON.parse(content) as ReadonlyArray<[string, number, ReadonlyArray<string>]>).map(
+    ([type, ttlSeconds, contents]) => ({ name, type, ttlSeconds, contents })
+  )
+
+const line = (type: string, ttlSeconds: number, content: string) => `${type} ${ttlSeconds} ${content}`
+
+/** The records of a name in one text; a doubled one stands twice. */
+const linesOf = (rrsets: ReadonlyArray<RRset.RRset>): string =>
+  rrsets
+    .flatMap(({ contents, ttlSeconds, type }) => contents.map((content) => line(type, ttlSeconds, content)))
+    .sort()
+    .join("\n")
+
+const rawLines = (records: ReadonlyArray<RawRecord>): string =>
+  records
+    .map(({ content, ttlSeconds, type }) => line(type, ttlSeconds, content))
+    .sort()
+    .join("\n")
+
+const chunksOf = <A>(values: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
+  Array.from({ length: Math.ceil(values.length / size) }, (_, i) => values.slice(i * size, (i + 1) * size))
+
+/** After a run that failed, the next comes within this time. */
+const retryAfter = Duration.minutes(1)
+
+/** Looks at each zone as often as its settings say, the first time one interval after the start. */
+export const scheduled = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const zones = yield* Zones
+    const reconciler = yield* Reconciler
+
+    const look = (zone: Zone.Zone) =>
+      reconciler.run(zone.name, { by: "prism", apply: zone.reconciliation.repair }).pipe(
+        Effect.as(zone.reconciliation.interval),
+        Effect.catch((error) =>
+          Effect.as(
+            Effect.logError("a zone could not be compared with PowerDNS, nothing was changed, will try again").pipe(
+              Effect.annotateLogs({
+                zone: zone.name,
+                reason: SqlError.isSqlError(error) ? `the registry's database: ${detailOf(error)}` : error.message
+              })
+            ),
+            Duration.min(retryAfter, zone.reconciliation.interval)
+          )
+        ),
+        // A fault of ours must neither pass in silence nor end the schedule.
+        Effect.catchDefect((defect) =>
+          Effect.as(
+            Effect.logError("comparing a zone failed by a fault of the server, will try again", defect).pipe(
+              Effect.annotateLogs({ zone: zone.name })
+            ),
+            zone.reconciliation.interval
+          )
+        )
+      )
+
+    const loop = Effect.fnUntraced(function* (zone: Zone.Zone) {
+      for (let pause = zone.reconciliation.interval; ;) {
+        // Zones with one interval do not all come at once.
+        yield* Effect.sleep(Duration.times(pause, yield* Random.nextBetween(0.9, 1.1)))
+        pause = yield* look(zone)
+      }
+    })
+    yield* Effect.forEach(zones.all, (zone) => Effect.forkScoped(loop(zone)), { discard: true })
+  })
+)

@@ -14,3 +14,14 @@ export const next = Effect.fnUntraced(function* (sql: SqlClient.SqlClient) {
   })
   return Number(rows[0]!.value)
 })
+
+/** The highest generation given out so far. */
+export const current = Effect.fnUntraced(function* (sql: SqlClient.SqlClient) {
+  const rows = yield* sql.onDialectOrElse({
+    pg: () =>
+      sql<{ readonly value: number | bigint }>`
+        SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS value FROM registry_generation`,
+    orElse: () => sql<{ readonly value: number | bigint }>`SELECT value FROM registry_generation`
+  })
+  return Number(rows[0]!.value)
+})
