@@ -5,6 +5,7 @@
  */
 import { HttpApi, OpenApi } from "effect/http-api"
 import { describe } from "./Document.ts"
+import { Guards } from "./Guards.ts"
 import { Hosts } from "./Hosts.ts"
 import { Publications } from "./Publications.ts"
 import { RequestCheck } from "./RequestCheck.ts"
@@ -12,6 +13,7 @@ import { RequestCheck } from "./RequestCheck.ts"
 export class Api extends HttpApi.make("prism-dns")
   .add(Hosts)
   .add(Publications)
+  .add(Guards)
   .middleware(RequestCheck)
   // A misspelt filter would otherwise silently give everything, a misspelt field silently do something else.
   .annotate(HttpApi.QueryParseOptions, { onExcessProperty: "error", errors: "all" })

@@ -19,8 +19,7 @@ const parameters: Readonly<Record<string, object>> = {
   host: { description: "The host's id, or its full name in any case, with or without the trailing dot." },
   plan: { description: "The plan's id." },
   guard: { description: "The guard's kind." },
-  format: { description: "`json` (the default), `text`, or `markdown`." },
-  ownership: { description: "Only record sets that are Prism's, someone else's, or to be left alone." }
+  format: { description: "`json` (the default), `text`, or `markdown`." }
 }
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>

@@ -5,7 +5,9 @@ import { AdminToken } from "./Authentication.ts"
 import { GuardNotTrippedProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
 
-export const GuardKind = Schema.Literals(["mass-expiry"])
+export const guardKinds = ["mass-expiry"] as const
+
+export const GuardKind = Schema.Literals(guardKinds)
 export type GuardKind = typeof GuardKind.Type
 
 export const Guard = Schema.Struct({

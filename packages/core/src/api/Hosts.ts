@@ -4,7 +4,7 @@ import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/ht
 import { ackLevels, hostStates } from "../domain/Host.ts"
 import { AdminToken } from "./Authentication.ts"
 import * as Page from "./Page.ts"
-import { HostNotFoundProblem, StorageUnavailableProblem } from "./Problems.ts"
+import { HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
 
 export const HostState = Schema.Literals(hostStates)
@@ -38,6 +38,14 @@ export const HostPage = Schema.Struct({
 }).annotate({ identifier: "HostPage" })
 export type HostPage = typeof HostPage.Type
 
+/** What a host was when it was forgotten. */
+export const HostReleased = Schema.Struct({
+  id: Schema.String,
+  fqdn: Values.Name,
+  generation: Schema.Int.annotate({ description: "Of its release." })
+}).annotate({ identifier: "HostReleased" })
+export type HostReleased = typeof HostReleased.Type
+
 export const HostQuery = {
   zone: Schema.optionalKey(Values.NameInput),
   state: Schema.optionalKey(HostState),
@@ -64,8 +72,31 @@ export class Hosts extends HttpApiGroup.make("hosts")
     HttpApiEndpoint.get("get", "/hosts/:host", {
       params: { host: Schema.String },
       success: Host,
-      error: [HostNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "One host" }))
+      error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
+    }).annotateMerge(OpenApi.annotations({ summary: "One host" })),
+    HttpApiEndpoint.post("retire", "/hosts/:host/retire", {
+      params: { host: Schema.String },
+      payload: Schema.Struct({ reason: Values.Reason }),
+      success: Host,
+      error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "Retires a host",
+        description:
+          "Its records are withdrawn; its name is held for as long as the zone says. A host that beats on comes back with its next beat."
+      })
+    ),
+    HttpApiEndpoint.post("release", "/hosts/:host/release", {
+      params: { host: Schema.String },
+      payload: Schema.Struct({ reason: Values.Reason }),
+      success: HostReleased,
+      error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "Forgets a host",
+        description: "Whatever its state: its records go, its name is free, its history stays."
+      })
+    )
   )
   .middleware(AdminToken)
   .prefix("/v1")

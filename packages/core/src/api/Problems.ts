@@ -31,7 +31,7 @@ export const problems = {
   hostNotFound: problem("host-not-found", 404, "Host not found"),
   zoneNotFound: problem("zone-not-found", 404, "Zone not found"),
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
-  hostStateUnfit: problem("host-state-unfit", 409, "Host in another state"),
+  hostRetired: problem("host-retired", 409, "Host retired already"),
   guardNotTripped: problem("guard-not-tripped", 409, "Guard not tripped"),
   planDecided: problem("plan-decided", 409, "Plan already decided"),
   planAltered: problem("plan-altered", 409, "Plan altered"),
@@ -106,8 +106,8 @@ export class PlanAltered extends Schema.TaggedError<PlanAltered>()("PlanAltered"
   }
 }
 
-/** What was asked for is not possible in the state that the host is in. */
-export class HostStateUnfit extends Schema.TaggedError<HostStateUnfit>()("HostStateUnfit", { detail: Schema.String }) {
+/** The host is retired already; nothing was changed. */
+export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired", { detail: Schema.String }) {
   override get message(): string {
     return this.detail
   }
@@ -193,7 +193,7 @@ export const ZoneNotFoundProblem = onlyDetail(problems.zoneNotFound, ZoneNotFoun
 export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)
 export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
 export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)
-export const HostStateUnfitProblem = onlyDetail(problems.hostStateUnfit, HostStateUnfit)
+export const HostRetiredProblem = onlyDetail(problems.hostRetired, HostRetired)
 export const GuardNotTrippedProblem = onlyDetail(problems.guardNotTripped, GuardNotTripped)
 export const PowerDnsFailedProblem = onlyDetail(problems.powerDnsFailed, PowerDnsFailed)
 export const StorageUnavailableProblem = onlyDetail(problems.storageUnavailable, StorageUnavailable)

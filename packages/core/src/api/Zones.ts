@@ -1,9 +1,8 @@
 /** Zones in the HTTP API: what is in force for them, and how they are doing. */
 import { Schema } from "effect"
-import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { conflictPolicies } from "../domain/Zone.ts"
 import { AdminToken } from "./Authentication.ts"
-import * as Page from "./Page.ts"
 import { PowerDnsFailedProblem, StorageUnavailableProblem, ZoneNotFoundProblem } from "./Problems.ts"
 import { ZonePublication } from "./Publications.ts"
 import * as Values from "./Values.ts"
@@ -72,13 +71,13 @@ export const ZoneList = Schema.Struct({ items: Schema.Array(Zone) }).annotate({ 
 export type ZoneList = typeof ZoneList.Type
 
 export const DnssecKey = Schema.Struct({
-  keyTag: Schema.Int,
-  role: Schema.Literals(["csk", "ksk", "zsk"]),
-  algorithm: Schema.String,
+  id: Schema.Int.annotate({ description: "PowerDNS's number of the key." }),
+  type: Schema.String.annotate({ description: "`csk`, `ksk` or `zsk`." }),
   active: Schema.Boolean,
-  published: Schema.Boolean,
-  dnskey: Schema.String.annotate({ description: "The DNSKEY record's content." }),
-  ds: Schema.Array(Schema.String.annotate({ description: "A DS record's content, for the parent zone." }))
+  dnskey: Schema.String.annotate({ description: "Content of its DNSKEY record." }),
+  ds: Schema.Array(Schema.String).annotate({
+    description: "Contents of DS records for the parent zone, one for each digest; none for a `zsk`."
+  })
 }).annotate({ identifier: "DnssecKey" })
 export type DnssecKey = typeof DnssecKey.Type
 
@@ -88,24 +87,6 @@ export const ZoneDnssec = Schema.Struct({
   keys: Schema.Array(DnssecKey)
 }).annotate({ identifier: "ZoneDnssec" })
 export type ZoneDnssec = typeof ZoneDnssec.Type
-
-export const ownerships = ["managed", "foreign", "ignored"] as const
-
-export const RecordSet = Schema.Struct({
-  name: Values.Name,
-  type: Schema.String,
-  ttlSeconds: Schema.Int,
-  contents: Schema.Array(Schema.String),
-  ownership: Schema.Literals(ownerships),
-  disabled: Schema.Boolean.annotate({ description: "Kept in PowerDNS and not answered: it is about to be removed." })
-}).annotate({ identifier: "RecordSet" })
-export type RecordSet = typeof RecordSet.Type
-
-export const RecordSetPage = Schema.Struct({
-  items: Schema.Array(RecordSet),
-  nextCursor: Schema.optionalKey(Schema.String.annotate({ description: "Absent on the last page." }))
-}).annotate({ identifier: "RecordSetPage" })
-export type RecordSetPage = typeof RecordSetPage.Type
 
 export class Zones extends HttpApiGroup.make("zones")
   .add(
@@ -117,22 +98,6 @@ export class Zones extends HttpApiGroup.make("zones")
       success: Zone,
       error: [ZoneNotFoundProblem, StorageUnavailableProblem]
     }).annotateMerge(OpenApi.annotations({ summary: "One zone" })),
-    HttpApiEndpoint.get("records", "/zones/:zone/records", {
-      params: { zone: Values.NameInput },
-      query: {
-        ownership: Schema.optionalKey(Schema.Literals(ownerships)),
-        limit: Schema.optionalKey(Page.Limit),
-        cursor: Schema.optionalKey(Page.Cursor)
-      },
-      success: HttpApiSchema.WithHeaders(RecordSetPage, { link: Schema.optionalKey(Schema.String) }),
-      error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "The zone's record sets, by name",
-        description:
-          "Managed ones are Prism's, foreign ones are someone else's, ignored ones were said to be left alone."
-      })
-    ),
     HttpApiEndpoint.get("dnssec", "/zones/:zone/dnssec", {
       params: { zone: Values.NameInput },
       success: ZoneDnssec,

@@ -102,7 +102,7 @@ const isProblem = Schema.is(
     Problems.PlanAltered,
     Problems.DeleteBudgetExceeded,
     Problems.GuardNotTripped,
-    Problems.HostStateUnfit,
+    Problems.HostRetired,
     Problems.RequestInvalid,
     Problems.TokenInvalid,
     Problems.StorageUnavailable,

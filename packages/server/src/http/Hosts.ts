@@ -1,8 +1,9 @@
 /** Handlers of `/v1/hosts`. */
 import { Api } from "@prism-dns/core/api/Api"
+import { Caller } from "@prism-dns/core/api/Authentication"
 import type * as Contract from "@prism-dns/core/api/Hosts"
 import * as Page from "@prism-dns/core/api/Page"
-import { HostNotFound } from "@prism-dns/core/api/Problems"
+import { HostNotFound, HostRetired, StorageUnavailable } from "@prism-dns/core/api/Problems"
 import { timestamp } from "@prism-dns/core/api/Values"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -44,6 +45,11 @@ const find = (registry: Registry["Service"], reference: string) =>
         onSuccess: registry.findByName
       })
 
+const hostNotFound = (reference: string) =>
+  new HostNotFound({
+    detail: `There is no host '${reference}'; a host is asked for by its id or its full name, with its zone.`
+  })
+
 export const layer = HttpApiBuilder.group(
   Api,
   "hosts",
@@ -59,6 +65,17 @@ export const layer = HttpApiBuilder.group(
         const error = publication.level === "accepted" ? (publication.error ?? errors.get(hosts[i]!.zone)) : undefined
         return error === undefined ? publication : { ...publication, error }
       })
+    })
+
+    const getHost = (reference: string) =>
+      Effect.flatMap(
+        find(registry, reference),
+        Option.match({ onNone: () => Effect.fail(hostNotFound(reference)), onSome: Effect.succeed })
+      )
+
+    const shown = Effect.fnUntraced(function* (host: Host) {
+      const [publication] = yield* publicationsOf([host])
+      return toContract(host, publication!)
     })
 
     return handlers.handleAll({
@@ -79,27 +96,35 @@ export const layer = HttpApiBuilder.group(
         })
       }, orUnavailable),
 
-      get: Effect.fn("http.Hosts.get")(
-        function* ({ params }) {
-          const host = yield* find(registry, params.host)
-          if (Option.isNone(host)) return Option.none()
-          const [publication] = yield* publicationsOf([host.value])
-          return Option.some(toContract(host.value, publication!))
+      get: Effect.fn("http.Hosts.get")(function* ({ params }) {
+        return yield* shown(yield* getHost(params.host))
+      }, orUnavailable),
+
+      retire: Effect.fn("http.Hosts.retire")(
+        function* ({ params, payload }) {
+          const { fqdn } = yield* getHost(params.host)
+          const { host } = yield* registry.retire(fqdn, yield* Caller, payload.reason)
+          return yield* shown(host)
         },
-        orUnavailable,
-        (effect, { params }) =>
-          Effect.flatMap(
-            effect,
-            Option.match({
-              onNone: () =>
-                Effect.fail(
-                  new HostNotFound({
-                    detail: `There is no host '${params.host}'; a host is asked for by its id or its full name, with its zone.`
-                  })
-                ),
-              onSome: Effect.succeed
-            })
-          )
+        Effect.catchTags({
+          HostUnknown: ({ fqdn }) => Effect.fail(hostNotFound(fqdn)),
+          HostRetired: ({ message }) => Effect.fail(new HostRetired({ detail: `${message}.` })),
+          RegistryUnavailable: ({ message }) => Effect.fail(new StorageUnavailable({ detail: message }))
+        }),
+        orUnavailable
+      ),
+
+      release: Effect.fn("http.Hosts.release")(
+        function* ({ params, payload }) {
+          const { fqdn } = yield* getHost(params.host)
+          const { host } = yield* registry.release(fqdn, yield* Caller, payload.reason)
+          return { id: host.id, fqdn: host.fqdn, generation: host.generation }
+        },
+        Effect.catchTags({
+          HostUnknown: ({ fqdn }) => Effect.fail(hostNotFound(fqdn)),
+          RegistryUnavailable: ({ message }) => Effect.fail(new StorageUnavailable({ detail: message }))
+        }),
+        orUnavailable
       )
     })
   })

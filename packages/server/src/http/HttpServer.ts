@@ -16,6 +16,7 @@ import * as Http from "node:http"
 import { ListenFailed } from "../ServerError.ts"
 import { type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig, unmatched } from "./Answers.ts"
 import * as Authentication from "./Authentication.ts"
+import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
 import * as Hosts from "./Hosts.ts"
 import { HttpAddress } from "./HttpAddress.ts"
@@ -36,7 +37,7 @@ export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
 const api = HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-  Layer.provide([Hosts.layer, Publications.layer]),
+  Layer.provide([Hosts.layer, Publications.layer, Guards.layer]),
   Layer.provide([Authentication.layer, requestCheck])
 )
 

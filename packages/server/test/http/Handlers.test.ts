@@ -5,6 +5,7 @@ import { StorageUnavailable } from "@prism-dns/core/api/Problems"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Layer, Redacted } from "effect"
@@ -14,11 +15,12 @@ import { SqlClient, SqlError } from "effect/sql"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { requestCheck, routerConfig } from "../../src/http/Answers.ts"
 import * as Authentication from "../../src/http/Authentication.ts"
+import * as Guards from "../../src/http/Guards.ts"
 import * as Hosts from "../../src/http/Hosts.ts"
 import * as Publications from "../../src/http/Publications.ts"
 import { adminToken, agentToken, otherZone, register, services, zone } from "./harness.ts"
 
-const handlers = Layer.mergeAll(Hosts.layer, Publications.layer).pipe(
+const handlers = Layer.mergeAll(Hosts.layer, Publications.layer, Guards.layer).pipe(
   Layer.provideMerge(Authentication.layer),
   Layer.provideMerge(requestCheck),
   Layer.merge(HttpServer.layerServices)
@@ -26,7 +28,7 @@ const handlers = Layer.mergeAll(Hosts.layer, Publications.layer).pipe(
 
 const testLayer = handlers.pipe(Layer.provideMerge(services))
 
-const client = HttpApiTest.groups(Api, ["hosts", "publications"]).pipe(
+const client = HttpApiTest.groups(Api, ["hosts", "publications", "guards"]).pipe(
   Effect.provideService(HttpRouter.RouterConfig, routerConfig),
   Effect.provide(Client.withToken(adminToken))
 )
@@ -163,10 +165,57 @@ describe("/v1/hosts", () => {
       })
     )
 
+    it.effect("a host that a person retires is withdrawn, and its name is held; one retired already is refused", () =>
+      Effect.gen(function* () {
+        const host = yield* register("retiring", "192.0.2.51")
+        const { hosts } = yield* client
+        const retired = yield* hosts.retire({ params: { host: host.id }, payload: { reason: "sold" } })
+        assert.strictEqual(retired.state, "retired")
+        assert.isAbove(retired.generation, host.generation)
+        const again = yield* Effect.flip(hosts.retire({ params: { host: host.fqdn }, payload: { reason: "sold" } }))
+        assert.strictEqual(again._tag, "HostRetired")
+        const gone = yield* Effect.flip(hosts.retire({ params: { host: `no.${zone}` }, payload: { reason: "sold" } }))
+        assert.strictEqual(gone._tag, "HostNotFound")
+        const sql = yield* SqlClient.SqlClient
+        const audit = yield* sql`SELECT actor, reason FROM audit_entry WHERE action = 'host.retired'`
+        assert.deepStrictEqual({ ...audit[0] }, { actor: "ops", reason: "sold" })
+      })
+    )
+
+    it.effect("a host that a person releases is no more, by its name or its id, and its records go", () =>
+      Effect.gen(function* () {
+        const { hosts } = yield* client
+        for (const by of ["id", "fqdn"] as const) {
+          const host = yield* register(`releasing-${by}`, "192.0.2.52")
+          const answers = Effect.map(
+            Effect.flatMap(PowerDnsClient, ({ exportZone }) => exportZone(zone)),
+            (sets) => sets.some(({ name }) => name === host.fqdn)
+          )
+          yield* waitUntil("it is published", answers, (there) => there)
+          const released = yield* hosts.release({ params: { host: host[by] }, payload: { reason: "sold" } })
+          assert.deepStrictEqual([released.id, released.fqdn], [host.id, host.fqdn])
+          assert.strictEqual((yield* Effect.flip(hosts.get({ params: { host: host[by] } })))._tag, "HostNotFound")
+          yield* waitUntil("its records are gone", answers, (there) => !there)
+        }
+      })
+    )
+
+    it.effect("what a person does has a reason", () =>
+      Effect.gen(function* () {
+        const host = yield* register("no-reason", "192.0.2.53")
+        const { hosts } = yield* client
+        for (const reason of ["", " ", "x".repeat(501)]) {
+          const call = hosts.retire({ params: { host: host.id }, payload: { reason } })
+          assert.isTrue((yield* Effect.exit(call))._tag === "Failure", reason)
+        }
+        assert.strictEqual((yield* hosts.get({ params: { host: host.id } })).state, "online")
+      })
+    )
+
     it.effect("no token, an agent's token and an unknown one are refused", () =>
       Effect.gen(function* () {
         for (const token of [Redacted.make(""), agentToken, Redacted.make("guess")]) {
-          const { hosts, publications } = yield* HttpApiTest.groups(Api, ["hosts", "publications"]).pipe(
+          const { hosts, publications } = yield* HttpApiTest.groups(Api, ["hosts", "publications", "guards"]).pipe(
             Effect.provide(Client.withToken(token))
           )
           for (const call of [
@@ -279,6 +328,35 @@ describe("/v1/publications", () => {
       })
     )
   })
+})
+
+describe("/v1/guards", () => {
+  it.effect("a guard that has tripped is shown, and lets through what a person allows, with a reason", () =>
+    Effect.gen(function* () {
+      const { guards } = yield* client
+      assert.deepStrictEqual(yield* guards.list(), { items: [] })
+      const allow = guards.allow({ params: { guard: "mass-expiry" }, payload: { reason: "the rack was sold" } })
+      assert.strictEqual((yield* Effect.flip(allow))._tag, "GuardNotTripped")
+
+      const sql = yield* SqlClient.SqlClient
+      const trippedAt = Date.now() - 1000
+      yield* sql`INSERT INTO guard (kind, zone, tripped_at, detail)
+        VALUES ('mass-expiry', '', ${trippedAt}, '40 of 100 hosts went silent at once')`
+      const [tripped] = (yield* guards.list()).items
+      assert.deepStrictEqual(tripped, {
+        kind: "mass-expiry",
+        trippedAt: new Date(trippedAt).toISOString(),
+        detail: "40 of 100 hosts went silent at once",
+        waiting: true
+      })
+
+      const allowed = yield* allow
+      assert.isFalse(allowed.waiting)
+      assert.isAtLeast(Date.parse(allowed.allowedBefore!), trippedAt)
+      const [entry] = yield* sql`SELECT actor, reason FROM audit_entry WHERE action = 'guard.allowed'`
+      assert.deepStrictEqual({ ...entry }, { actor: "ops", reason: "the rack was sold" })
+    }).pipe(Effect.provide(testLayer))
+  )
 })
 
 describe("a registry that fails", () => {

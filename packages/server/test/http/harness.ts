@@ -5,12 +5,16 @@ import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
+import { Plans } from "@prism-dns/core/dns/Plans"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Layer, Redacted, Result } from "effect"
@@ -28,8 +32,12 @@ export const adminToken = Redacted.make("admin-token")
 export const agentToken = Redacted.make("agent-token")
 
 export const services = Registry.layer().pipe(
+  Layer.provideMerge(Guards.layer),
   Layer.provideMerge(Parked.layer),
   Layer.provideMerge(DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 })),
+  Layer.provideMerge(Plans.layer),
+  Layer.provideMerge(Provisioner.layer()),
+  Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
   Layer.provideMerge(PowerDnsMemory.layer()),
   Layer.provideMerge(RecordSource.layer),
   Layer.provideMerge(Ownership.layer),

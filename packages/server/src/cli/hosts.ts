@@ -1,0 +1,136 @@
+/** `prism-dns hosts`: the registry of hosts. */
+import type { Client } from "@prism-dns/core/api/Client"
+import type * as Contract from "@prism-dns/core/api/Hosts"
+import * as Page from "@prism-dns/core/api/Page"
+import { hostStates } from "@prism-dns/core/domain/Host"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import { Console, Effect, Option, Result, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as Connection from "./Connection.ts"
+import * as Failure from "./Failure.ts"
+import * as Input from "./Input.ts"
+import * as Output from "./Output.ts"
+
+const columns: ReadonlyArray<Output.Column<Contract.Host>> = [
+  { head: "NAME", cell: ({ fqdn }) => fqdn },
+  { head: "ADDRESSES", cell: ({ addresses }) => addresses.join(" ") },
+  { head: "STATE", cell: ({ state }) => state },
+  { head: "DNS", cell: ({ publication }) => publication.level },
+  { head: "LAST SEEN", cell: ({ lastSeen }) => lastSeen },
+  { head: "OWNER", cell: ({ owner }) => owner },
+  { head: "ERROR", cell: ({ publication }) => publication.error }
+]
+
+type Query = NonNullable<Parameters<Client["hosts"]["list"]>[0]>["query"]
+
+/** Pages until `limit` hosts are there or there are no more. */
+const collect = Effect.fnUntraced(function* (hosts: Client["hosts"], query: Query, limit: number) {
+  const items: Array<Contract.Host> = []
+  let cursor: string | undefined
+  do {
+    const page = Math.min(limit - items.length, Page.limitMax)
+    const { body } = yield* hosts.list({ query: { ...query, limit: page, ...(cursor !== undefined && { cursor }) } })
+    items.push(...body.items)
+    cursor = body.nextCursor
+  } while (cursor !== undefined && items.length < limit)
+  return { items, ...(cursor !== undefined && { nextCursor: cursor }) }
+})
+
+const parseAddress = (input: string) =>
+  Result.match(IpAddress.parse(input), {
+    onFailure: ({ message }) => Effect.fail(new Failure.UsageWrong({ detail: `'${input}': ${message}` })),
+    onSuccess: Effect.succeed
+  })
+
+const optional = (name: string, metavar: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar(metavar), Flag.optional)
+
+const list = Command.make(
+  "list",
+  {
+    ...Connection.flags,
+    zone: optional("zone", "ZONE", "Only hosts of this zone."),
+    state: Flag.Literals("state", hostStates).pipe(Flag.withDescription("Only hosts in this state."), Flag.optional),
+    address: optional("address", "ADDRESS", "Only hosts that have this address."),
+    prefix: optional("prefix", "TEXT", "Only hosts whose full name begins so."),
+    limit: Flag.Int("limit").pipe(
+      Flag.withDescription("Hosts at the most. Default: 1000."),
+      Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))),
+      Flag.withDefault(1000)
+    )
+  },
+  Effect.fn(function* (input) {
+    const query: Query = {
+      ...(Option.isSome(input.zone) && { zone: yield* Input.parseName(input.zone.value) }),
+      ...(Option.isSome(input.state) && { state: input.state.value }),
+      ...(Option.isSome(input.address) && { address: yield* parseAddress(input.address.value) }),
+      ...(Option.isSome(input.prefix) && input.prefix.value !== "" && { q: input.prefix.value })
+    }
+    yield* Connection.withClient(input, ({ hosts }) =>
+      Effect.gen(function* () {
+        const found = yield* collect(hosts, query, input.limit)
+        if (input.json) return yield* Output.json(found)
+        yield* Output.rows(columns, found.items, "There are no such hosts.")
+        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+      })
+    )
+  })
+).pipe(Command.withDescription("Hosts, by name."))
+
+const show = Command.make(
+  "show",
+  { ...Connection.flags, host: Input.host },
+  Effect.fn(function* (input) {
+    yield* Connection.withClient(input, ({ hosts }) =>
+      Effect.flatMap(hosts.get({ params: { host: input.host } }), (host) =>
+        input.json
+          ? Output.json(host)
+          : Output.fields([
+              ["name", host.fqdn],
+              ["id", host.id],
+              ["addresses", host.addresses.join(" ")],
+              ["state", host.state],
+              ["owner", host.owner],
+              ["first seen", host.firstSeen],
+              ["last seen", host.lastSeen],
+              ["generation", host.generation],
+              ["dns", `${host.publication.level} at ${host.publication.at}`],
+              ["error", host.publication.error]
+            ])
+      )
+    )
+  })
+).pipe(Command.withDescription("One host, and how far its name has come."))
+
+const retire = Command.make(
+  "retire",
+  { ...Connection.flags, host: Input.host, reason: Input.reasonArgument },
+  Effect.fn(function* (input) {
+    const reason = yield* Input.reason(input.reason)
+    yield* Connection.withClient(input, ({ hosts }) =>
+      Effect.flatMap(hosts.retire({ params: { host: input.host }, payload: { reason } }), (host) =>
+        input.json
+          ? Output.json(host)
+          : Console.log(`${host.fqdn} is retired: its records are withdrawn, its name is held.`)
+      )
+    )
+  })
+).pipe(Command.withDescription("Give a host up: its records go, its name is held for as long as its zone says."))
+
+const release = Command.make(
+  "release",
+  { ...Connection.flags, host: Input.host, reason: Input.reasonArgument },
+  Effect.fn(function* (input) {
+    const reason = yield* Input.reason(input.reason)
+    yield* Connection.withClient(input, ({ hosts }) =>
+      Effect.flatMap(hosts.release({ params: { host: input.host }, payload: { reason } }), (host) =>
+        input.json ? Output.json(host) : Console.log(`${host.fqdn} is released: its records go, its name is free.`)
+      )
+    )
+  })
+).pipe(Command.withDescription("Forget a host: its records go, its name is free."))
+
+export const hosts = Command.make("hosts").pipe(
+  Command.withDescription("The registry of hosts."),
+  Command.withSubcommands([list, show, retire, release])
+)
