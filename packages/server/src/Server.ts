@@ -16,13 +16,14 @@ import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
-import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
+import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { PrismConfig } from "./Config.ts"
@@ -30,7 +31,7 @@ import * as Database from "./Database.ts"
 import { Drain } from "./Drain.ts"
 import { HttpAddress } from "./http/HttpAddress.ts"
 import * as HttpServer from "./http/HttpServer.ts"
-import type { ServerError } from "./ServerError.ts"
+import { type ServerError, StorageUnavailable } from "./ServerError.ts"
 import { TcpServer } from "./tcp/TcpServer.ts"
 
 /** Where a running server listens. */
@@ -51,11 +52,6 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     requestTimeout: powerdns.requestTimeout,
     connectionsMax: powerdns.connectionsMax
   })
-  const powerDns = Layer.effect(
-    PowerDnsClient,
-    Effect.map(PowerDnsNodes, ({ all }) => all[0]!.api!)
-  )
-
   const tokens = Tokens.layer([
     ...auth.agentTokens.map((entry) => ({ ...entry, role: "agent" as const })),
     ...auth.adminTokens.map((entry) => ({ ...entry, role: "admin" as const }))
@@ -80,10 +76,10 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const publisher = DnsManager.layer({ batchNamesMax: powerdns.batchMax }).pipe(
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Provisioner.layer({ transfer: powerdns.transfer })),
-    Layer.provideMerge(powerDns),
+    Layer.provideMerge(PowerDnsWriter.layer()),
     Layer.provideMerge(nodes),
     Layer.provideMerge(RecordSource.layer),
-    Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
+    Layer.provideMerge(Ownership.layer),
     Layer.provideMerge(Outbox.layer)
   )
 
@@ -107,6 +103,9 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(publisher),
     Layer.provideMerge(ground),
     Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),
+    Layer.catchTag("SqlError", (error) =>
+      Layer.effectContext(Effect.fail(new StorageUnavailable({ storage: "the registry", detail: detailOf(error) })))
+    ),
     // Spans that nobody reads cost a query a third of its time.
     Layer.provide(Layer.succeed(References.TracerEnabled, false))
   )
