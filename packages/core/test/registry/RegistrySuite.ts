@@ -4,7 +4,7 @@
  */
 import { assert, describe } from "@effect/vitest"
 import type { Vitest } from "@effect/vitest"
-import { Cause, Effect, Exit, Layer, Option } from "effect"
+import { Cause, Duration, Effect, Exit, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -12,7 +12,9 @@ import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { Host } from "@prism-dns/core/domain/Host"
 import * as Zone from "@prism-dns/core/domain/Zone"
-import { anonymous } from "@prism-dns/core/registry/Decision"
+import { anonymous, HostnameFlapping } from "@prism-dns/core/registry/Decision"
+import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
@@ -300,6 +302,275 @@ export const suite = <R>(
           assert.strictEqual(taken.host.owner, "fleet")
           const error = yield* Effect.flip(registry.register(T.registration("web", "192.0.2.7")))
           assert.strictEqual(error._tag, "HostnameTaken")
+        })
+      )
+    })
+
+    describe("giving a host up", () => {
+      const ada = { name: "ada", peer: "192.0.2.99" }
+
+      test(
+        "retires it by a person's word: its records are to go for that, its name is held, the reason is in the audit",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const source = yield* RecordSource
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* publishAll
+          yield* (yield* T.Time).jump(1000)
+          const retired = yield* registry.retire(host.fqdn, ada, "sold")
+          assert.deepStrictEqual(retired.host, {
+            ...host,
+            state: "retired",
+            generation: retired.host.generation,
+            offlineSinceMillis: 1_001_000,
+            withdrawnSinceMillis: 1_001_000,
+            retiredSinceMillis: 1_001_000
+          })
+          assert.isAbove(retired.host.generation, host.generation)
+          assert.deepStrictEqual(yield* registry.findById(host.id), Option.some(retired.host))
+          assert.deepStrictEqual(yield* markedNames, [T.nameOf("web"), T.pointerOf("192.0.2.7")].sort())
+          assert.deepStrictEqual(retired.ticket.places.map(({ name }) => name).sort(), yield* markedNames)
+          const causes = yield* sql<{ readonly cause: string }>`SELECT DISTINCT cause FROM outbox`
+          assert.deepStrictEqual(
+            causes.map(({ cause }) => cause),
+            ["released"]
+          )
+          assert.strictEqual((yield* source.desired(T.forward, [host.fqdn])).size, 0)
+          assert.strictEqual((yield* Leases).size(), 0)
+          const [entry] = yield* sql<{ readonly [key: string]: unknown }>`
+            SELECT actor, peer, action, subject, reason, cause FROM audit_entry ORDER BY sequence DESC LIMIT 1`
+          assert.deepStrictEqual(
+            { ...entry },
+            {
+              actor: "ada",
+              peer: "192.0.2.99",
+              action: "host.retired",
+              subject: "web.hosts.test.",
+              reason: "sold",
+              cause: "released"
+            }
+          )
+          const again = yield* Effect.flip(registry.retire(host.fqdn, ada, "sold"))
+          assert.strictEqual(again._tag, "HostRetired")
+          const back = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          assert.strictEqual(back.outcome, "returned")
+          assert.strictEqual(back.host.id, host.id)
+          assert.deepStrictEqual(yield* registry.findById(host.id), Option.some(back.host))
+        })
+      )
+
+      test(
+        "releases it by a person's word: nothing is left of it but its history, and its name is free",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* (yield* T.Time).jump(1000)
+          const released = yield* registry.release(host.fqdn, ada, "never was")
+          assert.deepStrictEqual(released.host, { ...host, generation: released.host.generation })
+          assert.deepStrictEqual(yield* registry.list({ limit: 10 }), [])
+          assert.deepStrictEqual(yield* sql`SELECT * FROM host_address`, [])
+          assert.deepStrictEqual(
+            (yield* history()).map(({ event, valid_from, valid_to }) => [event, valid_from, valid_to]),
+            [
+              ["created", 1_000_000, 1_001_000],
+              ["released", 1_001_000, 1_001_000]
+            ]
+          )
+          const [entry] = yield* sql<{ readonly action: string; readonly after: string | null }>`
+            SELECT action, after FROM audit_entry ORDER BY sequence DESC LIMIT 1`
+          assert.deepStrictEqual([entry?.action, entry?.after], ["host.released", null])
+          const unknown = yield* Effect.flip(registry.release(host.fqdn, ada, "never was"))
+          assert.strictEqual(unknown._tag, "HostUnknown")
+          const other = yield* registry.register(T.registration("web", "192.0.2.8", "others"))
+          assert.strictEqual(other.outcome, "created")
+          assert.notStrictEqual(other.host.id, host.id)
+        })
+      )
+
+      test(
+        "that cannot be stored leaves everything as it was, and no ticket",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          const before = yield* everything
+          const tickets = (yield* Acknowledgements).size()
+          yield* breakTable("audit_entry")
+          for (const word of [registry.retire, registry.release]) {
+            const error = yield* Effect.flip(word(host.fqdn, ada, "sold"))
+            assert.strictEqual(error._tag, "RegistryUnavailable")
+          }
+          assert.strictEqual(yield* everything, before)
+          assert.strictEqual((yield* Acknowledgements).size(), tickets)
+          yield* mend("audit_entry")
+          assert.strictEqual((yield* registry.retire(host.fqdn, ada, "sold")).host.state, "retired")
+        })
+      )
+    })
+
+    describe("time", () => {
+      test(
+        "turns hosts offline, retires and releases them, and a mass of them waits for a person's word",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = Layer.succeed(SqlClient.SqlClient, yield* SqlClient.SqlClient)
+          const time = yield* T.Time
+          const zone = Zone.make(T.forward.name, {
+            policy: {
+              whenOffline: { _tag: "Withdraw", after: Duration.seconds(2) },
+              retireAfter: Duration.seconds(4),
+              holdFor: Duration.seconds(4)
+            }
+          })
+          const { guards, sweep } = yield* Effect.gen(function* () {
+            return {
+              guards: yield* Guards,
+              ...(yield* Expiry.make({ leaseMillis: 1000, sweepMillis: 5000 }))
+            }
+          }).pipe(
+            Effect.provide(Layer.fresh(Layer.merge(T.shared([zone]), Guards.layer)).pipe(Layer.provideMerge(sql)))
+          )
+          const states = Effect.map(registry.list({ limit: 1000 }), (list) => [
+            ...new Set(list.map(({ state, withdrawnSinceMillis }) => `${state} ${withdrawnSinceMillis !== undefined}`))
+          ])
+          yield* registerAll(Array.from({ length: 50 }, (_, i) => T.registration(`h${i}`, "192.0.2.1", "fleet")))
+          yield* time.jump(2000)
+          yield* sweep
+          assert.deepStrictEqual(yield* states, ["online false"])
+          const [guard] = yield* guards.list
+          assert.match(guard!.detail, /^50 of 50 hosts/)
+          assert.isTrue(guard?.waiting)
+          assert.isFalse((yield* guards.allow("mass-expiry", { name: "ada", peer: undefined }, "true")).waiting)
+          yield* sweep
+          assert.deepStrictEqual(yield* states, ["offline false"])
+          for (const expected of [["offline true"], ["retired true"], []]) {
+            yield* time.jump(expected[0] === "offline true" ? 2000 : expected.length === 0 ? 4000 : 2000)
+            yield* sweep
+            assert.deepStrictEqual(yield* states, expected)
+          }
+          assert.deepStrictEqual(yield* guards.list, [])
+          assert.deepStrictEqual(
+            (yield* history(T.nameOf("h7"))).map(({ event }) => event),
+            ["created", "offline", "withdrawn", "retired", "released"]
+          )
+        })
+      )
+    })
+
+    describe("a zone of the policy suffix", () => {
+      const zone = Zone.make(T.forward.name, { policy: { conflict: "suffix" } })
+      const suffixed = <E>(name: string, body: Effect.Effect<void, E, Services>) =>
+        test(
+          name,
+          Effect.gen(function* () {
+            const sql = Layer.succeed(SqlClient.SqlClient, yield* SqlClient.SqlClient)
+            yield* Effect.provide(
+              body,
+              Layer.fresh(T.registry({ suffixesMax: 3 }, [zone, T.reverse4])).pipe(Layer.provideMerge(sql))
+            )
+          })
+        )
+      const web = (n: number) => T.registration("web", `192.0.2.${n}`, `owner-${n}`)
+
+      suffixed(
+        "gives each of several machines in one batch a name of its own, as far as they go, and each keeps it",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const exits = yield* registerAllExits([1, 2, 3, 4, 5].map(web))
+          const names = exits.map((exit) =>
+            Exit.isSuccess(exit) ? String(exit.value.host.fqdn).split(".")[0] : "none"
+          )
+          assert.deepStrictEqual(names, ["web", "web-2", "web-3", "web-4", "none"])
+          assert.deepStrictEqual(
+            (yield* registry.list({ limit: 10 })).map(({ hostname }) => String(hostname)),
+            ["web", "web", "web", "web"]
+          )
+          const before = yield* everything
+          // From memory, as beats are; and by the database, as after a restart.
+          const leases = yield* Leases
+          for (const [i, name] of names.slice(0, 4).entries()) {
+            const { addresses, fqdn, registrant } = web(i + 1)
+            const renewed = leases.renew(fqdn, addresses, registrant, 1_000_001)
+            assert.strictEqual(renewed?.fqdn, T.nameOf(name!))
+            leases.drop(T.nameOf(name!), Number.MAX_SAFE_INTEGER)
+            assert.isUndefined(leases.renew(fqdn, addresses, registrant, 1_000_002))
+            const again = yield* registry.register(web(i + 1))
+            assert.deepStrictEqual([again.outcome, again.host.fqdn], ["renewed", T.nameOf(name!)])
+            assert.strictEqual(leases.renew(fqdn, addresses, registrant, 1_000_003)?.fqdn, T.nameOf(name!))
+          }
+          assert.strictEqual(yield* everything, before)
+        })
+      )
+    })
+
+    describe("a name that two machines claim in turn", () => {
+      const register = (n: number) =>
+        Effect.flatMap(Registry, (registry) => registry.register(T.registration("web", `192.0.2.${n}`, "fleet")))
+      /** Both beat every minute, half a minute apart. */
+      const flap = Effect.fnUntraced(function* (times: number) {
+        const outcomes: Array<string> = []
+        for (let i = 0; i < times; i++) {
+          yield* (yield* T.Time).jump(30_000)
+          const exit = yield* Effect.exit(register((i % 2) + 1))
+          outcomes.push(
+            Exit.isSuccess(exit)
+              ? exit.value.outcome
+              : Cause.squash(exit.cause) instanceof HostnameFlapping
+                ? "flapping"
+                : "?"
+          )
+        }
+        return outcomes
+      })
+
+      test(
+        "keeps its addresses after a few changes, and no refused claim writes a row; it is renewed by whose it is",
+        Effect.gen(function* () {
+          const leases = yield* Leases
+          assert.deepStrictEqual(yield* flap(6), ["created", "changed", "changed", "changed", "changed", "flapping"])
+          const before = yield* everything
+          assert.deepStrictEqual(
+            yield* flap(40),
+            Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? "renewed" : "flapping"))
+          )
+          assert.strictEqual(yield* everything, before)
+          const error = yield* Effect.flip(register(2))
+          assert(error._tag === "HostnameFlapping")
+          assert.deepStrictEqual([error.addresses, error.claimed], [["192.0.2.1"], ["192.0.2.2"]])
+          assert.isAbove(error.untilMillis, 1_000_000 + 46 * 30_000)
+          assert.strictEqual(leases.size(), 1)
+          // Another name is not concerned, and this one is free again in the end.
+          const other = yield* (yield* Registry).register(T.registration("db", "192.0.2.2", "fleet"))
+          assert.strictEqual(other.outcome, "created")
+          yield* (yield* T.Time).set(error.untilMillis + 1)
+          assert.strictEqual((yield* register(2)).outcome, "changed")
+        })
+      )
+
+      test(
+        "goes to the other once its host is offline, damped or not",
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          assert.deepStrictEqual((yield* flap(6)).at(-1), "flapping")
+          yield* sql`UPDATE host SET state = 'offline', offline_since = 1`
+          const taken = yield* register(2)
+          assert.strictEqual(taken.outcome, "returned")
+          assert.deepStrictEqual(taken.host.addresses, [T.addressOf(2)])
+        })
+      )
+
+      test(
+        "is not counted twice when the commit fails",
+        Effect.gen(function* () {
+          assert.deepStrictEqual((yield* flap(4)).at(-1), "changed")
+          yield* breakCommit("audit_entry")
+          for (let i = 0; i < 5; i++) {
+            const error = yield* Effect.flip(register(1))
+            assert.strictEqual(error._tag, "RegistryUnavailable")
+          }
+          yield* mend("audit_entry")
+          assert.strictEqual((yield* register(1)).outcome, "changed")
         })
       )
     })
