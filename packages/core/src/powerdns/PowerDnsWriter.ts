@@ -32,9 +32,11 @@ export interface PowerDnsWriterOptions {
   readonly healthyMillis: number
   /**
    * How long after it began a call without an answer may still be carried out by a server that runs: the limit of a
-   * request, and the 5 s in which PowerDNS reads one. In any case 5 s from its end.
+   * request, and `readingMillis`. In any case `readingMillis` from its end.
    */
   readonly lateMillis: number
+  /** PowerDNS reads a request within this time, or drops it. */
+  readonly readingMillis: number
   /** How long a write waits for its turn while the writer changes, before it fails. */
   readonly waitMillisMax: number
 }
@@ -46,6 +48,7 @@ export const defaultOptions: PowerDnsWriterOptions = {
   awayMillis: 3000,
   healthyMillis: 30_000,
   lateMillis: 15_000,
+  readingMillis: 5000,
   waitMillisMax: 1000
 }
 
@@ -85,9 +88,6 @@ export class PowerDnsWriter extends Context.Service<
       )
     )
 }
-
-/** PowerDNS reads a request within this time, or drops it. */
-const readingMillis = 5000
 
 /** Names without an answer that are remembered for a node. */
 const lateNamesMax = 100_000
@@ -206,7 +206,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
     primary.late = new Map()
     yield* Effect.forEach(late, ([zone, names]) =>
       PubSub.publish(lateWrites, { node: primary.name, zone, names: [...names] })
-    ).pipe(Effect.delay(readingMillis), Effect.forkIn(scope))
+    ).pipe(Effect.delay(options.readingMillis), Effect.forkIn(scope))
   })
 
   const scope = yield* Effect.scope
@@ -303,7 +303,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
               primary.lateUntilMillis = Math.max(
                 primary.lateUntilMillis,
                 startMillis + options.lateMillis,
-                nowMillis + readingMillis // a call may have waited long for a connection
+                nowMillis + options.readingMillis // a call may have waited long for a connection
               )
               if (subject !== undefined) remember(primary, subject.zone, subject.names)
             }

@@ -29,7 +29,7 @@ export interface Dns {
 const pgsqlSchemaFile = "/usr/share/pdns-backend-pgsql/schema/schema.pgsql.sql"
 
 /** A PostgreSQL with a database for PowerDNS, as Prism wants it. */
-const pgsqlBackend = Effect.gen(function* () {
+export const pgsqlBackend = Effect.gen(function* () {
   const postgres = yield* Postgres
   const database = yield* postgres.createDatabase(
     `${Fs.readFileSync(pgsqlSchemaFile, "utf8")}\n${pgsqlLock}\n${pgsqlIndexes}`
@@ -50,6 +50,8 @@ export class TestPowerDns extends Context.Service<
     readonly stop: Effect.Effect<void>
     /** Starts it again, on the same ports and data. */
     readonly start: Effect.Effect<void>
+    /** Ends it in the middle of whatever it does. It may be started again. */
+    readonly kill: Effect.Effect<void>
     /** Nothing is answered until `thaw`, though connections are accepted. */
     readonly freeze: Effect.Effect<void>
     readonly thaw: Effect.Effect<void>
@@ -63,7 +65,11 @@ export const temporaryFolder = (prefix: string) =>
     (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
   )
 
-const make = Effect.fnUntraced(function* (backend: PowerDnsProcess.Backend, extra: Readonly<Record<string, string>>) {
+/** A server until the scope closes; several may have the same `pgsqlBackend`. */
+export const startServer = Effect.fnUntraced(function* (
+  backend: PowerDnsProcess.Backend,
+  extra: Readonly<Record<string, string>> = {}
+) {
   const directory = yield* temporaryFolder("prism-pdns-")
   const [dnsPort = 0, apiPort = 0] = yield* freePorts(2)
   const apiKey = Redacted.make(crypto.randomUUID())
@@ -89,6 +95,7 @@ const make = Effect.fnUntraced(function* (backend: PowerDnsProcess.Backend, extr
     backend,
     stop,
     start,
+    kill: Effect.andThen(signal("SIGKILL"), stop),
     freeze: signal("SIGSTOP"),
     thaw: signal("SIGCONT")
   })
@@ -107,11 +114,25 @@ export const layerServer = (backend: BackendName, options: Options = {}): Layer.
   if (backend === "pgsql") {
     return Layer.effect(
       TestPowerDns,
-      Effect.flatMap(pgsqlBackend, (backend) => make(backend, extra))
+      Effect.flatMap(pgsqlBackend, (backend) => startServer(backend, extra))
     ).pipe(Layer.provide(Postgres.layer()))
   }
-  return Layer.effect(TestPowerDns, make(backend === "lmdb" ? PowerDnsProcess.lmdb : PowerDnsProcess.sqlite, extra))
+  return Layer.effect(
+    TestPowerDns,
+    startServer(backend === "lmdb" ? PowerDnsProcess.lmdb : PowerDnsProcess.sqlite, extra)
+  )
 }
+
+/** A client for one of several servers. */
+export const clientOf = (
+  server: TestPowerDns["Service"],
+  options: Options["client"] = {}
+): Effect.Effect<PowerDnsClient["Service"], never, Scope.Scope> =>
+  Layer.build(
+    PowerDnsClient.layer({ node: "test", ...options, url: server.apiUrl, apiKey: server.apiKey }).pipe(
+      Layer.provide(FetchHttpClient.layer)
+    )
+  ).pipe(Effect.map(Context.get(PowerDnsClient)))
 
 /** A client for the server around. */
 export const layerClient = (options: Options = {}): Layer.Layer<PowerDnsClient, never, TestPowerDns> =>
