@@ -9,12 +9,14 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
@@ -75,6 +77,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   /** From marks to records. */
   const publisher = DnsManager.layer({ batchNamesMax: powerdns.batchMax }).pipe(
     Layer.provideMerge(Plans.layer),
+    Layer.provideMerge(Serving.layer()),
+    Layer.provideMerge(NameServers.layer),
     Layer.provideMerge(Provisioner.layer({ transfer: powerdns.transfer })),
     Layer.provideMerge(PowerDnsWriter.layer()),
     Layer.provideMerge(nodes),

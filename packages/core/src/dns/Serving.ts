@@ -12,12 +12,58 @@
  * `unserved` (`dns/Outbox`, with the settlement), and who waits
  * (`dns/Acknowledgements`).
  */
-import { Context, type Effect } from "effect"
+import { Cause, Clock, Context, Effect, FiberSet, Latch, Layer, Metric } from "effect"
+import { SqlClient } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
-import type { Role } from "../powerdns/PowerDnsNodes.ts"
+import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
+import { type Node, PowerDnsNodes, type Role } from "../powerdns/PowerDnsNodes.ts"
+import { asTable } from "../storage/Rows.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
+import { Acknowledgements } from "./Acknowledgements.ts"
+import * as DnsMetrics from "./DnsMetrics.ts"
+import * as Expectation from "./Expectation.ts"
+import { NameServers } from "./NameServers.ts"
+import { managedTypes } from "./RecordSource.ts"
+import { ServingNode, type ServingNodeOptions } from "./ServingNode.ts"
+import { Zones } from "./Zones.ts"
 
-/** What PowerDNS took of one name. */
+export interface ServingOptions extends ServingNodeOptions {
+  /** Names in memory at once; more stay in the database until there is room. */
+  readonly namesMax: number
+  /** How often what is due is looked for while names are under way, in milliseconds. */
+  readonly tickMillis: number
+  /** How often the database is asked for names of which we were not told, in milliseconds. */
+  readonly rescanMillis: number
+  /** How long served names are gathered for one transaction, in milliseconds. */
+  readonly commitMillis: number
+  /** The longest that dropping caches may keep names from being asked, in milliseconds. */
+  readonly flushMillisMax: number
+  /** Between two NOTIFYs of a zone, in milliseconds. */
+  readonly notifyMillis: number
+  /** The same while secondaries do not come to answer as published, at the most: it doubles. */
+  readonly notifyMillisMax: number
+}
+
+/** 100,000 names are about 60 MB with three nodes. */
+export const defaultOptions: ServingOptions = {
+  namesMax: 100_000,
+  tickMillis: 5,
+  rescanMillis: 30_000,
+  commitMillis: 5,
+  flushMillisMax: 1000,
+  notifyMillis: 1000,
+  notifyMillisMax: 30_000,
+  asksMax: 64,
+  flushSpacingMillis: 20,
+  flushAgainMillis: 50,
+  retryMillisMin: 5,
+  retryMillisMax: 1000,
+  retriesPerSecond: 500,
+  probeMillis: 1000
+}
+
+/** What PowerDNS took of one name. A lost one costs time, never truth: the table is read again now and then. */
 export interface Publication {
   readonly name: DomainName
   readonly generation: number
@@ -63,4 +109,415 @@ export class Serving extends Context.Service<
     ) => void
     readonly status: Effect.Effect<ReadonlyArray<NodeStatus>>
   }
->()("@prism-dns/core/dns/Serving") {}
+>()("@prism-dns/core/dns/Serving") {
+  static readonly layer = (options: Partial<ServingOptions> = {}) =>
+    Layer.effect(Serving, make({ ...defaultOptions, ...options }))
+
+  /** Finds out nothing; for tests in which no name server is asked. */
+  static readonly layerNone: Layer.Layer<Serving> = Layer.succeed(
+    Serving,
+    Serving.of({ published: () => undefined, status: Effect.succeed([]) })
+  )
+}
+
+/** A name that every node answers as published. */
+interface Served {
+  readonly expectation: Expectation.Expectation
+  readonly version: number
+  readonly generation: number
+  readonly publishedMillis: number
+  readonly atMillis: number
+  readonly nodes: ReadonlyArray<{ readonly node: string; readonly atMillis: number }>
+}
+
+/** When the secondaries of a zone were told last, and when next. */
+interface Notification {
+  wanted: boolean
+  /** Not before: what the primaries have cached is dropped first. */
+  dueMillis: number
+  lastMillis: number
+  pauseMillis: number
+}
+
+const make = Effect.fnUntraced(function* (options: ServingOptions) {
+  const sql = yield* SqlClient.SqlClient
+  const zones = yield* Zones
+  const { all } = yield* PowerDnsNodes
+  const writer = yield* PowerDnsClient
+  const nameServers = yield* NameServers
+  const acknowledgements = yield* Acknowledgements
+  const clock = yield* Clock.Clock
+  const context = yield* Effect.context()
+  const run = yield* FiberSet.makeRuntime()
+  const now = () => clock.currentTimeMillisUnsafe()
+
+  const names = new Map<DomainName, Map<DomainName, Expectation.Expectation>>()
+  let size = 0
+  /** There may be rows that are not in memory. */
+  let isBehind = true
+  let served: Array<Served> = []
+  const notifications = new Map<DomainName, Notification>()
+  const hasSecondaries = all.some(({ role }) => role === "secondary")
+
+  /** Open while a node has something to do. */
+  const working = yield* Latch.make(false)
+  /** Open while the database has something to be told or asked. */
+  const keeping = yield* Latch.make(true)
+
+  const flush = (node: Node, zone: DomainName, done: () => void): void => {
+    if (node.api === undefined) return done()
+    void run(
+      node.api.flush(zone).pipe(
+        Effect.timeout(options.flushMillisMax),
+        // The node is asked all the same: it may have nothing cached, and its answer tells.
+        Effect.catch((error) =>
+          Effect.logDebug("cached answers were not dropped").pipe(
+            Effect.annotateLogs({ node: node.name, zone, reason: error.message })
+          )
+        ),
+        Effect.ensuring(Effect.sync(done))
+      )
+    )
+  }
+
+  const onAnswered = (expectation: Expectation.Expectation): void => {
+    if (expectation.remaining > 0) return
+    const nodes = expectation.nodes.map(({ answeredMillis }, i) => ({ node: all[i]!.name, atMillis: answeredMillis }))
+    const { generation, publishedMillis, version } = expectation
+    served.push({ expectation, version, generation, publishedMillis, atMillis: now(), nodes })
+    keeping.openUnsafe()
+  }
+
+  const onTurn = (node: ServingNode, why: string): void => {
+    const fields = { node: node.node.name, unserved: node.unserved, reason: why }
+    void run(
+      Effect.annotateLogs(
+        node.up
+          ? Effect.logInfo("a name server answers again")
+          : Effect.logWarning("a name server does not answer, what is published meanwhile is not served by it"),
+        fields
+      )
+    )
+  }
+
+  const nodes = all.map(
+    (node, index) => new ServingNode(node, index, options, { nameServers, now, flush, onAnswered, onTurn })
+  )
+
+  /** Takes the expectation of a name into memory. False when there is no room for another name. */
+  const expect = (
+    zone: DomainName,
+    managed: ReadonlyArray<string>,
+    publication: Publication,
+    publishedMillis: number,
+    writtenBy: string | undefined
+  ): boolean => {
+    let ofZone = names.get(zone)
+    if (ofZone === undefined) names.set(zone, (ofZone = new Map()))
+    const { generation, name, rrsets } = publication
+    const wanted = Expectation.wanted(rrsets)
+    const others = publication.types ?? managed
+    let expectation = ofZone.get(name)
+    if (expectation === undefined) {
+      if (size >= options.namesMax) return false
+      expectation = {
+        zone,
+        name,
+        nodes: all.map((): Expectation.Progress => ({
+          place: "answered",
+          attempts: 0,
+          answeredMillis: 0,
+          seen: undefined
+        })),
+        generation,
+        version: 0,
+        wanted,
+        types: Expectation.typesToAsk(wanted, others, managed),
+        publishedMillis,
+        remaining: all.length
+      }
+      ofZone.set(name, expectation)
+      size += 1
+    } else {
+      if (generation < expectation.generation) return true
+      const before = expectation.remaining === 0 ? [] : expectation.types
+      expectation.generation = generation
+      expectation.version += 1
+      expectation.wanted = wanted
+      expectation.types = Expectation.typesToAsk(wanted, [...before, ...others], managed)
+      expectation.publishedMillis = publishedMillis
+      expectation.remaining = all.length
+    }
+    for (const node of nodes) node.expect(expectation, node.node.name === writtenBy)
+    return true
+  }
+
+  const published: Serving["Service"]["published"] = (zoneName, publications, writtenBy) => {
+    const zone = zones.find(zoneName)
+    if (zone === undefined || publications.length === 0) return
+    const nowMillis = now()
+    const managed = managedTypes(zone)
+    for (const publication of publications) {
+      if (!expect(zoneName, managed, publication, nowMillis, writtenBy)) isBehind = true
+    }
+    if (hasSecondaries) wantNotification(zoneName, nowMillis)
+    for (const node of nodes) node.work()
+    working.openUnsafe()
+  }
+
+  const wantNotification = (zone: DomainName, nowMillis: number): void => {
+    const known = notifications.get(zone)
+    const dueMillis = nowMillis + options.flushSpacingMillis
+    if (known === undefined) {
+      const pauseMillis = options.notifyMillis
+      notifications.set(zone, { wanted: true, dueMillis, lastMillis: -Infinity, pauseMillis })
+    } else if (!known.wanted) {
+      known.wanted = true
+      known.dueMillis = dueMillis
+      known.pauseMillis = options.notifyMillis
+    }
+  }
+
+  /** Tells secondaries what has changed; again, ever more rarely, when one of them did not hear it. */
+  const notify = (nowMillis: number): void => {
+    for (const [zone, notification] of notifications) {
+      const { dueMillis, lastMillis, pauseMillis, wanted } = notification
+      if (wanted ? nowMillis < Math.max(dueMillis, lastMillis + pauseMillis) : nowMillis < lastMillis + pauseMillis) {
+        continue
+      }
+      if (!wanted && !secondariesLack(zone)) continue
+      notification.pauseMillis = wanted ? options.notifyMillis : Math.min(2 * pauseMillis, options.notifyMillisMax)
+      notification.wanted = false
+      notification.lastMillis = nowMillis
+      void run(
+        Effect.catch(writer.notify(zone), (error) =>
+          Effect.logDebug("secondaries were not notified").pipe(Effect.annotateLogs({ zone, reason: error.message }))
+        )
+      )
+    }
+  }
+
+  const secondariesLack = (zone: DomainName): boolean =>
+    nodes.some((node) => node.node.role === "secondary" && node.up && node.unservedOf(zone) > 0)
+
+  const perNode = nodes.map((node) => {
+    const attributes = { node: node.node.name }
+    const questions = (result: string) => Metric.withAttributes(DnsMetrics.questionsTotal, { ...attributes, result })
+    return {
+      node,
+      unserved: Metric.withAttributes(DnsMetrics.nodeUnserved, attributes),
+      answers: Metric.withAttributes(DnsMetrics.nodeAnswers, attributes),
+      asPublished: questions("as-published"),
+      stale: questions("stale"),
+      noAnswer: questions("no-answer")
+    }
+  })
+
+  const report = (): void => {
+    for (const { answers, node, unserved, ...results } of perNode) {
+      unserved.updateUnsafe(node.unserved, context)
+      answers.updateUnsafe(node.up ? 1 : 0, context)
+      for (const result of ["asPublished", "stale", "noAnswer"] as const) {
+        const count = node.questions[result]
+        if (count > 0) results[result].updateUnsafe(count, context)
+        node.questions[result] = 0
+      }
+    }
+  }
+  report()
+
+  let reportedMillis = 0
+  const work = Effect.gen(function* () {
+    yield* working.await
+    const nowMillis = now()
+    for (const node of nodes) node.work()
+    if (hasSecondaries) notify(nowMillis)
+    if (!nodes.some((node) => node.busy) && !notifications.values().some(({ wanted }) => wanted)) {
+      working.closeUnsafe()
+      report()
+    } else if (nowMillis - reportedMillis >= reportMillis) {
+      reportedMillis = nowMillis
+      report()
+    }
+    yield* Effect.sleep(options.tickMillis)
+  })
+
+  /** Writes down that these are served. A row that has a newer generation stays. */
+  const writeServed = Effect.fnUntraced(
+    function* (batch: ReadonlyArray<Served>) {
+      const rows = () =>
+        asTable(
+          sql,
+          "r",
+          { zone: "text", name: "text", generation: "bigint", at: "bigint" },
+          batch.map(({ atMillis, expectation: { name, zone }, generation }) => ({
+            zone,
+            name,
+            generation,
+            at: atMillis
+          }))
+        )
+      yield* sql`
+        DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${rows()})`
+      yield* sql`
+        UPDATE published SET served_at = r.at FROM ${rows()}
+        WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`
+    },
+    (effect) => sql.withTransaction(effect)
+  )
+
+  const forget = ({ expectation, version }: Served): void => {
+    if (expectation.version !== version) return
+    const ofZone = names.get(expectation.zone)
+    if (ofZone?.delete(expectation.name) !== true) return
+    size -= 1
+    if (ofZone.size === 0) names.delete(expectation.zone)
+  }
+
+  const commit = Effect.gen(function* () {
+    const batch = served.slice(0, commitMax)
+    if (batch.length === 0) return
+    yield* writeServed(batch)
+    served = served.slice(batch.length)
+    for (const each of batch) {
+      const { atMillis, expectation, generation, nodes, publishedMillis } = each
+      forget(each)
+      acknowledgements.settle(expectation.zone, expectation.name, generation, { _tag: "Served", atMillis, nodes })
+      DnsMetrics.servedDuration.updateUnsafe(Math.max(0, atMillis - publishedMillis) / 1000, context)
+    }
+    DnsMetrics.servedTotal.updateUnsafe(batch.length, context)
+  })
+
+  /** Where the next page of rows begins. */
+  let cursor: { readonly zone: string; readonly name: string } = { zone: "", name: "" }
+
+  /**
+   * Takes a page of rows that are not in memory. No served row is deleted meanwhile, so none comes back that is done
+   * with; a row that is replaced while we read is in memory, or is read in another round.
+   */
+  const load = Effect.gen(function* () {
+    if (cursor.zone === "" && cursor.name === "") isBehind = false
+    const rows = yield* sql<UnservedRow>`
+      SELECT zone, name, generation, content, applied_at FROM unserved
+      WHERE (zone, name) > (${cursor.zone}, ${cursor.name}) ORDER BY zone, name LIMIT ${pageSize}`.pipe(
+      Effect.tapError(() => Effect.sync(() => void (isBehind = true)))
+    )
+    for (const row of rows) {
+      const zone = zones.find(row.zone)
+      // A zone that is configured no more is nobody's to ask for.
+      if (zone === undefined) continue
+      const generation = Number(row.generation)
+      const known = names.get(row.zone)?.get(row.name)
+      if (known === undefined || known.generation < generation) {
+        const publication = { name: row.name, generation, rrsets: fromContent(row.name, row.content) }
+        if (!expect(row.zone, managedTypes(zone), publication, Number(row.applied_at), undefined)) {
+          isBehind = true
+          break
+        }
+        if (hasSecondaries) wantNotification(row.zone, now())
+      }
+      cursor = { zone: row.zone, name: row.name }
+    }
+    if (rows.length < pageSize && size < options.namesMax) cursor = { zone: "", name: "" }
+    if (rows.length > 0) working.openUnsafe()
+  })
+
+  let failedWith: string | undefined
+  const keep = Effect.gen(function* () {
+    yield* keeping.await
+    keeping.closeUnsafe()
+    yield* Effect.sleep(options.commitMillis)
+    yield* commit
+    const isMidway = cursor.zone !== "" || cursor.name !== ""
+    if ((isBehind || isMidway) && size <= options.namesMax / 2) yield* load
+    const isLoading = (isBehind || cursor.zone !== "" || cursor.name !== "") && size <= options.namesMax / 2
+    if (served.length > 0 || isLoading) keeping.openUnsafe()
+    if (failedWith !== undefined) {
+      failedWith = undefined
+      yield* Effect.logInfo("what is served is written down again")
+    }
+  }).pipe(
+    Effect.catchCause((cause) => {
+      if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+      const reason = detailOf(Cause.squash(cause))
+      keeping.openUnsafe()
+      const isNew = failedWith !== reason
+      failedWith = reason
+      return Effect.andThen(
+        isNew
+          ? Effect.logWarning("what is served could not be written down, will try again").pipe(
+              Effect.annotateLogs({ reason })
+            )
+          : Effect.void,
+        Effect.sleep(failurePauseMillis)
+      )
+    })
+  )
+
+  const rescan = Effect.andThen(
+    Effect.sleep(options.rescanMillis),
+    Effect.sync(() => {
+      isBehind = true
+      keeping.openUnsafe()
+    })
+  )
+
+  yield* Effect.forkScoped(Effect.forever(work))
+  yield* Effect.forkScoped(Effect.forever(rescan))
+  yield* Effect.forkScoped(Effect.forever(keep))
+
+  /** For each node the name that waits longest for it. */
+  const status = Effect.sync(() => {
+    const oldest: Array<Expectation.Expectation | undefined> = nodes.map(() => undefined)
+    for (const ofZone of names.values()) {
+      for (const expectation of ofZone.values()) {
+        for (let i = 0; i < nodes.length; i++) {
+          if (expectation.nodes[i]!.place === "answered") continue
+          if ((oldest[i]?.publishedMillis ?? Infinity) > expectation.publishedMillis) oldest[i] = expectation
+        }
+      }
+    }
+    return nodes.map((node, i): NodeStatus => {
+      const waiting = oldest[i]
+      return {
+        name: node.node.name,
+        role: node.node.role,
+        up: node.up,
+        unserved: node.unserved,
+        lastAnsweredMillis: node.lastAnsweredMillis,
+        oldest:
+          waiting === undefined
+            ? undefined
+            : {
+                zone: waiting.zone,
+                name: waiting.name,
+                generation: waiting.generation,
+                publishedMillis: waiting.publishedMillis,
+                answered: waiting.nodes[i]!.seen
+              }
+      }
+    })
+  })
+
+  return Serving.of({ published, status })
+})
+
+/** Rows written or read at once. */
+const commitMax = 1000
+const pageSize = 1000
+
+const reportMillis = 1000
+const failurePauseMillis = 1000
+
+interface UnservedRow {
+  readonly zone: DomainName
+  readonly name: DomainName
+  readonly generation: number | bigint
+  readonly content: string
+  readonly applied_at: number | bigint
+}
+
+const fromContent = (name: DomainName, content: string): ReadonlyArray<RRset.RRset> =>
+  (JSON.parse(content) as ReadonlyArray<[string, number, ReadonlyArray<string>]>).map(
+    ([type, ttlSeconds, contents]) => ({ name, type, ttlSeconds, contents })
+  )

@@ -1,0 +1,100 @@
+/**
+ * What the name servers are to answer for one name, and whether they do.
+ *
+ * The object stays the same while newer publications of the name replace what
+ * is expected: `version` tells them apart.
+ */
+import type { DomainName } from "../domain/DomainName.ts"
+import type * as RRset from "../domain/RRset.ts"
+import type { Answer } from "./NameServers.ts"
+import * as RecordText from "./RecordText.ts"
+
+/** The records of one type. */
+export interface Wanted {
+  readonly type: string
+  readonly ttlSeconds: number
+  /** Canonical, sorted, each once. */
+  readonly contents: ReadonlyArray<string>
+}
+
+/**
+ * Where a name stands with a node.
+ * - `awaiting`: until the node's caches are dropped; `flushing`: they are being dropped.
+ * - `ready`: it may be asked; `asking`: it is.
+ * - `retry`: it answered something else, and is asked again later.
+ * - `answered`: as published.
+ */
+export type Place = "awaiting" | "flushing" | "ready" | "asking" | "retry" | "answered"
+
+/** What one node has said of it. */
+export interface Progress {
+  place: Place
+  /** Answers that were not as published. */
+  attempts: number
+  answeredMillis: number
+  /** The last answer that was not as published, in words. */
+  seen: string | undefined
+}
+
+export interface Expectation {
+  readonly zone: DomainName
+  readonly name: DomainName
+  /** By node, in their order. */
+  readonly nodes: ReadonlyArray<Progress>
+  generation: number
+  version: number
+  wanted: ReadonlyArray<Wanted>
+  /** Types to ask for. */
+  types: ReadonlyArray<string>
+  publishedMillis: number
+  /** Nodes that were not seen to answer so. */
+  remaining: number
+}
+
+/** `rrsets` in the form in which answers are compared; those of types that cannot be are left out. */
+export const wanted = (rrsets: ReadonlyArray<RRset.RRset>): ReadonlyArray<Wanted> =>
+  rrsets
+    .filter(({ type }) => RecordText.isSupported(type))
+    .map(({ contents, ttlSeconds, type }) => {
+      const texts = contents.map((content) => RecordText.canonical(type, content))
+      return { type, ttlSeconds, contents: texts.length < 2 ? texts : [...new Set(texts)].sort() }
+    })
+
+/** The types to ask for: those wanted, those that may be gone, and where that is none, those of `managed`. */
+export const typesToAsk = (
+  wanted: ReadonlyArray<Wanted>,
+  others: ReadonlyArray<string>,
+  managed: ReadonlyArray<string>
+): ReadonlyArray<string> => {
+  const types = new Set(wanted.map(({ type }) => type))
+  for (const type of others) if (RecordText.isSupported(type)) types.add(type)
+  return types.size > 0 ? [...types] : managed
+}
+
+/** True when `answer` to the question for `type` is what is wanted. */
+export const isAsWanted = (wanted: ReadonlyArray<Wanted>, type: string, answer: Answer): boolean => {
+  if (!answer.authoritative) return false
+  const set = wanted.find((each) => each.type === type)
+  if (set === undefined) {
+    // Who is told NXDOMAIN asks for no other type of the name.
+    const isRight = answer.rcode === "NOERROR" || (answer.rcode === "NXDOMAIN" && wanted.length === 0)
+    return isRight && answer.contents.length === 0
+  }
+  return (
+    answer.rcode === "NOERROR" &&
+    answer.ttlSeconds === set.ttlSeconds &&
+    answer.contents.length === set.contents.length &&
+    answer.contents.every((content, i) => content === set.contents[i])
+  )
+}
+
+/** An answer for people. */
+export const describe = (type: string, answer: Answer): string => {
+  const lame = answer.authoritative ? "" : ", not authoritative"
+  if (answer.rcode !== "NOERROR") return `${answer.rcode}${lame}`
+  if (answer.contents.length === 0) return `no ${type} record${lame}`
+  const some = answer.contents.slice(0, shownMax).join(", ")
+  return `${type} ${some}${answer.contents.length > shownMax ? ", …" : ""} (TTL ${answer.ttlSeconds ?? 0} s)${lame}`
+}
+
+const shownMax = 4

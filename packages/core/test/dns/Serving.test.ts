@@ -1,0 +1,392 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Acknowledgements, type Ticket } from "@prism-dns/core/dns/Acknowledgements"
+import { type Publication, Serving, type ServingOptions } from "@prism-dns/core/dns/Serving"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
+import * as RRset from "@prism-dns/core/domain/RRset"
+import type { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import { Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { TestClock } from "effect/testing"
+import * as T from "../layers.ts"
+import * as FakeNodes from "./FakeNodes.ts"
+
+type Services = Serving | Acknowledgements | FakeNodes.FakeNodes | SqlClient.SqlClient | PowerDnsClient
+
+const two: ReadonlyArray<FakeNodes.NodeSpec> = [{ name: "one" }, { name: "two" }]
+
+const layer = (
+  nodes: ReadonlyArray<FakeNodes.NodeSpec>,
+  options: Partial<ServingOptions> = {},
+  before: Effect.Effect<void, unknown, SqlClient.SqlClient> = Effect.void
+) =>
+  Serving.layer(options).pipe(
+    Layer.provideMerge(Layer.effectDiscard(Effect.orDie(before))),
+    Layer.provideMerge(Layer.mergeAll(FakeNodes.layer(nodes), Acknowledgements.layer, Zones.layer(T.zones), T.sqlite()))
+  )
+
+const test = (
+  name: string,
+  body: Effect.Effect<void, unknown, Services>,
+  nodes: ReadonlyArray<FakeNodes.NodeSpec> = two,
+  options: Partial<ServingOptions> = {}
+) => it.effect(name, () => Effect.provide(body, layer(nodes, options)))
+
+const zone = T.forward.name
+const web = T.nameOf("web")
+const a = (name: DomainName, ...contents: ReadonlyArray<string>) => RRset.make(name, "A", 60, contents)
+
+/** As `Outbox.settle` leaves it. */
+const insert = Effect.fnUntraced(function* (publications: ReadonlyArray<Publication>) {
+  const sql = yield* SqlClient.SqlClient
+  for (const { generation, name, rrsets } of publications) {
+    const content = JSON.stringify(rrsets.map((each) => [each.type, each.ttlSeconds, each.contents]))
+    yield* sql`
+      INSERT INTO unserved (zone, name, generation, content, applied_at)
+      VALUES (${zone}, ${name}, ${generation}, ${content}, 0)
+      ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, content = excluded.content`
+    yield* sql`
+      INSERT INTO published (zone, name, content, present, generation, published_at)
+      VALUES (${zone}, ${name}, ${content}, 1, ${generation}, 0)
+      ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, served_at = NULL`
+  }
+})
+
+/** Publishes, as the writer of the zone does by way of the first node; each gets a ticket. */
+const publish = Effect.fnUntraced(function* (publications: ReadonlyArray<Publication>, writtenBy = "one") {
+  const { open } = yield* Acknowledgements
+  const tickets = publications.map(({ generation, name }) => open([{ zone, name }], generation))
+  yield* insert(publications)
+  ;(yield* Serving).published(zone, publications, writtenBy)
+  return tickets
+})
+
+const unserved = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.map(sql<{ readonly name: string }>`SELECT name FROM unserved ORDER BY name`, (rows) =>
+    rows.map(({ name }) => name)
+  )
+)
+
+const servedAt = (name: DomainName) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.map(
+      sql<{ readonly served_at: number | null }>`SELECT served_at FROM published WHERE name = ${name}`,
+      ([row]) => row?.served_at ?? undefined
+    )
+  )
+
+const isServed = (ticket: Ticket | undefined) => ticket!.end?._tag === "Served"
+
+/** Lets `millis` pass in small steps, since what happens in them starts what comes next. */
+const pass = Effect.fnUntraced(function* (millis: number) {
+  for (let passed = 0; passed < millis; passed += 5) yield* TestClock.adjust(5)
+})
+
+describe("a name", () => {
+  test(
+    "is served once every node answers as published, and says when each did",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      nodes[0]!.put(a(web, "192.0.2.1"))
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(300)
+      assert.isFalse(isServed(ticket))
+      assert.deepStrictEqual(yield* unserved, [web])
+      assert.isUndefined(yield* servedAt(web))
+      nodes[1]!.put(a(web, "192.0.2.1"))
+      yield* pass(1200)
+      const end = ticket!.end
+      assert(end?._tag === "Served")
+      assert.deepStrictEqual(
+        end.nodes.map(({ node }) => node),
+        ["one", "two"]
+      )
+      assert.isBelow(end.nodes[0]!.atMillis, 20)
+      assert.isAbove(end.nodes[1]!.atMillis, 300)
+      assert.deepStrictEqual(yield* unserved, [])
+      assert.strictEqual(yield* servedAt(web), end.atMillis)
+      const status = yield* (yield* Serving).status
+      assert.deepStrictEqual(
+        status.map(({ oldest, unserved, up }) => ({ oldest, unserved, up })),
+        [0, 1].map(() => ({ oldest: undefined, unserved: 0, up: true }))
+      )
+    })
+  )
+
+  test(
+    "that a node has cached as missing is asked after its cache was dropped",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      // Somebody asked too early: it is not there, and stays so until the flush.
+      assert.strictEqual(nodes[1]!.answer(web, "A").rcode, "NXDOMAIN")
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(50)
+      assert.isTrue(isServed(ticket))
+      assert.isAbove(nodes[1]!.flushes.length, 0)
+    })
+  )
+
+  test(
+    "that a node has cached with its old address is served only with the new one, and told what it said",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      nodes[0]!.put(a(web, "192.0.2.2"))
+      // This one's database comes later: it caches what is old at every question.
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.2")] }])
+      yield* pass(500)
+      assert.isFalse(isServed(ticket))
+      const [, status] = yield* (yield* Serving).status
+      assert.strictEqual(status!.unserved, 1)
+      assert.strictEqual(status!.oldest?.answered, "A 192.0.2.1 (TTL 60 s)")
+      nodes[1]!.put(a(web, "192.0.2.2"))
+      yield* pass(1100)
+      assert.isTrue(isServed(ticket))
+    })
+  )
+
+  test(
+    "that was deleted is served when no node has a record of it, whatever the type",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      nodes[1]!.put(RRset.make(web, "AAAA", 60, ["2001:db8::1"]))
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [] }])
+      yield* pass(300)
+      assert.isFalse(isServed(ticket))
+      nodes[1]!.remove(web, "AAAA")
+      yield* pass(1100)
+      assert.isTrue(isServed(ticket))
+    })
+  )
+
+  test(
+    "with another TTL, or from a server without authority, is not served",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const [node] = nodes
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      const seen = Effect.gen(function* () {
+        yield* pass(1100)
+        assert.isFalse(isServed(ticket))
+        return (yield* (yield* Serving).status)[0]!.oldest?.answered
+      })
+      node!.put(RRset.make(web, "A", 61, ["192.0.2.1"]))
+      assert.strictEqual(yield* seen, "A 192.0.2.1 (TTL 61 s)")
+      node!.put(a(web, "192.0.2.1"))
+      node!.authoritative = false
+      assert.strictEqual(yield* seen, "A 192.0.2.1 (TTL 60 s), not authoritative")
+      node!.authoritative = true
+      yield* pass(1100)
+      assert.isTrue(isServed(ticket))
+    }),
+    [{ name: "one" }]
+  )
+
+  test(
+    "published anew is served at its new contents, which serves the older changes too",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      nodes[0]!.put(a(web, "192.0.2.1"))
+      const [older] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(20)
+      nodes[0]!.put(a(web, "192.0.2.2"))
+      const [newer] = yield* publish([{ name: web, generation: 6, rrsets: [a(web, "192.0.2.2")] }])
+      nodes[1]!.put(a(web, "192.0.2.1"))
+      yield* pass(1100)
+      assert.isFalse(isServed(older))
+      nodes[1]!.put(a(web, "192.0.2.2"))
+      yield* pass(1100)
+      assert.isTrue(isServed(older))
+      assert.isTrue(isServed(newer))
+      assert.deepStrictEqual(yield* unserved, [])
+    })
+  )
+
+  test(
+    "whose records changed back and forth is not served by an answer from before the last change",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      // The questions are under way now; their answers are of before.
+      for (const node of nodes) node.put(a(web, "192.0.2.2"))
+      nodes[1]!.authoritative = false
+      const [ticket] = yield* publish([{ name: web, generation: 6, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(200)
+      assert.isFalse(isServed(ticket))
+    })
+  )
+})
+
+describe("a node that does not answer", () => {
+  test(
+    "delays no other, is asked one question a second, and is served the rest when it is back",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const [one, away] = nodes
+      away!.up = false
+      const names = Array.from({ length: 500 }, (_, i) => T.nameOf(`h${i}`))
+      const tickets = yield* publish(
+        names.map((name, i) => {
+          for (const node of nodes) node.put(a(name, `192.0.2.${i % 256}`))
+          return { name, generation: 5, rrsets: [a(name, `192.0.2.${i % 256}`)] }
+        })
+      )
+      yield* pass(5000)
+      const [up, down] = yield* (yield* Serving).status
+      assert.deepInclude(up, { up: true, unserved: 0 })
+      assert.deepInclude(down, { up: false, unserved: 500 })
+      assert.strictEqual((yield* unserved).length, 500)
+      assert.strictEqual(one!.asked.length, 500 * 2)
+      assert.isFalse(tickets.some(isServed))
+      // What it has cached is of before its absence.
+      away!.cache.set(`${names[0]!} A`, { rcode: "NXDOMAIN", authoritative: true, ttlSeconds: undefined, contents: [] })
+      away!.up = true
+      yield* pass(3000)
+      assert.isTrue(tickets.every(isServed))
+      assert.deepStrictEqual(yield* unserved, [])
+      assert.isBelow(away!.asked.length, 500 * 2 + 50)
+    })
+  )
+
+  test(
+    "is not asked faster while it is behind with everything, and catches up quickly",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const behind = nodes[1]!
+      const names = Array.from({ length: 1000 }, (_, i) => T.nameOf(`h${i}`))
+      for (const name of names) nodes[0]!.put(a(name, "192.0.2.1"))
+      const tickets = yield* publish(names.map((name) => ({ name, generation: 5, rrsets: [a(name, "192.0.2.1")] })))
+      yield* pass(5000)
+      const before = behind.asked.length
+      yield* pass(2000)
+      assert.isAtMost(behind.asked.length - before, 2 * 200 + 50)
+      for (const name of names) behind.put(a(name, "192.0.2.1"))
+      yield* pass(5000)
+      assert.isTrue(tickets.every(isServed))
+    }),
+    two,
+    { retriesPerSecond: 200 }
+  )
+})
+
+describe("secondaries", () => {
+  test(
+    "are notified at most once a second per zone, and again while they do not have it",
+    Effect.gen(function* () {
+      const { nodes, notified } = yield* FakeNodes.FakeNodes
+      nodes[0]!.put(a(web, "192.0.2.1"))
+      for (let i = 0; i < 20; i++) {
+        yield* publish([{ name: web, generation: 5 + i, rrsets: [a(web, "192.0.2.1")] }])
+        yield* pass(100)
+      }
+      assert.isAtLeast(notified.length, 2)
+      assert.isAtMost(notified.length, 3)
+      const before = notified.length
+      yield* pass(10_000)
+      assert.isAbove(notified.length, before)
+      assert.isBelow(notified.length, before + 5)
+      // A transfer drops what was cached.
+      nodes[1]!.put(a(web, "192.0.2.1"))
+      nodes[1]!.cache.clear()
+      yield* pass(1100)
+      assert.deepStrictEqual(yield* unserved, [])
+      const after = notified.length
+      yield* pass(30_000)
+      assert.strictEqual(notified.length, after)
+    }),
+    [{ name: "one" }, { name: "two", role: "secondary", api: false }]
+  )
+})
+
+describe("what is not served yet", () => {
+  it.effect("is asked on after a restart, and deleted only at its generation", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const gone = T.nameOf("gone")
+      for (const node of nodes) node.put(a(gone, "192.0.2.9"))
+      yield* pass(100)
+      assert.deepStrictEqual(yield* unserved, [gone, web].sort())
+      for (const node of nodes) {
+        node.put(a(web, "192.0.2.1"))
+        node.remove(gone, "A")
+      }
+      // Settled in the database, not yet told to us.
+      yield* sql`UPDATE unserved SET generation = 6 WHERE name = ${web}`
+      yield* pass(1200)
+      assert.deepStrictEqual(yield* unserved, [web])
+      ;(yield* Serving).published(zone, [{ name: web, generation: 6, rrsets: [a(web, "192.0.2.1")] }], "one")
+      yield* pass(1200)
+      assert.deepStrictEqual(yield* unserved, [])
+    }).pipe(
+      Effect.provide(
+        layer(
+          two,
+          {},
+          insert([
+            { name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] },
+            { name: T.nameOf("gone"), generation: 5, rrsets: [a(T.nameOf("gone"), "192.0.2.9")] }
+          ]).pipe(
+            Effect.andThen(
+              Effect.flatMap(
+                SqlClient.SqlClient,
+                (sql) => sql`UPDATE unserved SET content = '[]' WHERE name = ${T.nameOf("gone")}`
+              )
+            )
+          )
+        )
+      )
+    )
+  )
+
+  test(
+    "and has no room in memory waits in the database, and is served when there is room",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const names = Array.from({ length: 100 }, (_, i) => T.nameOf(`h${i}`))
+      const tickets = yield* publish(names.map((name) => ({ name, generation: 5, rrsets: [a(name, "192.0.2.1")] })))
+      yield* pass(100)
+      assert.strictEqual((yield* (yield* Serving).status)[0]!.unserved, 10)
+      for (const node of nodes) for (const name of names) node.put(a(name, "192.0.2.1"))
+      yield* pass(5000)
+      assert.deepStrictEqual(yield* unserved, [])
+      assert.isTrue(tickets.every(isServed))
+    }),
+    two,
+    { namesMax: 10 }
+  )
+
+  test(
+    "and of which nobody told us is found in the database",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      yield* pass(100)
+      yield* insert([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(1000)
+      assert.deepStrictEqual(yield* unserved, [])
+    }),
+    two,
+    { rescanMillis: 500 }
+  )
+
+  test(
+    "is written down when the database is back",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* sql`ALTER TABLE published RENAME TO elsewhere`
+      yield* pass(3000)
+      assert.isFalse(isServed(ticket))
+      assert.deepStrictEqual(yield* unserved, [web])
+      yield* sql`ALTER TABLE elsewhere RENAME TO published`
+      yield* pass(3000)
+      assert.isTrue(isServed(ticket))
+      assert.deepStrictEqual(yield* unserved, [])
+    })
+  )
+})
