@@ -20,6 +20,7 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
+import * as Progress from "../dns/Progress.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
@@ -487,24 +488,26 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const publications: Registry["Service"]["publications"] = Effect.fn("Registry.publications")(function* (list) {
     const places = list.map((host) => placesOf(zones, host))
-    const all = places.flat()
-    const marks = new Map((yield* outbox.findMarks(all)).map((mark) => [mark.name, mark]))
-    const publishedAt = yield* outbox.publishedAt(all)
+    const progress = yield* Progress.find(sql, places.flat())
     return list.map((host, i): Publication => {
-      const pending = places[i]!.map(({ name }) => marks.get(name)).filter((mark) => mark !== undefined)
-      const parked = pending.find((mark) => mark.parkedReason !== undefined)
-      if (pending.length > 0) {
+      const names = places[i]!.flatMap((place) => progress.get(Progress.keyOf(place)) ?? [])
+      const waiting = names.flatMap(({ markedMillis }) => markedMillis ?? [])
+      if (waiting.length > 0) {
+        const parked = names.find(({ parkedReason }) => parkedReason !== undefined)
         return {
           level: "accepted",
           generation: host.generation,
-          atMillis: Math.min(...pending.map((mark) => mark.markedAtMillis)),
+          atMillis: Math.min(...waiting),
           ...(parked?.parkedReason === undefined ? {} : { error: parked.parkedReason })
         }
       }
-      const times = places[i]!.map(({ name }) => publishedAt.get(name) ?? 0)
+      const isServed = !names.some(({ unserved }) => unserved)
+      const times = names.map(
+        ({ appliedMillis, servedMillis }) => (isServed ? servedMillis : undefined) ?? appliedMillis ?? 0
+      )
       // A withdrawn host has no record left that could say when.
       return {
-        level: "applied",
+        level: isServed ? "served" : "applied",
         generation: host.generation,
         atMillis: Math.max(host.withdrawnSinceMillis ?? 0, ...times)
       }

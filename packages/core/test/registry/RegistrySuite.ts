@@ -844,7 +844,7 @@ export const suite = <R>(
 
     describe("publications", () => {
       test(
-        "say accepted while a record of the host is marked, and applied with the time once none is",
+        "say accepted while a record of the host is marked, applied once none is, and served when every server answers",
         Effect.gen(function* () {
           const registry = yield* Registry
           const outbox = yield* Outbox
@@ -863,6 +863,19 @@ export const suite = <R>(
           ])
           yield* publishAll
           assert.strictEqual((yield* registry.publications([web]))[0]?.level, "applied")
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`DELETE FROM unserved WHERE zone = ${T.forward.name}`
+          yield* sql`UPDATE published SET served_at = 3000000 WHERE zone = ${T.forward.name}`
+          assert.deepStrictEqual(
+            (yield* registry.publications([db, web])).map(({ atMillis, level }) => [
+              level,
+              level === "served" && atMillis
+            ]),
+            [
+              ["served", 3_000_000],
+              ["applied", false]
+            ]
+          )
           assert.deepStrictEqual(yield* registry.publications([]), [])
         })
       )

@@ -1,0 +1,67 @@
+/** How far names have come on their way to the DNS, in one look at the database. */
+import { Effect } from "effect"
+import type { SqlClient, SqlError } from "effect/sql"
+import type { DomainName } from "../domain/DomainName.ts"
+import { asTable } from "../storage/Rows.ts"
+import type { RecordPlace } from "./Zones.ts"
+
+export interface Progress {
+  /** Since when it waits to be published; undefined when it does not. */
+  readonly markedMillis: number | undefined
+  readonly parkedReason: string | undefined
+  /** PowerDNS took it, and not every name server was seen to answer so. */
+  readonly unserved: boolean
+  /** When PowerDNS took it; undefined when nothing of it is published. */
+  readonly appliedMillis: number | undefined
+  /** When every name server was seen to answer so; undefined before, and when nothing of it is published. */
+  readonly servedMillis: number | undefined
+}
+
+interface Row {
+  readonly zone: DomainName
+  readonly name: DomainName
+  readonly marked_at: number | bigint | null
+  readonly parked_reason: string | null
+  readonly unserved: number | bigint | null
+  readonly published_at: number | bigint | null
+  readonly served_at: number | bigint | null
+}
+
+const millis = (value: number | bigint | null) => (value === null ? undefined : Number(value))
+
+/** By zone and name, separated by a space. */
+export const keyOf = ({ name, zone }: RecordPlace): string => `${zone} ${name}`
+
+/** The progress of each of `places`, by `keyOf`. */
+export const find = (
+  sql: SqlClient.SqlClient,
+  places: ReadonlyArray<RecordPlace>
+): Effect.Effect<ReadonlyMap<string, Progress>, SqlError.SqlError> =>
+  places.length === 0
+    ? Effect.succeed(new Map())
+    : Effect.map(
+        sql<Row>`
+          SELECT r.zone, r.name, o.marked_at, o.parked_reason, u.generation AS unserved, p.published_at, p.served_at
+          FROM ${asTable(
+            sql,
+            "r",
+            { zone: "text", name: "text" },
+            places.map(({ name, zone }) => ({ zone, name }))
+          )}
+          LEFT JOIN outbox o ON o.zone = r.zone AND o.name = r.name
+          LEFT JOIN unserved u ON u.zone = r.zone AND u.name = r.name
+          LEFT JOIN published p ON p.zone = r.zone AND p.name = r.name AND p.sent IS NULL`,
+        (rows) =>
+          new Map(
+            rows.map((row): [string, Progress] => [
+              keyOf(row),
+              {
+                markedMillis: millis(row.marked_at),
+                parkedReason: row.parked_reason ?? undefined,
+                unserved: row.unserved !== null,
+                appliedMillis: millis(row.published_at),
+                servedMillis: millis(row.served_at)
+              }
+            ])
+          )
+      )
