@@ -76,6 +76,9 @@ export class Provisioner extends Context.Service<
   ): Layer.Layer<Provisioner, never, PowerDnsClient | PowerDnsNodes> => Layer.effect(Provisioner, make(options))
 }
 
+/** A member that the catalog has not brought by this attempt, some ten seconds later, is news. */
+const newsAttempts = 8
+
 /** The name server that PowerDNS writes into an SOA when nobody told it one. */
 const placeholderServer = "a.misconfigured.dns.server.invalid."
 
@@ -296,13 +299,13 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
       (node) => {
         const { api, name } = node
         if (api === undefined) return Effect.void
+        let attempts = 0
         const work = ensureAt({ ...node, api }, zone).pipe(
-          // A member that is on its way is no news.
-          Effect.tapError((error) =>
-            error.reason._tag === "NotFound" && error.operation === "ensureZone" && catalog !== undefined
-              ? Effect.void
-              : note(zone, name, error.reason.detail)
-          ),
+          Effect.tapError((error) => {
+            attempts++
+            const isOnItsWay = error.reason._tag === "NotFound" && attempts < newsAttempts
+            return isOnItsWay ? Effect.void : note(zone, name, error.reason.detail)
+          }),
           Effect.retry(
             Schedule.min([Schedule.exponential(100), Schedule.spaced(retryMillisMax)]).pipe(Schedule.jittered)
           ),
