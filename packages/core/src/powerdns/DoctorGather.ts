@@ -10,7 +10,8 @@
 import { Clock, Duration, Effect, Schema, type Scope, Stream } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import { CircuitBreaker } from "effect/persistence"
-import type { DomainName } from "../domain/DomainName.ts"
+import type { NameServers } from "../dns/NameServers.ts"
+import * as DomainName from "../domain/DomainName.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { primarySerial } from "./Doctor.ts"
 import * as DoctorDns from "./DoctorDns.ts"
@@ -137,12 +138,12 @@ const connect = Effect.fnUntraced(function* (node: string, api: Api, options: Op
 type Connection = Effect.Success<ReturnType<typeof connect>>
 
 /** PowerDNS's own way to write a zone's name into a path. */
-const zonePath = (zone: DomainName): string =>
+const zonePath = (zone: DomainName.DomainName): string =>
   `/zones/${zone.replace(/[^a-z0-9._-]/g, (c) => `=${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`)}`
 
 const zoneFacts = Effect.fnUntraced(function* (
   { get, getWhole }: Connection,
-  zone: DomainName,
+  zone: DomainName.DomainName,
   withContent: boolean
 ): Effect.fn.Return<ZoneFacts, PowerDnsError, HttpClient.HttpClient> {
   const path = zonePath(zone)
@@ -173,7 +174,11 @@ const askApi = Effect.fnUntraced(
     node: NodeOptions,
     api: Api,
     options: Options
-  ): Effect.fn.Return<ApiFacts, never, HttpClient.HttpClient | CircuitBreaker.CircuitBreakerStore | Scope.Scope> {
+  ): Effect.fn.Return<
+    ApiFacts,
+    never,
+    HttpClient.HttpClient | NameServers | CircuitBreaker.CircuitBreakerStore | Scope.Scope
+  > {
     const { url } = api
     const connection = yield* connect(node.name, api, options)
     const { get } = connection
@@ -205,7 +210,7 @@ const askApi = Effect.fnUntraced(
       options.zones,
       Effect.fnUntraced(function* ({
         name
-      }): Effect.fn.Return<readonly [DomainName, ZoneFacts], never, HttpClient.HttpClient> {
+      }): Effect.fn.Return<readonly [DomainName.DomainName, ZoneFacts], never, HttpClient.HttpClient> {
         if (silence === undefined && (yield* Clock.currentTimeMillis) > deadlineMillis) {
           silence = "the other zones took all the time there is for a node"
         }
@@ -246,8 +251,11 @@ const sawOurQuestion = Effect.fnUntraced(function* (
 ) {
   const [host] = yield* DoctorDns.addressesOf(dns.host)
   if (host === undefined) return undefined
-  const name = `prism-doctor-${crypto.randomUUID()}.${zones[0]?.name ?? "invalid."}`
-  if ((yield* DoctorDns.askSoa({ host, port: dns.port }, name)) === undefined) return undefined
+  // Below a name so long that ours still fits.
+  const below = zones.find(({ name }) => name.length < 200)?.name ?? "invalid."
+  const name = `prism-doctor-${crypto.randomUUID()}.${below}`
+  const answer = yield* DoctorDns.serial({ host, port: dns.port }, DomainName.make(name))
+  if (answer._tag === "Silent") return undefined
   const asked = `${name.slice(0, -1)}/SOA`
   return yield* get("/statistics", readStatistics).pipe(
     Effect.map((statistics) =>
@@ -264,18 +272,18 @@ const sawOurQuestion = Effect.fnUntraced(function* (
 const askDns = Effect.fnUntraced(function* (
   node: NodeOptions,
   options: Options,
-  wanted: (zone: DomainName) => number | undefined
-): Effect.fn.Return<DnsFacts> {
+  wanted: (zone: DomainName.DomainName) => number | undefined
+): Effect.fn.Return<DnsFacts, never, NameServers> {
   const { host, port } = node.dns
   const endpoint = `${host.includes(":") ? `[${host}]` : host}:${port}`
   const addresses = yield* DoctorDns.addressesOf(host)
   const [address] = addresses
-  const serials = new Map<DomainName, SerialAnswer>()
+  const serials = new Map<DomainName.DomainName, SerialAnswer>()
   const facts = { endpoint, port, addresses, serials }
   const [first, ...others] = options.zones.map(({ name }) => name)
   if (address === undefined || first === undefined) return { ...facts, axfr: undefined }
   const server = { host: address, port }
-  const ask = (zone: DomainName) =>
+  const ask = (zone: DomainName.DomainName) =>
     Effect.map(DoctorDns.serial(server, zone), (answer) => void serials.set(zone, answer))
 
   yield* ask(first)
@@ -304,7 +312,7 @@ const askDns = Effect.fnUntraced(function* (
 /** Asks all nodes, at once. */
 export const gather = Effect.fn("DoctorGather.gather")(function* (
   options: Options
-): Effect.fn.Return<ReadonlyArray<NodeFacts>, never, HttpClient.HttpClient> {
+): Effect.fn.Return<ReadonlyArray<NodeFacts>, never, HttpClient.HttpClient | NameServers> {
   const apis = yield* Effect.forEach(
     options.nodes,
     (node) => (node.api === undefined ? Effect.succeed(undefined) : askApi(node, node.api, options)),

@@ -598,12 +598,12 @@ describe("a setup in which all is well", () => {
 })
 
 describe("a finding", () => {
-  it.each(rows)("%s", (_, changes, check, severity, seen, fix) => {
+  it.each(rows.map((row) => [row[0], row] as const))("%s", (_, [, changes, check, severity, seen, fix]) => {
     const findings = Doctor.diagnose(setup(changes))
     const finding = findings.find((each) => each.check === check && each.severity === severity && seen.test(each.seen))
     assert.isDefined(finding, JSON.stringify(findings, null, 1))
-    assert.strictEqual(finding!.why, Doctor.checks[check])
-    if (fix !== undefined) assert.match(finding!.fix ?? "", fix)
+    assert.strictEqual(finding.why, Doctor.checks[check])
+    if (fix !== undefined) assert.match(finding.fix ?? "", fix)
   })
 
   it("of each check is shown above", () => {

@@ -1,60 +1,9 @@
-/** What doctor reads by itself: answers of DNS servers and the text of a zone. */
+/** What doctor reads by itself: serials and the text of a zone. */
 import { assert, describe, it } from "@effect/vitest"
 import * as DoctorDns from "@prism-dns/core/powerdns/DoctorDns"
 import * as DoctorZoneContent from "@prism-dns/core/powerdns/DoctorZoneContent"
-import dnsPacket from "dns-packet"
 
-describe("an answer by DNS", () => {
-  const answer = dnsPacket.encode({
-    type: "response",
-    id: 7,
-    questions: [{ type: "SOA", name: "hosts.test" }],
-    answers: [
-      {
-        type: "SOA",
-        name: "hosts.test",
-        ttl: 5,
-        data: {
-          mname: "ns1.hosts.test",
-          rname: "a.hosts.test",
-          serial: 4_000_000_001,
-          refresh: 1,
-          retry: 1,
-          expire: 1,
-          minimum: 1
-        }
-      }
-    ]
-  })
-
-  it("gives its serial", () => {
-    assert.deepStrictEqual(DoctorDns.decodeAnswer(answer), {
-      id: 7,
-      rcode: "NOERROR",
-      answers: 1,
-      serial: 4_000_000_001
-    })
-  })
-
-  it("cut anywhere is none, and never an exception", () => {
-    for (let end = 0; end < answer.length; end++) {
-      const decoded = DoctorDns.decodeAnswer(answer.subarray(0, end))
-      assert.isTrue(decoded === undefined || decoded.serial === 4_000_000_001, `${end} bytes`)
-    }
-  })
-
-  it("is none when it is a question", () => {
-    assert.isUndefined(DoctorDns.decodeAnswer(DoctorDns.encodeQuestion(7, "hosts.test.", 6)))
-  })
-
-  it("a question is one that others read", () => {
-    const { id, questions } = dnsPacket.decode(DoctorDns.encodeQuestion(7, "a.hosts.test.", 6))
-    assert.deepStrictEqual(
-      { id, questions },
-      { id: 7, questions: [{ name: "a.hosts.test", type: "SOA", class: "IN" }] }
-    )
-  })
-
+describe("serials, which go round", () => {
   it.each([
     [7, 7, true],
     [8, 7, true],

@@ -38,6 +38,11 @@ export class UsageWrong extends Schema.TaggedError<UsageWrong>()("UsageWrong", {
 /** A command did what it could, has said so, and that was not all. */
 export class NotAll extends Schema.TaggedError<NotAll>()("NotAll", { detail: Schema.String }) {}
 
+/** `prism-dns doctor` has found errors, and has said them. */
+export class ErrorsFound extends Schema.TaggedError<ErrorsFound>()("ErrorsFound", {
+  errors: Schema.Int
+}) {}
+
 export interface Report {
   /** For stderr; without a line end. */
   readonly text: string
@@ -58,6 +63,7 @@ export const isFailure = Schema.is(
     ApiKeyWrong,
     PortTaken,
     FileUnusable,
+    ErrorsFound,
     RequestFailed,
     UsageWrong,
     NotAll
@@ -100,6 +106,10 @@ export const describe = (error: unknown): Report | undefined => {
       return badConfiguration(
         `PowerDNS ${error.node} (${error.api}) refuses the API key. ` +
           `Set powerdns.nodes[].apiKey (or apiKeyFile) to the api-key of its pdns.conf.`
+      )
+    case "ErrorsFound":
+      return failed(
+        `doctor found ${error.errors === 1 ? "1 error" : `${error.errors} errors`}; each is listed with its fix.`
       )
     case "FileUnusable":
       return failed(`cannot use ${error.path}: ${error.detail}.`)

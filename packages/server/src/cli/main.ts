@@ -7,13 +7,14 @@ import { CliConfig, Command, GlobalFlag } from "effect/cli"
 import { version } from "../Version.ts"
 import { config } from "./config.ts"
 import { dev } from "./dev.ts"
+import { doctor } from "./doctor.ts"
 import * as Failure from "./Failure.ts"
 import { serve } from "./serve.ts"
 
 /** `prism-dns`: one file here for each command. */
 const prismDns = Command.make("prism-dns").pipe(
   Command.withDescription("Hosts register, and their names resolve."),
-  Command.withSubcommands([dev, serve, config])
+  Command.withSubcommands([dev, serve, config, doctor])
 )
 
 /** The parser's own failures are shown by it, with the command's help. */
