@@ -10,6 +10,7 @@ import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import * as T from "../layers.ts"
 import * as FakeNodes from "./FakeNodes.ts"
+import * as Unserved from "./unserved.ts"
 
 type Services = Serving | Acknowledgements | FakeNodes.FakeNodes | SqlClient.SqlClient | PowerDnsClient
 
@@ -36,36 +37,11 @@ const zone = T.forward.name
 const web = T.nameOf("web")
 const a = (name: DomainName, ...contents: ReadonlyArray<string>) => RRset.make(name, "A", 60, contents)
 
-/** As `Outbox.settle` leaves it. */
-const insert = Effect.fnUntraced(function* (publications: ReadonlyArray<Publication>) {
-  const sql = yield* SqlClient.SqlClient
-  for (const { generation, name, rrsets } of publications) {
-    const content = JSON.stringify(rrsets.map((each) => [each.type, each.ttlSeconds, each.contents]))
-    yield* sql`
-      INSERT INTO unserved (zone, name, generation, content, applied_at)
-      VALUES (${zone}, ${name}, ${generation}, ${content}, 0)
-      ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, content = excluded.content`
-    yield* sql`
-      INSERT INTO published (zone, name, content, present, generation, published_at)
-      VALUES (${zone}, ${name}, ${content}, 1, ${generation}, 0)
-      ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, served_at = NULL`
-  }
-})
+const insert = (publications: ReadonlyArray<Publication>) => Unserved.insert(zone, publications)
 
-/** Publishes, as the writer of the zone does by way of the first node; each gets a ticket. */
-const publish = Effect.fnUntraced(function* (publications: ReadonlyArray<Publication>, writtenBy = "one") {
-  const { open } = yield* Acknowledgements
-  const tickets = publications.map(({ generation, name }) => open([{ zone, name }], generation))
-  yield* insert(publications)
-  ;(yield* Serving).published(zone, publications, writtenBy)
-  return tickets
-})
+const publish = (publications: ReadonlyArray<Publication>) => Unserved.publish(zone, publications, "one")
 
-const unserved = Effect.flatMap(SqlClient.SqlClient, (sql) =>
-  Effect.map(sql<{ readonly name: string }>`SELECT name FROM unserved ORDER BY name`, (rows) =>
-    rows.map(({ name }) => name)
-  )
-)
+const unserved = Unserved.names
 
 const servedAt = (name: DomainName) =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
