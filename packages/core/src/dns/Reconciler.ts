@@ -111,8 +111,8 @@ export const defaultOptions: ReconcilerOptions = {
   plansKeptMax: 50
 }
 
-/** Names that are ours, read at once. */
-const publishedPage = 10_000
+/** Names that are ours, read at once: few, so that they are garbage while they are young. */
+const publishedPage = 1000
 
 export const guards = ["delete-budget", "registry-empty", "powerdns-shrunk"] as const
 export type Guard = (typeof guards)[number]
