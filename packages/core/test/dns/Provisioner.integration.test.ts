@@ -112,13 +112,12 @@ const checkSigned = Effect.fnUntraced(function* (
   assert.match(yield* validated(server, provisioner, zone, present), /; fully validated[\s\S]*\sA\s/)
   assert.match(
     yield* validated(server, provisioner, zone, present, "AAAA"),
-    /; negative response, fully validated|resolution failed: ncache nxrrset[\s\S]*; negative response, fully validated/
+    /; negative response, fully validated[\s\S]*NXRRSET/
   )
   assert.match(
     yield* validated(server, provisioner, zone, absent),
-    /; negative response, fully validated|resolution failed: ncache nxdomain[\s\S]*; negative response, fully validated/
+    /; negative response, fully validated[\s\S]*NXDOMAIN/
   )
-  assert.notMatch(yield* validated(server, provisioner, zone, absent), /broken trust chain|SERVFAIL|no valid/)
 })
 
 const options = { timeout: "90 seconds", excludeTestServices: true } as const
