@@ -14,6 +14,7 @@ import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
@@ -76,6 +77,7 @@ export const publisher = (
   registryOptions: Partial<RegistryOptions> = {}
 ) =>
   DnsManager.layer(options).pipe(
+    Layer.provideMerge(Serving.layerNone),
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Provisioner.layer()),
     Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),

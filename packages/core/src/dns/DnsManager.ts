@@ -22,11 +22,10 @@ import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
-import * as CacheFlusher from "./CacheFlusher.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as ForeignNames from "./ForeignNames.ts"
-import { type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
+import { answered, type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { Ownership } from "./Ownership.ts"
 import type * as Plan from "./Plan.ts"
@@ -34,6 +33,7 @@ import { Plans } from "./Plans.ts"
 import { Provisioner } from "./Provisioner.ts"
 import * as Publication from "./Publication.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
+import { Serving } from "./Serving.ts"
 import { Zones } from "./Zones.ts"
 
 export interface DnsManagerOptions {
@@ -47,8 +47,6 @@ export interface DnsManagerOptions {
   readonly retryMillisMax: number
   /** The longest rest of a zone's writer between two batches, in milliseconds. */
   readonly restMillisMax: number
-  /** How long after a write the zone's cached answers are dropped once more, in milliseconds: see `CacheFlusher`. */
-  readonly flushMillis: number
   /**
    * How long after a write that ended without an answer, and the first one after it that had one, its names are written
    * once more, in milliseconds. PowerDNS may still take such a write, even after a newer one; by then it has.
@@ -62,7 +60,6 @@ export const defaultOptions: DnsManagerOptions = {
   pollMillis: 1000,
   retryMillisMax: 2000,
   restMillisMax: 200,
-  flushMillis: 50,
   doubtMillis: 15_000
 }
 
@@ -96,6 +93,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const plans = yield* Plans
   const ownership = yield* Ownership
   const provisioner = yield* Provisioner
+  const serving = yield* Serving
   const foreignNames = ForeignNames.make(powerdns, outbox)
 
   const ready = new Set<DomainName>()
@@ -108,8 +106,6 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const opened = new Set<DomainName>()
   /** Full batches of a zone in a row. */
   const fullBatches = new Map<DomainName, number>()
-
-  const flusher = yield* CacheFlusher.make(powerdns, options.flushMillis)
 
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
   const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
@@ -210,7 +206,6 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
     yield* settle(zone, marks, going, refused)
     yield* count(zone, changed, refused)
-    if (changed.length > 0) flusher.wrote(zone.name, yield* Clock.currentTimeMillis)
   })
 
   /** A name at which something of someone else's stands exists without a placeholder of ours. */
@@ -305,7 +300,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const plan = yield* plans.hold(
       zone.name,
       inferred.flatMap(({ name, rrsets }) =>
-        rrsets.map((rrset) => ({ name, type: rrset.type, before: rrset, reason: "its host has been away for too long" }))
+        rrsets.map((rrset) => ({
+          name,
+          type: rrset.type,
+          before: rrset,
+          reason: "its host has been away for too long"
+        }))
       ),
       reason
     )
@@ -369,6 +369,17 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     for (const { generation, name } of settlements) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Applied", atMillis })
     }
+    const changed = going.some(({ changes }) => changes.length > 0)
+    serving.published(
+      zone.name,
+      settlements.map((settlement) => ({
+        name: settlement.name,
+        generation: settlement.generation,
+        rrsets: answered(settlement),
+        types: outcomes.get(settlement.name)!.changes.map(({ change }) => typeOf(change))
+      })),
+      changed ? powerdns.node : undefined
+    )
     for (const { generation, name, reason } of parkings) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Parked", atMillis, reason })
       yield* Effect.logWarning("name parked").pipe(Effect.annotateLogs({ zone: zone.name, name, reason }))
@@ -515,6 +526,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
   })
 })
+
+const typeOf = (change: RRset.RRsetChange): string => (change._tag === "Replace" ? change.rrset.type : change.type)
 
 /** Of so many full batches in a row one takes removals first. */
 const removalsTurn = 10

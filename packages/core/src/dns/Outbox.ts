@@ -199,15 +199,15 @@ export class Outbox extends Context.Service<
       ) {
         if (places.length === 0) return
         const rows = [...new Map(places.map((p) => [`${p.zone} ${p.name}`, { zone: p.zone, name: p.name }])).values()]
-        // A parked name that changes is worth another try, and waits from now on.
+        // A parked name that changes is worth another try, and waits from now on. The generation may even fall, when two
+        // transactions commit in another order than they began: what counts is that it is not the one being published.
         yield* sql`
           INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at)
           SELECT zone, name, ${integer(sql, generation)}, CAST(${cause} AS TEXT), ${integer(sql, urgencyOf(cause))},
             ${integer(sql, nowMillis)}
           FROM ${asTable(sql, "r", { zone: "text", name: "text" }, rows)} WHERE true ORDER BY zone, name
           ON CONFLICT (zone, name) DO UPDATE SET
-            generation = CASE WHEN outbox.generation > excluded.generation
-              THEN outbox.generation ELSE excluded.generation END,
+            generation = excluded.generation,
             cause = excluded.cause,
             urgency = excluded.urgency,
             plan = NULL,

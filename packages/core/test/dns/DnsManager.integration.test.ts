@@ -16,10 +16,7 @@ const classless = Zone.make(Names.make("128/25.2.0.192.in-addr.arpa"))
 const zones = [...T.zones, classless]
 
 /** Registry and publisher on a new database, before the PowerDNS around. */
-const prism = () =>
-  Layer.fresh(
-    T.publisher({ pollMillis: 100 }, zones).pipe(Layer.provideMerge(T.sqlite()))
-  )
+const prism = () => Layer.fresh(T.publisher({ pollMillis: 100 }, zones).pipe(Layer.provideMerge(T.sqlite())))
 
 const register = (...args: Parameters<typeof T.registration>) =>
   Effect.flatMap(Registry, (registry) => registry.register(T.registration(...args)))

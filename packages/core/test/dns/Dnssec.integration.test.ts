@@ -11,6 +11,7 @@ import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Names from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import * as Generation from "@prism-dns/core/storage/Generation"
 import * as PowerDns from "../harness/PowerDns.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
@@ -63,7 +64,10 @@ describe("a signed zone", () => {
             const a = next() < 0.7 ? `192.0.2.${1 + Math.floor(next() * 250)}` : undefined
             const aaaa = a === undefined || next() < 0.3 ? `2001:db8::${1 + Math.floor(next() * 250)}` : undefined
             yield* registry.register({
-              ...T.registration("unused", [a, aaaa].filter((each) => each !== undefined)),
+              ...T.registration(
+                "unused",
+                [a, aaaa].filter((each) => each !== undefined)
+              ),
               fqdn: name,
               zone: zone.name
             })
@@ -72,7 +76,7 @@ describe("a signed zone", () => {
             yield* sql`UPDATE host SET state = 'offline', offline_since = 1, withdrawn_since = 1 WHERE fqdn = ${name}`
             // by somebody's word it is deleted, by conclusion it is disabled
             const cause = next() < 0.5 ? "released" : "withdrawn"
-            yield* outbox.mark([{ zone: zone.name, name }], 1_000_000 + i, 1, cause)
+            yield* outbox.mark([{ zone: zone.name, name }], yield* Generation.next(sql), 1, cause)
             yield* outbox.wake([zone.name])
             expected.delete(name)
           }
