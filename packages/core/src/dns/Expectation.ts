@@ -88,6 +88,22 @@ export const isAsWanted = (wanted: ReadonlyArray<Wanted>, type: string, answer: 
   )
 }
 
+/** True when there are records of a type that should have none. */
+export const isUnwanted = (wanted: ReadonlyArray<Wanted>, type: string, answer: Answer): boolean =>
+  answer.authoritative && answer.contents.length > 0 && !wanted.some((each) => each.type === type)
+
+/** True when both answers have the same records. */
+export const isSame = (a: Answer, b: Answer): boolean =>
+  a.ttlSeconds === b.ttlSeconds &&
+  a.contents.length === b.contents.length &&
+  a.contents.every((content, i) => content === b.contents[i])
+
+/** The name above; undefined for the root. */
+export const parent = (name: DomainName): DomainName | undefined => {
+  const above = name.slice(name.indexOf(".") + 1)
+  return above === "" ? undefined : (above as DomainName)
+}
+
 /** An answer for people. */
 export const describe = (type: string, answer: Answer): string => {
   const lame = answer.authoritative ? "" : ", not authoritative"

@@ -68,6 +68,9 @@ interface Retry extends Entry {
 /** How many retries each name that comes right allows. */
 const retriesPerSuccess = 4
 
+/** After so many answers for a type that is gone, a wildcard is asked for. */
+const wildcardAttempts = 3
+
 /** How many seconds' worth of retries may be saved up. */
 const budgetSecondsMax = 20
 
@@ -281,17 +284,48 @@ export class ServingNode {
 
   #answered(entry: Entry, typeIndex: number, answer: Answer): void {
     const { expectation, version } = entry
-    const nowMillis = this.#around.now()
-    this.#lastAnsweredMillis = nowMillis
+    this.#lastAnsweredMillis = this.#around.now()
     if (!this.#up) this.#comeUp()
     if (expectation.version !== version) return this.#toAwaiting(expectation)
     const type = expectation.types[typeIndex]!
+    const { attempts } = this.#progress(expectation)
+    if (Expectation.isAsWanted(expectation.wanted, type, answer)) return this.#right(entry, typeIndex, answer)
+    const parent = Expectation.parent(expectation.name)
+    // A wildcard of someone else's answers for what is gone; asked for rarely, since few zones have one.
+    const mayBeWildcard = attempts >= wildcardAttempts && Expectation.isUnwanted(expectation.wanted, type, answer)
+    if (mayBeWildcard && parent !== undefined) this.#askWildcard(entry, typeIndex, answer, parent)
+    else this.#wrong(entry, type, answer)
+  }
+
+  #wrong({ expectation }: Entry, type: string, answer: Answer): void {
+    this.questions.stale += 1
+    this.#progress(expectation).seen = Expectation.describe(type, answer)
+    this.#toRetry(expectation)
+  }
+
+  /** Asks whether `answer` is that of a wildcard at or above `parent`: then the name itself is gone. */
+  #askWildcard(entry: Entry, typeIndex: number, answer: Answer, parent: DomainName): void {
+    const { expectation, version } = entry
+    const type = expectation.types[typeIndex]!
+    this.#underWay += 1
+    this.#around.nameServers.askThen(this.node.dns, `*.${parent}` as DomainName, type, (wildcard) => {
+      this.#underWay -= 1
+      const above = Expectation.parent(parent)
+      if (expectation.version !== version) this.#toAwaiting(expectation)
+      else if (wildcard instanceof NoAnswer) this.#wrong(entry, type, answer)
+      else if (wildcard.contents.length > 0) {
+        if (Expectation.isSame(wildcard, answer)) this.#right(entry, typeIndex, answer)
+        else this.#wrong(entry, type, answer)
+      } else if (parent === expectation.zone || above === undefined) this.#wrong(entry, type, answer)
+      else return this.#askWildcard(entry, typeIndex, answer, above)
+      this.#pump()
+    })
+  }
+
+  /** The answer for one type is as published. */
+  #right(entry: Entry, typeIndex: number, answer: Answer): void {
+    const { expectation } = entry
     const progress = this.#progress(expectation)
-    if (!Expectation.isAsWanted(expectation.wanted, type, answer)) {
-      this.questions.stale += 1
-      progress.seen = Expectation.describe(type, answer)
-      return this.#toRetry(expectation)
-    }
     this.questions.asPublished += 1
     // A name that does not exist has no records of any type.
     if (typeIndex + 1 < expectation.types.length && answer.rcode !== "NXDOMAIN") return this.#ask(entry, typeIndex + 1)
@@ -299,7 +333,7 @@ export class ServingNode {
       this.#budget = Math.min(this.#budget + retriesPerSuccess, budgetSecondsMax * this.#options.retriesPerSecond)
     }
     progress.place = "answered"
-    progress.answeredMillis = nowMillis
+    progress.answeredMillis = this.#around.now()
     progress.seen = undefined
     this.#unserved -= 1
     this.#lane(expectation.zone).unserved -= 1

@@ -137,6 +137,27 @@ describe("a name", () => {
   )
 
   test(
+    "that was deleted is served when a wildcard of someone else's answers in its place, and not while it does itself",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const deep = T.nameOf("web.rack")
+      for (const node of nodes) {
+        node.put(a(T.nameOf("*"), "192.0.2.99"))
+        // As a server with the wildcard answers it.
+        node.put(a(deep, "192.0.2.99"))
+      }
+      nodes[1]!.put(a(deep, "192.0.2.1"))
+      const [ticket] = yield* publish([{ name: deep, generation: 5, rrsets: [], types: ["A"] }])
+      yield* pass(1500)
+      assert.isFalse(isServed(ticket))
+      assert.strictEqual((yield* (yield* Serving).status)[0]!.unserved, 0)
+      nodes[1]!.put(a(deep, "192.0.2.99"))
+      yield* pass(1500)
+      assert.isTrue(isServed(ticket))
+    })
+  )
+
+  test(
     "with another TTL, or from a server without authority, is not served",
     Effect.gen(function* () {
       const { nodes } = yield* FakeNodes.FakeNodes
