@@ -3,24 +3,42 @@ import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { Plans } from "@prism-dns/core/dns/Plans"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Duration, Effect, Layer, Option, Redacted } from "effect"
+import { Duration, Effect, Layer, Metric, Option, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Database from "../../src/Database.ts"
+import { registrationDuration } from "../../src/tcp/TcpMetrics.ts"
 import { TcpServer, type TcpServerOptions } from "../../src/tcp/TcpServer.ts"
 import * as Agent from "../harness/AgentClient.ts"
 
 const zone = DomainName.make("hosts.prism.test")
 const reverse = DomainName.make("127.in-addr.arpa")
+
+const publisher = DnsManager.layer().pipe(
+  Layer.provideMerge(Plans.layer),
+  Layer.provideMerge(Provisioner.layer()),
+  Layer.provideMerge(Serving.layerNone),
+  Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
+  Layer.provideMerge(Registry.layer()),
+  Layer.provideMerge(PowerDnsMemory.layer()),
+  Layer.provideMerge(RecordSource.layer),
+  Layer.provideMerge(Ownership.layer),
+  Layer.provideMerge(Outbox.layer)
+)
 
 const server = (options: Partial<TcpServerOptions> = {}) =>
   TcpServer.layer({
@@ -35,11 +53,7 @@ const server = (options: Partial<TcpServerOptions> = {}) =>
     shutdownTimeout: Duration.seconds(10),
     ...options
   }).pipe(
-    Layer.provideMerge(DnsManager.layer()),
-    Layer.provideMerge(Registry.layer()),
-    Layer.provideMerge(PowerDnsMemory.layer()),
-    Layer.provideMerge(RecordSource.layer),
-    Layer.provideMerge(Outbox.layer),
+    Layer.provideMerge(publisher),
     Layer.provideMerge(Acknowledgements.layer),
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(
@@ -434,5 +448,33 @@ describe("registrations", () => {
       yield* memory.up
       yield* untilRecords("patient.hosts.prism.test", ["A 127.0.9.4"])
     }).pipe(Effect.provide(server({ ackTimeout: Duration.millis(100) })))
+  )
+
+  it.live("the time until it is applied and served is counted, also when that comes after the answer", () =>
+    Effect.gen(function* () {
+      const counts = Effect.map(
+        Effect.forEach(["accepted", "applied", "served"], (level) =>
+          Metric.value(Metric.withAttributes(registrationDuration, { level }))
+        ),
+        (states) => states.map(({ count }) => count)
+      )
+      const memory = yield* PowerDnsMemory
+      const acknowledgements = yield* Acknowledgements
+      yield* memory.down
+      assert.deepInclude(yield* register("late", { from: "127.0.9.5" }), { status: "success", level: "accepted" })
+      assert.deepStrictEqual(yield* counts, [1, 0, 0])
+      yield* memory.up
+      yield* waitUntil("it is counted", counts, ([, applied]) => applied === 1)
+      for (const [of, name] of [
+        [zone, "late.hosts.prism.test"],
+        [reverse, "5.9.0.127.in-addr.arpa"]
+      ] as const) {
+        acknowledgements.settle(of, DomainName.make(name), 1e9, { _tag: "Served", atMillis: 0, nodes: [] })
+      }
+      assert.deepStrictEqual(yield* counts, [1, 1, 1])
+    }).pipe(
+      Effect.provide(server({ ackTimeout: Duration.millis(100) })),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
   )
 })
