@@ -7,6 +7,8 @@ interface Schema {
   readonly type?: string
   readonly format?: string
   readonly enum?: ReadonlyArray<string | number>
+  readonly anyOf?: ReadonlyArray<Schema>
+  readonly allOf?: ReadonlyArray<Schema>
   readonly items?: Schema
   readonly properties?: Readonly<Record<string, Schema>>
   readonly additionalProperties?: Schema
@@ -37,6 +39,7 @@ interface Operation {
   readonly summary?: string
   readonly description?: string
   readonly parameters?: ReadonlyArray<Parameter>
+  readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> }
   readonly responses?: Readonly<Record<string, Answer>>
 }
 
@@ -77,14 +80,28 @@ const parameterRow = ({ description = "", in: place, name, required, schema }: P
   description + (schema.default === undefined ? "" : ` Default: ${code(String(schema.default))}.`)
 ]
 
+/** Whether a body may be left out: the contract then takes null for it. */
+const mayBeAbsent = ({ anyOf = [] }: Schema): boolean => anyOf.some(({ type }) => type === "null")
+
+const bodySection = ({ requestBody }: Operation): ReadonlyArray<string> => {
+  const schema = requestBody?.content["application/json"]?.schema
+  if (schema === undefined) return []
+  const given = schema.anyOf?.find(({ type }) => type !== "null") ?? schema
+  const intro = `Body${mayBeAbsent(schema) ? ", may be absent" : ""}: ${given.$ref === undefined ? "an object" : typeOf(given)}.`
+  return given.properties === undefined ? [intro] : [intro, table(["field", "value", "", "meaning"], fieldRows(given))]
+}
+
+/** What an answer is made of, by its media types. */
+const answerType = ({ content = {}, description }: Answer): string => {
+  const types = Object.entries(content).map(([type, { schema }]) =>
+    type === "application/json" ? typeOf(schema) : code(type)
+  )
+  return types.length === 0 ? description : types.join(", or ")
+}
+
 const answerRow = ([status, answer]: readonly [string, Answer]) => {
-  const schema = answer.content?.["application/json"]?.schema
   const headers = Object.keys(answer.headers ?? {}).map((name) => code(name))
-  return [
-    status,
-    isProblem(answer) ? "[problem](#problems)" : schema === undefined ? answer.description : typeOf(schema),
-    headers.join(", ")
-  ]
+  return [status, isProblem(answer) ? "[problem](#problems)" : answerType(answer), headers.join(", ")]
 }
 
 const operationSection = (method: string, path: string, operation: Operation): string =>
@@ -94,6 +111,7 @@ const operationSection = (method: string, path: string, operation: Operation): s
     ...(operation.parameters === undefined || operation.parameters.length === 0
       ? []
       : [table(["parameter", "in", "value", "meaning"], operation.parameters.map(parameterRow))]),
+    ...bodySection(operation),
     table(["status", "answer", "headers"], Object.entries(operation.responses ?? {}).map(answerRow))
   ].join("\n\n")
 

@@ -8,6 +8,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -15,6 +16,7 @@ import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
+import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
@@ -98,12 +100,16 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
 
   return running(config).pipe(
     Layer.provideMerge(agents),
-    Layer.provideMerge(HttpServer.layer({ ...http, shutdownTimeout: server.shutdownTimeout })),
+    Layer.provideMerge(
+      HttpServer.layer({ ...http, instance: server.instance, shutdownTimeout: server.shutdownTimeout })
+    ),
     Layer.provideMerge(expiry),
     Layer.provideMerge(Guards.layer),
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Parked.layer),
+    Layer.provideMerge(Adoption.layer),
+    Layer.provideMerge(Reconciler.layer()),
     Layer.provideMerge(publisher),
     Layer.provideMerge(ground),
     Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),

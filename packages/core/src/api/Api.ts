@@ -7,13 +7,19 @@ import { HttpApi, OpenApi } from "effect/http-api"
 import { describe } from "./Document.ts"
 import { Guards } from "./Guards.ts"
 import { Hosts } from "./Hosts.ts"
+import { Plans } from "./Plans.ts"
 import { Publications } from "./Publications.ts"
 import { RequestCheck } from "./RequestCheck.ts"
+import { StatusGroup } from "./Status.ts"
+import { Zones } from "./Zones.ts"
 
 export class Api extends HttpApi.make("prism-dns")
   .add(Hosts)
+  .add(Zones)
+  .add(Plans)
   .add(Publications)
   .add(Guards)
+  .add(StatusGroup)
   .middleware(RequestCheck)
   // A misspelt filter would otherwise silently give everything, a misspelt field silently do something else.
   .annotate(HttpApi.QueryParseOptions, { onExcessProperty: "error", errors: "all" })

@@ -13,9 +13,6 @@ export const NodeStatus = Schema.Struct({
   dns: Schema.String.annotate({ description: "Where it answers DNS." }),
   up: Schema.Boolean.annotate({ description: "It answered by DNS when it was asked last." }),
   writes: Schema.Boolean.annotate({ description: "Changes go to its API." }),
-  apiUp: Schema.optionalKey(
-    Schema.Boolean.annotate({ description: "Its API answered when it was asked last; absent where it has none." })
-  ),
   lastAnswered: Schema.optionalKey(Values.Timestamp.annotate({ description: "Absent before the first time." })),
   unserved: Schema.Int.annotate({ description: "Applied names that it was not seen to answer with yet." }),
   oldest: Schema.optionalKey(
@@ -45,10 +42,24 @@ export const ZoneWriter = Schema.Struct({
 }).annotate({ identifier: "ZoneWriter" })
 export type ZoneWriter = typeof ZoneWriter.Type
 
+/** Which of the primaries PowerDNS's changes go to. */
+export const WritingNode = Schema.Struct({
+  node: Schema.String,
+  preferred: Schema.String.annotate({ description: "The one they go to when all is well." }),
+  since: Schema.optionalKey(Values.Timestamp.annotate({ description: "Absent: since the start." })),
+  heldUntil: Schema.optionalKey(
+    Values.Timestamp.annotate({
+      description: "Changes wait until then, for the last one's requests to be surely over."
+    })
+  )
+}).annotate({ identifier: "WritingNode" })
+export type WritingNode = typeof WritingNode.Type
+
 export const Status = Schema.Struct({
   instances: Schema.Array(Instance),
   zones: Schema.Array(ZoneWriter),
   nodes: Schema.Array(NodeStatus),
+  writing: WritingNode,
   guards: Schema.Array(Guard)
 }).annotate({ identifier: "Status" })
 export type Status = typeof Status.Type

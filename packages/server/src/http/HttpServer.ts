@@ -21,25 +21,40 @@ import * as Health from "./Health.ts"
 import * as Hosts from "./Hosts.ts"
 import { HttpAddress } from "./HttpAddress.ts"
 import * as Metrics from "./Metrics.ts"
+import * as Plans from "./Plans.ts"
 import * as Publications from "./Publications.ts"
+import * as Status from "./Status.ts"
+import * as Zones from "./Zones.ts"
 
 export interface HttpServerOptions {
   readonly host: string
   /** 0: any free port. */
   readonly port: number
+  /** What this process is called in what it shows. Default: `prism`. */
+  readonly instance?: string
   /** How long requests under way may take to end. */
   readonly shutdownTimeout?: Duration.Input
   readonly health?: Partial<Health.HealthOptions>
   readonly metrics?: Partial<Metrics.MetricsOptions>
 }
 
+const defaultInstance = "prism"
+
 export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
-const api = HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-  Layer.provide([Hosts.layer, Publications.layer, Guards.layer]),
-  Layer.provide([Authentication.layer, requestCheck])
-)
+const api = (instance: string) =>
+  HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
+    Layer.provide([
+      Hosts.layer,
+      Zones.layer,
+      Plans.layer,
+      Publications.layer,
+      Guards.layer,
+      Status.layer({ instance })
+    ]),
+    Layer.provide([Authentication.layer, requestCheck])
+  )
 
 /** The page carries all it needs; the header makes the browser hold it to that. */
 const docs = HttpApiSwagger.layer(Api, { path: "/docs" }).pipe(
@@ -63,7 +78,12 @@ const knownPaths: ReadonlyArray<KnownPath> = [
 ]
 
 export const layer = (options: HttpServerOptions) => {
-  const routes = Layer.mergeAll(api, docs, Health.layer(options.health), Metrics.route).pipe(
+  const routes = Layer.mergeAll(
+    api(options.instance ?? defaultInstance),
+    docs,
+    Health.layer(options.health),
+    Metrics.route
+  ).pipe(
     Layer.provide(observed.layer),
     Layer.merge(unmatched(knownPaths)),
     Layer.provide(Metrics.Metrics.layer(options.metrics))

@@ -36,7 +36,8 @@ const withoutWriter = ({ zone }: ZoneBacklog): ZoneStatus => ({
   error: "the zone is not configured any more, nothing publishes it"
 })
 
-const zonesOf = (
+/** Of every zone that is configured, and of those that are not any more and have left something behind. */
+export const toZonePublications = (
   statuses: ReadonlyArray<ZoneStatus>,
   backlogs: ReadonlyArray<ZoneBacklog>
 ): ReadonlyArray<Contract.ZonePublication> => {
@@ -58,7 +59,7 @@ export const layer = HttpApiBuilder.group(
     return handlers.handleAll({
       list: Effect.fn("http.Publications.list")(function* ({ query }) {
         const pending = yield* outbox.list({ zone: query.zone, limit: query.limit ?? Page.limitDefault })
-        const zones = zonesOf(yield* manager.status, yield* outbox.backlog)
+        const zones = toZonePublications(yield* manager.status, yield* outbox.backlog)
         return {
           zones: query.zone === undefined ? zones : zones.filter(({ zone }) => zone === query.zone),
           items: pending.map(toItem)

@@ -1,19 +1,23 @@
 /** What the HTTP side stands on, for its tests: the registry in memory, and a PowerDNS that can be steered. */
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
+import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -31,17 +35,25 @@ export const reverseZone = DomainName.make("2.0.192.in-addr.arpa")
 export const adminToken = Redacted.make("admin-token")
 export const agentToken = Redacted.make("agent-token")
 
-export const services = Registry.layer().pipe(
-  Layer.provideMerge(Guards.layer),
-  Layer.provideMerge(Parked.layer),
-  Layer.provideMerge(DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 })),
+/** From marks to records. */
+const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(Plans.layer),
+  Layer.provideMerge(Serving.layerNone),
   Layer.provideMerge(Provisioner.layer()),
+  Layer.provideMerge(PowerDnsWriter.layer()),
   Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
   Layer.provideMerge(PowerDnsMemory.layer()),
   Layer.provideMerge(RecordSource.layer),
   Layer.provideMerge(Ownership.layer),
-  Layer.provideMerge(Outbox.layer),
+  Layer.provideMerge(Outbox.layer)
+)
+
+export const services = Registry.layer().pipe(
+  Layer.provideMerge(Guards.layer),
+  Layer.provideMerge(Parked.layer),
+  Layer.provideMerge(Adoption.layer),
+  Layer.provideMerge(Reconciler.layer()),
+  Layer.provideMerge(publisher),
   Layer.provideMerge(Acknowledgements.layer),
   Layer.provideMerge(Leases.layer),
   Layer.provideMerge(

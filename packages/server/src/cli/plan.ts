@@ -1,0 +1,241 @@
+/** `prism-dns plan`: changes to be looked at before they are made. */
+import type { Client } from "@prism-dns/core/api/Client"
+import * as Page from "@prism-dns/core/api/Page"
+import * as Contract from "@prism-dns/core/api/Plans"
+import { Console, Effect, Option } from "effect"
+import { Argument, Command, Flag, Prompt } from "effect/cli"
+import * as Connection from "./Connection.ts"
+import * as Failure from "./Failure.ts"
+import * as Input from "./Input.ts"
+import * as Output from "./Output.ts"
+
+const id = Argument.String("id").pipe(Argument.withDescription("The plan's id."), Argument.withMetavar("ID"))
+
+const optionalReason = Flag.String("reason").pipe(
+  Flag.withDescription("Why; it is kept with the plan."),
+  Flag.withMetavar("TEXT"),
+  Flag.optional
+)
+
+const patternFlag = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar("PATTERN"), Flag.optional)
+
+/** `2 create, 1 delete`. */
+const summary = ({ counts }: Contract.Plan): string => {
+  const said = Contract.planActions
+    .filter((action) => counts[action] > 0)
+    .map((action) => `${counts[action]} ${action}`)
+  return said.length === 0 ? "no changes" : said.join(", ")
+}
+
+const columns: ReadonlyArray<Output.Column<Contract.Plan>> = [
+  { head: "ID", cell: ({ id }) => id },
+  { head: "ZONE", cell: ({ zone }) => zone },
+  { head: "KIND", cell: ({ kind }) => kind },
+  { head: "STATE", cell: ({ state }) => state },
+  { head: "MADE", cell: ({ madeAt }) => madeAt },
+  { head: "BY", cell: ({ madeBy }) => madeBy },
+  { head: "CHANGES", cell: summary }
+]
+
+/** What is asked for by the flags; one of them at the most. */
+const requested = Effect.fnUntraced(function* (input: {
+  readonly adopt: Option.Option<string>
+  readonly release: Option.Option<string>
+  readonly ignore: Option.Option<string>
+  readonly unignore: Option.Option<string>
+  readonly reason: Option.Option<string>
+}) {
+  const asked = (
+    [
+      ["adopt", input.adopt, {}],
+      ["release", input.release, {}],
+      ["ignore", input.ignore, {}],
+      ["ignore", input.unignore, { undo: true }]
+    ] as const
+  ).flatMap(([kind, pattern, more]) => (Option.isSome(pattern) ? [{ kind, pattern: pattern.value, ...more }] : []))
+  if (asked.length > 1) {
+    return yield* new Failure.UsageWrong({
+      detail: "a plan has one purpose: give one of --adopt, --release, --ignore and --unignore"
+    })
+  }
+  const request: Contract.PlanRequest = asked[0] ?? { kind: "reconcile" }
+  return Option.isSome(input.reason) ? { ...request, reason: yield* Input.reason(input.reason.value) } : request
+})
+
+const make = Command.make(
+  "make",
+  {
+    ...Connection.flags,
+    zone: Input.zone,
+    adopt: patternFlag("adopt", "Take over records that stand in PowerDNS: a name, or web-*, *.lab."),
+    release: patternFlag("release", "Give adopted records back; they stay in PowerDNS."),
+    ignore: patternFlag("ignore", "Leave these names alone from now on."),
+    unignore: patternFlag("unignore", "No longer leave these names alone: a pattern that was ignored."),
+    reason: optionalReason
+  },
+  Effect.fn(function* (input) {
+    const zone = yield* Input.parseName(input.zone)
+    const payload = yield* requested(input)
+    yield* Connection.withClient(input, ({ plans }) =>
+      Effect.gen(function* () {
+        const { body: plan } = yield* plans.make({ params: { zone }, payload })
+        if (input.json) return yield* Output.json(plan)
+        if (plan.counts.changes === 0) {
+          yield* Console.log(
+            plan.kind === "reconcile" ? `${zone} is as it should be: nothing to do.` : "Nothing to do."
+          )
+        } else {
+          yield* Console.log(`${plan.id}\t${summary(plan)}`)
+          if (Output.isTerminal()) {
+            yield* Console.log(`Look at it: prism-dns plan show ${plan.id}\nApply it: prism-dns plan apply ${plan.id}`)
+          }
+        }
+        const found = plan.reconciliation
+        if (found === undefined) return
+        const { foreign, ignored } = found.drift
+        if (foreign > 0) {
+          yield* Output.note(`${foreign} names are not Prism's and stay as they are, such as ${found.foreignNames[0]}`)
+        }
+        if (ignored > 0) yield* Output.note(`${ignored} names are ignored`)
+        for (const guard of found.guards) yield* Output.note(guard)
+      })
+    )
+  })
+).pipe(
+  Command.withDescription("Compare a zone with what PowerDNS holds, or say whose names are; nothing is changed yet."),
+  Command.withExamples([
+    { command: "prism-dns plan make hosts.example.net", description: "What differs from what should be" },
+    { command: "prism-dns plan make hosts.example.net --adopt 'web-*'", description: "Take over records made by hand" }
+  ])
+)
+
+const listed = (plans: Client["plans"], zone: Option.Option<string>, state: Contract.Plan["state"] | undefined) =>
+  Effect.gen(function* () {
+    const query = { limit: Page.limitDefault, ...(state !== undefined && { state }) }
+    if (Option.isNone(zone)) return (yield* plans.listAll({ query })).body
+    return (yield* plans.list({ params: { zone: yield* Input.parseName(zone.value) }, query })).body
+  })
+
+const list = Command.make(
+  "list",
+  {
+    ...Connection.flags,
+    zone: Input.zone.pipe(Argument.optional),
+    open: Flag.Boolean("open").pipe(Flag.withDescription("Only those to be decided."), Flag.withDefault(false))
+  },
+  Effect.fn(function* (input) {
+    yield* Connection.withClient(input, ({ plans }) =>
+      Effect.gen(function* () {
+        const page = yield* listed(plans, input.zone, input.open ? "open" : undefined)
+        if (input.json) return yield* Output.json(page)
+        yield* Output.rows(columns, page.items, "There are no plans. prism-dns plan make ZONE makes one.")
+        if (page.nextCursor !== undefined) yield* Output.note(`the newest ${Page.limitDefault}; there are older ones`)
+      })
+    )
+  })
+).pipe(Command.withDescription("Plans, the newest first."))
+
+const show = Command.make(
+  "show",
+  {
+    ...Connection.flags,
+    id,
+    format: Flag.Literals("format", ["text", "json", "markdown"]).pipe(
+      Flag.withDescription("How to print it; --json is short for --format json. Default: text."),
+      Flag.withDefault("text")
+    )
+  },
+  Effect.fn(function* (input) {
+    const format = input.json ? "json" : input.format
+    yield* Connection.withClient(input, ({ plans }) =>
+      Effect.flatMap(plans.get({ params: { plan: input.id }, query: { format } }), (plan) =>
+        typeof plan === "string" ? Console.log(Output.harmlessLines(plan.trimEnd())) : Output.json(plan)
+      )
+    )
+  })
+).pipe(Command.withDescription("What a plan would change, and why."))
+
+/** Asks the person there; nobody is there to ask in a pipe. */
+const agreed = Effect.fnUntraced(function* (plan: Contract.Plan, yes: boolean) {
+  if (yes) return true
+  if (!Output.isTerminal() || !process.stdin.isTTY) {
+    return yield* new Failure.UsageWrong({ detail: "nobody is there to ask: apply with --yes" })
+  }
+  return yield* Prompt.Confirm({ message: `Apply to ${plan.zone} (${plan.kind}): ${summary(plan)}?` })
+})
+
+const apply = Command.make(
+  "apply",
+  {
+    ...Connection.flags,
+    id,
+    overrideBudget: Flag.String("override-budget").pipe(
+      Flag.withDescription("Delete more than the zone's budget allows, for this reason; it is kept in the audit."),
+      Flag.withMetavar("REASON"),
+      Flag.optional
+    ),
+    withoutDeletions: Flag.Boolean("without-deletions").pipe(
+      Flag.withDescription("Leave the plan's deletions open."),
+      Flag.withDefault(false)
+    ),
+    yes: Flag.Boolean("yes").pipe(Flag.withDescription("Do not ask."), Flag.withDefault(false))
+  },
+  Effect.fn(function* (input) {
+    const overrideBudget = Option.isSome(input.overrideBudget)
+      ? yield* Input.reason(input.overrideBudget.value)
+      : undefined
+    const payload: Contract.ApplyRequest = {
+      ...(overrideBudget !== undefined && { overrideBudget }),
+      ...(input.withoutDeletions && { withoutDeletions: true })
+    }
+    yield* Connection.withClient(input, ({ plans }) =>
+      Effect.gen(function* () {
+        const params = { plan: input.id }
+        const plan = yield* plans.get({ params, query: {} })
+        if (typeof plan === "string") return yield* Effect.die(new Error("asked for JSON, got text"))
+        if (!(yield* agreed(plan, input.yes))) return yield* Console.log("Nothing was done.")
+        const done = yield* plans.apply({ params, payload })
+        if (input.json) yield* Output.json(done)
+        else {
+          yield* Console.log(
+            `${done.applied} applied, ${done.refused} refused` +
+              (done.plan.state === "open" ? "; the rest is open" : "")
+          )
+          yield* Output.rows(
+            [
+              { head: "REFUSED", cell: ({ name }) => name },
+              { head: "TYPE", cell: ({ type }) => type },
+              { head: "WHY", cell: ({ reason }) => reason }
+            ],
+            done.refusals,
+            ""
+          ).pipe(Effect.when(Effect.succeed(done.refusals.length > 0)))
+        }
+        if (done.refused > 0) {
+          return yield* new Failure.NotAll({
+            detail: `${done.refused} changes were refused. What they touch is newer than the plan: make another one with prism-dns plan make ${done.plan.zone}`
+          })
+        }
+      })
+    )
+  })
+).pipe(Command.withDescription("Apply a plan. What is newer than it is refused, name by name."))
+
+const reject = Command.make(
+  "reject",
+  { ...Connection.flags, id, reason: Input.reasonArgument },
+  Effect.fn(function* (input) {
+    const reason = yield* Input.reason(input.reason)
+    yield* Connection.withClient(input, ({ plans }) =>
+      Effect.flatMap(plans.reject({ params: { plan: input.id }, payload: { reason } }), (plan) =>
+        input.json ? Output.json(plan) : Console.log(`${plan.id} is rejected; nothing of it is done.`)
+      )
+    )
+  })
+).pipe(Command.withDescription("Decide against a plan."))
+
+export const plan = Command.make("plan").pipe(
+  Command.withDescription("Changes to be looked at before they are made."),
+  Command.withSubcommands([make, list, show, apply, reject])
+)

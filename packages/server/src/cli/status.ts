@@ -1,0 +1,66 @@
+/** `prism-dns status`: how everything is, at a glance. */
+import type * as Contract from "@prism-dns/core/api/Status"
+import { Console, Effect } from "effect"
+import { Command } from "effect/cli"
+import * as Connection from "./Connection.ts"
+import * as Output from "./Output.ts"
+
+const zones: ReadonlyArray<Output.Column<Contract.ZoneWriter>> = [
+  { head: "ZONE", cell: ({ zone }) => zone },
+  { head: "WRITER", cell: ({ writer }) => writer },
+  { head: "READY", cell: ({ ready }) => (ready ? "yes" : "no") },
+  { head: "PENDING", cell: ({ pending }) => pending },
+  { head: "PARKED", cell: ({ parked }) => parked },
+  { head: "OLDEST", cell: ({ oldest }) => oldest },
+  { head: "ERROR", cell: ({ error }) => error }
+]
+
+const nodes: ReadonlyArray<Output.Column<Contract.NodeStatus>> = [
+  { head: "NODE", cell: ({ name }) => name },
+  { head: "ROLE", cell: ({ role, writes }) => (writes ? `${role}, writes` : role) },
+  { head: "DNS", cell: ({ dns }) => dns },
+  { head: "UP", cell: ({ up }) => (up ? "yes" : "no") },
+  { head: "UNSERVED", cell: ({ unserved }) => unserved },
+  {
+    head: "WAITS FOR",
+    cell: ({ oldest }) => (oldest === undefined ? undefined : `${oldest.name} since ${oldest.since}`)
+  },
+  { head: "ANSWERED", cell: ({ oldest }) => oldest?.answered }
+]
+
+const people = (status: Contract.Status): string =>
+  [
+    ...status.instances.map(({ name, startedAt, version }) => `${name}: version ${version}, since ${startedAt}`),
+    Output.toTable(zones, status.zones),
+    Output.toTable(nodes, status.nodes),
+    ...(status.writing.node === status.writing.preferred
+      ? []
+      : [
+          `Changes go to ${status.writing.node}${status.writing.since === undefined ? "" : ` since ${status.writing.since}`}; ` +
+            `${status.writing.preferred} gets its place back once it has been well for a while.`
+        ]),
+    status.guards.length === 0
+      ? "No guard has tripped."
+      : status.guards.map(({ detail, kind }) => `${kind}: ${Output.harmless(detail)}`).join("\n")
+  ].join("\n\n")
+
+/** Each line says first what it is about. */
+const programs = (status: Contract.Status): string =>
+  [
+    ...status.instances.map(({ name, startedAt, version }) => `instance\t${name}\t${version}\t${startedAt}`),
+    ...status.zones.map((zone) => `zone\t${Output.toLines(zones, [zone])}`),
+    ...status.nodes.map((node) => `node\t${Output.toLines(nodes, [node])}`),
+    ...status.guards.map(({ detail, kind }) => `guard\t${kind}\t${Output.harmless(detail)}`)
+  ].join("\n")
+
+export const status = Command.make(
+  "status",
+  Connection.flags,
+  Effect.fn(function* (input) {
+    yield* Connection.withClient(input, (client) =>
+      Effect.flatMap(client.status.get(), (answer) =>
+        input.json ? Output.json(answer) : Console.log(Output.isTerminal() ? people(answer) : programs(answer))
+      )
+    )
+  })
+).pipe(Command.withDescription("How everything is: zones and their writers, PowerDNS nodes, guards."))

@@ -1,0 +1,234 @@
+/** Handlers of plans. */
+import { Api } from "@prism-dns/core/api/Api"
+import { Caller } from "@prism-dns/core/api/Authentication"
+import * as Page from "@prism-dns/core/api/Page"
+import * as Contract from "@prism-dns/core/api/Plans"
+import {
+  DeleteBudgetExceeded,
+  PlanAltered,
+  PlanDecided,
+  PlanNotFound,
+  RequestInvalid,
+  ZoneNotFound
+} from "@prism-dns/core/api/Problems"
+import { timestamp } from "@prism-dns/core/api/Values"
+import { Adoption } from "@prism-dns/core/dns/Adoption"
+import * as Plans from "@prism-dns/core/dns/Plans"
+import * as PlanText from "@prism-dns/core/dns/PlanText"
+import { Reconciler } from "@prism-dns/core/dns/Reconciler"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
+import type * as RRset from "@prism-dns/core/domain/RRset"
+import { Effect, Option, Stream } from "effect"
+import { HttpServerResponse } from "effect/http"
+import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
+import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
+import { page } from "./Pages.ts"
+import { toReconciliation } from "./Zones.ts"
+
+export const toPlan = (plan: Plans.Plan): Contract.Plan => ({
+  id: plan.id,
+  zone: plan.zone,
+  kind: plan.kind,
+  state: plan.state,
+  madeAt: timestamp(plan.madeAtMillis),
+  madeBy: plan.madeBy,
+  generation: plan.generation,
+  hash: plan.hash,
+  reason: plan.reason,
+  counts: plan.counts,
+  ...(plan.decidedAtMillis !== undefined && {
+    decision: {
+      at: timestamp(plan.decidedAtMillis),
+      by: plan.decidedBy ?? "",
+      ...(plan.decidedReason !== undefined && { reason: plan.decidedReason })
+    }
+  })
+})
+
+const toRecords = ({ contents, ttlSeconds }: RRset.RRset) => ({ ttlSeconds, contents })
+
+const toChange = (change: Plans.PlanChange): Contract.PlanChange => ({
+  ordinal: change.ordinal,
+  name: change.name,
+  type: change.type,
+  action: change.action,
+  ...(change.before !== undefined && { before: toRecords(change.before) }),
+  ...(change.after !== undefined && { after: toRecords(change.after) }),
+  reason: change.reason,
+  cause: change.cause,
+  ...(change.outcome !== undefined && { outcome: change.outcome })
+})
+
+const patternWrong = (detail: string) =>
+  new RequestInvalid({ detail: `body pattern: ${detail}`, errors: [{ in: "body", pointer: "/pattern", detail }] })
+
+const planNotFound = (id: string) => new PlanNotFound({ detail: `There is no plan '${id}'.` })
+
+const planDecided = ({ id, state }: Plans.PlanNotOpen) =>
+  new PlanDecided({ detail: `Plan ${id} is ${state} and stays so; make a new one.` })
+
+/** Refused changes that an answer names at the most. */
+const refusalsShown = 100
+
+export const layer = HttpApiBuilder.group(
+  Api,
+  "plans",
+  Effect.fnUntraced(function* (handlers) {
+    const plans = yield* Plans.Plans
+    const reconciler = yield* Reconciler
+    const adoption = yield* Adoption
+    const zones = yield* Zones
+
+    const knownZone = (zone: DomainName) =>
+      zones.find(zone) === undefined
+        ? Effect.fail(new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` }))
+        : Effect.void
+
+    const getPlan = (id: string) =>
+      Effect.flatMap(
+        plans.find(id),
+        Option.match({ onNone: () => Effect.fail(planNotFound(id)), onSome: Effect.succeed })
+      )
+
+    const makePlan = Effect.fnUntraced(function* (zone: DomainName, request: Contract.PlanRequest) {
+      const { name: by, peer } = yield* Caller
+      const { kind = "reconcile", pattern, undo } = request
+      if (kind === "reconcile") {
+        if (pattern !== undefined) return yield* patternWrong("a plan to reconcile is for the whole zone")
+        const found = yield* reconciler.run(zone, { by, peer })
+        return { plan: found.plan, reconciliation: toReconciliation(found) }
+      }
+      if (pattern === undefined) return yield* patternWrong(`a plan to ${kind} says which names`)
+      const reason = request.reason ?? `${by} asked to ${kind} ${pattern}`
+      const asked = { zone, patterns: [pattern], by, reason }
+      const plan = yield* kind === "adopt"
+        ? adoption.adopt(asked)
+        : kind === "release"
+          ? adoption.release(asked)
+          : adoption.ignore({ ...asked, undo })
+      return { plan, reconciliation: undefined }
+    })
+
+    const listPlans = Effect.fnUntraced(function* (
+      zone: DomainName | undefined,
+      {
+        cursor,
+        limit = Page.limitDefault,
+        state
+      }: {
+        readonly cursor?: string
+        readonly limit?: number
+        readonly state?: Plans.PlanState
+      }
+    ) {
+      return yield* plans.list({
+        zone,
+        state,
+        after: cursor === undefined ? undefined : Page.placeBefore(cursor),
+        limit: limit + 1
+      })
+    })
+
+    const ofPlans = { item: toPlan, cursor: ({ id }: Plans.Plan) => Page.cursorBehind(id) }
+
+    /** Why changes of a plan were refused; some of them. */
+    const refusalsOf = (id: string) =>
+      Stream.paginate(0, (after) =>
+        Effect.map(plans.changes(id, { after, limit: Page.limitMax }), (changes) => [
+          changes.flatMap(({ name, outcome, type }) =>
+            outcome === undefined || outcome === "applied" ? [] : [{ name, type, reason: outcome }]
+          ),
+          changes.length < Page.limitMax ? Option.none() : Option.some(changes.at(-1)!.ordinal)
+        ])
+      ).pipe(Stream.take(refusalsShown), Stream.runCollect)
+
+    return handlers.handleAll({
+      make: Effect.fn("http.Plans.make")(
+        function* ({ params, payload = {} }) {
+          const { plan, reconciliation } = yield* makePlan(params.zone, payload)
+          const kept = plan.counts.changes > 0
+          return HttpApiSchema.withHeaders({
+            body: { ...toPlan(plan), ...(reconciliation !== undefined && { reconciliation }) },
+            headers: kept ? { location: `/v1/plans/${plan.id}` } : {}
+          })
+        },
+        Effect.catchTags({
+          ZoneUnknown: ({ zone }) =>
+            Effect.fail(new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` })),
+          PatternInvalid: ({ message }) => Effect.fail(patternWrong(message)),
+          TooManyNames: ({ message }) => Effect.fail(patternWrong(message))
+        }),
+        orUnavailableForZone
+      ),
+
+      list: Effect.fn("http.Plans.list")(function* ({ params, query, request }) {
+        yield* knownZone(params.zone)
+        return page(request, yield* listPlans(params.zone, query), query.limit ?? Page.limitDefault, ofPlans)
+      }, orUnavailable),
+
+      listAll: Effect.fn("http.Plans.listAll")(function* ({ query, request }) {
+        return page(request, yield* listPlans(undefined, query), query.limit ?? Page.limitDefault, ofPlans)
+      }, orUnavailable),
+
+      get: Effect.fn("http.Plans.get")(function* ({ params, query }) {
+        const plan = yield* getPlan(params.plan)
+        const changes = yield* plans.changes(plan.id, { limit: Contract.changesShown })
+        if (query.format === "text") return HttpServerResponse.text(PlanText.toText(plan, changes))
+        if (query.format === "markdown") {
+          return HttpServerResponse.text(PlanText.toMarkdown(plan, changes), { contentType: "text/markdown" })
+        }
+        return { ...toPlan(plan), changes: changes.map(toChange) }
+      }, orUnavailable),
+
+      changes: Effect.fn("http.Plans.changes")(function* ({ params, query, request }) {
+        const { cursor, limit = Page.limitDefault } = query
+        const plan = yield* getPlan(params.plan)
+        const found = yield* plans.changes(plan.id, {
+          after: cursor === undefined ? undefined : Page.numberBefore(cursor),
+          limit: limit + 1
+        })
+        return page(request, found, limit, { item: toChange, cursor: ({ ordinal }) => Page.cursorBehind(ordinal) })
+      }, orUnavailable),
+
+      apply: Effect.fn("http.Plans.apply")(
+        function* ({ params, payload = {} }) {
+          const { name: by, peer } = yield* Caller
+          const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, ...payload })
+          return { plan: toPlan(plan), applied, refused, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }
+        },
+        Effect.catchTags({
+          PlanNotFound: ({ id }) => Effect.fail(planNotFound(id)),
+          PlanNotOpen: (error) => Effect.fail(planDecided(error)),
+          PlanAltered: ({ message }) => Effect.fail(new PlanAltered({ detail: message })),
+          DeleteBudgetExceeded: ({ deleted, detail, id, published, remaining, wanted, windowMillis, zone }) =>
+            Effect.fail(
+              new DeleteBudgetExceeded({
+                detail,
+                plan: id,
+                zone,
+                wanted,
+                remaining,
+                published,
+                deleted,
+                windowSeconds: windowMillis / 1000
+              })
+            )
+        }),
+        orUnavailableForZone
+      ),
+
+      reject: Effect.fn("http.Plans.reject")(
+        function* ({ params, payload }) {
+          const { name: by, peer } = yield* Caller
+          return toPlan(yield* plans.reject(params.plan, { by, peer, reason: payload.reason }))
+        },
+        Effect.catchTags({
+          PlanNotFound: ({ id }) => Effect.fail(planNotFound(id)),
+          PlanNotOpen: (error) => Effect.fail(planDecided(error))
+        }),
+        orUnavailable
+      )
+    })
+  })
+)

@@ -1,0 +1,79 @@
+/** Handler of `/v1/status`. */
+import { Api } from "@prism-dns/core/api/Api"
+import type * as Contract from "@prism-dns/core/api/Status"
+import { timestamp } from "@prism-dns/core/api/Values"
+import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { type NodeStatus, Serving } from "@prism-dns/core/dns/Serving"
+import { type DnsEndpoint, PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import { PowerDnsWriter, type WriterStatus } from "@prism-dns/core/powerdns/PowerDnsWriter"
+import { Guards } from "@prism-dns/core/registry/Guards"
+import { Clock, Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { version } from "../Version.ts"
+import { orUnavailable } from "./Answers.ts"
+import { toGuard } from "./Guards.ts"
+import { toZonePublications } from "./Publications.ts"
+
+export interface StatusOptions {
+  /** What this process is called: `server.instance`. */
+  readonly instance: string
+}
+
+const toEndpoint = ({ host, port }: DnsEndpoint): string =>
+  host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+
+const toWriting = ({ heldUntilMillis, preferred, sinceMillis, writer }: WriterStatus): Contract.WritingNode => ({
+  node: writer,
+  preferred,
+  ...(sinceMillis !== undefined && { since: timestamp(sinceMillis) }),
+  ...(heldUntilMillis !== undefined && { heldUntil: timestamp(heldUntilMillis) })
+})
+
+const toOldest = ({ answered, generation, name, publishedMillis, zone }: NonNullable<NodeStatus["oldest"]>) => ({
+  zone,
+  name,
+  generation,
+  since: timestamp(publishedMillis),
+  ...(answered !== undefined && { answered })
+})
+
+export const layer = (options: StatusOptions) =>
+  HttpApiBuilder.group(
+    Api,
+    "status",
+    Effect.fnUntraced(function* (handlers) {
+      const manager = yield* DnsManager
+      const outbox = yield* Outbox
+      const serving = yield* Serving
+      const writer = yield* PowerDnsWriter
+      const endpoints = new Map((yield* PowerDnsNodes).all.map(({ dns, name }) => [name, toEndpoint(dns)]))
+      const guards = yield* Guards
+      const startedAt = timestamp(yield* Clock.currentTimeMillis)
+
+      return handlers.handleAll({
+        get: Effect.fn("http.Status.get")(function* () {
+          const writing = yield* writer.status
+          const nodes = yield* serving.status
+          return {
+            instances: [{ name: options.instance, version, startedAt }],
+            zones: toZonePublications(yield* manager.status, yield* outbox.backlog).map((zone) =>
+              zone.ready ? { ...zone, writer: options.instance } : zone
+            ),
+            nodes: nodes.map(({ lastAnsweredMillis, name, oldest, role, unserved, up }): Contract.NodeStatus => ({
+              name,
+              role,
+              dns: endpoints.get(name) ?? "",
+              up,
+              writes: name === writing.writer,
+              ...(lastAnsweredMillis !== undefined && { lastAnswered: timestamp(lastAnsweredMillis) }),
+              unserved,
+              ...(oldest !== undefined && { oldest: toOldest(oldest) })
+            })),
+            writing: toWriting(writing),
+            guards: (yield* guards.list).map(toGuard)
+          }
+        }, orUnavailable)
+      })
+    })
+  )
