@@ -300,13 +300,13 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const secondariesLack = (zone: DomainName): boolean =>
     nodes.some((node) => node.node.role === "secondary" && node.up && node.unservedOf(zone) > 0)
 
-  const perNode = nodes.map((node) => {
-    const attributes = { node: node.node.name }
-    const questions = (result: string) => Metric.withAttributes(DnsMetrics.questionsTotal, { ...attributes, result })
+  const perNode = nodes.map((serving) => {
+    const node = serving.node.name
+    const questions = (result: string) => Metric.withAttributes(DnsMetrics.questionsTotal, { node, result })
     return {
-      node,
-      unserved: Metric.withAttributes(DnsMetrics.nodeUnserved, attributes),
-      answers: Metric.withAttributes(DnsMetrics.nodeAnswers, attributes),
+      serving,
+      unserved: Metric.withAttributes(DnsMetrics.nodeUnserved, { node }),
+      answers: Metric.withAttributes(DnsMetrics.nodeAnswers, { node }),
       asPublished: questions("as-published"),
       stale: questions("stale"),
       noAnswer: questions("no-answer")
@@ -314,13 +314,13 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   })
 
   const report = (): void => {
-    for (const { answers, node, unserved, ...results } of perNode) {
-      unserved.updateUnsafe(node.unserved, context)
-      answers.updateUnsafe(node.up ? 1 : 0, context)
+    for (const { answers, serving, unserved, ...results } of perNode) {
+      unserved.updateUnsafe(serving.unserved, context)
+      answers.updateUnsafe(serving.up ? 1 : 0, context)
       for (const result of ["asPublished", "stale", "noAnswer"] as const) {
-        const count = node.questions[result]
+        const count = serving.questions[result]
         if (count > 0) results[result].updateUnsafe(count, context)
-        node.questions[result] = 0
+        serving.questions[result] = 0
       }
     }
   }
