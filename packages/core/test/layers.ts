@@ -22,6 +22,7 @@ import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { anonymous, type Registration } from "@prism-dns/core/registry/Decision"
+import * as Damping from "@prism-dns/core/registry/Damping"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry, type RegistryOptions } from "@prism-dns/core/registry/Registry"
 import { migrations } from "@prism-dns/core/storage/Migrations"
@@ -65,6 +66,14 @@ export const shared = (list: ReadonlyArray<Zone.Zone> = zones) =>
     Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
     Layer.provideMerge(Zones.layer(list))
   )
+
+/** Names are damped after four returns, so that tests need few. */
+export const soonDamped: Damping.DampingOptions = {
+  ...Damping.defaultOptions,
+  suppressAt: 3000,
+  reuseAt: 750,
+  halfLifeMillis: 300_000
+}
 
 /** The registry with what it stands on, on the database around. */
 export const registry = (options: Partial<RegistryOptions> = {}, list: ReadonlyArray<Zone.Zone> = zones) =>

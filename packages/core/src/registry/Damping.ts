@@ -32,12 +32,17 @@ export interface DampingOptions {
   readonly addressesMax: number
 }
 
+/**
+ * Two machines that beat each minute flap twice a minute and are stopped after some sixteen minutes. One machine that
+ * speaks from its IPv4 and its IPv6 address in turn flaps once a minute and never is, nor is one that is carried to and
+ * fro some twenty times.
+ */
 export const defaultOptions: DampingOptions = {
   windowMillis: 900_000,
   penalty: 1000,
-  suppressAt: 3000,
-  reuseAt: 750,
-  halfLifeMillis: 300_000,
+  suppressAt: 20_000,
+  reuseAt: 10_000,
+  halfLifeMillis: 600_000,
   suppressMillisMax: 900_000,
   namesMax: 10_000,
   addressesMax: 8

@@ -29,12 +29,13 @@ const name = () => {
 }
 
 describe("damping", () => {
-  it("stops a name that two machines claim in turn after a few changes, for as long as they go on", () => {
+  it("stops a name that two machines claim in turn each half minute, for as long as they go on", () => {
     const web = name()
     const results: Array<string> = []
     for (let i = 0; i < 240; i++) results.push(web.claim(i % 2 === 0 ? 2 : 1, 30 * (i + 1)))
     const first = results.indexOf("refused")
-    assert.strictEqual(first, 4)
+    assert.isAbove(first, 20)
+    assert.isBelow(first, 40)
     // From then on the name stays: its own machine's beats are no change, the other's are refused.
     assert.isFalse(results.slice(first).some((result, i) => result === "written" && i % 2 === 0))
   })
@@ -70,9 +71,14 @@ describe("damping", () => {
     for (let i = 0; i < 50; i++) assert.strictEqual(web.claim(i % 2 === 0 ? 2 : 1, 600 * i), "written")
   })
 
+  it("leaves alone a host that speaks from one address and then from another, each minute", () => {
+    const web = name()
+    for (let i = 0; i < 1000; i++) assert.strictEqual(web.claim(i % 2 === 0 ? 2 : 1, 60 * i), "written")
+  })
+
   it("takes a clock that goes back for no time at all", () => {
     const web = name()
-    for (let i = 0; i < 10; i++) web.claim(i % 2 === 0 ? 2 : 1, 1000 - i)
+    for (let i = 0; i < 30; i++) web.claim(i % 2 === 0 ? 2 : 1, 1000 - i)
     assert.isTrue(web.flapping().suppressed)
   })
 

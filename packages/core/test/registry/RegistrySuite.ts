@@ -138,7 +138,10 @@ export const suite = <R>(
         "still",
         Effect.gen(function* () {
           yield* (yield* T.Time).set(1_000_000)
-          yield* Effect.provide(body, T.registry().pipe(Layer.provideMerge(Layer.fresh(database))))
+          yield* Effect.provide(
+            body,
+            T.registry({ damping: T.soonDamped }).pipe(Layer.provideMerge(Layer.fresh(database)))
+          )
         })
       )
     )
