@@ -10,6 +10,7 @@ import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import * as LateWrites from "@prism-dns/core/dns/LateWrites"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
@@ -82,7 +83,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Serving.layer()),
     Layer.provideMerge(NameServers.layer),
     Layer.provideMerge(Provisioner.layer({ transfer: powerdns.transfer })),
-    Layer.provideMerge(PowerDnsWriter.layer()),
+    Layer.provideMerge(LateWrites.layer),
+    Layer.provideMerge(PowerDnsWriter.layer({ lateMillis: Duration.toMillis(powerdns.requestTimeout) + 5000 })),
     Layer.provideMerge(nodes),
     Layer.provideMerge(RecordSource.layer),
     Layer.provideMerge(Ownership.layer),
