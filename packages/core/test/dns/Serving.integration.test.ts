@@ -9,9 +9,12 @@ import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { type Node, PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
 import { Context, Effect, Layer, Redacted } from "effect"
+import { SqlClient } from "effect/sql"
+import { Postgres } from "../harness/Postgres.ts"
 import * as PowerDns from "../harness/PowerDns.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
+import * as FakeNodes from "./FakeNodes.ts"
 import * as Unserved from "./unserved.ts"
 
 const zone = T.forward.name
@@ -201,3 +204,45 @@ layer(servers, { timeout: "60 seconds", excludeTestServices: true })(
     )
   }
 )
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("served, on PostgreSQL", (it) => {
+  it.effect("is written down at its generation, and what was left by an earlier process is asked for", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const [left, anew, newer] = ["left", "anew", "newer"].map(T.nameOf) as [DomainName, DomainName, DomainName]
+      const publication = (name: DomainName) => ({
+        name,
+        generation: 5,
+        rrsets: [RRset.make(name, "A", 60, ["192.0.2.1"])]
+      })
+      yield* Unserved.insert(zone, [left, newer].map(publication))
+      yield* Effect.gen(function* () {
+        const [ticket] = yield* Unserved.publish(zone, [publication(anew)], "one")
+        yield* waitUntil(
+          "the node was asked for what was left",
+          Effect.sync(() => nodes[0]!.asked),
+          (asked) => asked.includes(`${newer} A`)
+        )
+        yield* sql`UPDATE unserved SET generation = 6 WHERE name = ${newer}`
+        for (const name of [left, anew, newer]) nodes[0]!.put(publication(name).rrsets[0]!)
+        assert.strictEqual((yield* (yield* Acknowledgements).wait(ticket!, "served"))._tag, "Served")
+        yield* waitUntil("the others are looked at", Unserved.names, (names) => names.join() === newer)
+        const rows = yield* sql<{ readonly name: string; readonly served: boolean }>`
+          SELECT name, served_at IS NOT NULL AS served FROM published ORDER BY name`
+        assert.deepInclude(
+          rows.map(({ name, served }) => `${name} ${served}`),
+          `${anew} true`
+        )
+        assert.deepInclude(
+          rows.map(({ name, served }) => `${name} ${served}`),
+          `${left} true`
+        )
+      }).pipe(
+        Effect.provide(
+          Serving.layer().pipe(Layer.provideMerge(Layer.mergeAll(Acknowledgements.layer, Zones.layer(T.zones))))
+        )
+      )
+    }).pipe(Effect.provide(Layer.mergeAll(FakeNodes.layer([{ name: "one" }]), T.postgres)))
+  )
+})
