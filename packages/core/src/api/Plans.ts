@@ -93,9 +93,8 @@ export type PlanWithChanges = typeof PlanWithChanges.Type
 /** A plan just made, and what was seen of the zone. */
 export const PlanMade = Schema.Struct({
   ...planFields,
-  reconciliation: Schema.optionalKey(
-    Reconciliation.annotate({ description: "What a plan to reconcile was made from." })
-  )
+  /** What a plan to reconcile was made from. */
+  reconciliation: Schema.optionalKey(Reconciliation)
 }).annotate({ identifier: "PlanMade" })
 export type PlanMade = typeof PlanMade.Type
 

@@ -49,9 +49,8 @@ export type Reconciliation = typeof Reconciliation.Type
 export const ZoneReconciliation = Schema.Struct({
   intervalSeconds: Schema.Finite,
   repair: Schema.Boolean.annotate({ description: "Whether drift is repaired, or only reported." }),
-  last: Schema.optionalKey(
-    Reconciliation.annotate({ description: "Absent until the zone was looked at since the start." })
-  )
+  /** Absent until the zone was looked at since the start. */
+  last: Schema.optionalKey(Reconciliation)
 }).annotate({ identifier: "ZoneReconciliation" })
 export type ZoneReconciliation = typeof ZoneReconciliation.Type
 

@@ -1,0 +1,216 @@
+/** The commands that steer a running server, as people and scripts call them: the packaged program against a real PowerDNS. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Redacted } from "effect"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { freePort } from "../../../core/test/harness/ports.ts"
+import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
+import * as Agent from "../harness/AgentClient.ts"
+import * as Deployment from "../harness/Deployment.ts"
+import * as PrismServer from "../harness/PrismServer.ts"
+
+type Running = Effect.Success<ReturnType<typeof Deployment.start>>
+
+const { adminToken, zone } = Deployment
+
+/** `prism-dns ARGS`, in a pipe, against the server. */
+const cli = Effect.fnUntraced(function* (
+  { prism }: Running,
+  args: ReadonlyArray<string>,
+  environment: Readonly<Record<string, string>> = { PRISM_TOKEN: adminToken }
+) {
+  return yield* PrismServer.run(args, {
+    folder: prism.folder,
+    environment: { PRISM_SERVER: prism.ready().http.url, ...environment }
+  })
+})
+
+/** The same, which must succeed; gives what it printed. */
+const printed = Effect.fnUntraced(function* (running: Running, ...args: ReadonlyArray<string>) {
+  const ended = yield* cli(running, args)
+  assert.strictEqual(ended.code, 0, `${args.join(" ")}\n${ended.stdout}${ended.stderr}`)
+  return ended.stdout.trimEnd()
+})
+
+const json = (running: Running, ...args: ReadonlyArray<string>) =>
+  Effect.map(printed(running, ...args, "--json"), (text): any => JSON.parse(text))
+
+/** Writes to PowerDNS behind our back. */
+const editByHand = ({ powerdns }: Running, name: string, address: string | undefined) =>
+  Effect.promise(async () => {
+    const rrset = {
+      name: `${name}.`,
+      type: "A",
+      ttl: 60,
+      ...(address === undefined
+        ? { changetype: "DELETE" }
+        : { changetype: "REPLACE", records: [{ content: address, disabled: false }] })
+    }
+    const response = await fetch(`${powerdns.apiUrl}/api/v1/servers/localhost/zones/${zone}.`, {
+      method: "PATCH",
+      headers: { "X-API-Key": Redacted.value(powerdns.apiKey), "content-type": "application/json" },
+      body: JSON.stringify({ rrsets: [rrset] })
+    })
+    assert.strictEqual(response.status, 204, await response.text())
+  })
+
+const registered = Effect.fnUntraced(function* (running: Running, hostname: string, address: string) {
+  yield* waitUntil(
+    `${hostname} is registered`,
+    Agent.register(running.tcp(), hostname, { from: address }),
+    ({ status }) => status === "success"
+  )
+  yield* running.untilDig(`${hostname}.${zone}`, "A", [address], "10 seconds")
+})
+
+describe("the command line steers a running server", () => {
+  it.live(
+    "a hand edit is planned, shown, applied by id, and then there is nothing to do; foreign records are adopted",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Deployment.start()
+        yield* registered(running, "web-1", "127.0.0.11")
+        yield* registered(running, "web-2", "127.0.0.12")
+        yield* editByHand(running, `web-1.${zone}`, "127.0.0.99")
+        yield* editByHand(running, `web-2.${zone}`, undefined)
+        yield* editByHand(running, `printer.${zone}`, "127.0.0.50")
+
+        const made = yield* cli(running, ["plan", "make", zone])
+        assert.strictEqual(made.code, 0, made.stderr)
+        const [id, changes] = made.stdout.trimEnd().split("\t")
+        assert.strictEqual(changes, "1 create, 1 update")
+        assert.include(made.stderr, `printer.${zone}.`)
+
+        const text = yield* printed(running, "plan", "show", id!)
+        for (const part of [id!, `web-1.${zone}.`, "127.0.0.99", "127.0.0.11", `web-2.${zone}.`]) {
+          assert.include(text, part)
+        }
+        assert.notInclude(text, "printer")
+        assert.match(yield* printed(running, "plan", "show", id!, "--format", "markdown"), /^# /)
+        assert.strictEqual((yield* json(running, "plan", "show", id!)).changes.length, 2)
+
+        const unasked = yield* cli(running, ["plan", "apply", id!])
+        assert.strictEqual(unasked.code, 2)
+        assert.include(unasked.stderr, "--yes")
+        assert.strictEqual(yield* printed(running, "plan", "apply", id!, "--yes"), "2 applied, 0 refused")
+        yield* running.untilDig(`web-1.${zone}`, "A", ["127.0.0.11"])
+        yield* running.untilDig(`web-2.${zone}`, "A", ["127.0.0.12"])
+        assert.deepStrictEqual(yield* running.dig(`printer.${zone}`, "A"), ["127.0.0.50"])
+
+        assert.include(yield* printed(running, "plan", "make", zone), "nothing to do")
+        const twice = yield* cli(running, ["plan", "apply", id!, "--yes"])
+        assert.strictEqual(twice.code, 1)
+        assert.match(twice.stderr, /^prism-dns: Plan .* is applied/)
+
+        const adopt = (yield* printed(running, "plan", "make", zone, "--adopt", "printer")).split("\t")
+        assert.strictEqual(adopt[1], "1 adopt")
+        assert.strictEqual(yield* printed(running, "plan", "apply", adopt[0]!, "--yes"), "1 applied, 0 refused")
+        yield* editByHand(running, `printer.${zone}`, "127.0.0.51")
+        const drift = yield* json(running, "plan", "make", zone)
+        assert.deepStrictEqual([drift.counts.changes, drift.counts.update], [1, 1])
+        const rejected = yield* json(running, "plan", "reject", drift.id, "it moved")
+        assert.deepStrictEqual([rejected.state, rejected.decision.reason], ["rejected", "it moved"])
+
+        const list = (yield* printed(running, "plan", "list", zone)).split("\n").map((line) => line.split("\t"))
+        assert.deepStrictEqual(
+          list.map(([planId, , kind, state]) => [planId, kind, state]),
+          [
+            [drift.id, "reconcile", "rejected"],
+            [adopt[0], "adopt", "applied"],
+            [id, "reconcile", "applied"]
+          ]
+        )
+        assert.strictEqual(yield* printed(running, "plan", "list", "--open"), "")
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live(
+    "status, zones, hosts, publications and guards say how things are",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Deployment.start()
+        yield* registered(running, "web-1", "127.0.0.11")
+        const status = yield* waitUntil(
+          "the node was asked",
+          json(running, "status"),
+          ({ nodes }) => nodes[0]?.up === true && nodes[0].unserved === 0,
+          { within: "20 seconds" }
+        )
+        assert.deepInclude(status.nodes[0], { name: "pdns", role: "primary", writes: true })
+        assert.include(
+          status.zones.map((each: any) => each.zone),
+          `${zone}.`
+        )
+        const lines = (yield* printed(running, "status")).split("\n")
+        assert.isTrue(lines.some((line) => line.startsWith(`zone\t${zone}.\t`)))
+        assert.isTrue(lines.some((line) => line.startsWith("node\tpdns\tprimary, writes\t")))
+
+        assert.include(yield* printed(running, "zones", "list"), `${zone}.\tforward\tyes`)
+        assert.include(yield* printed(running, "zones", "show", zone), "delete budget\t10 %, at least 10, in 1h")
+        assert.strictEqual(yield* printed(running, "zones", "dnssec", zone), "")
+        assert.strictEqual(yield* printed(running, "publications", "list"), "")
+        assert.strictEqual(yield* printed(running, "publications", "retry"), "0 names are tried again.")
+        assert.strictEqual(yield* printed(running, "guards", "list"), "")
+
+        const host = yield* json(running, "hosts", "show", `web-1.${zone}`)
+        assert.strictEqual(
+          yield* printed(running, "hosts", "list", "--state", "online"),
+          [host.fqdn, "127.0.0.11", "online", host.publication.level, host.lastSeen, host.owner, ""]
+            .join("\t")
+            .trimEnd()
+        )
+        assert.include(yield* printed(running, "hosts", "retire", `web-1.${zone}`, "sold"), "is retired")
+        yield* running.untilDig(`web-1.${zone}`, "A", [], "10 seconds")
+        assert.include(yield* printed(running, "hosts", "release", host.id, "sold"), "its name is free")
+        assert.strictEqual(yield* printed(running, "hosts", "list"), "")
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live(
+    "what goes wrong is one sentence with the next step, and never the token",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Deployment.start()
+        const file = Path.join(running.prism.folder, "token")
+        Fs.writeFileSync(file, `${adminToken}\n`, { mode: 0o600 })
+        assert.strictEqual((yield* cli(running, ["zones", "list", "--token-file", file], {})).code, 0)
+        assert.strictEqual((yield* cli(running, ["zones", "list", "--token", adminToken], {})).code, 0)
+        const nowhere = `http://127.0.0.1:${yield* freePort}`
+        for (const [args, environment, code, sentence] of [
+          [["zones", "list"], {}, 2, /no token: set PRISM_TOKEN, or name a file by --token-file/],
+          [
+            ["zones", "list"],
+            { PRISM_TOKEN: "hunter2" },
+            1,
+            /does not take the token\. Set PRISM_TOKEN or --token-file/
+          ],
+          [["zones", "list", "--token-file", "none"], {}, 1, /cannot use none: /],
+          [["zones", "list", "--server", "example"], { PRISM_TOKEN: "hunter2" }, 2, /'example' is no URL/],
+          [
+            ["zones", "list", "--server", nowhere],
+            { PRISM_TOKEN: "hunter2" },
+            1,
+            /cannot reach the server at .* \(ECONNREFUSED\)\. Is it running there\? --server or PRISM_SERVER/
+          ],
+          [["zones", "show", "nowhere.test"], undefined, 1, /nowhere\.test\. is not a zone of the configuration/],
+          [["zones", "show", "a..b"], undefined, 2, /'a\.\.b': /],
+          [["hosts", "show", "nobody"], undefined, 1, /There is no host 'nobody'/],
+          [["plan", "show", "nothing"], undefined, 1, /There is no plan 'nothing'/],
+          [["plan", "make", zone, "--adopt", "a", "--release", "b"], undefined, 2, /a plan has one purpose/],
+          [["plan", "make", zone, "--adopt", "a b"], undefined, 1, /pattern/],
+          [["guards", "allow", "mass-expiry", "all is well"], undefined, 1, /There is nothing to allow/],
+          [["guards", "allow", "mass-expiry", " "], undefined, 2, /a reason has 1 to 500 characters/]
+        ] as const) {
+          const ended = yield* cli(running, args, environment)
+          assert.strictEqual(ended.code, code, `${args.join(" ")}\n${ended.stderr}`)
+          assert.match(ended.stderr, sentence)
+          assert.match(ended.stderr, /^prism-dns: .*\n$/, args.join(" "))
+          assert.notInclude(ended.stderr, "hunter2")
+          assert.strictEqual(ended.stdout, "")
+        }
+      }).pipe(Effect.scoped),
+    60_000
+  )
+})
