@@ -87,6 +87,64 @@ export const sendEach = (options: SendOptions): Effect.Effect<void, BenchFailed>
     })
   })
 
+/** A registration that is due at a moment of its own. */
+export interface Due {
+  readonly frame: Uint8Array
+  /** Address that the host connects from, and gets. */
+  readonly address: string
+}
+
+/**
+ * Sends each when it is due, `perSecond` of them evenly, whatever has become of those before. Gives for each when it was
+ * due and when its answer had come, in milliseconds since 1970. Ends when all are answered.
+ */
+export const sendEvenly = (options: {
+  readonly port: number
+  readonly all: ReadonlyArray<Due>
+  readonly perSecond: number
+}): Effect.Effect<ReadonlyArray<{ readonly dueMillis: number; readonly answeredMillis: number }>, BenchFailed> =>
+  Effect.callback((resume) => {
+    const { all, perSecond, port } = options
+    const now = () => performance.timeOrigin + performance.now()
+    const startMillis = now() + 10
+    const dueMillis = (i: number) => startMillis + (i * 1000) / perSecond
+    const open = new Set<Net.Socket>()
+    const answers: Array<{ dueMillis: number; answeredMillis: number }> = []
+    let next = 0
+    let answered = 0
+    const end = (result: Effect.Effect<typeof answers, BenchFailed>) => {
+      clearInterval(ticker)
+      for (const socket of open) socket.removeAllListeners("close").destroy()
+      resume(result)
+    }
+    const send = (i: number) => {
+      const { address, frame } = all[i]!
+      const socket = Net.connect({ host: "127.0.0.1", port, localAddress: address, noDelay: true })
+      open.add(socket)
+      let done = false
+      socket.on("error", () => undefined) // "close" follows
+      socket.once("data", () => {
+        done = true
+        answers[i] = { dueMillis: dueMillis(i), answeredMillis: now() }
+        answered += 1
+      })
+      socket.on("close", () => {
+        open.delete(socket)
+        if (!done) return end(Effect.fail(new BenchFailed({ detail: `the host at ${address} had no answer` })))
+        if (answered === all.length) end(Effect.succeed(answers))
+      })
+      socket.end(frame)
+    }
+    const ticker = setInterval(() => {
+      while (next < all.length && dueMillis(next) <= now()) send(next++)
+      if (next === all.length) clearInterval(ticker)
+    }, 1)
+    return Effect.sync(() => {
+      clearInterval(ticker)
+      for (const socket of open) socket.removeAllListeners("close").destroy()
+    })
+  })
+
 /** Opens one connection for each host and keeps it, until the scope ends. */
 export const connectEach = (options: { readonly port: number; readonly hosts: number; readonly atOnceMax: number }) =>
   Effect.acquireRelease(

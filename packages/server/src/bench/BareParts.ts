@@ -111,6 +111,19 @@ export const createZones = (powerDns: PowerDns): Effect.Effect<void, BenchFailed
     }
   })
 
+/** Writes record sets of `zone` as PowerDNS's API takes them, in PATCHes of `size`, one after another. */
+export const patchRRsets = (
+  powerDns: PowerDns,
+  zone: string,
+  rrsets: ReadonlyArray<unknown>,
+  size = batchMax
+): Effect.Effect<void, BenchFailed> =>
+  talking(async () => {
+    for (let i = 0; i < rrsets.length; i += size) {
+      await request(powerDns, "PATCH", `/zones/${zone}.`, { rrsets: rrsets.slice(i, i + size) })
+    }
+  })
+
 /** Writes `records` of `zone` in PATCHes of `size` names, one after another: PowerDNS has one writer for each zone. */
 export const patch = (
   powerDns: PowerDns,
@@ -118,16 +131,14 @@ export const patch = (
   records: ReadonlyArray<Expectation>,
   size = batchMax
 ): Effect.Effect<void, BenchFailed> =>
-  talking(async () => {
-    for (let i = 0; i < records.length; i += size) {
-      await request(powerDns, "PATCH", `/zones/${zone}.`, {
-        rrsets: records.slice(i, i + size).map(({ data, name, type }) => ({
-          name: `${name}.`,
-          type,
-          ttl: ttlSeconds,
-          changetype: "REPLACE",
-          records: [{ content: type === "PTR" ? `${data}.` : data, disabled: false }]
-        }))
-      })
-    }
+  // Making the bodies is a part of it.
+  Effect.suspend(() => {
+    const rrsets = records.map(({ data, name, type }) => ({
+      name: `${name}.`,
+      type,
+      ttl: ttlSeconds,
+      changetype: "REPLACE",
+      records: [{ content: type === "PTR" ? `${data}.` : data, disabled: false }]
+    }))
+    return patchRRsets(powerDns, zone, rrsets, size)
   })

@@ -2,17 +2,27 @@
  * What a benchmark is: a name, a sentence, and a run that gives figures.
  *
  * The result is an interface that outside programs read: figures by name with
- * their unit, ratios of figures of the same run, and targets, each an upper
- * bound on a ratio. Yardsticks are figures like any other. Leaves to others:
+ * their unit, ratios of figures of the same run, and targets, each a bound on
+ * one of them. Yardsticks are figures like any other. Leaves to others:
  * how it is printed (`main`), and on what it ran (`Machine`).
  */
 import { type Effect, Schema, type Scope } from "effect"
 
+/** Where PowerDNS keeps its zones. */
+export const backends = ["sqlite", "lmdb", "pgsql"] as const
+export type Backend = (typeof backends)[number]
+
+/** What is undefined has a default of the benchmark's own. */
 export interface Options {
-  /** Hosts, or connections; undefined: the benchmark's own default. */
+  /** Hosts, or connections. */
   readonly hosts: number | undefined
-  /** Where PowerDNS keeps its zones. */
-  readonly backend: "sqlite" | "lmdb"
+  readonly backends: ReadonlyArray<Backend> | undefined
+  /** Names in the zones that are written or compared. */
+  readonly sizes: ReadonlyArray<number> | undefined
+  /** Changes a second. */
+  readonly rates: ReadonlyArray<number> | undefined
+  /** How long each part that has no end of its own is measured. */
+  readonly seconds: number | undefined
   /** How often the short parts are repeated; their medians count. */
   readonly rounds: number
   /** Folder for a CPU profile of each server that is measured; undefined: none is taken. */
@@ -28,10 +38,11 @@ export interface Figure {
 }
 
 export interface Target {
-  /** The ratio or figure of the same name should be below this. */
+  /** The ratio or figure of the same name should be below this, or with `atLeast` not be below it. */
   readonly want: number
   readonly got: number
   readonly met: boolean
+  readonly atLeast?: true
 }
 
 export interface Result {
@@ -43,6 +54,8 @@ export interface Result {
 export interface Benchmark {
   readonly name: string
   readonly description: string
+  /** Those it can run on. */
+  readonly backends: ReadonlyArray<Backend>
   /** Everything it starts ends with the scope. */
   readonly run: (options: Options) => Effect.Effect<Result, BenchFailed, Scope.Scope>
 }
@@ -75,3 +88,14 @@ export const figure = (unit: Figure["unit"], values: number | ReadonlyArray<numb
 }
 
 export const below = (want: number, got: number): Target => ({ want, got, met: got < want })
+
+export const atLeast = (want: number, got: number): Target => ({ want, got, met: got >= want, atLeast: true })
+
+/** The value that a share `q` of all are not above; NaN of none. */
+export const quantile = (values: ReadonlyArray<number>, q: number): number => {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)] ?? Number.NaN
+}
+
+/** The first of the backends asked for, or SQLite: for a benchmark that runs on one. */
+export const backendOf = (options: Options): Backend => options.backends?.[0] ?? "sqlite"

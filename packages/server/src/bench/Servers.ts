@@ -7,19 +7,30 @@ import { Effect, Redacted, Schedule } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as DevPowerDns from "../cli/DevPowerDns.ts"
-import { BenchFailed, failed, type Options } from "./Benchmark.ts"
+import { type Backend, BenchFailed, failed } from "./Benchmark.ts"
+import * as Postgres from "./Postgres.ts"
 import { type Child, message, nodeArguments, spawn } from "./Workspace.ts"
 
 export const zone = "hosts.prism.test"
 export const reverseZone = "127.in-addr.arpa"
 export const token = "bench-agent-token"
+export const adminToken = "bench-admin-token"
+
+/** Of the PowerDNS that is measured. */
+export const apiKey = "bench"
 
 /** Seconds; the default of a zone, so that all yardsticks can have the same. */
 export const ttlSeconds = 60
 
+const requestMillisMax = 600_000
+
 const pollEvery = Schedule.spaced("10 millis")
 
-const backends = { sqlite: PowerDnsProcess.sqlite, lmdb: PowerDnsProcess.lmdb }
+const files = { sqlite: PowerDnsProcess.sqlite, lmdb: PowerDnsProcess.lmdb }
+
+/** Where the zones of one or several PowerDNS are kept: files, or a database on a PostgreSQL of its own. */
+export const storage = (backend: Backend) =>
+  backend === "pgsql" ? Postgres.forPowerDns : Effect.succeed(files[backend])
 
 export interface Endpoint {
   readonly host: string
@@ -33,14 +44,19 @@ export interface PowerDns {
   readonly dns: Endpoint
 }
 
-/** A new PowerDNS without zones. */
-export const powerDns = Effect.fnUntraced(function* (folder: string, backend: Options["backend"]) {
+/** A PowerDNS on what is kept in `folder/NAME`, at first without zones. */
+export const powerDns = Effect.fnUntraced(function* (
+  folder: string,
+  backend: Backend | PowerDnsProcess.Backend,
+  options: { readonly name?: string; readonly extra?: Readonly<Record<string, string>> } = {}
+) {
   const running = yield* DevPowerDns.start({
-    directory: Path.join(folder, "powerdns"),
-    backend: backends[backend],
+    directory: Path.join(folder, options.name ?? "powerdns"),
+    backend: typeof backend === "string" ? yield* storage(backend) : backend,
     dnsPort: 0,
     apiPort: 0,
-    apiKey: Redacted.make("bench")
+    apiKey: Redacted.make(apiKey),
+    extra: options.extra ?? {}
   }).pipe(Effect.mapError(failed("PowerDNS")))
   const result: PowerDns = { pid: running.pid, url: running.apiUrl, apiKey: running.apiKey, dns: running.dns }
   return result
@@ -75,19 +91,41 @@ const memoryOf = (child: Child): Effect.Effect<Memory, BenchFailed> =>
 export interface Prism extends Server {
   /** The registry's SQLite file. */
   readonly registry: string
+  readonly httpUrl: string
+}
+
+/** A PowerDNS of the configuration: the settings of one of `powerdns.nodes`. */
+export const node = (name: string, role: "primary" | "secondary", powerDns: PowerDns) => ({
+  name,
+  role,
+  api: powerDns.url,
+  apiKey: Redacted.value(powerDns.apiKey),
+  dns: `${powerDns.dns.host}:${powerDns.dns.port}`
+})
+
+export const bothZones = [{ name: zone }, { name: reverseZone }]
+
+export interface PrismOptions {
+  /** The registry is `prism.db` in it, kept when it is there already. */
+  readonly folder: string
+  readonly powerDns: PowerDns
+  /** More of `powerdns.nodes` than that one. */
+  readonly nodes?: ReadonlyArray<ReturnType<typeof node>>
+  /** Settings of each zone besides name and TTL. Default: the forward and the reverse zone, without any. */
+  readonly zones?: ReadonlyArray<Readonly<Record<string, unknown>> & { readonly name: string }>
+  /** More sections of the configuration. */
+  readonly more?: Readonly<Record<string, unknown>>
+  readonly profile: string | undefined
 }
 
 /** What the ready file says, as far as it is needed. */
 interface Ready {
   readonly tcp: Endpoint
+  readonly http: { readonly url: string }
 }
 
-/** Prism itself, with a new registry, once everything of it answers. */
-export const prism = Effect.fnUntraced(function* (options: {
-  readonly folder: string
-  readonly powerDns: PowerDns
-  readonly profile: string | undefined
-}) {
+/** Prism itself, once everything of it answers. */
+export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
   const { folder } = options
   const file = (name: string) => Path.join(folder, name)
   const registry = file("prism.db")
@@ -96,19 +134,20 @@ export const prism = Effect.fnUntraced(function* (options: {
     tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m" },
     http: { port: 0 },
     storage: { url: `sqlite:${registry}` },
-    powerdns: {
-      nodes: [
-        {
-          name: "bench",
-          api: options.powerDns.url,
-          apiKey: Redacted.value(options.powerDns.apiKey),
-          dns: `${options.powerDns.dns.host}:${options.powerDns.dns.port}`
-        }
-      ]
+    powerdns: { nodes: [node("bench", "primary", options.powerDns), ...(options.nodes ?? [])] },
+    zones: (options.zones ?? bothZones).map((each) => ({
+      ttl: `${ttlSeconds}s`,
+      ...each
+    })),
+    auth: {
+      mode: "required",
+      agentTokens: [{ name: "bench", token }],
+      adminTokens: [{ name: "bench-admin", token: adminToken }]
     },
-    zones: [zone, reverseZone].map((name) => ({ name, ttl: `${ttlSeconds}s` })),
-    auth: { mode: "required", agentTokens: [{ name: "bench", token }] }
+    ...options.more
   }
+  // Of a server that ran here before.
+  Fs.rmSync(file("ready.json"), { force: true })
   Fs.writeFileSync(file("prism.json"), JSON.stringify(configuration))
   const profile = options.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${Path.resolve(options.profile)}`]
   const args = [...profile, ...nodeArguments("../cli/main")]
@@ -121,8 +160,8 @@ export const prism = Effect.fnUntraced(function* (options: {
     Effect.flatMap((exists) => (exists ? Effect.void : Effect.fail("not yet"))),
     Effect.retry({ schedule: pollEvery }),
     Effect.map(() => JSON.parse(Fs.readFileSync(file("ready.json"), "utf8")) as Ready),
-    Effect.timeout("30 seconds"),
-    Effect.mapError(() => new BenchFailed({ detail: "the server was not ready within 30 s" })),
+    Effect.timeout("120 seconds"),
+    Effect.mapError(() => new BenchFailed({ detail: "the server was not ready within 120 s" })),
     Effect.raceFirst(child.ended)
   )
   const server: Prism = {
@@ -130,10 +169,28 @@ export const prism = Effect.fnUntraced(function* (options: {
     port: ready.tcp.port,
     ended: child.ended,
     memory: memoryOf(child),
-    registry
+    registry,
+    httpUrl: ready.http.url
   }
   return server
 })
+
+/** Posts `{}` to the API, below `/v1`; gives the answer's JSON. */
+export const post = <A = unknown>(server: Prism, path: string): Effect.Effect<A, BenchFailed> =>
+  Effect.tryPromise({
+    try: async () => {
+      const response = await fetch(`${server.httpUrl}/v1${path}`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
+        body: "{}",
+        signal: AbortSignal.timeout(requestMillisMax)
+      })
+      const text = await response.text()
+      if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`)
+      return JSON.parse(text) as A
+    },
+    catch: failed("the API")
+  })
 
 export interface Bare extends Server {
   /** Waits until it has read `frames` frames more, from when this is run. */

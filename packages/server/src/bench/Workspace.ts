@@ -34,6 +34,10 @@ export interface SpawnOptions {
   readonly log: string
   /** A channel for messages of Node. */
   readonly channel?: boolean
+  /** Whom it runs as, when not as we do. */
+  readonly as?: { readonly uid?: number; readonly gid?: number }
+  /** What asks it to stop. Default SIGTERM. */
+  readonly stopSignal?: NodeJS.Signals
 }
 
 /** How long a child may take to stop before it is killed. */
@@ -52,6 +56,7 @@ export const spawn = Effect.fnUntraced(function* (program: string, args: Readonl
         const child = ChildProcess.spawn(program, args, {
           cwd: options.folder,
           env: { ...process.env, PATH: searchPath },
+          ...options.as,
           stdio: ["ignore", log, log, ...(options.channel === true ? (["ipc"] as const) : [])],
           // Ctrl-C reaches only us, and we stop it in good order.
           detached: true
@@ -79,7 +84,7 @@ export const spawn = Effect.fnUntraced(function* (program: string, args: Readonl
           clearTimeout(limit)
           done()
         })
-        child.kill("SIGTERM")
+        child.kill(options.stopSignal ?? "SIGTERM")
       })
   )
   const exited = Effect.callback<void>((resume) => {
@@ -102,6 +107,37 @@ export const spawn = Effect.fnUntraced(function* (program: string, args: Readonl
   }
   return result
 })
+
+/** Runs a program to its end, with `input` if there is any; its output, or what it said when it failed. */
+export const run = (
+  program: string,
+  args: ReadonlyArray<string>,
+  options: { readonly folder: string; readonly input?: string; readonly as?: SpawnOptions["as"] }
+): Effect.Effect<string, BenchFailed> =>
+  Effect.callback((resume) => {
+    const child = ChildProcess.spawn(program, args, {
+      cwd: options.folder,
+      env: { ...process.env, PATH: searchPath },
+      ...options.as,
+      stdio: "pipe"
+    })
+    let output = ""
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()))
+    child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()))
+    child.stdin.on("error", () => undefined) // it ended early: its exit code tells
+    child.stdin.end(options.input ?? "")
+    child.once("error", (error) => resume(Effect.fail(new BenchFailed({ detail: `${program}: ${error.message}` }))))
+    child.once("close", (code) =>
+      resume(
+        code === 0
+          ? Effect.succeed(output)
+          : Effect.fail(
+              new BenchFailed({ detail: `${Path.basename(program)}: code ${code}: ${output.trim().slice(-500)}` })
+            )
+      )
+    )
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
 
 /** Waits for a message of a child that `read` recognises. */
 export const message = <A>(child: Child, read: (message: unknown) => A | undefined): Effect.Effect<A, BenchFailed> =>
@@ -144,5 +180,25 @@ export const cpuSeconds = (pid: number): number | undefined => {
     return (Number(fields[11]) + Number(fields[12])) / 100
   } catch {
     return undefined
+  }
+}
+
+/** Resident memory of a process in bytes: now, and at its highest since the last `resetPeak`; NaN where unknown. */
+export const memoryBytes = (pid: number): { readonly now: number; readonly peak: number } => {
+  try {
+    const status = Fs.readFileSync(`/proc/${pid}/status`, "utf8")
+    const kibibytes = (key: string) => Number(new RegExp(`^${key}:\\s+(\\d+) kB$`, "m").exec(status)?.[1])
+    return { now: kibibytes("VmRSS") * 1024, peak: kibibytes("VmHWM") * 1024 }
+  } catch {
+    return { now: Number.NaN, peak: Number.NaN }
+  }
+}
+
+/** Forgets the highest memory so far, where the system lets us. */
+export const resetPeak = (pid: number): void => {
+  try {
+    Fs.writeFileSync(`/proc/${pid}/clear_refs`, "5")
+  } catch {
+    // The peak is then that of the whole run.
   }
 }

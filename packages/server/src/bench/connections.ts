@@ -3,7 +3,7 @@ import { Effect, Schedule } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Agents from "./Agents.ts"
-import { type Benchmark, failed, figure, type Options } from "./Benchmark.ts"
+import { backendOf, type Benchmark, failed, figure, type Options } from "./Benchmark.ts"
 import * as Servers from "./Servers.ts"
 import { progress, temporaryFolder } from "./Workspace.ts"
 
@@ -39,7 +39,7 @@ const run = Effect.fnUntraced(function* (options: Options) {
     Effect.fnUntraced(function* (round) {
       const own = Path.join(folder, `${round}`)
       Fs.mkdirSync(own)
-      const powerDns = yield* Servers.powerDns(own, options.backend)
+      const powerDns = yield* Servers.powerDns(own, backendOf(options))
       const prism = yield* Effect.flatMap(
         Servers.prism({ folder: own, powerDns, profile: options.profile }),
         (server) => measure(server, hosts)
@@ -70,5 +70,6 @@ const run = Effect.fnUntraced(function* (options: Options) {
 export const connections: Benchmark = {
   name: "connections",
   description: `N open, idle connections (${hostsByDefault}): the memory of the server for each.`,
+  backends: ["sqlite", "lmdb"],
   run
 }

@@ -8,7 +8,7 @@ import * as Path from "node:path"
 import * as Fs from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import * as Agents from "./Agents.ts"
-import { below, type Benchmark, failed, figure, median, type Options } from "./Benchmark.ts"
+import { backendOf, below, type Benchmark, failed, figure, median, type Options } from "./Benchmark.ts"
 import * as Servers from "./Servers.ts"
 import { cpuSeconds, progress, temporaryFolder, timed } from "./Workspace.ts"
 
@@ -90,7 +90,7 @@ const run = Effect.fnUntraced(function* (options: Options) {
   const bareFolder = Path.join(folder, "bare")
   Fs.mkdirSync(bareFolder)
 
-  const powerDns = yield* Servers.powerDns(folder, options.backend)
+  const powerDns = yield* Servers.powerDns(folder, backendOf(options))
   const prism = yield* Servers.prism({ folder, powerDns, profile: options.profile })
   const bare = yield* Servers.bare(bareFolder)
   // Answered at `applied`: when this ends, they are known and published.
@@ -169,5 +169,6 @@ const run = Effect.fnUntraced(function* (options: Options) {
 export const heartbeats: Benchmark = {
   name: "heartbeats",
   description: `N known hosts (${hostsByDefault}) beat and change nothing: on open connections with ${inFlight} beats in flight, and with a connection for each.`,
+  backends: ["sqlite", "lmdb"],
   run
 }

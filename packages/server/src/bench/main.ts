@@ -8,22 +8,29 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect, Schema } from "effect"
 import * as Fs from "node:fs"
 import { parseArgs } from "node:util"
-import { type Benchmark, type Figure, type Options, type Result } from "./Benchmark.ts"
+import { type Benchmark, backends, type Figure, type Options, type Result, type Target } from "./Benchmark.ts"
 import { connections } from "./connections.ts"
 import { heartbeats } from "./heartbeats.ts"
 import * as Machine from "./Machine.ts"
+import { publish } from "./publish.ts"
+import { reconcile } from "./reconcile.ts"
 import { registrations } from "./registrations.ts"
+import { servedLatency } from "./servedLatency.ts"
 
 /** Every benchmark there is. */
-const benchmarks: ReadonlyArray<Benchmark> = [registrations, heartbeats, connections]
+const benchmarks: ReadonlyArray<Benchmark> = [registrations, heartbeats, connections, publish, servedLatency, reconcile]
 
-const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend sqlite|lmdb] [--rounds N] [--profile DIR]
+const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
+                          [--rounds N] [--profile DIR]
        ./prism bench --list
 
-${benchmarks.map(({ description, name }) => `  ${name.padEnd(14)} ${description}`).join("\n")}
+${benchmarks.map(({ description, name }) => `  ${name.padEnd(15)} ${description}`).join("\n")}
 
   --hosts N      hosts, or connections
-  --backend B    where PowerDNS keeps its zones: sqlite (default) or lmdb
+  --backend B    where PowerDNS keeps its zones: sqlite, lmdb or pgsql; or several of them with commas between
+  --sizes N,N    names in the zones (publish, reconcile)
+  --rates N,N    changes a second (served-latency)
+  --seconds N    how long each part that has no end of its own is measured
   --rounds N     how often the short parts are repeated; medians count (default 3)
   --profile DIR  a CPU profile of each Prism server that is measured
 `
@@ -48,7 +55,20 @@ const wholeNumber = (name: string, text: string | undefined, max: number): numbe
   throw wrongUsage(`--${name} takes a whole number from 1 to ${max}`)
 }
 
+/** A list with commas between. */
+const several = <A>(text: string | undefined, read: (part: string) => A): ReadonlyArray<A> | undefined =>
+  text === undefined ? undefined : [...new Set(text.split(","))].map(read)
+
+const backend = (text: string) => {
+  const found = backends.find((each) => each === text)
+  if (found === undefined) throw wrongUsage(`--backend is one of ${backends.join(", ")}`)
+  return found
+}
+
 const hostsMax = 100_000
+const namesMax = 1_000_000
+const rateMax = 10_000
+const secondsMax = 3600
 const roundsMax = 100
 
 const parse = (args: ReadonlyArray<string>): Invocation => {
@@ -60,7 +80,11 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
       list: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
       hosts: { type: "string" },
-      backend: { type: "string", default: "sqlite" },
+      backend: { type: "string" },
+      backends: { type: "string" },
+      sizes: { type: "string" },
+      rates: { type: "string" },
+      seconds: { type: "string" },
       rounds: { type: "string" },
       profile: { type: "string" }
     }
@@ -72,15 +96,19 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
   if (more.length > 0) throw wrongUsage("one benchmark at a time")
   const benchmark = benchmarks.find((each) => each.name === name)
   if (benchmark === undefined) throw wrongUsage(`there is no benchmark '${name}'`)
-  const { backend } = values
-  if (backend !== "sqlite" && backend !== "lmdb") throw wrongUsage("--backend is sqlite or lmdb")
+  const chosen = several(values.backends ?? values.backend, backend)
+  const refused = chosen?.find((each) => !benchmark.backends.includes(each))
+  if (refused !== undefined) throw wrongUsage(`${name} runs on ${benchmark.backends.join(", ")}, not on ${refused}`)
   return {
     _tag: "Run",
     benchmark,
     json: values.json,
     options: {
       hosts: wholeNumber("hosts", values.hosts, hostsMax),
-      backend,
+      backends: chosen,
+      sizes: several(values.sizes, (part) => wholeNumber("sizes", part, namesMax)!),
+      rates: several(values.rates, (part) => wholeNumber("rates", part, rateMax)!),
+      seconds: wholeNumber("seconds", values.seconds, secondsMax),
       rounds: wholeNumber("rounds", values.rounds, roundsMax) ?? 3,
       profile: values.profile
     }
@@ -105,18 +133,25 @@ const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
     .join("")
 }
 
+const verdict = (target: Target | undefined): string =>
+  target === undefined
+    ? ""
+    : `want ${target.atLeast === true ? "at least" : "below"} ${number(target.want)}: ${target.met ? "met" : "NOT MET"}`
+
 const readable = (benchmark: Benchmark, machine: Machine.Machine, result: Result): string => {
   const figures = Object.entries(result.figures).map(([name, { max, min, unit, value }]) => [
     name,
     number(value),
     units[unit],
-    min === undefined || max === undefined ? "" : `${number(min)} to ${number(max)}`
+    [min === undefined || max === undefined ? "" : `${number(min)} to ${number(max)}`, verdict(result.targets[name])]
+      .filter((part) => part !== "")
+      .join("; ")
   ])
-  const ratios = Object.entries(result.ratios).map(([name, value]) => {
-    const target = result.targets[name]
-    const verdict = target === undefined ? "" : `want below ${target.want}: ${target.met ? "met" : "NOT MET"}`
-    return [name, number(value), verdict]
-  })
+  const ratios = Object.entries(result.ratios).map(([name, value]) => [
+    name,
+    number(value),
+    verdict(result.targets[name])
+  ])
   return `${benchmark.name}: ${benchmark.description}\n${Machine.line(machine)}\n\n${table(figures)}\n${table(ratios)}`
 }
 

@@ -9,7 +9,17 @@ import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import * as Agents from "./Agents.ts"
 import * as BareParts from "./BareParts.ts"
-import { below, type Benchmark, BenchFailed, failed, figure, median, type Options } from "./Benchmark.ts"
+import {
+  type Backend,
+  backendOf,
+  below,
+  BenchFailed,
+  type Benchmark,
+  failed,
+  figure,
+  median,
+  type Options
+} from "./Benchmark.ts"
 import * as Bind from "./Bind.ts"
 import * as Resolution from "./Resolution.ts"
 import * as Servers from "./Servers.ts"
@@ -126,7 +136,7 @@ const cpuOf = (pid: number) => cpuSeconds(pid) ?? Number.NaN
 
 /** Everything from the first connection to the last name that resolves. */
 const prism = Effect.fnUntraced(function* (folder: string, names: Names, options: Options) {
-  const powerDns = yield* Servers.powerDns(folder, options.backend)
+  const powerDns = yield* Servers.powerDns(folder, backendOf(options))
   const server = yield* Servers.prism({ folder, powerDns, profile: options.profile })
   const frames = Agents.frames(names.forward.length)
   const cpuBefore = { server: cpuOf(server.pid), powerDns: cpuOf(powerDns.pid), client: process.cpuUsage() }
@@ -168,7 +178,7 @@ const bareConnections = Effect.fnUntraced(function* (folder: string, hosts: numb
 })
 
 /** The same record sets, in batched PATCHes; and how long asking for them all takes when they are there. */
-const barePatches = Effect.fnUntraced(function* (folder: string, names: Names, backend: Options["backend"]) {
+const barePatches = Effect.fnUntraced(function* (folder: string, names: Names, backend: Backend) {
   const powerDns = yield* Servers.powerDns(folder, backend)
   yield* BareParts.createZones(powerDns)
   const written = yield* timed(
@@ -185,7 +195,7 @@ const bindUpdates = Effect.fnUntraced(function* (folder: string, names: Names) {
   return yield* untilAllResolve(dns, names, Bind.updateEach(dns, names))
 })
 
-const patchEach = Effect.fnUntraced(function* (folder: string, names: Names, backend: Options["backend"]) {
+const patchEach = Effect.fnUntraced(function* (folder: string, names: Names, backend: Backend) {
   const powerDns = yield* Servers.powerDns(folder, backend)
   yield* BareParts.createZones(powerDns)
   return yield* timed(
@@ -214,7 +224,7 @@ const run = Effect.fnUntraced(function* (options: Options) {
       yield* say(round, "bare connections", connections)
       const rows = yield* BareParts.insertRows(whole.registry, below("rows"))
       yield* say(round, "bare rows", rows)
-      const patches = yield* Effect.scoped(barePatches(below("patches"), names, options.backend))
+      const patches = yield* Effect.scoped(barePatches(below("patches"), names, backendOf(options)))
       yield* say(round, "bare PATCHes", patches.written)
       const bind = yield* Effect.scoped(bindUpdates(below("bind"), first(names, bindHosts)))
       yield* say(round, `BIND, one update for each of ${bindHosts} hosts and zone,`, bind)
@@ -225,7 +235,7 @@ const run = Effect.fnUntraced(function* (options: Options) {
   const over = (f: (round: (typeof rounds)[number]) => number) => rounds.map(f)
 
   const patchHosts = Math.min(hosts, sampleMax.patch)
-  const each = yield* Effect.scoped(patchEach(subfolder(folder, "each"), first(names, patchHosts), options.backend))
+  const each = yield* Effect.scoped(patchEach(subfolder(folder, "each"), first(names, patchHosts), backendOf(options)))
   yield* progress(`PowerDNS, one PATCH for each of ${patchHosts} hosts and zone: ${each.toFixed(2)} s`)
   const eachAll = (each / patchHosts) * hosts
 
@@ -327,5 +337,6 @@ const run = Effect.fnUntraced(function* (options: Options) {
 export const registrations: Benchmark = {
   name: "registrations",
   description: `N hosts (${hostsByDefault}) register by protocol 1.0, each on its own connection, until all resolve, forward and reverse.`,
+  backends: ["sqlite", "lmdb"],
   run
 }

@@ -20,6 +20,8 @@ export interface Options {
   readonly dnsPort: number
   readonly apiPort: number
   readonly apiKey: Redacted.Redacted
+  /** Further settings by PowerDNS's names. */
+  readonly extra?: Readonly<Record<string, string>>
   /** Folders where `pdns_server` is looked for, in place of PATH and the usual places. */
   readonly searchPath?: ReadonlyArray<string>
 }

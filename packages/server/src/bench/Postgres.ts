@@ -1,0 +1,132 @@
+/**
+ * A PostgreSQL of its own with PowerDNS's schema, as PowerDNS is meant to be run on it.
+ *
+ * Promises: the newest installed version, on a Unix socket in a temp folder, with PostgreSQL's own defaults of
+ * durability; gone with its scope. As root it runs as user postgres, since PostgreSQL refuses root.
+ */
+import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
+import { pgsqlIndexes, pgsqlLock } from "@prism-dns/core/powerdns/pgsqlLock"
+import { Effect, Schedule } from "effect"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { gunzipSync } from "node:zlib"
+import { BenchFailed, failed } from "./Benchmark.ts"
+import { run, spawn, temporaryFolder } from "./Workspace.ts"
+
+const user = "prism"
+const database = "pdns"
+/** Names the socket's file; nobody listens on the network. */
+const port = 5432
+
+/** Where distributions put PowerDNS's schema for it. */
+const schemaPaths = [
+  "/usr/share/pdns-backend-pgsql/schema/schema.pgsql.sql",
+  "/usr/share/doc/pdns-backend-postgresql/schema.pgsql.sql",
+  "/usr/share/doc/pdns/schema.pgsql.sql",
+  "/usr/share/doc/powerdns/schema.pgsql.sql",
+  "/opt/homebrew/opt/pdns/share/doc/pdns/schema.pgsql.sql"
+]
+
+/** Folder of the programs of the newest version; empty where they are on the PATH. */
+const programs = (): string => {
+  const debian = "/usr/lib/postgresql"
+  const versions = Fs.existsSync(debian) ? Fs.readdirSync(debian) : []
+  const newest = versions
+    .filter((version) => Fs.existsSync(`${debian}/${version}/bin/initdb`))
+    .sort((a, b) => Number(b) - Number(a))[0]
+  if (newest !== undefined) return `${debian}/${newest}/bin/`
+  const fedora = Fs.readdirSync("/usr").find((name) => name.startsWith("pgsql-"))
+  return fedora === undefined ? "" : `/usr/${fedora}/bin/`
+}
+
+const schema = Effect.try({
+  try: () => {
+    for (const path of schemaPaths) {
+      if (Fs.existsSync(path)) return Fs.readFileSync(path, "utf8")
+      if (Fs.existsSync(`${path}.gz`)) return gunzipSync(Fs.readFileSync(`${path}.gz`)).toString("utf8")
+    }
+    throw new Error("PowerDNS's schema for PostgreSQL (schema.pgsql.sql) is not installed")
+  },
+  catch: failed("PostgreSQL")
+})
+
+const identity = Effect.try({
+  try: (): { readonly uid?: number; readonly gid?: number } => {
+    if (process.getuid?.() !== 0) return {}
+    const line = Fs.readFileSync("/etc/passwd", "utf8")
+      .split("\n")
+      .find((each) => each.startsWith("postgres:"))
+    if (line === undefined) throw new Error("we are root, and there is no user postgres to run it as")
+    const [, , uid, gid] = line.split(":").map(Number)
+    return { uid: uid!, gid: gid! }
+  },
+  catch: failed("PostgreSQL")
+})
+
+/** Runs SQL in the database that `forPowerDns` gave. */
+export const sql = (backend: PowerDnsProcess.Backend, text: string): Effect.Effect<string, BenchFailed> =>
+  backend._tag !== "Pgsql"
+    ? Effect.fail(new BenchFailed({ detail: "no PostgreSQL" }))
+    : run(
+        `${programs()}psql`,
+        [
+          "-X",
+          "-q",
+          "-A",
+          "-t",
+          "-v",
+          "ON_ERROR_STOP=1",
+          "-h",
+          backend.host,
+          "-p",
+          `${port}`,
+          "-U",
+          user,
+          backend.database
+        ],
+        { folder: "/", input: text }
+      )
+
+/** A new, empty PowerDNS database with the lock and the indexes that Prism asks for. */
+export const forPowerDns = Effect.gen(function* () {
+  const as = yield* identity
+  const text = yield* schema
+  const folder = yield* temporaryFolder
+  if (as.uid !== undefined) Fs.chownSync(folder, as.uid, as.gid!)
+  const data = Path.join(folder, "data")
+  yield* run(`${programs()}initdb`, ["-D", data, "-U", user, "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"], {
+    folder,
+    as
+  })
+  const settings = {
+    listen_addresses: "",
+    port: `${port}`,
+    unix_socket_directories: folder,
+    // PowerDNS opens a connection for each request.
+    max_connections: "200",
+    shared_buffers: "256MB",
+    // Filling a zone of a million names is not what is measured.
+    max_wal_size: "4GB"
+  }
+  Fs.appendFileSync(
+    Path.join(data, "postgresql.conf"),
+    Object.entries(settings)
+      .map(([key, value]) => `${key} = '${value}'\n`)
+      .join("")
+  )
+  // SIGINT is its "fast" stop: it does not wait for its clients.
+  const server = yield* spawn(`${programs()}postgres`, ["-D", data], {
+    folder,
+    log: "log",
+    as,
+    stopSignal: "SIGINT"
+  })
+  const at = (database: string) => PowerDnsProcess.pgsql({ host: folder, port, user, database })
+  yield* sql(at("postgres"), "SELECT 1").pipe(
+    Effect.retry({ schedule: Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 400 })) }),
+    Effect.raceFirst(server.ended)
+  )
+  yield* sql(at("postgres"), `CREATE DATABASE ${database}`)
+  yield* sql(at(database), `${text}\n${pgsqlIndexes}\n${pgsqlLock}`)
+  return at(database)
+})
