@@ -9,6 +9,7 @@ import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient, type TsigKey } from "@prism-dns/core/powerdns/PowerDnsClient"
 import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
 import { PowerDnsNodes, type Role } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import { freePorts } from "../harness/ports.ts"
 import { Postgres } from "../harness/Postgres.ts"
 import * as PowerDns from "../harness/PowerDns.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
@@ -120,6 +121,36 @@ const checkSigned = Effect.fnUntraced(function* (
   )
 })
 
+/** BIND as a secondary that knows nothing but where the catalog is, and the key. */
+const startBind = Effect.fnUntraced(function* (primary: PowerDns.Dns, port: number) {
+  const folder = yield* PowerDns.temporaryFolder("prism-bind-")
+  const file = Path.join(folder, "named.conf")
+  Fs.writeFileSync(
+    file,
+    `options {
+  directory "${folder}"; pid-file none; session-keyfile none; listen-on port ${port} { 127.0.0.1; }; listen-on-v6 { none; };
+  recursion no; notify no; dnssec-validation no;
+  catalog-zones {
+    zone "${catalog}" default-masters port ${primary.port} { ${primary.host} key "${tsig.name}"; } min-update-interval 1;
+  };
+};
+controls { };
+key "${tsig.name}" { algorithm ${tsig.algorithm}; secret "${Redacted.value(tsig.secret)}"; };
+zone "${catalog}" { type secondary; file "catalog.db"; masters port ${primary.port} { ${primary.host} key "${tsig.name}"; }; };
+`
+  )
+  yield* Effect.acquireRelease(
+    Effect.sync(() => ChildProcess.spawn("named", ["-g", "-c", file], { stdio: "ignore" })),
+    (child) =>
+      Effect.callback<void>((resume) => {
+        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+        child.once("exit", () => resume(Effect.void))
+        child.kill("SIGKILL")
+      })
+  )
+  return { host: "127.0.0.1", port }
+})
+
 const options = { timeout: "90 seconds", excludeTestServices: true } as const
 
 layer(Postgres.layer(), options)("zones on real servers", (it) => {
@@ -224,6 +255,48 @@ layer(Postgres.layer(), options)("zones on real servers", (it) => {
       })
     )
   }
+
+  it.effect("a BIND that has nothing but the catalog and the key follows: new zones, and each change", () =>
+    Effect.gen(function* () {
+      const server = yield* PowerDns.startServer(PowerDnsProcess.sqlite, {
+        primary: "yes",
+        "allow-axfr-ips": "",
+        "xfr-cycle-interval": "1"
+      })
+      const api = yield* PowerDns.clientOf(server)
+      const [port = 0] = yield* freePorts(1)
+      const provisioner = yield* Layer.build(
+        Provisioner.layer({ transfer: { tsig, catalog } }).pipe(
+          Layer.provide(
+            PowerDnsNodes.layerOf([
+              { name: "a", role: "primary", api, dns: server.dns },
+              { name: "bind", role: "secondary", api: undefined, dns: { host: "127.0.0.1", port } }
+            ])
+          ),
+          Layer.provide(Layer.succeed(PowerDnsClient, api))
+        )
+      ).pipe(Effect.map(Context.get(Provisioner)))
+      const zones = [newZone(), newZone({ dnssec: true })]
+      yield* provisioner.ensure(zones[0]!)
+      const bind = yield* startBind(server.dns, port)
+      for (const zone of zones) {
+        const web = DomainName.make(`web.${zone.name}`)
+        yield* provisioner.ensure(zone)
+        for (const address of ["192.0.2.1", "192.0.2.2"]) {
+          yield* api.patch(zone.name, [replace(web, "A", [address])])
+          yield* api.notify(zone.name)
+          yield* waitUntil(
+            "the change is at BIND",
+            Effect.map(PowerDns.resolve(bind, web, "A"), ({ data }) => data.join()),
+            (text) => text === address,
+            { within: "30 seconds", every: "100 millis" }
+          )
+        }
+        if (zone.dnssec) yield* checkSigned({ ...server, dns: bind }, provisioner, zone, web, `no.${zone.name}`)
+      }
+      assert.deepStrictEqual(yield* provisioner.problems, [])
+    })
+  )
 
   it.effect("a zone of a server that was told no SOA gets a proper one", () =>
     Effect.gen(function* () {
