@@ -17,7 +17,7 @@ import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
-import { Reconciler } from "@prism-dns/core/dns/Reconciler"
+import * as Reconciler from "@prism-dns/core/dns/Reconciler"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
@@ -111,7 +111,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
-    Layer.provideMerge(Reconciler.layer()),
+    Layer.provideMerge(Reconciler.scheduled),
+    Layer.provideMerge(Reconciler.Reconciler.layer()),
     Layer.provideMerge(publisher),
     Layer.provideMerge(ground),
     Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),
