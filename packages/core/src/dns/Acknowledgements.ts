@@ -188,6 +188,8 @@ interface Entry {
 const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
+  // Of a clock that only goes on: nobody waits longer because someone sets the time.
+  const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   /** By how long they wait, each in order of their end. */
   const deadlines = new Map<number, Array<Deadline>>()
   const byRecord = new Map<string, Array<Entry>>()
@@ -221,7 +223,7 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
   }
 
   const expire = () => {
-    const nowMillis = clock.currentTimeMillisUnsafe()
+    const nowMillis = elapsed()
     for (const [millis, waiting] of deadlines) {
       let past = 0
       while (past < waiting.length && waiting[past]!.atMillis <= nowMillis) {
@@ -267,7 +269,7 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
         ticket.onApplied(listener)
         if (ticket.applied !== undefined || ticket.end !== undefined) return undefined
         const deadline: Deadline = {
-          atMillis: clock.currentTimeMillisUnsafe() + millis,
+          atMillis: elapsed() + millis,
           expire: () => {
             ticket.off(listener)
             resume(Effect.undefined)

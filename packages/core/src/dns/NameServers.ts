@@ -120,6 +120,8 @@ interface Peer {
 
 const make = Effect.fnUntraced(function* (options: NameServersOptions) {
   const clock = yield* Clock.Clock
+  /** Milliseconds of a clock that only goes on. */
+  const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const peers = new Map<string, Peer>()
   const streams = new Set<Net.Socket>()
   /** In the order of their deadlines: each attempt has the same time. */
@@ -249,7 +251,7 @@ const make = Effect.fnUntraced(function* (options: NameServersOptions) {
       id,
       questions: [{ type: type as dnsPacket.RecordType, name: name === "." ? "." : name.slice(0, -1) }]
     })
-    const deadlineMillis = clock.currentTimeMillisUnsafe() + options.timeoutMillis
+    const deadlineMillis = elapsed() + options.timeoutMillis
     const question: Question = { id, peer, name, type, bytes, tell, attempts: 1, deadlineMillis }
     peer.questions.set(id, question)
     underWay.add(question)
@@ -258,7 +260,7 @@ const make = Effect.fnUntraced(function* (options: NameServersOptions) {
   }
 
   const expire = () => {
-    const nowMillis = clock.currentTimeMillisUnsafe()
+    const nowMillis = elapsed()
     for (const question of underWay) {
       if (question.deadlineMillis > nowMillis) break
       underWay.delete(question)

@@ -55,6 +55,7 @@ export const defaultOptions: ServingOptions = {
   notifyMillis: 1000,
   notifyMillisMax: 30_000,
   asksMax: 64,
+  flushesMax: 2,
   flushSpacingMillis: 20,
   flushAgainMillis: 50,
   retryMillisMin: 5,
@@ -150,6 +151,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const context = yield* Effect.context()
   const run = yield* FiberSet.makeRuntime()
   const now = () => clock.currentTimeMillisUnsafe()
+  const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
   const names = new Map<DomainName, Map<DomainName, Expectation.Expectation>>()
   let size = 0
@@ -201,7 +203,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   }
 
   const nodes = all.map(
-    (node, index) => new ServingNode(node, index, options, { nameServers, now, flush, onAnswered, onTurn })
+    (node, index) => new ServingNode(node, index, options, { nameServers, elapsed, now, flush, onAnswered, onTurn })
   )
 
   /** Takes the expectation of a name into memory. False when there is no room for another name. */
@@ -260,7 +262,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
     for (const publication of publications) {
       if (!expect(zoneName, managed, publication, nowMillis, writtenBy)) isBehind = true
     }
-    if (hasSecondaries) wantNotification(zoneName, nowMillis)
+    if (hasSecondaries) wantNotification(zoneName, elapsed())
     for (const node of nodes) node.work()
     working.openUnsafe()
   }
@@ -326,10 +328,10 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   }
   report()
 
-  let reportedMillis = 0
+  let reportedMillis = -Infinity
   const work = Effect.gen(function* () {
     yield* working.await
-    const nowMillis = now()
+    const nowMillis = elapsed()
     for (const node of nodes) node.work()
     if (hasSecondaries) notify(nowMillis)
     if (!nodes.some((node) => node.busy) && !notifications.values().some(({ wanted }) => wanted)) {
@@ -414,7 +416,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
           isBehind = true
           break
         }
-        if (hasSecondaries) wantNotification(row.zone, now())
+        if (hasSecondaries) wantNotification(row.zone, elapsed())
       }
       cursor = { zone: row.zone, name: row.name }
     }

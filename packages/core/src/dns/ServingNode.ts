@@ -19,6 +19,8 @@ import { type Answer, type NameServers, NoAnswer } from "./NameServers.ts"
 export interface ServingNodeOptions {
   /** Names under way at one node at once. */
   readonly asksMax: number
+  /** Zones whose caches are dropped at one node at once: others want its API too. */
+  readonly flushesMax: number
   /** Between the starts of two flushes of a zone at a node, in milliseconds. */
   readonly flushSpacingMillis: number
   /** How long after the last publication of a zone its caches are dropped once more, in milliseconds. */
@@ -35,6 +37,9 @@ export interface ServingNodeOptions {
 /** What a node needs of the world around. */
 export interface Surroundings {
   readonly nameServers: Pick<NameServers["Service"], "askThen">
+  /** Milliseconds of a clock that only goes on, for all distances in time. */
+  readonly elapsed: () => number
+  /** The time of day, for what is told. */
   readonly now: () => number
   /** Drops the node's cached answers of a zone; calls back when that ended, well or not. */
   readonly flush: (node: Node, zone: DomainName, done: () => void) => void
@@ -88,8 +93,10 @@ export class ServingNode {
   #underWay = 0
   #unserved = 0
   #up = true
-  #probeMillis = 0
+  #probeMillis = -Infinity
   #lastAnsweredMillis: number | undefined
+  #answeredMillis = -Infinity
+  #flushesUnderWay = 0
   /** Questions since they were last counted. */
   readonly questions = { asPublished: 0, stale: 0, noAnswer: 0 }
 
@@ -105,7 +112,7 @@ export class ServingNode {
     lines.push({ millis: options.retryMillisMax, line: new Fifo() })
     this.#retries = lines
     this.#budget = options.retriesPerSecond
-    this.#budgetMillis = around.now()
+    this.#budgetMillis = around.elapsed()
   }
 
   /** False once a question went unanswered, until one is answered. */
@@ -137,7 +144,7 @@ export class ServingNode {
     const { place } = progress
     progress.attempts = 0
     progress.seen = undefined
-    lane.publishedMillis = this.#around.now()
+    lane.publishedMillis = this.#around.elapsed()
     if (!fresh && this.node.api !== undefined) lane.again = true
     if (place === "answered") {
       this.#unserved += 1
@@ -152,14 +159,14 @@ export class ServingNode {
 
   /** Does what is due. To be called every few milliseconds while `busy`, and after names were published. */
   work(): void {
-    const nowMillis = this.#around.now()
+    const nowMillis = this.#around.elapsed()
     const { flushAgainMillis, flushSpacingMillis, retriesPerSecond } = this.#options
     const earned = ((nowMillis - this.#budgetMillis) * retriesPerSecond) / 1000
     this.#budgetMillis = nowMillis
     this.#budget = Math.min(Math.max(this.#budget, retriesPerSecond), this.#budget + Math.max(0, earned))
     this.#takeRetries(nowMillis)
     for (const lane of this.#lanes.values()) {
-      if (lane.flushing) continue
+      if (lane.flushing || this.#flushesUnderWay >= this.#options.flushesMax) continue
       if (lane.awaiting.length > 0 && nowMillis - lane.flushedMillis >= flushSpacingMillis) this.#flush(lane)
       else if (lane.again && nowMillis - lane.publishedMillis >= flushAgainMillis) {
         lane.again = false
@@ -178,7 +185,7 @@ export class ServingNode {
         awaiting: [],
         flushing: false,
         flushedMillis: -Infinity,
-        publishedMillis: 0,
+        publishedMillis: -Infinity,
         again: false,
         unserved: 0
       }
@@ -226,9 +233,11 @@ export class ServingNode {
     }
     for (const { expectation } of entries) this.#progress(expectation).place = "flushing"
     lane.flushing = true
-    lane.flushedMillis = this.#around.now()
+    this.#flushesUnderWay += 1
+    lane.flushedMillis = this.#around.elapsed()
     this.#around.flush(this.node, lane.zone, () => {
       lane.flushing = false
+      this.#flushesUnderWay -= 1
       for (const entry of entries) {
         if (entry.expectation.version === entry.version) this.#toReady(entry)
         else this.#toAwaiting(entry.expectation)
@@ -240,7 +249,7 @@ export class ServingNode {
   #pump(): void {
     while (this.#underWay < this.#options.asksMax) {
       // One that does not answer is asked a single question now and then.
-      if (!this.#up && (this.#underWay > 0 || this.#around.now() < this.#probeMillis)) return
+      if (!this.#up && (this.#underWay > 0 || this.#around.elapsed() < this.#probeMillis)) return
       const entry = this.#ready.shift()
       if (entry === undefined) return
       if (entry.expectation.version !== entry.version) this.#toAwaiting(entry.expectation)
@@ -251,7 +260,7 @@ export class ServingNode {
   #ask(entry: Entry, typeIndex: number): void {
     const { expectation } = entry
     const type = expectation.types[typeIndex]!
-    const askedMillis = this.#around.now()
+    const askedMillis = this.#around.elapsed()
     this.#progress(expectation).place = "asking"
     this.#underWay += 1
     this.#around.nameServers.askThen(this.node.dns, expectation.name, type, (answer) => {
@@ -268,14 +277,13 @@ export class ServingNode {
     // Nothing was sent: the next `work` tries again.
     if (reason === "busy") return this.#toReady(entry)
     this.questions.noAnswer += 1
-    const nowMillis = this.#around.now()
-    if (this.#up && (this.#lastAnsweredMillis ?? -Infinity) >= askedMillis) {
+    if (this.#up && this.#answeredMillis >= askedMillis) {
       // Others were answered meanwhile: this question or its answer was lost.
       this.#progress(entry.expectation).seen = message
       return this.#toRetry(entry.expectation)
     }
     this.#toReady(entry)
-    this.#probeMillis = nowMillis + this.#options.probeMillis
+    this.#probeMillis = this.#around.elapsed() + this.#options.probeMillis
     if (this.#up) {
       this.#up = false
       this.#around.onTurn(this, message)
@@ -285,6 +293,7 @@ export class ServingNode {
   #answered(entry: Entry, typeIndex: number, answer: Answer): void {
     const { expectation, version } = entry
     this.#lastAnsweredMillis = this.#around.now()
+    this.#answeredMillis = this.#around.elapsed()
     if (!this.#up) this.#comeUp()
     if (expectation.version !== version) return this.#toAwaiting(expectation)
     const type = expectation.types[typeIndex]!
@@ -346,7 +355,7 @@ export class ServingNode {
     const { line, millis } = this.#retries[Math.min(progress.attempts, this.#retries.length - 1)]!
     progress.attempts += 1
     progress.place = "retry"
-    line.push({ expectation, version: expectation.version, dueMillis: this.#around.now() + millis })
+    line.push({ expectation, version: expectation.version, dueMillis: this.#around.elapsed() + millis })
   }
 
   /** It answers again: what it has cached may be of before. */

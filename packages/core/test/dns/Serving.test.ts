@@ -216,6 +216,29 @@ describe("a name", () => {
   )
 })
 
+describe("the clock of the machine", () => {
+  it.effect("set back an hour keeps nothing from being served", () =>
+    T.withTime(
+      "on",
+      Effect.gen(function* () {
+        const { nodes } = yield* FakeNodes.FakeNodes
+        for (const node of nodes) node.put(a(web, "192.0.2.1"))
+        const first = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+        yield* pass(100)
+        yield* (yield* T.Time).jump(-3_600_000)
+        nodes[0]!.put(a(web, "192.0.2.2"))
+        const second = yield* publish([{ name: web, generation: 6, rrsets: [a(web, "192.0.2.2")] }])
+        yield* pass(100)
+        yield* (yield* T.Time).jump(-3_600_000)
+        nodes[1]!.put(a(web, "192.0.2.2"))
+        yield* pass(1200)
+        assert.isTrue([...first, ...second].every(isServed))
+        assert.deepStrictEqual(yield* unserved, [])
+      }).pipe(Effect.provide(layer(two)))
+    )
+  )
+})
+
 describe("a node that does not answer", () => {
   test(
     "delays no other, is asked one question a second, and is served the rest when it is back",
