@@ -12,7 +12,7 @@ import { freePorts } from "../../packages/core/test/harness/ports.ts"
 import { temporaryFolder } from "../../packages/core/test/harness/PowerDns.ts"
 import * as PrismServer from "../../packages/server/test/harness/PrismServer.ts"
 import { dialogue, makeProject, promised, provideFiles } from "./examples.ts"
-import { type Block, type Page, pages, read } from "./markdown.ts"
+import { type Block, type Page, pages, read, root } from "./markdown.ts"
 
 class Dev extends Context.Service<Dev, PrismServer.PrismServer>()("@prism-dns/docs/test/Dev") {
   static readonly layer = Layer.effect(Dev, PrismServer.dev())
@@ -60,14 +60,29 @@ const runProgram = Effect.fnUntraced(function* (block: Block) {
   assert.deepStrictEqual(output, { status: 0, stdout: expected.join(""), stderr: "" }, block.place)
 }, Effect.scoped)
 
+/** A folder with `prism-dns` in it, as where it is installed. */
+const installed = Effect.map(temporaryFolder("prism-docs-bin-"), (folder) => {
+  const program = Path.join(root, "packages/server/dist/prism-dns.js")
+  Fs.writeFileSync(Path.join(folder, "prism-dns"), `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`, {
+    mode: 0o755
+  })
+  return folder
+})
+
 const runDialogue = Effect.fnUntraced(function* (block: Block) {
   const ready = (yield* Dev).ready()
+  const env = {
+    PATH: `${yield* installed}:${process.env["PATH"]}`,
+    PRISM_SERVER: ready.http.url,
+    PRISM_TOKEN: ready.adminToken ?? "",
+    PDNS_API_KEY: ready.powerdns.apiKey
+  }
   for (const { answer, command } of dialogue(block)) {
     // Without --norc bash takes a start without a terminal for one from the network, and reads the user's own file.
-    const { stderr, stdout } = yield* execute("bash", ["--norc", "-c", here(command, ready)])
+    const { stderr, stdout } = yield* execute("bash", ["--norc", "-c", here(command, ready)], { env })
     assert.strictEqual(`${stdout}${stderr}`.trimEnd(), answer, `${block.place}: ${command}`)
   }
-})
+}, Effect.scoped)
 
 /** Everything on a page that runs against a server, in order; gives how many blocks that were. */
 const runPage = Effect.fnUntraced(function* (page: Page) {

@@ -63,6 +63,16 @@ const requested = Effect.fnUntraced(function* (input: {
   return Option.isSome(input.reason) ? { ...request, reason: yield* Input.reason(input.reason.value) } : request
 })
 
+/** What was seen of names that the plan leaves alone. */
+const besides = ({ drift, foreignNames }: NonNullable<Contract.PlanMade["reconciliation"]>): ReadonlyArray<string> => [
+  ...(drift.foreign === 0
+    ? []
+    : drift.foreign === 1
+      ? [`1 name is not Prism's and stays as it is: ${foreignNames[0]}`]
+      : [`${drift.foreign} names are not Prism's and stay as they are, such as ${foreignNames[0]}`]),
+  ...(drift.ignored === 0 ? [] : [drift.ignored === 1 ? "1 name is ignored" : `${drift.ignored} names are ignored`])
+]
+
 const make = Command.make(
   "make",
   {
@@ -93,11 +103,7 @@ const make = Command.make(
         }
         const found = plan.reconciliation
         if (found === undefined) return
-        const { foreign, ignored } = found.drift
-        if (foreign > 0) {
-          yield* Output.note(`${foreign} names are not Prism's and stay as they are, such as ${found.foreignNames[0]}`)
-        }
-        if (ignored > 0) yield* Output.note(`${ignored} names are ignored`)
+        yield* Effect.forEach(besides(found), Output.note, { discard: true })
         for (const guard of found.guards) yield* Output.note(guard)
       })
     )

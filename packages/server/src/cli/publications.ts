@@ -46,7 +46,9 @@ const retry = Command.make(
     }
     yield* Connection.withClient(input, ({ publications }) =>
       Effect.flatMap(publications.retry({ payload }), (answer) =>
-        input.json ? Output.json(answer) : Console.log(`${answer.names} names are tried again.`)
+        input.json
+          ? Output.json(answer)
+          : Console.log(answer.names === 1 ? "1 name is tried again." : `${answer.names} names are tried again.`)
       )
     )
   })
