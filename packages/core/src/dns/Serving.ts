@@ -64,7 +64,7 @@ export const defaultOptions: ServingOptions = {
   probeMillis: 1000
 }
 
-/** What PowerDNS took of one name. A lost one costs time, never truth: the table is read again now and then. */
+/** What PowerDNS took of one name, in the order in which it did. A lost one costs time, never truth: the table is read again now and then. */
 export interface Publication {
   readonly name: DomainName
   readonly generation: number
@@ -241,7 +241,6 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
       ofZone.set(name, expectation)
       size += 1
     } else {
-      if (generation < expectation.generation) return true
       const before = expectation.remaining === 0 ? [] : expectation.types
       expectation.generation = generation
       expectation.version += 1
@@ -395,7 +394,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
 
   /**
    * Takes a page of rows that are not in memory. No served row is deleted meanwhile, so none comes back that is done
-   * with; a row that is replaced while we read is in memory, or is read in another round.
+   * with; a name that is in memory is as we were told last, which is never older than the row.
    */
   const load = Effect.gen(function* () {
     if (cursor.zone === "" && cursor.name === "") isBehind = false
@@ -408,10 +407,9 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
       const zone = zones.find(row.zone)
       // A zone that is configured no more is nobody's to ask for.
       if (zone === undefined) continue
-      const generation = Number(row.generation)
-      const known = names.get(row.zone)?.get(row.name)
-      if (known === undefined || known.generation < generation) {
-        const publication = { name: row.name, generation, rrsets: fromContent(row.name, row.content) }
+      if (names.get(row.zone)?.has(row.name) !== true) {
+        const rrsets = fromContent(row.name, row.content)
+        const publication = { name: row.name, generation: Number(row.generation), rrsets }
         if (!expect(row.zone, managedTypes(zone), publication, Number(row.applied_at), undefined)) {
           isBehind = true
           break

@@ -23,7 +23,11 @@ export interface ServingNodeOptions {
   readonly flushesMax: number
   /** Between the starts of two flushes of a zone at a node, in milliseconds. */
   readonly flushSpacingMillis: number
-  /** How long after the last publication of a zone its caches are dropped once more, in milliseconds. */
+  /**
+   * How long after the last publication of a zone its caches are dropped once more, in milliseconds. PowerDNS drops them
+   * with a write, but keeps an answer that it was just giving then: seen on 4.7.3, where a resolver was told for the 20 s of
+   * the packet cache that a name does not exist which was there.
+   */
   readonly flushAgainMillis: number
   /** From the first wrong answer to the next question; doubles. */
   readonly retryMillisMin: number
@@ -145,7 +149,7 @@ export class ServingNode {
     progress.attempts = 0
     progress.seen = undefined
     lane.publishedMillis = this.#around.elapsed()
-    if (!fresh && this.node.api !== undefined) lane.again = true
+    if (this.node.api !== undefined) lane.again = true
     if (place === "answered") {
       this.#unserved += 1
       lane.unserved += 1

@@ -19,6 +19,8 @@ export class FakeNode {
   readonly asked: Array<string> = []
   up = true
   authoritative = true
+  /** False: its API is silent. */
+  flushable = true
 
   constructor(name: string, role: Role, api: PowerDnsClient["Service"] | undefined, port: number) {
     this.node = { name, role, api, dns: { host: "fake", port } }
@@ -75,7 +77,7 @@ export const layer = (
           flush: (zone) =>
             Effect.suspend(() => {
               const self = nodes[i]!
-              if (!self.up) return Effect.never
+              if (!self.up || !self.flushable) return Effect.never
               self.flushes.push(zone)
               self.cache.clear()
               return Effect.void

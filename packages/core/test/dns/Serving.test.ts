@@ -216,6 +216,58 @@ describe("a name", () => {
   )
 })
 
+describe("of two publications of a name", () => {
+  test(
+    "the later one counts, also when its generation is lower",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.7"))
+      yield* publish([{ name: web, generation: 7, rrsets: [a(web, "192.0.2.7")] }])
+      const [ticket] = yield* publish([{ name: web, generation: 6, rrsets: [a(web, "192.0.2.6")] }])
+      yield* pass(300)
+      assert.deepStrictEqual(yield* unserved, [web])
+      for (const node of nodes) node.put(a(web, "192.0.2.6"))
+      yield* pass(1200)
+      assert.isTrue(isServed(ticket))
+      assert.deepStrictEqual(yield* unserved, [])
+    })
+  )
+})
+
+describe("the caches of a zone", () => {
+  test(
+    "are dropped once more a moment after the last of writes in a row, also where the write was taken",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const flushes = () => nodes.map((node) => node.flushes.length)
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      for (let i = 0; i < 10; i++) {
+        yield* publish([{ name: web, generation: 5 + i, rrsets: [a(web, "192.0.2.1")] }])
+        yield* pass(30)
+      }
+      assert.deepStrictEqual(flushes(), [0, 10])
+      yield* pass(60)
+      assert.deepStrictEqual(flushes(), [1, 11])
+      yield* pass(1000)
+      assert.deepStrictEqual(flushes(), [1, 11])
+    })
+  )
+
+  test(
+    "that cannot be dropped keep nobody from being asked",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      const [, two] = nodes
+      two!.flushable = false
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(1200)
+      assert.isTrue(isServed(ticket))
+      assert.deepStrictEqual(two!.flushes, [])
+    })
+  )
+})
+
 describe("the clock of the machine", () => {
   it.effect("set back an hour keeps nothing from being served", () =>
     T.withTime(
