@@ -20,6 +20,7 @@ import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import * as Reconciler from "@prism-dns/core/dns/Reconciler"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
+import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
@@ -111,6 +112,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
+    Layer.provideMerge(ZoneRecords.layer),
     Layer.provideMerge(Reconciler.scheduled),
     Layer.provideMerge(Reconciler.Reconciler.layer()),
     Layer.provideMerge(publisher),

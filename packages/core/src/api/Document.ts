@@ -19,7 +19,8 @@ const parameters: Readonly<Record<string, object>> = {
   host: { description: "The host's id, or its full name in any case, with or without the trailing dot." },
   plan: { description: "The plan's id." },
   guard: { description: "The guard's kind." },
-  format: { description: "`json` (the default), `text`, or `markdown`." }
+  format: { description: "`json` (the default), `text`, or `markdown`." },
+  ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
 }
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>

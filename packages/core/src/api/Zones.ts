@@ -1,8 +1,9 @@
 /** Zones in the HTTP API: what is in force for them, and how they are doing. */
 import { Schema } from "effect"
-import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { conflictPolicies } from "../domain/Zone.ts"
 import { AdminToken } from "./Authentication.ts"
+import * as Page from "./Page.ts"
 import { PowerDnsFailedProblem, StorageUnavailableProblem, ZoneNotFoundProblem } from "./Problems.ts"
 import { ZonePublication } from "./Publications.ts"
 import * as Values from "./Values.ts"
@@ -87,6 +88,29 @@ export const ZoneDnssec = Schema.Struct({
 }).annotate({ identifier: "ZoneDnssec" })
 export type ZoneDnssec = typeof ZoneDnssec.Type
 
+/** Whose a name is. */
+export const owners = ["managed", "adopted", "foreign", "ignored"] as const
+
+export const NameRecords = Schema.Struct({
+  name: Values.Name,
+  owner: Schema.Literals(owners).annotate({
+    description: "`adopted`: a record that people made, and that Prism has taken over."
+  }),
+  disabled: Schema.Boolean.annotate({ description: "Kept in PowerDNS and not answered: about to be removed." }),
+  recordSets: Schema.Array(
+    Schema.Struct({ type: Schema.String, ttlSeconds: Schema.Int, contents: Schema.Array(Schema.String) })
+  )
+}).annotate({ identifier: "NameRecords" })
+export type NameRecords = typeof NameRecords.Type
+
+export const NameRecordsPage = Schema.Struct({
+  items: Schema.Array(NameRecords),
+  nextCursor: Schema.optionalKey(Schema.String.annotate({ description: "Absent on the last page." }))
+}).annotate({ identifier: "NameRecordsPage" })
+export type NameRecordsPage = typeof NameRecordsPage.Type
+
+export const ownerships = ["managed", "foreign", "ignored"] as const
+
 export class Zones extends HttpApiGroup.make("zones")
   .add(
     HttpApiEndpoint.get("list", "/zones", { success: ZoneList, error: StorageUnavailableProblem }).annotateMerge(
@@ -97,6 +121,21 @@ export class Zones extends HttpApiGroup.make("zones")
       success: Zone,
       error: [ZoneNotFoundProblem, StorageUnavailableProblem]
     }).annotateMerge(OpenApi.annotations({ summary: "One zone" })),
+    HttpApiEndpoint.get("records", "/zones/:zone/records", {
+      params: { zone: Values.NameInput },
+      query: {
+        ownership: Schema.optionalKey(Schema.Literals(ownerships)),
+        limit: Schema.optionalKey(Page.Limit),
+        cursor: Schema.optionalKey(Page.Cursor)
+      },
+      success: HttpApiSchema.WithHeaders(NameRecordsPage, { link: Schema.optionalKey(Schema.String) }),
+      error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "Names of a zone with their records, by whose they are",
+        description: "For names that are not Prism's the whole zone is read from PowerDNS, for each page anew."
+      })
+    ),
     HttpApiEndpoint.get("dnssec", "/zones/:zone/dnssec", {
       params: { zone: Values.NameInput },
       success: ZoneDnssec,

@@ -1,7 +1,8 @@
 /** `prism-dns zones`: what is in force for a zone, and how it is doing. */
-import type * as Contract from "@prism-dns/core/api/Zones"
+import * as Page from "@prism-dns/core/api/Page"
+import * as Contract from "@prism-dns/core/api/Zones"
 import { Effect } from "effect"
-import { Command } from "effect/cli"
+import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
@@ -113,7 +114,49 @@ const dnssec = Command.make(
   })
 ).pipe(Command.withDescription("A zone's DS records, for its parent, and its DNSKEY records."))
 
+const records = Command.make(
+  "records",
+  {
+    ...Connection.flags,
+    zone: Input.zone,
+    ownership: Flag.Literals("ownership", Contract.ownerships).pipe(
+      Flag.withDescription("Whose: Prism's (managed), someone else's, or to be left alone. Default: managed."),
+      Flag.withDefault("managed")
+    ),
+    limit: Flag.Int("limit").pipe(
+      Flag.withDescription(`Names at the most, up to ${Page.limitMax}. Default: ${Page.limitDefault}.`),
+      Flag.withSchema(Page.Limit),
+      Flag.withDefault(Page.limitDefault)
+    )
+  },
+  Effect.fn(function* (input) {
+    const zone = yield* Input.parseName(input.zone)
+    const { limit, ownership } = input
+    yield* Connection.withClient(input, ({ zones }) =>
+      Effect.gen(function* () {
+        const { body } = yield* zones.records({ params: { zone }, query: { ownership, limit } })
+        if (input.json) return yield* Output.json(body)
+        const sets = body.items.flatMap(({ disabled, name, owner, recordSets }) =>
+          recordSets.map((set) => ({ ...set, name, state: disabled ? `${owner}, disabled` : owner }))
+        )
+        yield* Output.rows(
+          [
+            { head: "NAME", cell: ({ name }) => name },
+            { head: "TTL", cell: ({ ttlSeconds }) => ttlSeconds },
+            { head: "TYPE", cell: ({ type }) => type },
+            { head: "CONTENT", cell: ({ contents }) => contents.join(" ") },
+            { head: "WHOSE", cell: ({ state }) => state }
+          ],
+          sets,
+          "There are no such names."
+        )
+        if (body.nextCursor !== undefined) yield* Output.note(`the first ${limit} names; --limit gives more`)
+      })
+    )
+  })
+).pipe(Command.withDescription("Names of a zone with their records, by whose they are."))
+
 export const zones = Command.make("zones").pipe(
   Command.withDescription("What is in force for a zone, and how it is doing."),
-  Command.withSubcommands([list, show, dnssec])
+  Command.withSubcommands([list, show, records, dnssec])
 )

@@ -1,5 +1,6 @@
 /** Handlers of `/v1/zones`. */
 import { Api } from "@prism-dns/core/api/Api"
+import * as Page from "@prism-dns/core/api/Page"
 import { ZoneNotFound } from "@prism-dns/core/api/Problems"
 import { timestamp } from "@prism-dns/core/api/Values"
 import type * as Contract from "@prism-dns/core/api/Zones"
@@ -7,12 +8,14 @@ import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { type Reconciliation, Reconciler } from "@prism-dns/core/dns/Reconciler"
+import { type NameRecords, ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { Duration, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
+import { page } from "./Pages.ts"
 import { toZonePublication } from "./Publications.ts"
 
 export const toReconciliation = (found: Reconciliation): Contract.Reconciliation => ({
@@ -48,6 +51,13 @@ const toPolicy = ({
   quarantineSeconds: Duration.toSeconds(quarantine)
 })
 
+const toNameRecords = ({ disabled, name, owner, rrsets }: NameRecords): Contract.NameRecords => ({
+  name,
+  owner,
+  disabled,
+  recordSets: rrsets.map(({ contents, ttlSeconds, type }) => ({ type, ttlSeconds, contents }))
+})
+
 export const layer = HttpApiBuilder.group(
   Api,
   "zones",
@@ -56,6 +66,7 @@ export const layer = HttpApiBuilder.group(
     const outbox = yield* Outbox
     const manager = yield* DnsManager
     const provisioner = yield* Provisioner
+    const zoneRecords = yield* ZoneRecords
     const reconciler = yield* Reconciler
 
     const shown = Effect.fnUntraced(function* (some: ReadonlyArray<Zone.Zone>) {
@@ -100,6 +111,20 @@ export const layer = HttpApiBuilder.group(
         const [zone] = yield* shown([yield* getZone(params.zone)])
         return zone!
       }, orUnavailable),
+
+      records: Effect.fn("http.Zones.records")(function* ({ params, query, request }) {
+        const { name } = yield* getZone(params.zone)
+        const { cursor, limit = Page.limitDefault, ownership = "managed" } = query
+        const found = yield* zoneRecords.list(name, {
+          ownership,
+          after: cursor === undefined ? undefined : Page.nameBefore(cursor),
+          limit: limit + 1
+        })
+        return page(request, found, limit, {
+          item: toNameRecords,
+          cursor: (last) => Page.cursorAfter(last.name)
+        })
+      }, orUnavailableForZone),
 
       dnssec: Effect.fn("http.Zones.dnssec")(function* ({ params }) {
         const { name } = yield* getZone(params.zone)

@@ -331,6 +331,52 @@ describe("/v1/zones", () => {
     }).pipe(Effect.provide(testLayer))
   )
 
+  it.live("names are listed by whose they are, page by page", () =>
+    Effect.gen(function* () {
+      yield* published(["web-1", "web-2", "web-3"])
+      const foreign = Array.from({ length: 25 }, (_, i) => `other-${String(i).padStart(2, "0")}`)
+      for (const label of foreign.toReversed()) yield* put(label, "203.0.113.7")
+      yield* put("adopted", "203.0.113.8")
+      yield* put("ignored", "203.0.113.9")
+      const { plans, zones } = yield* client
+      for (const [kind, pattern] of [
+        ["adopt", "adopted"],
+        ["ignore", "ignored"]
+      ] as const) {
+        const { body } = yield* make({ kind, pattern })
+        yield* plans.apply({ params: { plan: body.id }, payload: undefined })
+      }
+
+      const all = Effect.fn(function* (ownership: "managed" | "foreign" | "ignored", limit: number) {
+        const found: Array<readonly [string, string]> = []
+        let cursor: string | undefined
+        do {
+          const query = { ownership, limit, ...(cursor !== undefined && { cursor }) }
+          const { body } = yield* zones.records({ params: { zone }, query })
+          assert.isAtMost(body.items.length, limit)
+          found.push(...body.items.map(({ name, owner }) => [name, owner] as const))
+          cursor = body.nextCursor
+        } while (cursor !== undefined)
+        return found.filter(([name]) => name !== zone && !name.startsWith("ns1."))
+      })
+      const named = (labels: ReadonlyArray<string>, owner: string) => labels.map((label) => [nameOf(label), owner])
+      yield* waitUntil("the adopted name is published", all("managed", 2), (names) => names.length === 4)
+      assert.deepStrictEqual(yield* all("managed", 2), [
+        ...named(["adopted"], "adopted"),
+        ...named(["web-1", "web-2", "web-3"], "managed")
+      ] as never)
+      for (const limit of [1, 3, 100]) {
+        assert.deepStrictEqual(yield* all("foreign", limit), named(foreign, "foreign") as never)
+      }
+      assert.deepStrictEqual(yield* all("ignored", 10), named(["ignored"], "ignored") as never)
+
+      const { body } = yield* zones.records({ params: { zone }, query: { limit: 1 } })
+      assert.deepStrictEqual(body.items[0]?.recordSets, [{ type: "A", ttlSeconds: 60, contents: ["203.0.113.8"] }])
+      const nowhere = zones.records({ params: { zone: DomainName.make("nowhere.test") }, query: {} })
+      assert.strictEqual((yield* Effect.flip(nowhere))._tag, "ZoneNotFound")
+    }).pipe(Effect.provide(testLayer))
+  )
+
   it.live("an unsigned zone has no keys", () =>
     Effect.gen(function* () {
       yield* published(["web-1"])

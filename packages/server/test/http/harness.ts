@@ -11,6 +11,7 @@ import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
+import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
@@ -52,6 +53,7 @@ export const services = Registry.layer().pipe(
   Layer.provideMerge(Guards.layer),
   Layer.provideMerge(Parked.layer),
   Layer.provideMerge(Adoption.layer),
+  Layer.provideMerge(ZoneRecords.layer),
   Layer.provideMerge(Reconciler.layer()),
   Layer.provideMerge(publisher),
   Layer.provideMerge(Acknowledgements.layer),
