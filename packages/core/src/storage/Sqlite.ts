@@ -41,6 +41,80 @@ const attempt = <A>(operation: string, f: () => A): Effect.Effect<A, SqlError.Sq
 const bind = (value: unknown): SQLInputValue =>
   typeof value === "boolean" ? Number(value) : value === undefined ? null : (value as SQLInputValue)
 
+interface Prepared {
+  readonly statement: StatementSync
+  readonly returnsRows: boolean
+}
+
+/** Statements on an open database. */
+export const makeConnection = (db: DatabaseSync): Connection => {
+  const cache = new Map<string, Prepared>()
+  // What a statement returns is asked once: node:sqlite describes each column anew, which takes longer than many a look-up.
+  const prepareOnce = (text: string): Prepared => {
+    const statement = db.prepare(text)
+    return { statement, returnsRows: statement.columns().length > 0 }
+  }
+  const prepare = (text: string): Prepared => {
+    const cached = cache.get(text)
+    if (cached !== undefined) return cached
+    const prepared = prepareOnce(text)
+    if (cache.size >= statementsMax) cache.delete(cache.keys().next().value!)
+    cache.set(text, prepared)
+    return prepared
+  }
+  const run = (
+    { returnsRows, statement }: Prepared,
+    params: ReadonlyArray<unknown>,
+    arrays = false
+  ): ReadonlyArray<Record<string, unknown>> => {
+    const values = params.map(bind)
+    statement.setReturnArrays(arrays)
+    if (returnsRows) return statement.all(...values)
+    statement.run(...values)
+    return []
+  }
+  return {
+    execute: (text, params, transform) =>
+      Effect.map(
+        attempt("execute", () => run(prepare(text), params)),
+        transform ?? ((rows) => rows)
+      ),
+    executeUnprepared: (text, params, transform) =>
+      Effect.map(
+        attempt("execute", () => run(prepareOnce(text), params)),
+        transform ?? ((rows) => rows)
+      ),
+    executeValues: (text, params) => attempt("execute", () => run(prepare(text), params, true) as never),
+    executeValuesUnprepared: (text, params) => attempt("execute", () => run(prepareOnce(text), params, true) as never),
+    executeRaw: (text, params) => attempt("execute", () => run(prepare(text), params)),
+    executeStream: (text, params, transform) =>
+      Stream.unwrap(
+        Effect.map(
+          attempt("execute", () => run(prepare(text), params)),
+          (rows) => Stream.fromIterable(transform ? transform(rows) : rows)
+        )
+      )
+  }
+}
+
+/** A client that shares `connection`, which is to `db`, among its fibers. */
+export const makeClient = Effect.fnUntraced(function* (db: DatabaseSync, connection: Connection) {
+  const acquirers = SqlClient.makeSqliteAcquirers({
+    connection: Effect.succeed(connection),
+    semaphore: yield* Semaphore.make(1),
+    isTransaction: () => db.isTransaction
+  })
+  return yield* SqlClient.make({
+    ...acquirers,
+    driver: "node-sqlite",
+    compiler: Statement.makeCompilerSqlite(),
+    prepareTransactionControls: true,
+    beginTransaction: "BEGIN IMMEDIATE",
+    releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
+    spanAttributes: [["db.system.name", "sqlite"]]
+  })
+})
+
 export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
   const db = yield* attempt("open", () => new DatabaseSync(options.filename, { timeout: 5000 }))
   yield* Scope.addFinalizer(
@@ -53,61 +127,7 @@ export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
       "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
     )
   )
-  const cache = new Map<string, StatementSync>()
-  const prepare = (text: string): StatementSync => {
-    const cached = cache.get(text)
-    if (cached !== undefined) return cached
-    const statement = db.prepare(text)
-    if (cache.size >= statementsMax) cache.delete(cache.keys().next().value!)
-    cache.set(text, statement)
-    return statement
-  }
-  const run = (
-    statement: StatementSync,
-    params: ReadonlyArray<unknown>,
-    arrays = false
-  ): ReadonlyArray<Record<string, unknown>> => {
-    const values = params.map(bind)
-    statement.setReturnArrays(arrays)
-    if (statement.columns().length > 0) return statement.all(...values)
-    statement.run(...values)
-    return []
-  }
-  const connection: Connection = {
-    execute: (text, params, transform) =>
-      Effect.map(
-        attempt("execute", () => run(prepare(text), params)),
-        transform ?? ((rows) => rows)
-      ),
-    executeUnprepared: (text, params, transform) =>
-      Effect.map(
-        attempt("execute", () => run(db.prepare(text), params)),
-        transform ?? ((rows) => rows)
-      ),
-    executeValues: (text, params) => attempt("execute", () => run(prepare(text), params, true) as never),
-    executeValuesUnprepared: (text, params) => attempt("execute", () => run(db.prepare(text), params, true) as never),
-    executeRaw: (text, params) => attempt("execute", () => run(prepare(text), params)),
-    executeStream: (text, params, transform) =>
-      Stream.unwrap(
-        Effect.map(
-          attempt("execute", () => run(prepare(text), params)),
-          (rows) => Stream.fromIterable(transform ? transform(rows) : rows)
-        )
-      )
-  }
-  const acquirers = SqlClient.makeSqliteAcquirers({
-    connection: Effect.succeed(connection),
-    semaphore: yield* Semaphore.make(1),
-    isTransaction: () => db.isTransaction
-  })
-  return yield* SqlClient.make({
-    ...acquirers,
-    driver: "node-sqlite",
-    compiler: Statement.makeCompilerSqlite(),
-    beginTransaction: "BEGIN IMMEDIATE",
-    releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
-    spanAttributes: [["db.system.name", "sqlite"]]
-  })
+  return yield* makeClient(db, makeConnection(db))
 })
 
 /**

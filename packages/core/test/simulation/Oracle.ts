@@ -1,0 +1,142 @@
+/**
+ * What must hold, said a second time and in another way than core says it: from
+ * the rows of the registry and the answers that were given.
+ *
+ * Leaves to others: when it is asked (`Simulation`).
+ */
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import type { Zones } from "@prism-dns/core/dns/Zones"
+import type { SimulatedDatabase } from "./SimulatedDatabase.ts"
+
+export interface HostRow {
+  readonly id: string
+  readonly fqdn: DomainName
+  readonly zone: DomainName
+  readonly addresses: ReadonlyArray<string>
+  readonly owner: string
+  readonly state: string
+  readonly generation: number
+  readonly withdrawn: boolean
+}
+
+/** What a host was at a generation, as its history has it. */
+export interface Version {
+  readonly generation: number
+  readonly event: string
+  readonly atMillis: number
+  readonly addresses: ReadonlyArray<string>
+}
+
+/** Record contents as `TYPE content`, sorted. */
+export type Texts = ReadonlyArray<string>
+
+export const textsOf = (addresses: ReadonlyArray<string>): Texts =>
+  addresses.map((address) => `${address.includes(":") ? "AAAA" : "A"} ${address}`).sort()
+
+export const same = (a: Texts, b: Texts): boolean => a.length === b.length && a.every((text, i) => text === b[i])
+
+export const show = (texts: Texts): string => (texts.length === 0 ? "nothing" : texts.join(" | "))
+
+export const typesOf = (zone: Zone.Zone): ReadonlyArray<string> => (Zone.isReverse(zone) ? ["PTR"] : ["A", "AAAA"])
+
+export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
+  const hosts = (): ReadonlyArray<HostRow> =>
+    database
+      .rows("SELECT id, fqdn, zone, addresses, owner, state, generation, withdrawn_since FROM host ORDER BY fqdn")
+      .map((row) => ({
+        id: String(row["id"]),
+        fqdn: row["fqdn"] as DomainName,
+        zone: row["zone"] as DomainName,
+        addresses: JSON.parse(String(row["addresses"])) as ReadonlyArray<string>,
+        owner: String(row["owner"]),
+        state: String(row["state"]),
+        generation: Number(row["generation"]),
+        withdrawn: row["withdrawn_since"] !== null
+      }))
+
+  const versions = (fqdn: DomainName): ReadonlyArray<Version> =>
+    database
+      .rows(
+        "SELECT generation, event, valid_from, addresses FROM host_history WHERE fqdn = ? ORDER BY generation",
+        fqdn
+      )
+      .map((row) => ({
+        generation: Number(row["generation"]),
+        event: String(row["event"]),
+        atMillis: Number(row["valid_from"]),
+        addresses: JSON.parse(String(row["addresses"])) as ReadonlyArray<string>
+      }))
+
+  const wantsRecords = (host: HostRow): boolean => !host.withdrawn && host.state !== "retired"
+
+  /** What a zone should hold of ours, by name. */
+  const desired = (zone: Zone.Zone): Map<DomainName, Texts> => {
+    const wanted = new Map<DomainName, Texts>()
+    if (!Zone.isReverse(zone)) {
+      for (const host of hosts()) {
+        if (host.zone === zone.name && wantsRecords(host)) wanted.set(host.fqdn, textsOf(host.addresses))
+      }
+      return wanted
+    }
+    const byId = new Map(hosts().map((host) => [host.id, host]))
+    const claims = database
+      .rows("SELECT address, host_id, since FROM host_address")
+      .map((row) => ({
+        address: String(row["address"]),
+        host: byId.get(String(row["host_id"]))!,
+        since: Number(row["since"])
+      }))
+      .filter(({ host }) => wantsRecords(host))
+      .sort(
+        (a, b) =>
+          Number(b.host.state === "online") - Number(a.host.state === "online") ||
+          b.since - a.since ||
+          b.host.generation - a.host.generation ||
+          (a.host.fqdn < b.host.fqdn ? -1 : 1)
+      )
+    for (const { address, host } of claims) {
+      const place = zones.placePointer(IpAddress.make(address))
+      if (place?.zone === zone.name && !wanted.has(place.name)) wanted.set(place.name, [`PTR ${host.fqdn}`])
+    }
+    return wanted
+  }
+
+  /** The latest that was given to a change. */
+  const generation = (): number => Number(database.rows("SELECT value FROM registry_generation")[0]!["value"])
+
+  const marks = () =>
+    database.rows("SELECT zone, name, parked_reason, cause FROM outbox ORDER BY zone, name").map((row) => ({
+      zone: row["zone"] as DomainName,
+      name: row["name"] as DomainName,
+      cause: String(row["cause"]),
+      parkedReason: row["parked_reason"] === null ? undefined : String(row["parked_reason"])
+    }))
+
+  /** Each effective change of a host has one history row and one audit entry, and the host is what the last one says. */
+  const bookkeeping = (): ReadonlyArray<string> => {
+    const wrong: Array<string> = []
+    const history = database
+      .rows("SELECT fqdn || ' ' || generation || ' ' || event AS entry FROM host_history ORDER BY 1")
+      .map((row) => String(row["entry"]))
+    const audit = database
+      .rows(
+        `SELECT subject || ' ' || generation || ' ' || SUBSTR(action, 6) AS entry FROM audit_entry
+         WHERE action LIKE 'host.%' ORDER BY 1`
+      )
+      .map((row) => String(row["entry"]))
+    for (const entry of history) if (!audit.includes(entry)) wrong.push(`no audit entry for: ${entry}`)
+    for (const entry of audit) if (!history.includes(entry)) wrong.push(`an audit entry of nothing that was: ${entry}`)
+    if (new Set(audit).size !== audit.length) wrong.push("an effective change has two audit entries")
+    for (const host of hosts()) {
+      const last = versions(host.fqdn).at(-1)
+      if (last?.generation !== host.generation) {
+        wrong.push(`${host.fqdn} is at generation ${host.generation}, its history at ${last?.generation}`)
+      }
+    }
+    return wrong
+  }
+
+  return { hosts, versions, generation, wantsRecords, desired, marks, bookkeeping }
+}

@@ -1,0 +1,765 @@
+/**
+ * One run: core's own layers, from the registry to the publisher, on simulated
+ * time, a simulated network, a simulated PowerDNS and a real SQLite, through
+ * everything a scenario has in store; and what was wrong with it.
+ *
+ * Promises: the same scenario gives the same trace, byte for byte; nothing real
+ * is waited for. Leaves to others: what happens (`Scenario`), what should be
+ * (`Oracle`), and finding the part of a scenario that matters (`Shrink`).
+ */
+import { Clock, Context, Duration, Effect, Exit, Layer, Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import * as DeleteBudget from "@prism-dns/core/dns/DeleteBudget"
+import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import * as LateWrites from "@prism-dns/core/dns/LateWrites"
+import { NameServers } from "@prism-dns/core/dns/NameServers"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { Plans } from "@prism-dns/core/dns/Plans"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
+import * as Reconciliation from "@prism-dns/core/dns/Reconciler"
+import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Serving } from "@prism-dns/core/dns/Serving"
+import * as ZoneList from "@prism-dns/core/dns/Zones"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import * as RRset from "@prism-dns/core/domain/RRset"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
+import { anonymous, type Registration } from "@prism-dns/core/registry/Decision"
+import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
+import * as Dice from "./Dice.ts"
+import * as Oracle from "./Oracle.ts"
+import type { Agent, Event, Scenario, Settings } from "./Scenario.ts"
+import type { SimulatedDatabase } from "./SimulatedDatabase.ts"
+import { type Caller, SimulatedPowerDns, type Write } from "./SimulatedPowerDns.ts"
+import { type Life, Spinning, World } from "./World.ts"
+
+export interface Violation {
+  /** Which rule; the same for each breach of it. */
+  readonly rule: string
+  readonly detail: string
+}
+
+export interface Outcome {
+  readonly violations: ReadonlyArray<Violation>
+  readonly trace: ReadonlyArray<string>
+  readonly stats: {
+    readonly simulatedMillis: number
+    readonly accepted: number
+    readonly applied: number
+    readonly served: number
+    readonly writes: number
+    readonly lives: number
+  }
+}
+
+/** 2023-11-14, some day. */
+const startMillis = 1_700_000_000_000
+
+/**
+ * How long after everything is well again each live host has its records: the doubt about a lost write, another primary
+ * that takes over, a comparison of the zones, and some.
+ */
+const recoveryMillis = (settings: Settings): number =>
+  settings.reconcileMillis === undefined ? 90_000 : 100_000 + settings.reconcileMillis
+
+/** Violations of one run that are kept. */
+const violationsMax = 20
+
+type Services = Registry | Leases | Acknowledgements | Plans
+
+export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome => {
+  const { settings } = scenario
+  const dice = (what: string) => Dice.make(`${what} of ${scenario.seed}`)
+  const world = new World({
+    dice: dice("order"),
+    order: settings.order,
+    preemption: settings.preemption,
+    startMillis
+  })
+  database.empty()
+  const zones = zonesOf(settings)
+  const list = ZoneList.make(zones)
+  const forward = zones[0]!
+  const oracle = Oracle.make(database, list)
+  const violations: Array<Violation> = []
+  const violate = (rule: string, detail: string) => {
+    if (violations.length >= violationsMax || violations.some((v) => v.rule === rule && v.detail === detail)) return
+    violations.push({ rule, detail })
+    world.say(`VIOLATION: ${rule}: ${detail}`)
+  }
+  world.onDefect = (text) => violate("no fault of ours", text)
+
+  const powerdns = new SimulatedPowerDns(world, dice("powerdns"), settings.powerdns)
+  const network = dice("network")
+  const statements = dice("statements")
+  const ids = dice("ids")
+  let accepted = 0
+  let applied = 0
+  let served = 0
+
+  // --- The server -----------------------------------------------------------------------------------------------
+
+  let life: Life | undefined
+  let scope: Scope.Closeable | undefined
+  let services: Context.Context<Services> | undefined
+  let lives = 0
+  let pointsLeft = 0
+  let downMillis = 0
+  let cancelStart = () => undefined as void
+  let databaseFailsUntil = 0
+  let { lossShare } = settings
+
+  const crash = (point: string) => {
+    if (life === undefined) return
+    world.say(`${life.name} dies, ${point}`)
+    life.alive = false
+    life = undefined
+    services = undefined
+    pointsLeft = 0
+    database.rollBack()
+    cancelStart = world.after(downMillis, undefined, start)
+  }
+
+  const start = () => {
+    if (life !== undefined) return
+    lives += 1
+    const born: Life = { name: `prism#${lives}`, alive: true, held: undefined, clockOffsetMillis }
+    life = born
+    world.say(`${born.name} starts`)
+    const dies = (point: string) => {
+      if (!born.alive) return true
+      if (pointsLeft === 0 || --pointsLeft > 0) return false
+      crash(point.length > 100 ? `${point.slice(0, 100).replaceAll(/\s+/g, " ")}...` : point)
+      return true
+    }
+    const opened = Scope.makeUnsafe()
+    scope = opened
+    const layer = layerOf(settings, zones, powerdns, { life: born, dies }).pipe(
+      Layer.provide(Layer.succeed(SecureRandom.SecureRandom, seededRandom(ids))),
+      Layer.provideMerge(coarse(world, born)),
+      Layer.provide(
+        database.layer({
+          dies,
+          failure: () => (databaseFailsUntil > world.nowMillis ? "the database is away" : undefined),
+          commitsAnyway: () => statements.chance(0.5),
+          delayMillis: () => (settings.statementMillisMax === 0 ? 0 : statements.int(settings.statementMillisMax + 1))
+        })
+      )
+    )
+    const fiber = Effect.runForkWith(world.servicesFor(born))(Layer.buildWithScope(layer, opened))
+    fiber.addObserver((exit) => {
+      if (!born.alive) return
+      if (Exit.isSuccess(exit)) services = Context.merge(exit.value, world.servicesFor(born))
+      else {
+        world.say(`${born.name} does not start: ${String(exit.cause)}`)
+        downMillis = 5000
+        crash("having failed to start")
+      }
+    })
+  }
+
+  const stop = (millis: number) => {
+    const stopping = life
+    if (stopping === undefined || scope === undefined || services === undefined) return
+    world.say(`${stopping.name} stops`)
+    services = undefined
+    downMillis = millis
+    const fiber = Effect.runForkWith(world.servicesFor(stopping))(Scope.close(scope, Exit.void))
+    const killed = world.after(60_000, undefined, () => life === stopping && crash("having not stopped in time"))
+    fiber.addObserver(() => {
+      if (life !== stopping) return
+      killed()
+      crash("having stopped")
+    })
+  }
+
+  // --- Agents ---------------------------------------------------------------------------------------------------
+
+  const agents = new Map(scenario.agents.map((agent) => [agent.id, makeAgent(agent, forward)]))
+  const promised: Array<{ readonly fqdn: DomainName.DomainName; readonly generation: number }> = []
+
+  const beat = (agent: AgentState) => {
+    agent.cancel()
+    if (!agent.on) return
+    agent.cancel = world.after(settings.beatMillis + network.int(1000), undefined, () => beat(agent))
+    const registration = agent.registration()
+    if (network.chance(lossShare)) return
+    world.after(network.between(0, 20), undefined, () => {
+      const at = life
+      if (at === undefined || services === undefined) {
+        agent.cancel()
+        agent.cancel = world.after(2000 + network.int(3000), undefined, () => beat(agent))
+        return
+      }
+      const context = services
+      world.soon(at, () => perform(agent, registration, at, context))
+    })
+  }
+
+  const perform = (agent: AgentState, registration: Registration, at: Life, context: Context.Context<Services>) => {
+    const { addresses } = registration
+    const nowMillis = world.nowMillis + at.clockOffsetMillis
+    // As a session does: what changes nothing is answered at once.
+    const leases = Context.get(context, Leases)
+    const held = leases.renew(registration.fqdn, addresses, registration.registrant, nowMillis)
+    if (held !== undefined) {
+      agent.told = { fqdn: held.fqdn, addresses }
+      return
+    }
+    run(
+      at,
+      context,
+      Effect.gen(function* () {
+        const done = yield* Effect.exit((yield* Registry).register(registration))
+        if (!at.alive) return
+        if (Exit.isFailure(done)) {
+          agent.told = undefined
+          const why = done.cause.reasons.map((r) => (r._tag === "Fail" ? r.error.message : r._tag)).join("; ")
+          world.say(`${at.name} -> ${agent.id}: no: ${why}`)
+          if (done.cause.reasons.some((r) => r._tag === "Die")) violate("no fault of ours", why)
+          return
+        }
+        const { host, outcome, ticket } = done.value
+        const { fqdn, generation } = host
+        accepted += 1
+        agent.told = { fqdn, addresses }
+        world.say(`${at.name} -> ${agent.id}: ${fqdn} ${outcome} at ${generation}: ${addresses.join(" ")}`)
+        promised.push({ fqdn, generation })
+        checkPromise(fqdn, generation)
+        if (ticket === undefined) return
+        const acceptedMillis = world.nowMillis
+        const acknowledgements = yield* Acknowledgements
+        const reached = yield* acknowledgements.wait(ticket)
+        if (reached._tag !== "Applied" || !at.alive) return
+        applied += 1
+        checkApplied(fqdn, generation, acceptedMillis)
+        const last = yield* acknowledgements.wait(ticket, "served")
+        if (last._tag !== "Served" || !at.alive) return
+        served += 1
+        checkServed(fqdn, generation, acceptedMillis)
+      })
+    )
+  }
+
+  /** Something that a message or a person makes the server do. */
+  const run = (at: Life, context: Context.Context<Services>, effect: Effect.Effect<void, never, Services>) => {
+    const fiber = Effect.runForkWith(context)(effect)
+    fiber.addObserver((exit) => {
+      if (at.alive && Exit.isFailure(exit)) violate("no fault of ours", String(exit.cause))
+    })
+  }
+
+  // --- What must hold while it goes on --------------------------------------------------------------------------
+
+  const checkPromise = (fqdn: DomainName.DomainName, generation: number) => {
+    if (!oracle.versions(fqdn).some((version) => version.generation === generation)) {
+      violate("accepted is durable", `${fqdn} was accepted at ${generation}, which the registry does not have`)
+    }
+  }
+
+  /** What stood at a name of the forward zone, and since when; the latest last. */
+  const contents = new Map<string, Array<{ readonly atMillis: number; readonly texts: Oracle.Texts }>>()
+  /** When a write that nobody waited for any more last changed a name. */
+  const disturbed = new Map<string, number>()
+  /** Names that someone else changed behind our back, and that were not seen right since. */
+  const edited = new Set<string>()
+  const acknowledged = new Map<string, { readonly generation: number; readonly atMillis: number }>()
+  const foreign = new Map<string, { readonly name: DomainName.DomainName; readonly texts: Oracle.Texts }>()
+
+  /** The contents that a name may have once `generation` was published: those of that change or of a later one. */
+  const allowedSince = (fqdn: DomainName.DomainName, generation: number): ReadonlyArray<Oracle.Texts> =>
+    oracle
+      .versions(fqdn)
+      .filter((version) => version.generation >= generation)
+      .flatMap((version) => {
+        const texts = Oracle.textsOf(version.addresses)
+        return version.event === "withdrawn" || version.event === "retired" || version.event === "released"
+          ? [[]]
+          : version.event === "offline" && settings.withdrawMillis === 0
+            ? [[]]
+            : [texts]
+      })
+
+  const checkApplied = (fqdn: DomainName.DomainName, generation: number, acceptedMillis: number) => {
+    const allowed = allowedSince(fqdn, generation)
+    const isAllowed = (texts: Oracle.Texts) => allowed.some((each) => Oracle.same(each, texts))
+    const now = powerdns.at(forward.name, fqdn, ["A", "AAAA"])
+    const before = acknowledged.get(fqdn)
+    if (before === undefined || before.generation < generation) {
+      acknowledged.set(fqdn, { generation, atMillis: world.nowMillis })
+    }
+    if (isAllowed(now)) return void edited.delete(fqdn)
+    if (edited.has(fqdn)) return
+    // A write that was given up may have come since, or at the same time; it is written over once the doubt is over.
+    const isDoubtful = (disturbed.get(fqdn) ?? 0) >= acceptedMillis
+    const wasThere = (contents.get(fqdn) ?? []).some(
+      ({ atMillis, texts }) => atMillis >= acceptedMillis && isAllowed(texts)
+    )
+    const isAmong = allowed.some((texts) => texts.every((text) => now.includes(text)))
+    if (isDoubtful && (wasThere || isAmong)) return
+    violate("applied is in PowerDNS", `${fqdn} was applied at ${generation}, and ${Oracle.show(now)} stands there`)
+  }
+
+  const checkServed = (fqdn: DomainName.DomainName, generation: number, acceptedMillis: number) => {
+    // Somebody else's hand, or a write given up before, may have changed what was right when it was asked for.
+    if ((disturbed.get(fqdn) ?? 0) >= acceptedMillis || edited.has(fqdn)) return
+    const allowed = allowedSince(fqdn, generation)
+    for (const node of settings.powerdns.nodes) {
+      const texts = powerdns.answers(node, fqdn, ["A", "AAAA"])
+      if (texts === undefined) continue
+      // Each type for itself: a server may have one of them from before the latest change, and the other from after it.
+      const isRight = (["A ", "AAAA "] as const).every((type) => {
+        const only = (list: Oracle.Texts) => list.filter((text) => text.startsWith(type))
+        return allowed.some((each) => Oracle.same(only(each), only(texts)))
+      })
+      if (!isRight) {
+        violate(
+          "served is answered by each",
+          `${fqdn} was served at ${generation}, and ${node} answers ${Oracle.show(texts)}`
+        )
+      }
+    }
+  }
+
+  /** When names lost their answers by a conclusion of ours, and how many were published then. */
+  const deletions: Array<{ readonly atMillis: number; readonly name: string; readonly allowed: number }> = []
+  let isOverridden = false
+
+  /** Names that lose their answers because their host stayed away are few in any window of time. */
+  const checkBudget = (name: DomainName.DomainName) => {
+    const last = oracle.versions(name).at(-1)
+    const isInferred = last?.event === "withdrawn" || (last?.event === "offline" && settings.withdrawMillis === 0)
+    if (!isInferred || isOverridden) return
+    const { nowMillis } = world
+    const policy = forward.policy.deleteBudget
+    const [row] = database.rows("SELECT COUNT(*) AS n FROM published WHERE zone = ?", forward.name)
+    deletions.push({ atMillis: nowMillis, name, allowed: DeleteBudget.allowed(policy, Number(row!["n"])) })
+    const within = deletions.filter(({ atMillis }) => atMillis > nowMillis - Duration.toMillis(policy.window))
+    const names = new Set(within.map((deletion) => deletion.name))
+    if (names.size > Math.max(...within.map((deletion) => deletion.allowed))) {
+      violate("deletions keep to the budget", `${[...names].join(", ")} within ${Duration.format(policy.window)}`)
+    }
+  }
+
+  powerdns.onWrite = (write: Write) => {
+    for (const change of write.changes) {
+      const name = RRset.changedName(change)
+      const known = foreign.get(`${write.zone} ${name}`)
+      if (known !== undefined) {
+        violate(
+          "foreign records are left alone",
+          `${name} was ${Oracle.show(known.texts)} and not ours, and was written`
+        )
+      }
+      if (write.abandoned) disturbed.set(name, world.nowMillis)
+    }
+    if (write.zone !== forward.name) return
+    for (const name of new Set(write.changes.map(RRset.changedName))) {
+      const texts = powerdns.at(forward.name, name, ["A", "AAAA"])
+      const past = contents.get(name) ?? []
+      if (texts.length === 0 && (past.at(-1)?.texts.length ?? 0) > 0 && !write.abandoned) checkBudget(name)
+      past.push({ atMillis: world.nowMillis, texts })
+      contents.set(name, past)
+      const last = acknowledged.get(name)
+      if (write.abandoned || last === undefined || last.atMillis > write.sentMillis) continue
+      if ((disturbed.get(name) ?? 0) >= write.sentMillis || edited.has(name)) continue
+      if (!allowedSince(name, last.generation).some((each) => Oracle.same(each, texts))) {
+        violate(
+          "no older generation over a newer one",
+          `${name} was applied at ${last.generation}, and ${Oracle.show(texts)} was written after it`
+        )
+      }
+    }
+  }
+
+  // --- Events ---------------------------------------------------------------------------------------------------
+
+  let clockOffsetMillis = 0
+  const fqdnOf = (hostname: string) => DomainName.make(`${hostname}.${forward.name}`)
+
+  const happen = (event: Event) => {
+    world.say(`* ${describe(event)}`)
+    switch (event.do) {
+      case "on":
+      case "off": {
+        const agent = agents.get(event.agent)!
+        agent.on = event.do === "on"
+        return beat(agent)
+      }
+      case "move": {
+        const agent = agents.get(event.agent)!
+        agent.addresses = event.addresses
+        return beat(agent)
+      }
+      case "crash": {
+        if (life === undefined) return
+        pointsLeft = event.points
+        downMillis = event.downMillis
+        return
+      }
+      case "restart":
+        return stop(event.downMillis)
+      case "pause": {
+        const paused = life
+        if (paused === undefined) return
+        world.pause(paused)
+        return void world.after(event.millis, undefined, () => world.wake(paused))
+      }
+      case "clock": {
+        clockOffsetMillis += event.byMillis
+        if (life !== undefined) life.clockOffsetMillis = clockOffsetMillis
+        return
+      }
+      case "powerdns down":
+        return powerdns.down(event.node, event.millis)
+      case "powerdns frozen":
+        return powerdns.freeze(event.node, event.millis)
+      case "powerdns slow":
+        return powerdns.slow(event.node, event.millis, event.byMillis)
+      case "lose requests":
+        return powerdns.loseRequests(event.node, event.count)
+      case "lose answers":
+        return powerdns.loseAnswers(event.node, event.count)
+      case "lose notifications":
+        return powerdns.loseNotifications(event.count)
+      case "refuse": {
+        const name = fqdnOf(event.hostname)
+        powerdns.refuse(name, `Record ${name}/A: refused for this test`)
+        return void world.after(event.millis, undefined, () => powerdns.accept(name))
+      }
+      case "foreign":
+        return putForeign(fqdnOf(event.hostname))
+      case "foreign gone": {
+        const name = fqdnOf(event.hostname)
+        if (!foreign.has(`${forward.name} ${name}`)) return
+        if (powerdns.change(forward.name, { _tag: "Delete", name, type: "A" }))
+          foreign.delete(`${forward.name} ${name}`)
+        return
+      }
+      case "edit": {
+        const name = fqdnOf(event.hostname)
+        // Of ours only: what else it may be is said by "foreign".
+        if (database.rows("SELECT 1 FROM published WHERE name = ?", name).length === 0) return
+        if (foreign.has(`${forward.name} ${name}`)) return
+        if (!powerdns.edit(forward.name, name, "A", event.contents)) return
+        world.say(`someone else: ${name} A = ${event.contents.join(" | ")}`)
+        edited.add(name)
+        return
+      }
+      case "look up": {
+        for (const node of settings.powerdns.nodes) powerdns.answers(node, fqdnOf(event.hostname), ["A", "AAAA"])
+        return
+      }
+      case "retire":
+      case "release": {
+        const word = event.do
+        return ask((registry) => Effect.asVoid(Effect.exit(registry[word](fqdnOf(event.hostname), person, "said so"))))
+      }
+      case "approve": {
+        isOverridden = true
+        const [at, context] = [life, services]
+        if (at === undefined || context === undefined) return
+        return world.soon(at, () =>
+          run(
+            at,
+            context,
+            Effect.gen(function* () {
+              const plans = yield* Plans
+              for (const { id } of yield* plans.list({ state: "open", limit: 100 })) {
+                yield* Effect.exit(plans.apply(id, { by: person.name, overrideBudget: "said so" }))
+              }
+            }).pipe(Effect.catch((error) => Effect.sync(() => world.say(`a plan was not applied: ${error.message}`))))
+          )
+        )
+      }
+      case "database fails": {
+        databaseFailsUntil = Math.max(databaseFailsUntil, world.nowMillis + event.millis)
+        return
+      }
+    }
+  }
+
+  const ask = (question: (registry: Registry["Service"]) => Effect.Effect<void>) => {
+    const [at, context] = [life, services]
+    if (at === undefined || context === undefined) return
+    world.soon(at, () => run(at, context, Effect.flatMap(Registry, question)))
+  }
+
+  /** A record of someone else, where we have none, want none, and are not about to look. */
+  const putForeign = (name: DomainName.DomainName) => {
+    const isOurs =
+      database.rows("SELECT 1 FROM published WHERE name = ?", name).length > 0 ||
+      database.rows("SELECT 1 FROM outbox WHERE name = ? AND parked_at IS NULL", name).length > 0 ||
+      powerdns.at(forward.name, name, ["A", "AAAA"]).length > 0
+    if (isOurs) return
+    const rrset = RRset.make(name, "A", 300, ["203.0.113.9"])
+    if (!powerdns.change(forward.name, { _tag: "Replace", rrset })) return
+    world.say(`someone else: ${name} A = 203.0.113.9`)
+    foreign.set(`${forward.name} ${name}`, { name, texts: ["A 203.0.113.9"] })
+  }
+
+  // --- What must hold in the end --------------------------------------------------------------------------------
+
+  /** Every host that is live, or all that there is, against what PowerDNS holds. */
+  const checkRecords = (which: "live" | "all") => {
+    const parked = new Set(oracle.marks().flatMap((m) => (m.parkedReason === undefined ? [] : [`${m.zone} ${m.name}`])))
+    const live = new Set(oracle.hosts().flatMap((host) => (host.state === "online" ? [host.fqdn] : [])))
+    for (const zone of zones) {
+      const types = Oracle.typesOf(zone)
+      const wanted = oracle.desired(zone)
+      const found = powerdns.records(zone.name, types) ?? new Map<string, Oracle.Texts>()
+      for (const [name, texts] of wanted) {
+        const key = `${zone.name} ${name}`
+        if (parked.has(key) || (which === "live" && zone === forward && !live.has(name))) continue
+        const has = found.get(name) ?? []
+        if (!Oracle.same(has, texts)) {
+          violate("a live host has its records", `${name} should be ${Oracle.show(texts)} and is ${Oracle.show(has)}`)
+        }
+      }
+      if (which === "live") continue
+      for (const [name, texts] of found) {
+        const key = `${zone.name} ${name}`
+        const others = foreign.get(key)
+        if (others !== undefined ? Oracle.same(others.texts, texts) : wanted.has(name as DomainName.DomainName))
+          continue
+        if (!parked.has(key))
+          violate("no record without an owner", `${name} is ${Oracle.show(texts)}, which nobody wants`)
+      }
+      for (const { name, texts } of foreign.values()) {
+        if (zone === forward && !Oracle.same(found.get(name) ?? [], texts)) {
+          violate(
+            "foreign records are left alone",
+            `${name} was ${Oracle.show(texts)} and is ${Oracle.show(found.get(name) ?? [])}`
+          )
+        }
+      }
+    }
+  }
+
+  const checkBooks = () => {
+    for (const detail of oracle.bookkeeping()) violate("audit entries equal effective changes", detail)
+    for (const { fqdn, generation } of promised) checkPromise(fqdn, generation)
+    for (const { cause, name, parkedReason } of oracle.marks()) {
+      if (parkedReason === undefined) violate("nothing waits for ever", `${name} is still marked (${cause})`)
+    }
+  }
+
+  const checkAgents = () => {
+    const byName = new Map(oracle.hosts().map((host) => [host.fqdn, host]))
+    for (const agent of agents.values()) {
+      if (!agent.on || agent.told === undefined) continue
+      const { addresses, fqdn } = agent.told
+      const host = byName.get(fqdn)
+      if (host?.state !== "online" || !Oracle.same(host.addresses, addresses)) {
+        violate(
+          "a host that beats is online",
+          `${agent.id} beats and was told that it is ${fqdn}, and the registry has ${host?.state} ${host?.addresses.join(" ")}`
+        )
+      }
+    }
+  }
+
+  /** Every server answers for every name with what stands in the database. */
+  const checkAnswers = () => {
+    for (const { fqdn, zone } of oracle.hosts()) {
+      if (zone !== forward.name) continue
+      const stands = powerdns.at(zone, fqdn, ["A", "AAAA"])
+      for (const node of settings.powerdns.nodes) {
+        const texts = powerdns.answers(node, fqdn, ["A", "AAAA"])
+        if (texts === undefined || Oracle.same(texts, stands)) continue
+        violate(
+          "every server answers the same",
+          `${node} says of ${fqdn} ${Oracle.show(texts)}, and it is ${Oracle.show(stands)}`
+        )
+      }
+    }
+    for (const row of database.rows("SELECT name, generation FROM unserved ORDER BY name")) {
+      violate("all is served in the end", `${String(row["name"])} at ${String(row["generation"])}`)
+    }
+  }
+
+  // --- The run --------------------------------------------------------------------------------------------------
+
+  const heal = () => {
+    world.say("* everything is well again")
+    downMillis = 0
+    cancelStart()
+    start()
+    powerdns.heal()
+    databaseFailsUntil = 0
+    lossShare = 0
+    pointsLeft = 0
+    if (life !== undefined) world.wake(life)
+    const names = new Set<string>()
+    for (const agent of agents.values()) {
+      powerdns.accept(agent.fqdn)
+      // Two that take a name from each other would never rest.
+      if (agent.on && names.has(agent.fqdn)) agent.on = false
+      if (agent.on) names.add(agent.fqdn)
+    }
+  }
+
+  /** Lets what was only just marked be published, so that a check does not fall into the middle of it. */
+  const breathe = () => {
+    const untilMillis = world.nowMillis + 20_000
+    while (world.nowMillis < untilMillis && oracle.marks().some((mark) => mark.parkedReason === undefined)) {
+      world.run(world.nowMillis + 500)
+    }
+  }
+
+  try {
+    start()
+    for (const event of scenario.events) {
+      world.run(startMillis + event.atMillis)
+      happen(event)
+    }
+    world.run(startMillis + scenario.endMillis)
+    heal()
+    // A server that was away starts in this time, hosts beat again, doubts are settled.
+    world.run(world.nowMillis + recoveryMillis(settings))
+    breathe()
+    checkRecords("live")
+    checkAgents()
+    // Hosts that are silent go their way: lease, grace, withdrawal.
+    world.run(world.nowMillis + settings.leaseMillis * 3 + (settings.withdrawMillis ?? 0) + settings.quarantineMillis)
+    breathe()
+    checkRecords("all")
+    checkAgents()
+    checkBooks()
+    checkAnswers()
+    const before = { writes: powerdns.writes, generation: oracle.generation() }
+    world.run(world.nowMillis + 60_000)
+    // What time does to hosts may go on; each such change is written once in each zone.
+    const allowed = (oracle.generation() - before.generation) * zones.length
+    const writes = powerdns.writes - before.writes
+    if (writes > allowed) violate("no change, no write", `${writes} writes while all was quiet`)
+  } catch (error) {
+    if (!(error instanceof Spinning)) throw error
+    violate("it comes to rest", error.message)
+  } finally {
+    if (life !== undefined) life.alive = false
+    database.rollBack()
+  }
+  return {
+    violations,
+    trace: world.lines,
+    stats: { simulatedMillis: world.nowMillis - startMillis, accepted, applied, served, writes: powerdns.writes, lives }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const person = { name: "ops", peer: undefined }
+
+const zonesOf = (settings: Settings): ReadonlyArray<Zone.Zone> => {
+  const policy: Partial<Zone.ZonePolicy> = {
+    whenOffline:
+      settings.withdrawMillis === undefined
+        ? { _tag: "Keep" }
+        : { _tag: "Withdraw", after: Duration.millis(settings.withdrawMillis) },
+    conflict: settings.conflict,
+    retireAfter: Duration.millis(settings.retireMillis),
+    holdFor: Duration.millis(settings.holdMillis),
+    quarantine: Duration.millis(settings.quarantineMillis),
+    deleteBudget: { share: 0.1, min: settings.budget.min, window: Duration.millis(settings.budget.windowMillis) }
+  }
+  const reconciliation = { interval: Duration.millis(settings.reconcileMillis ?? 3_600_000) }
+  return ["hosts.test", "2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa"].map((name) =>
+    Zone.make(DomainName.make(name), { policy, reconciliation })
+  )
+}
+
+/** What a server is made of, without its sockets. Loops that tick for nothing tick rarely: they cost a run most. */
+const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: SimulatedPowerDns, caller: Caller) =>
+  Expiry.layer({
+    leaseMillis: settings.leaseMillis,
+    sweepMillis: settings.sweepMillis,
+    flushMillis: settings.flushMillis,
+    massExpiryMin: settings.massExpiryMin
+  }).pipe(
+    Layer.provideMerge(ZoneChanges.layer),
+    Layer.provideMerge(Registry.layer()),
+    Layer.provideMerge(settings.reconcileMillis === undefined ? Layer.empty : Reconciliation.scheduled),
+    Layer.provideMerge(Reconciliation.Reconciler.layer()),
+    Layer.provideMerge(LateWrites.layer),
+    Layer.provideMerge(
+      DnsManager.layer({
+        batchNamesMax: settings.batchNamesMax,
+        doubtMillis: settings.doubtMillis,
+        pollMillis: 15_000
+      })
+    ),
+    Layer.provideMerge(Plans.layer),
+    Layer.provideMerge(
+      Serving.layer({
+        tickMillis: 200,
+        rescanMillis: 60_000,
+        commitMillis: 50,
+        retryMillisMin: 200,
+        retryMillisMax: 5000,
+        probeMillis: 5000
+      })
+    ),
+    Layer.provideMerge(Layer.succeed(NameServers, powerdns.nameServersFor(caller))),
+    Layer.provideMerge(Provisioner.layer()),
+    Layer.provideMerge(PowerDnsWriter.layer({ probeMillis: 5000, awayMillis: 6000 })),
+    Layer.provideMerge(PowerDnsNodes.layerOf(powerdns.nodesFor(caller))),
+    Layer.provideMerge(RecordSource.layer),
+    Layer.provideMerge(Ownership.layer),
+    Layer.provideMerge(Outbox.layer),
+    Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(Zones.layer(zones))
+  )
+
+/** Its loop looks at deadlines twenty times a second, most often for nothing; once in five seconds will do. */
+const coarse = (world: World, life: Life) =>
+  Acknowledgements.layer.pipe(Layer.provide(Layer.succeed(Clock.Clock, world.clockFor(life, 5000))))
+
+const seededRandom = (dice: Dice.Dice) =>
+  SecureRandom.make((size) => Uint8Array.from({ length: size }, () => dice.int(256)))
+
+interface AgentState {
+  readonly id: string
+  readonly fqdn: DomainName.DomainName
+  on: boolean
+  addresses: ReadonlyArray<string>
+  /** What it was told last: that it has this name with these addresses; undefined when it was told no. */
+  told: { readonly fqdn: DomainName.DomainName; readonly addresses: ReadonlyArray<string> } | undefined
+  cancel: () => void
+  readonly registration: () => Registration
+}
+
+const makeAgent = (agent: Agent, zone: Zone.Zone): AgentState => {
+  const fqdn = DomainName.make(`${agent.hostname}.${zone.name}`)
+  const state: AgentState = {
+    id: agent.id,
+    fqdn,
+    on: false,
+    addresses: agent.addresses,
+    told: undefined,
+    cancel: () => undefined,
+    registration: () => ({
+      fqdn,
+      hostname: agent.hostname as Registration["hostname"],
+      zone: zone.name,
+      addresses: state.addresses.map((address) => IpAddress.make(address)).sort(),
+      registrant: agent.owner === undefined ? anonymous : { name: agent.owner, anonymous: false },
+      peer: "198.51.100.1"
+    })
+  }
+  return state
+}
+
+const describe = (event: Event): string =>
+  `${event.do} ${Object.entries(event)
+    .filter(([key]) => key !== "do" && key !== "atMillis")
+    .map(([, value]) => (Array.isArray(value) ? value.join(" ") : String(value)))
+    .join(", ")}`.trim()
