@@ -105,7 +105,7 @@ export interface ReconcilerOptions {
 }
 
 export const defaultOptions: ReconcilerOptions = {
-  sliceRecordsMax: 200_000,
+  sliceRecordsMax: 50_000,
   lookUpNamesMax: 2000,
   foreignNamesMax: 50,
   plansKeptMax: 50

@@ -1,0 +1,336 @@
+import { assert, describe, type Vitest } from "@effect/vitest"
+import { Duration, Effect, Layer, Option, Stream } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { SqlClient } from "effect/sql"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { type NewChange, Plans } from "@prism-dns/core/dns/Plans"
+import * as RRset from "@prism-dns/core/domain/RRset"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import * as Generation from "@prism-dns/core/storage/Generation"
+import * as T from "../layers.ts"
+
+const zone = Zone.make(T.forward.name, {
+  policy: { deleteBudget: { share: 0.1, min: 3, window: Duration.hours(1) } }
+})
+
+const parts = Plans.layer.pipe(
+  Layer.provideMerge(T.shared([zone])),
+  Layer.provideMerge(PowerDnsMemory.layer()),
+  Layer.provideMerge(SecureRandom.layerWebCrypto)
+)
+
+type Services = Layer.Success<typeof parts> | SqlClient.SqlClient
+
+const a = (hostname: string, content = "192.0.2.1") => RRset.make(T.nameOf(hostname), "A", 60, [content])
+
+const deletion = (hostname: string): NewChange => ({
+  name: T.nameOf(hostname),
+  type: "A",
+  action: "delete",
+  before: a(hostname),
+  after: undefined,
+  reason: "nothing wants it",
+  cause: "drift"
+})
+
+const creation = (hostname: string): NewChange => ({
+  ...deletion(hostname),
+  action: "create",
+  before: undefined,
+  after: a(hostname)
+})
+
+const generation = Effect.flatMap(SqlClient.SqlClient, Generation.current)
+const nextGeneration = Effect.flatMap(SqlClient.SqlClient, Generation.next)
+
+const makePlan = (...chunks: ReadonlyArray<ReadonlyArray<NewChange>>) =>
+  Effect.gen(function* () {
+    return yield* (yield* Plans).make(zone.name, {
+      kind: "reconcile",
+      reason: "drift",
+      by: "ann",
+      generation: yield* generation,
+      changes: Stream.fromIterable(chunks)
+    })
+  })
+
+const query = <Row extends object>(text: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe<Row>(text)).pipe(Effect.orDie)
+
+const marked = Effect.map(
+  query<{ name: string; cause: string }>("SELECT name, cause FROM outbox ORDER BY name"),
+  (rows) => rows.map(({ cause, name }) => `${name} ${cause}`)
+)
+
+const outcomes = (id: string) =>
+  Effect.map(
+    Effect.flatMap(Plans, (plans) => plans.changes(id, { limit: 100 })),
+    (changes) => changes.map(({ outcome }) => outcome)
+  )
+
+const apply = (id: string, options: { overrideBudget?: string; names?: ReadonlyArray<string> } = {}) =>
+  Effect.flatMap(Plans, (plans) =>
+    plans.apply(id, {
+      by: "bob",
+      peer: "198.51.100.9",
+      overrideBudget: options.overrideBudget,
+      names: options.names?.map(T.nameOf)
+    })
+  )
+
+/** What plans do, on any database. Each test gets a new one. */
+export const suite = <R>(
+  name: string,
+  it: Pick<Vitest.MethodsNonLive<R>, "effect">,
+  database: Layer.Layer<SqlClient.SqlClient, never, R>
+) =>
+  describe(name, () => {
+    const test = <E>(title: string, body: Effect.Effect<void, E, Services>) =>
+      it.effect(title, () => Effect.provide(body, Layer.fresh(parts.pipe(Layer.provideMerge(database)))))
+
+    test(
+      "are kept as they were made, chunk by chunk, and found and listed, the newest first",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const first = yield* makePlan([creation("a")])
+        const plan = yield* makePlan([creation("a"), creation("b")], [], [deletion("c")])
+        assert.deepStrictEqual(Option.getOrThrow(yield* plans.find(plan.id)), plan)
+        assert.strictEqual(plan.counts.changes, 3)
+        assert.strictEqual(plan.counts.deletedNames, 1)
+        assert.match(plan.hash, /^sha256:[0-9a-f]{64}$/)
+        assert.deepStrictEqual(
+          (yield* plans.list({ zone: zone.name, limit: 5 })).map(({ id, state }) => [id, state]),
+          [
+            [plan.id, "open"],
+            [first.id, "superseded"]
+          ]
+        )
+        assert.deepStrictEqual(
+          (yield* plans.list({ after: plan.id, limit: 5 })).map(({ id }) => id),
+          [first.id]
+        )
+        const [change, ...others] = yield* plans.changes(plan.id, { after: 2, limit: 5 })
+        assert.deepStrictEqual(change, { ...deletion("c"), ordinal: 3, outcome: undefined })
+        assert.strictEqual(others.length, 0)
+      })
+    )
+
+    test(
+      "that say the same again are the one there is",
+      Effect.gen(function* () {
+        const plan = yield* makePlan([creation("a")])
+        assert.strictEqual((yield* makePlan([creation("a")])).id, plan.id)
+        assert.strictEqual((yield* query("SELECT id FROM plan")).length, 1)
+        assert.strictEqual((yield* query("SELECT plan FROM plan_change")).length, 1)
+      })
+    )
+
+    test(
+      "whose making fails leave nothing behind",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const error = yield* plans
+          .make(zone.name, {
+            kind: "reconcile",
+            reason: "drift",
+            by: "ann",
+            generation: 1,
+            changes: Stream.concat(Stream.make([creation("a")]), Stream.fail("broken off" as const))
+          })
+          .pipe(Effect.flip)
+        assert.strictEqual(error, "broken off")
+        assert.deepStrictEqual(yield* query("SELECT id FROM plan"), [])
+        assert.deepStrictEqual(yield* query("SELECT plan FROM plan_change"), [])
+      })
+    )
+
+    test(
+      "applied mark their names with audit entries, once; twice is refused",
+      Effect.gen(function* () {
+        const plan = yield* makePlan([creation("a"), deletion("b")])
+        const result = yield* apply(plan.id)
+        assert.deepStrictEqual([result.applied, result.refused, result.plan.state], [2, 0, "applied"])
+        assert.deepStrictEqual(yield* marked, [`a.hosts.test. plan:${plan.id}`, `b.hosts.test. plan:${plan.id}`])
+        const again = yield* Effect.flip(apply(plan.id))
+        assert.strictEqual(again._tag, "PlanNotOpen")
+        assert.deepStrictEqual(
+          (yield* query<{ action: string; actor: string; peer: string; reason: string }>(
+            "SELECT action, actor, peer, reason FROM audit_entry ORDER BY sequence"
+          )).map((row) => ({ ...row })),
+          ["plan.applied", "record.create", "record.delete"].map((action, i) => ({
+            action,
+            actor: "bob",
+            peer: "198.51.100.9",
+            reason: i === 0 ? "drift" : "nothing wants it"
+          }))
+        )
+      })
+    )
+
+    test(
+      "applied by two at the same time take effect once",
+      Effect.gen(function* () {
+        const plan = yield* makePlan([creation("a"), creation("b")])
+        const results = yield* Effect.all([Effect.result(apply(plan.id)), Effect.result(apply(plan.id))], {
+          concurrency: 2
+        })
+        const applied = results.map((result) => (result._tag === "Success" ? result.success.applied : 0))
+        assert.deepStrictEqual(applied.sort(), [0, 2])
+        assert.strictEqual((yield* query("SELECT sequence FROM audit_entry WHERE action = 'record.create'")).length, 2)
+      })
+    )
+
+    test(
+      "are refused at names about which the registry knows something newer, and the others go on",
+      Effect.gen(function* () {
+        const outbox = yield* Outbox
+        yield* nextGeneration
+        const plan = yield* makePlan(["marked", "published", "host", "as-it-was"].map(creation))
+        yield* outbox.mark([{ zone: zone.name, name: T.nameOf("marked") }], yield* nextGeneration, 1, "registered")
+        yield* outbox.settle(
+          zone,
+          [{ name: T.nameOf("published"), generation: yield* nextGeneration, rrsets: [a("published")] }],
+          1
+        )
+        yield* query(`
+          INSERT INTO host (id, fqdn, hostname, zone, addresses, labels, owner, state, generation, first_seen, last_seen)
+          VALUES ('1', '${T.nameOf("host")}', 'host', '${zone.name}', '[]', '{}', 'ann', 'online',
+            ${yield* nextGeneration}, 1, 1)`)
+        const { applied, plan: after, refused } = yield* apply(plan.id)
+        assert.deepStrictEqual([applied, refused, after.state], [1, 3, "applied"])
+        const said = yield* outcomes(plan.id)
+        assert.match(said[0]!, /it has changed since and waits to be published: generation 2, and the plan knows of 1/)
+        assert.match(said[1]!, /it was published since/)
+        assert.match(said[2]!, /its host has changed since/)
+        assert.strictEqual(said[3], "applied")
+        assert.include(yield* marked, `as-it-was.hosts.test. plan:${plan.id}`)
+        assert.strictEqual((yield* query("SELECT 1 AS n FROM audit_entry WHERE action = 'record.create'")).length, 1)
+      })
+    )
+
+    test(
+      "whose changes are not those that were shown are refused",
+      Effect.gen(function* () {
+        const plan = yield* makePlan([creation("a"), creation("b")])
+        yield* query(`UPDATE plan_change SET name = '${T.nameOf("c")}' WHERE ordinal = 2`)
+        const error = yield* Effect.flip(apply(plan.id))
+        assert.strictEqual(error._tag, "PlanAltered")
+        assert.deepStrictEqual(yield* marked, [])
+      })
+    )
+
+    test(
+      "beyond the zone's delete budget are refused with figures, deletions that are under way included",
+      Effect.gen(function* () {
+        const first = yield* makePlan(["a", "b"].map(deletion))
+        yield* apply(first.id)
+        const plan = yield* makePlan([...["c", "d"].map(deletion), creation("e")])
+        const error = yield* Effect.flip(apply(plan.id))
+        assert.strictEqual(error._tag, "DeleteBudgetExceeded")
+        if (error._tag === "DeleteBudgetExceeded") {
+          assert.deepStrictEqual([error.wanted, error.remaining, error.deleted], [2, 1, 2])
+          assert.match(error.message, /2 of 0 published names would lose their records, the budget allows 3 in 1h/)
+        }
+        assert.strictEqual((yield* marked).length, 2)
+        const part = yield* (yield* Plans).apply(plan.id, { by: "bob", withoutDeletions: true })
+        assert.deepStrictEqual([part.applied, part.plan.state], [1, "open"])
+        const one = yield* apply(plan.id, { names: ["c"] })
+        assert.deepStrictEqual([one.applied, one.plan.state], [1, "open"])
+        const rest = yield* apply(plan.id, { overrideBudget: "it is right" })
+        assert.deepStrictEqual([rest.applied, rest.plan.state, rest.plan.decidedReason], [1, "applied", "it is right"])
+        assert.strictEqual((yield* marked).length, 5)
+      })
+    )
+
+    test(
+      "of held deletions grow, and apply to names that are still held only",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const outbox = yield* Outbox
+        const held = (hostname: string) => ({
+          name: T.nameOf(hostname),
+          type: "A",
+          before: a(hostname),
+          reason: "away for too long"
+        })
+        const hold = Effect.fnUntraced(function* (...hostnames: ReadonlyArray<string>) {
+          const mine = yield* nextGeneration
+          const marks = hostnames.map((name) => ({ name: T.nameOf(name), generation: mine }))
+          yield* outbox.mark(
+            marks.map(({ name }) => ({ zone: zone.name, name })),
+            mine,
+            1,
+            "withdrawn"
+          )
+          const plan = yield* plans.hold(zone.name, hostnames.map(held), "too many")
+          yield* outbox.hold(zone.name, marks, plan.id, "too many", 1)
+          return plan
+        })
+        const first = yield* hold("a", "b")
+        const second = yield* hold("b", "c", "d")
+        assert.strictEqual(second.id, first.id)
+        assert.strictEqual(second.counts.deletedNames, 4)
+        // Its host is back.
+        yield* outbox.mark([{ zone: zone.name, name: T.nameOf("b") }], yield* nextGeneration, 1, "registered")
+        assert.strictEqual((yield* Effect.flip(apply(first.id)))._tag, "DeleteBudgetExceeded")
+        const { applied, refused } = yield* apply(first.id, { overrideBudget: "they are gone" })
+        assert.deepStrictEqual([applied, refused], [3, 1])
+        assert.deepStrictEqual(yield* marked, [
+          `a.hosts.test. plan:${first.id}`,
+          "b.hosts.test. registered",
+          `c.hosts.test. plan:${first.id}`,
+          `d.hosts.test. plan:${first.id}`
+        ])
+        assert.match((yield* outcomes(first.id))[1]!, /no longer held back/)
+        assert.notStrictEqual((yield* hold("e")).id, first.id)
+      })
+    )
+
+    test(
+      "of repairs leave deletions alone that another plan holds",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const outbox = yield* Outbox
+        const mine = yield* nextGeneration
+        const plan = yield* makePlan([deletion("a")])
+        const name = T.nameOf("a")
+        yield* outbox.mark([{ zone: zone.name, name }], mine, 1, "withdrawn")
+        const held = yield* plans.hold(zone.name, [{ name, type: "A", before: a("a"), reason: "away" }], "too many")
+        yield* outbox.hold(zone.name, [{ name, generation: mine }], held.id, "too many", 1)
+        assert.strictEqual((yield* apply(plan.id)).refused, 1)
+        assert.match((yield* outcomes(plan.id))[0]!, new RegExp(`held back by plan ${held.id}`))
+      })
+    )
+
+    test(
+      "rejected are not applied, and the audit has the reason",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const plan = yield* makePlan([creation("a")])
+        const rejected = yield* plans.reject(plan.id, { by: "bob", reason: "no" })
+        assert.deepStrictEqual([rejected.state, rejected.decidedBy, rejected.decidedReason], ["rejected", "bob", "no"])
+        assert.strictEqual((yield* Effect.flip(apply(plan.id)))._tag, "PlanNotOpen")
+        assert.strictEqual((yield* Effect.flip(plans.reject(plan.id, { by: "bob", reason: "no" })))._tag, "PlanNotOpen")
+        const [entry] = yield* query<{ action: string; reason: string }>("SELECT action, reason FROM audit_entry")
+        assert.deepStrictEqual([entry?.action, entry?.reason], ["plan.rejected", "no"])
+        assert.strictEqual((yield* Effect.flip(apply("none")))._tag, "PlanNotFound")
+      })
+    )
+
+    test(
+      "are pruned beyond a number, open ones never",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        for (const hostname of ["a", "b", "c", "d"]) {
+          yield* makePlan([creation(hostname)])
+        }
+        assert.strictEqual(yield* plans.prune(1), 2)
+        assert.deepStrictEqual(
+          (yield* plans.list({ limit: 9 })).map(({ state }) => state),
+          ["open", "superseded"]
+        )
+        assert.strictEqual((yield* query("SELECT plan FROM plan_change")).length, 2)
+      })
+    )
+  })
