@@ -55,11 +55,19 @@ export const WritingNode = Schema.Struct({
 }).annotate({ identifier: "WritingNode" })
 export type WritingNode = typeof WritingNode.Type
 
+/** What is not as it should be at a node, while publishing goes on. */
+export const NodeProblem = Schema.Struct({
+  node: Schema.String,
+  zone: Values.Name,
+  reason: Schema.String
+}).annotate({ identifier: "NodeProblem" })
+
 export const Status = Schema.Struct({
   instances: Schema.Array(Instance),
   zones: Schema.Array(ZoneWriter),
   nodes: Schema.Array(NodeStatus),
   writing: WritingNode,
+  problems: Schema.Array(NodeProblem),
   guards: Schema.Array(Guard)
 }).annotate({ identifier: "Status" })
 export type Status = typeof Status.Type

@@ -39,6 +39,9 @@ const people = (status: Contract.Status): string =>
           `Changes go to ${status.writing.node}${status.writing.since === undefined ? "" : ` since ${status.writing.since}`}; ` +
             `${status.writing.preferred} gets its place back once it has been well for a while.`
         ]),
+    ...(status.problems.length === 0
+      ? []
+      : [status.problems.map(({ node, reason, zone }) => Output.harmless(`${node}, ${zone}: ${reason}`)).join("\n")]),
     status.guards.length === 0
       ? "No guard has tripped."
       : status.guards.map(({ detail, kind }) => `${kind}: ${Output.harmless(detail)}`).join("\n")
@@ -50,6 +53,7 @@ const programs = (status: Contract.Status): string =>
     ...status.instances.map(({ name, startedAt, version }) => `instance\t${name}\t${version}\t${startedAt}`),
     ...status.zones.map((zone) => `zone\t${Output.toLines(zones, [zone])}`),
     ...status.nodes.map((node) => `node\t${Output.toLines(nodes, [node])}`),
+    ...status.problems.map(({ node, reason, zone }) => `problem\t${node}\t${zone}\t${Output.harmless(reason)}`),
     ...status.guards.map(({ detail, kind }) => `guard\t${kind}\t${Output.harmless(detail)}`)
   ].join("\n")
 

@@ -4,6 +4,7 @@ import type * as Contract from "@prism-dns/core/api/Status"
 import { timestamp } from "@prism-dns/core/api/Values"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { type NodeStatus, Serving } from "@prism-dns/core/dns/Serving"
 import { type DnsEndpoint, PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter, type WriterStatus } from "@prism-dns/core/powerdns/PowerDnsWriter"
@@ -46,6 +47,7 @@ export const layer = (options: StatusOptions) =>
       const manager = yield* DnsManager
       const outbox = yield* Outbox
       const serving = yield* Serving
+      const provisioner = yield* Provisioner
       const writer = yield* PowerDnsWriter
       const endpoints = new Map((yield* PowerDnsNodes).all.map(({ dns, name }) => [name, toEndpoint(dns)]))
       const guards = yield* Guards
@@ -71,6 +73,7 @@ export const layer = (options: StatusOptions) =>
               ...(oldest !== undefined && { oldest: toOldest(oldest) })
             })),
             writing: toWriting(writing),
+            problems: yield* provisioner.problems,
             guards: (yield* guards.list).map(toGuard)
           }
         }, orUnavailable)

@@ -4,6 +4,7 @@ import { Effect, Redacted } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { freePort } from "../../../core/test/harness/ports.ts"
+import { Postgres } from "../../../core/test/harness/Postgres.ts"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Agent from "../harness/AgentClient.ts"
 import * as Deployment from "../harness/Deployment.ts"
@@ -166,6 +167,48 @@ describe("the command line steers a running server", () => {
         assert.strictEqual(yield* printed(running, "hosts", "list"), "")
       }).pipe(Effect.scoped),
     60_000
+  )
+
+  it.live(
+    "on PostgreSQL too, and of a signed zone it says what belongs into the parent zone",
+    () =>
+      Effect.gen(function* () {
+        const postgres = yield* Postgres
+        const signed = "signed.prism.test"
+        const running = yield* Deployment.start({
+          storage: { url: (yield* postgres.createDatabase()).url },
+          zones: [{ name: zone }, { name: signed, dnssec: true }]
+        })
+        yield* registered(running, "web-1", "127.0.0.11")
+        yield* editByHand(running, `printer.${zone}`, "127.0.0.50")
+        assert.include(yield* printed(running, "zones", "records", zone), `web-1.${zone}.\t60\tA\t127.0.0.11\tmanaged`)
+        const foreign = yield* printed(running, "zones", "records", zone, "--ownership", "foreign")
+        assert.include(foreign, `printer.${zone}.\t60\tA\t127.0.0.50\tforeign`)
+        assert.notInclude(foreign, "web-1")
+        assert.strictEqual(yield* printed(running, "publications", "retry", "--zone", zone), "0 names are tried again.")
+        assert.strictEqual(yield* printed(running, "guards", "list"), "")
+        const adopt = (yield* printed(running, "plan", "make", zone, "--adopt", "printer")).split("\t")
+        assert.strictEqual(yield* printed(running, "plan", "apply", adopt[0]!, "--yes"), "1 applied, 0 refused")
+        assert.strictEqual((yield* json(running, "plan", "list")).items[0].id, adopt[0])
+
+        const keys = yield* waitUntil(
+          "it is signed",
+          printed(running, "zones", "dnssec", signed),
+          (text) => text !== "",
+          {
+            within: "20 seconds"
+          }
+        )
+        const records = keys.split("\n").map((line) => line.split("\t"))
+        assert.include(
+          records.map(([, type]) => type),
+          "DS"
+        )
+        for (const [name] of records) assert.strictEqual(name, `${signed}.`)
+        const dnskey = records.find(([, type]) => type === "DNSKEY")!
+        assert.match(dnskey[2]!, /^257 3 13 /)
+      }).pipe(Effect.scoped, Effect.provide(Postgres.layer())),
+    90_000
   )
 
   it.live(

@@ -407,6 +407,7 @@ describe("/v1/status", () => {
         ]
       )
       assert.strictEqual(shown.writing.node, shown.writing.preferred)
+      assert.deepStrictEqual(shown.problems, [])
       assert.deepStrictEqual(
         shown.guards.map(({ kind, waiting }) => [kind, waiting]),
         [["mass-expiry", true]]
