@@ -110,10 +110,13 @@ export class Ticket {
   recordServed(event: Served): void {
     this.#unserved -= 1
     const before = this.#nodes
+    // A record that no server has to show comes without any.
     this.#nodes =
-      before === undefined
+      before === undefined || before.length === 0
         ? event.nodes
-        : event.nodes.map((each, i) => (each.atMillis < (before[i]?.atMillis ?? 0) ? before[i]! : each))
+        : event.nodes.length === 0
+          ? before
+          : event.nodes.map((each, i) => (each.atMillis < (before[i]?.atMillis ?? 0) ? before[i]! : each))
     if (this.#unserved === 0) this.finish({ ...event, nodes: this.#nodes })
   }
 

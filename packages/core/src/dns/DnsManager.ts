@@ -204,7 +204,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
     const refused = [...leftAlone, ...refusals]
 
-    yield* settle(zone, marks, going, refused)
+    yield* settle(zone, marks, published, going, refused)
     yield* count(zone, changed, refused)
   })
 
@@ -345,6 +345,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const settle = Effect.fnUntraced(function* (
     zone: Zone,
     marks: ReadonlyArray<Mark>,
+    published: ReadonlyMap<DomainName, Publication.Published>,
     going: ReadonlyArray<Publication.Decided>,
     refused: ReadonlyArray<Refusal>
   ) {
@@ -359,25 +360,31 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       if (reason !== undefined) parkings.push({ name, generation, reason })
       else if (outcome !== undefined) {
         const { deletion, quarantinedUntilMillis, rrsets } = outcome
-        settlements.push({ name, generation, rrsets, quarantinedUntilMillis })
+        const isOurs = rrsets.length > 0 || published.has(name)
+        settlements.push({ name, generation, rrsets, quarantinedUntilMillis, isOurs })
         if (deletion === "inferred" || deletion === "by-plan") deletions += 1
       }
     }
     const atMillis = yield* Clock.currentTimeMillis
-    yield* outbox.settle(zone, settlements, atMillis, deletions)
+    const asked = yield* outbox.settle(zone, settlements, atMillis, deletions)
     yield* outbox.park(zone.name, parkings, atMillis)
     for (const { generation, name } of settlements) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Applied", atMillis })
+      // Nothing of ours was there, and nothing is: no name server has anything to show.
+      if (!asked.has(name))
+        acknowledgements.settle(zone.name, name, generation, { _tag: "Served", atMillis, nodes: [] })
     }
     const changed = going.some(({ changes }) => changes.length > 0)
     serving.published(
       zone.name,
-      settlements.map((settlement) => ({
-        name: settlement.name,
-        generation: settlement.generation,
-        rrsets: answered(settlement),
-        types: outcomes.get(settlement.name)!.changes.map(({ change }) => typeOf(change))
-      })),
+      settlements
+        .filter(({ name }) => asked.has(name))
+        .map((settlement) => ({
+          name: settlement.name,
+          generation: settlement.generation,
+          rrsets: answered(settlement),
+          types: outcomes.get(settlement.name)!.changes.map(({ change }) => typeOf(change))
+        })),
       changed ? powerdns.node : undefined
     )
     for (const { generation, name, reason } of parkings) {

@@ -36,6 +36,8 @@ export interface Settlement {
   readonly rrsets: ReadonlyArray<RRset.RRset>
   /** Set when what it holds is disabled: until when it is kept. */
   readonly quarantinedUntilMillis?: number | undefined
+  /** False when nothing of ours stood there, and nothing does: what name servers answer is not ours to expect. Default true. */
+  readonly isOurs?: boolean
 }
 
 /** What a name server is to answer with, once it has what was settled. */
@@ -121,14 +123,15 @@ export class Outbox extends Context.Service<
     /**
      * One transaction: what is published now, what the name servers are to answer, the marks cleared where their
      * generation is still the one published, the names between these and the apex marked where they have come to be
-     * empty non-terminals or no longer are, and `deletions` counted against the zone's budget.
+     * empty non-terminals or no longer are, and `deletions` counted against the zone's budget. Returns the names for which
+     * name servers are to be asked.
      */
     readonly settle: (
       zone: Zone,
       settlements: ReadonlyArray<Settlement>,
       nowMillis: number,
       deletions?: number
-    ) => Effect.Effect<void, SqlError.SqlError>
+    ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
     /** A write of these names had no answer, and may still be taken. They stay ours until the doubt has passed. */
     readonly doubt: (zone: DomainName, names: ReadonlyArray<DomainName>) => Effect.Effect<void, SqlError.SqlError>
     /** Doubts every name of the zone that was claimed and not settled: a process that ended may have written it. */
@@ -309,7 +312,8 @@ export class Outbox extends Context.Service<
               content: toContent(settlement.rrsets),
               answers: toContent(answers),
               present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? 1 : 0,
-              quarantined_until: settlement.quarantinedUntilMillis ?? null
+              quarantined_until: settlement.quarantinedUntilMillis ?? null,
+              ours: settlement.isOurs === false ? 0 : 1
             }
           })
           // Only names of several labels have others above them.
@@ -375,23 +379,28 @@ export class Outbox extends Context.Service<
               UPDATE published SET content = '[]', present = 0, quarantined_until = NULL, served_at = NULL
               WHERE zone = ${zone.name} AND name IN ${gone}`
           }
-          yield* sql`
+          // What was ours until lately is asked for until it is gone; what never was may be there for ever.
+          const asked = yield* sql<{ readonly name: DomainName }>`
             INSERT INTO unserved (zone, name, generation, content, applied_at)
             SELECT ${zone.name}, name, generation, answers, ${integer(sql, nowMillis)}
             FROM ${asTable(
               sql,
               "r",
-              { name: "text", generation: "bigint", answers: "text" },
-              rows.map(({ answers, generation, name }) => ({ name, generation, answers }))
-            )} WHERE true ORDER BY name
+              { name: "text", generation: "bigint", answers: "text", ours: "bigint" },
+              rows.map(({ answers, generation, name, ours }) => ({ name, generation, answers, ours }))
+            )} WHERE CAST(r.ours AS BIGINT) = 1
+              OR EXISTS (SELECT 1 FROM unserved u WHERE u.zone = ${zone.name} AND u.name = r.name)
+            ORDER BY name
             ON CONFLICT (zone, name) DO UPDATE SET
-              generation = excluded.generation, content = excluded.content, applied_at = excluded.applied_at`
+              generation = excluded.generation, content = excluded.content, applied_at = excluded.applied_at
+            RETURNING name`
           if (deletions > 0) {
             yield* sql`INSERT INTO deletion (zone, at, names) VALUES (${zone.name}, ${nowMillis}, ${deletions})`
           }
           yield* sql`
             INSERT INTO zone_publication (zone, published_at) VALUES (${zone.name}, ${nowMillis})
             ON CONFLICT (zone) DO UPDATE SET published_at = excluded.published_at`
+          return new Set(asked.map(({ name }) => name))
         },
         (effect) => sql.withTransaction(effect)
       )
@@ -573,7 +582,9 @@ export class Outbox extends Context.Service<
           claims.length === 0 ? Effect.void : Effect.andThen(claim(zone, claims, nowMillis), durability.flush),
         disclaim: (zone, names) => (names.length === 0 ? Effect.void : disclaim(zone, names)),
         settle: (zone, settlements, nowMillis, deletions) =>
-          settlements.length === 0 ? Effect.void : Effect.asVoid(settle(zone, settlements, nowMillis, deletions)),
+          settlements.length === 0
+            ? Effect.succeed(new Set<DomainName>())
+            : settle(zone, settlements, nowMillis, deletions),
         doubt: (zone, names) => (names.length === 0 ? Effect.void : Effect.asVoid(doubt(zone, names))),
         doubtClaimed: (zone) => Effect.asVoid(doubtClaimed(zone)),
         endDoubts: (zone, untilMillis) => Effect.asVoid(endDoubts(zone, untilMillis)),

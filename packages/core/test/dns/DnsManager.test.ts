@@ -314,6 +314,25 @@ describe("a record that Prism did not make", () => {
   )
 
   test(
+    "stays when its name's host, whose records never came there, is given up, and no server is asked for it to go",
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      const registry = yield* Registry
+      const sql = yield* SqlClient.SqlClient
+      yield* pass(1)
+      yield* memory.put(T.forward.name, RRset.make(T.nameOf("web"), "A", 300, ["203.0.113.1"]))
+      yield* register("web", "198.51.100.1")
+      yield* pass(2)
+      const { ticket } = yield* registry.retire(T.nameOf("web"), { name: "ops", peer: undefined }, "broken")
+      yield* pass(2)
+      assert.deepStrictEqual(yield* served(T.forward), ["web.hosts.test. A 203.0.113.1"])
+      assert.deepStrictEqual(yield* pending, [])
+      assert.deepStrictEqual(yield* sql`SELECT name FROM unserved`, [])
+      assert.strictEqual(ticket.end?._tag, "Served")
+    })
+  )
+
+  test(
     "of another type stays beside ours, and stays when ours go",
     Effect.gen(function* () {
       const memory = yield* PowerDnsMemory
