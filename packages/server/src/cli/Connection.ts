@@ -73,7 +73,7 @@ const findToken = Effect.fnUntraced(function* ({ token, tokenFile }: Options) {
   return yield* new Failure.UsageWrong({
     detail:
       "no token: set PRISM_TOKEN, or name a file by --token-file. It is one of the server's auth.adminTokens; " +
-      "prism-dns dev prints its own"
+      "prism-dns dev keeps its own in the file admin-token of its data folder"
   })
 })
 

@@ -31,17 +31,20 @@ export const harmlessLines = (text: string): string => text.split("\n").map(harm
 
 const textOf = (cell: Cell): string => (cell === undefined ? "" : harmless(String(cell)))
 
-/** With heads and aligned, for a terminal. */
+/** With heads and aligned, for a terminal; a column that says nothing of any row is left out. */
 export const toTable = <A>(columns: ReadonlyArray<Column<A>>, rows: ReadonlyArray<A>): string => {
-  const lines = [
-    columns.map(({ head }) => head),
-    ...rows.map((row) => columns.map(({ cell }) => textOf(cell(row)) || "-"))
-  ]
-  const widths = columns.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
-  return lines
-    .map((line) =>
-      line
-        .map((text, i) => text.padEnd(widths[i]!))
+  const shown = columns
+    .map(({ cell, head }) => ({ head, texts: rows.map((row) => textOf(cell(row))) }))
+    .filter(({ texts }) => texts.some((text) => text !== ""))
+    .map(({ head, texts }) => {
+      const lines = [head, ...texts.map((text) => (text === "" ? "-" : text))]
+      const width = Math.max(...lines.map((line) => line.length))
+      return lines.map((line) => line.padEnd(width))
+    })
+  return [undefined, ...rows]
+    .map((_, i) =>
+      shown
+        .map((lines) => lines[i]!)
         .join("  ")
         .trimEnd()
     )

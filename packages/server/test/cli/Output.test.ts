@@ -25,6 +25,8 @@ describe("what commands print", () => {
       Output.toTable(columns, rows),
       ["NAME               COUNT", "web-1.hosts.test.  1", "b.                 -"].join("\n")
     )
+    const empty = [...columns, { head: "ERROR", cell: () => undefined }]
+    assert.strictEqual(Output.toTable(empty, rows), Output.toTable(columns, rows))
     assert.strictEqual(Output.toLines(columns, rows), "web-1.hosts.test.\t1\nb.\t")
   })
 
