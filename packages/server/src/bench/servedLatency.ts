@@ -13,6 +13,7 @@
  * Protocol 1.0 answers at `applied` at the latest, so `served` cannot be seen by
  * the one who asked; but afterwards every node is asked for every name, and each
  * answer has to be right at once. A change counts as what its later name is.
+ * Beside it: how long a bare PATCH takes, of one name and of a hundred.
  */
 import { Effect, Schedule } from "effect"
 import * as Fs from "node:fs"
@@ -28,6 +29,7 @@ import {
   failed,
   type Figure,
   figure,
+  median,
   type Options,
   quantile,
   type Target
@@ -35,7 +37,7 @@ import {
 import * as LargeZone from "./LargeZone.ts"
 import * as Resolution from "./Resolution.ts"
 import * as Servers from "./Servers.ts"
-import { cpuSeconds, progress, temporaryFolder } from "./Workspace.ts"
+import { cpuSeconds, progress, temporaryFolder, timed } from "./Workspace.ts"
 
 const hostsByDefault = 10_000
 const ratesByDefault = [100, 500]
@@ -44,6 +46,9 @@ const secondsByDefault = 20
 const warmUpSeconds = 5
 /** Until all that was sent is served. */
 const servedMillisMax = 120_000
+
+/** How often each bare PATCH is measured. */
+const bareTimes = 20
 
 /** Seconds. */
 const wanted = { applied: 0.25, served: 1 }
@@ -194,9 +199,24 @@ const measure = Effect.fnUntraced(function* (
     }
   })
 
+  // What PowerDNS takes for itself: an own name of nobody, and a hundred of them, while nothing else goes on.
+  const alone = yield* Effect.forEach([1, 100], (count) => {
+    const rrsets = Array.from({ length: count }, (_, i) => ({
+      name: `bare-${i}.${Servers.zone}.`,
+      type: "A",
+      ttl: Servers.ttlSeconds,
+      changetype: "REPLACE",
+      records: [{ content: "192.0.2.1", disabled: false }]
+    }))
+    return Effect.map(
+      Effect.replicateEffect(timed(BareParts.patchRRsets(first, Servers.zone, rrsets)), bareTimes),
+      (seconds) => ({ count, seconds: median(seconds) })
+    )
+  })
+
   const dns = [first, second, ...(secondary === undefined ? [] : [secondary])].map((node) => node.dns)
   yield* send(Math.max(...rates), warmUpSeconds)
-  return yield* Effect.forEach(
+  const rounds = yield* Effect.forEach(
     rates,
     Effect.fnUntraced(function* (perSecond) {
       const sent = yield* send(perSecond, options.seconds ?? secondsByDefault)
@@ -214,6 +234,7 @@ const measure = Effect.fnUntraced(function* (
       return { ...sent, perSecond, wrong: wrong.reduce((a, b) => a + b) }
     })
   )
+  return { rounds, alone }
 }, Effect.scoped)
 
 const run = Effect.fnUntraced(function* (options: Options) {
@@ -226,13 +247,9 @@ const run = Effect.fnUntraced(function* (options: Options) {
     const own = Path.join(folder, withSecondary ? "axfr" : "shared")
     Fs.mkdirSync(own)
     const suffix = withSecondary ? "_axfr" : ""
-    for (const { outcomes, perSecond, powerDnsCpu, serverCpu, wrong } of yield* measure(
-      own,
-      withSecondary,
-      known,
-      rates,
-      options
-    )) {
+    const { alone, rounds } = yield* measure(own, withSecondary, known, rates, options)
+    for (const { count, seconds } of alone) figures[`bare_patch_of_${count}${suffix}`] = figure("s", seconds)
+    for (const { outcomes, perSecond, powerDnsCpu, serverCpu, wrong } of rounds) {
       const at = `${perSecond}${suffix}`
       const latencies = {
         applied: outcomes.map((each) => each.appliedMillis - each.acceptedMillis),
