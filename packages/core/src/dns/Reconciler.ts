@@ -148,7 +148,8 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   // One zone at a time: memory is that of one.
   const oneAtATime = yield* Semaphore.make(1)
 
-  const seed = Effect.map(random.randomBytes(8), (bytes): Digest.Seed => {
+  // One for each start, so that the same drift is found in the same order, and is the same plan.
+  const seed = yield* Effect.map(random.randomBytes(8), (bytes): Digest.Seed => {
     const view = new DataView(bytes.buffer, bytes.byteOffset, 8)
     return { a: view.getUint32(0), b: view.getUint32(4) }
   })
@@ -187,7 +188,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   /** Reads both sides into a digest. */
   const readAll = Effect.fn("Reconciler.readAll")(function* (zone: Zone.Zone, types: ReadonlySet<string>) {
     const published = yield* outbox.countPublished(zone.name)
-    const digest = Digest.make(yield* seed, (yield* countHosts(zone)) + published)
+    const digest = Digest.make(seed, (yield* countHosts(zone)) + published)
     const totals: Totals = { desiredNames: 0, foreign: 0, ignored: 0, foreignNames: [] }
     yield* Stream.runForEach(publishedNames(zone.name), (rows) =>
       Effect.sync(() => {

@@ -8,6 +8,7 @@
  */
 import { Clock, Context, Effect, Layer, Metric, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as AuditMetrics from "../audit/AuditMetrics.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { integer } from "../storage/Rows.ts"
@@ -63,7 +64,7 @@ export class Guards extends Context.Service<
           const allowed = yield* guards.allow(kind, actor, reason)
           yield* durability.flush
           yield* Metric.update(Metric.withAttributes(RegistryMetrics.guardTripped, { guard: kind }), 0)
-          yield* Metric.update(Metric.withAttributes(RegistryMetrics.auditEntries, { action: "guard.allowed" }), 1)
+          yield* Metric.update(Metric.withAttributes(AuditMetrics.auditEntries, { action: "guard.allowed" }), 1)
           return allowed
         })
       })

@@ -6,6 +6,7 @@
  */
 import { Effect, Metric, Option } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
+import * as AuditMetrics from "../audit/AuditMetrics.ts"
 import type { Cause } from "../dns/Cause.ts"
 import type { DomainName, HostName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
@@ -13,7 +14,6 @@ import type { IpAddress } from "../domain/IpAddress.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import type { Seen } from "./Leases.ts"
-import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 /** A host before and after one change. After the event `released` there is none: `after` is what it was last, at the generation of its release. */
 export interface HostChange {
@@ -399,7 +399,7 @@ export const countAudit = (changes: ReadonlyArray<{ readonly event: HostEvent }>
     Map.groupBy(changes, ({ event }) => event),
     ([event, entries]) => {
       const action = `host.${event}`
-      return Metric.update(Metric.withAttributes(RegistryMetrics.auditEntries, { action }), entries.length)
+      return Metric.update(Metric.withAttributes(AuditMetrics.auditEntries, { action }), entries.length)
     },
     { discard: true }
   )

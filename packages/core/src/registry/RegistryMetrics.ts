@@ -7,11 +7,6 @@ export const commitSize = Metric.histogram("prism_registry_commit_size", {
   boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 })
 
-export const auditEntries = Metric.counter("prism_audit_entries_total", {
-  description: "Entries of the audit log, by action.",
-  incremental: true
-})
-
 export const namesDamped = Metric.gauge("prism_names_damped", {
   description: "Names that keep their addresses because several machines claim them in turn, by zone."
 })

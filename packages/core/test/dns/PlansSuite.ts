@@ -176,7 +176,10 @@ export const suite = <R>(
           concurrency: 2
         })
         const applied = results.map((result) => (result._tag === "Success" ? result.success.applied : 0))
-        assert.deepStrictEqual(applied.toSorted((x, y) => x - y), [0, 2])
+        assert.deepStrictEqual(
+          applied.toSorted((x, y) => x - y),
+          [0, 2]
+        )
         assert.strictEqual((yield* query("SELECT sequence FROM audit_entry WHERE action = 'record.create'")).length, 2)
       })
     )

@@ -200,8 +200,10 @@ describe("a look at a zone", () => {
     Effect.gen(function* () {
       yield* registerAll(names(60))
       for (const name of names(60)) yield* put(name, "A", "203.0.113.1")
+      const first = yield* look()
       const { drift, plan } = yield* look(true)
       assert.strictEqual(drift.different, 60)
+      assert.strictEqual(plan.id, first.plan.id)
       assert.strictEqual(plan.state, "applied")
       yield* pass(2)
       assert.strictEqual((yield* look()).plan.counts.changes, 0)
