@@ -6,9 +6,13 @@ import { execFileSync } from "node:child_process"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { type PlanChange, Plans } from "@prism-dns/core/dns/Plans"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
+import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { Registry } from "@prism-dns/core/registry/Registry"
 import * as LargeZone from "../harness/largeZone.ts"
+import { Postgres } from "../harness/Postgres.ts"
 import * as PowerDns from "../harness/PowerDns.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
@@ -141,3 +145,37 @@ layer(PowerDns.layer("sqlite"), { timeout: "60 seconds", excludeTestServices: tr
     )
   }
 )
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a registry on PostgreSQL", (it) => {
+  it.effect("a look reads it at one moment, and what it finds is mended, forward and reverse", () =>
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      const registry = yield* Registry
+      const reconciler = yield* Reconciler
+      const pending = (yield* Outbox).list({ limit: 1 })
+      const settled = waitUntil("nothing is pending", pending, (rows) => rows.length === 0)
+      for (const i of range(1, 20)) yield* registry.register(T.registration(`h${i}`, `192.0.2.${i}`))
+      yield* settled
+      yield* memory.remove(zone.name, T.nameOf("h1"), "A")
+      yield* memory.put(zone.name, RRset.make(T.nameOf("h2"), "A", 60, ["203.0.113.1"]))
+      yield* memory.put(zone.name, RRset.make(T.nameOf("printer"), "A", 60, ["203.0.113.2"]))
+      yield* memory.put(T.reverse4.name, RRset.make(T.pointerOf("192.0.2.3"), "PTR", 60, ["other.example."]))
+      const forward = yield* reconciler.run(zone.name, { by: "ann", apply: true })
+      const reverse = yield* reconciler.run(T.reverse4.name, { by: "ann", apply: true })
+      assert.deepStrictEqual([forward.drift.missing, forward.drift.different, forward.drift.foreign], [1, 1, 1])
+      assert.deepStrictEqual([reverse.drift.different, reverse.plan.state], [1, "applied"])
+      yield* settled
+      for (const { name } of [zone, T.reverse4]) {
+        assert.strictEqual((yield* reconciler.run(name, { by: "ann" })).plan.counts.changes, 0)
+      }
+    }).pipe(
+      Effect.provide(
+        Reconciler.layer().pipe(
+          Layer.provideMerge(T.publisher({ pollMillis: 100 }, [zone, T.reverse4])),
+          Layer.provideMerge(Layer.mergeAll(PowerDnsMemory.layer(), T.postgres)),
+          Layer.provide(SecureRandom.layerWebCrypto)
+        )
+      )
+    )
+  )
+})
