@@ -650,14 +650,18 @@ const make = Effect.gen(function* () {
       )
     }
     const isLast = changes.length < pageSize
-    const next: Plan = {
-      ...plan,
-      state: isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open",
-      decidedAtMillis: nowMillis,
-      decidedBy: options.by,
-      decidedReason: options.overrideBudget
-    }
-    if (changes.length > 0 || next.state !== "open") yield* repo.update(next)
+    const state = isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open"
+    const decided = changes.length > 0 || state === "applied"
+    const next: Plan = decided
+      ? {
+          ...plan,
+          state,
+          decidedAtMillis: nowMillis,
+          decidedBy: options.by,
+          decidedReason: options.overrideBudget ?? plan.decidedReason
+        }
+      : plan
+    if (decided) yield* repo.update(next)
     return {
       plan: next,
       entries,

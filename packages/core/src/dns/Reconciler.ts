@@ -436,9 +436,18 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     const all = plan.counts.changes
     if (withoutDeletions && plan.counts.delete === all) return plan
     return yield* plans.apply(plan.id, { ...by, withoutDeletions }).pipe(
+      // Deletions that were under way have used the budget.
+      Effect.catchTag("DeleteBudgetExceeded", (error) =>
+        Effect.andThen(
+          Effect.logError("the reconciler holds back").pipe(
+            Effect.annotateLogs({ zone: plan.zone, guard: "delete-budget", reason: error.message, plan: plan.id })
+          ),
+          plans.apply(plan.id, { ...by, withoutDeletions: true })
+        )
+      ),
       Effect.map((applied) => applied.plan),
-      // Between the look at the budget and the plan's own somebody else has used it, or has decided about the plan.
-      Effect.catchTag(["DeleteBudgetExceeded", "PlanNotOpen"], (error) =>
+      // Somebody has decided about it meanwhile.
+      Effect.catchTag("PlanNotOpen", (error) =>
         Effect.as(
           Effect.logWarning("a plan was not applied").pipe(
             Effect.annotateLogs({ zone: plan.zone, plan: plan.id, reason: error.message })
@@ -446,7 +455,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
           plan
         )
       ),
-      Effect.catchTag(["PlanNotFound", "PlanAltered"], Effect.die)
+      Effect.catchTag(["DeleteBudgetExceeded", "PlanNotFound", "PlanAltered"], Effect.die)
     )
   })
 

@@ -326,6 +326,31 @@ describe("the guards of a look", () => {
   )
 
   test(
+    "count deletions that are under way, and mend the rest",
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(names(20))
+      yield* query(`DELETE FROM host WHERE hostname IN ('h0', 'h1')`)
+      const first = yield* look()
+      yield* memory.down
+      yield* (yield* Plans).apply(first.plan.id, { by: "ann" })
+      yield* memory.up
+      yield* query(`DELETE FROM host WHERE hostname IN ('h2', 'h3')`)
+      yield* remove("h9")
+      const { plan } = yield* Effect.flatMap(Reconciler, (each) => each.run(zone.name, { by: "ann", apply: true }))
+      assert.strictEqual(plan.state, "open")
+      yield* pass(60)
+      assert.deepStrictEqual(
+        yield* served,
+        names(20)
+          .slice(2)
+          .map((name) => `${name} A 198.51.100.1`)
+          .sort()
+      )
+    })
+  )
+
+  test(
     "write everything again when PowerDNS has lost the zone's records, and sound an alarm",
     Effect.gen(function* () {
       yield* registerAll(names(20))
