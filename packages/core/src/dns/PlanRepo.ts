@@ -294,15 +294,30 @@ export const make = (sql: SqlClient.SqlClient) => {
       ([row]) => Number(row!.names)
     )
 
-  const setOutcomes = (id: string, outcomes: ReadonlyArray<{ readonly ordinal: number; readonly outcome: string }>) =>
-    sql`
-      UPDATE plan_change SET outcome = r.outcome
-      FROM ${asTable(
-        sql,
-        "r",
-        { ordinal: "bigint", outcome: "text" },
-        outcomes.map(({ ordinal, outcome }) => ({ ordinal, outcome }))
-      )} WHERE plan_change.plan = ${id} AND plan_change.ordinal = r.ordinal`
+  const setOutcomes = Effect.fnUntraced(function* (
+    id: string,
+    outcomes: ReadonlyArray<{ readonly ordinal: number; readonly outcome: string }>
+  ) {
+    // Nearly all are the same word, and found by the key; a join with them all may be done the other way around.
+    const applied = outcomes.filter(({ outcome }) => outcome === "applied").map(({ ordinal }) => ({ ordinal }))
+    if (applied.length > 0) {
+      yield* sql`
+        UPDATE plan_change SET outcome = 'applied' WHERE plan = ${id} AND ordinal IN (
+          SELECT ordinal FROM ${asTable(sql, "r", { ordinal: "bigint" }, applied)})`
+    }
+    const refused = outcomes.filter(({ outcome }) => outcome !== "applied")
+    if (refused.length > 0) {
+      yield* sql`
+        UPDATE plan_change SET outcome = r.outcome
+        FROM ${asTable(
+          sql,
+          "r",
+          { ordinal: "bigint", outcome: "text" },
+          refused.map(({ ordinal, outcome }) => ({ ordinal, outcome }))
+        )} WHERE plan_change.plan = ${id} AND plan_change.ordinal = r.ordinal
+          AND plan_change.ordinal BETWEEN ${refused[0]!.ordinal} AND ${refused.at(-1)!.ordinal}`
+    }
+  })
 
   /** Which of `names` the plan has already. */
   const namesAmong = (id: string, names: ReadonlyArray<DomainName>) =>

@@ -169,6 +169,25 @@ export const suite = <R>(
     )
 
     test(
+      "of several pages are applied page by page, in time that grows with their length only",
+      Effect.gen(function* () {
+        const changes = (from: number, to: number) =>
+          Array.from({ length: to - from }, (_, i) => creation(`h${String(from + i).padStart(5, "0")}`))
+        const timeOf = Effect.fnUntraced(function* (from: number, to: number) {
+          const plan = yield* makePlan(changes(from, to))
+          const start = performance.now()
+          const { applied, plan: after } = yield* apply(plan.id)
+          assert.deepStrictEqual([applied, after.state], [to - from, "applied"])
+          return performance.now() - start
+        })
+        const small = yield* timeOf(0, 1000)
+        const large = yield* timeOf(1000, 9000)
+        // Eight times the changes; a join without its index took sixty times as long.
+        assert.isBelow(large, small * 30 + 1000)
+      })
+    )
+
+    test(
       "applied by two at the same time take effect once",
       Effect.gen(function* () {
         const plan = yield* makePlan([creation("a"), creation("b")])
