@@ -185,7 +185,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         })
       )
     const lost = yield* findLost(zone, types, decided, published)
-    const held = yield* holdBeyondBudget(zone, marks, decided)
+    const held = yield* holdBeyondBudget(zone, marks, decided, published)
     const going = decided.filter(({ name }) => !lost.has(name) && !held.has(name))
     const changed = going.filter(({ changes }) => changes.length > 0)
 
@@ -284,7 +284,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const holdBeyondBudget = Effect.fnUntraced(function* (
     zone: Zone,
     marks: ReadonlyArray<Mark>,
-    decided: ReadonlyArray<Publication.Decided>
+    decided: ReadonlyArray<Publication.Decided>,
+    published: ReadonlyMap<DomainName, Publication.Published>
   ) {
     const inferred = decided.filter(({ deletion }) => deletion === "inferred")
     if (inferred.length === 0) return new Set<DomainName>()
@@ -299,8 +300,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const reason = DeleteBudget.sentence(deleteBudget, { published: names, deleted: done, wanted })
     const plan = yield* plans.hold(
       zone.name,
-      inferred.flatMap(({ name, rrsets }) =>
-        rrsets.map((rrset) => ({
+      inferred.flatMap(({ name }) =>
+        Publication.answersOf(published.get(name)!).map((rrset) => ({
           name,
           type: rrset.type,
           before: rrset,

@@ -12,6 +12,7 @@ import * as RRset from "../domain/RRset.ts"
 import * as Duration from "effect/Duration"
 import type { ZonePolicy } from "../domain/Zone.ts"
 import * as Cause from "./Cause.ts"
+import * as NonTerminals from "./NonTerminals.ts"
 import * as Plan from "./Plan.ts"
 
 /** What is known of a name that is ours. */
@@ -37,7 +38,10 @@ export interface Decided {
   /** The record sets of ours that PowerDNS then holds, disabled ones too. */
   readonly rrsets: ReadonlyArray<RRset.RRset>
   readonly quarantinedUntilMillis: number | undefined
-  /** The name had answers and has none any more. `inferred`: by a conclusion; it counts against the budget. */
+  /**
+   * The name had answers and has none any more, or but a placeholder. `inferred`: by a conclusion; it counts against the
+   * budget.
+   */
   readonly deletion: "none" | "by-word" | "inferred" | "by-plan"
 }
 
@@ -80,7 +84,7 @@ export const decide = (
       }
     }
     const quarantineMillis = Duration.toMillis(policy.quarantine)
-    if (guarded && quarantineMillis > 0 && published.rrsets.length > 0) {
+    if (guarded && quarantineMillis > 0 && published.rrsets.some(isAnswer)) {
       const kept = new Set(published.rrsets.map((rrset) => rrset.type))
       const others = typesAt(context.types, desired, published).filter((type) => !kept.has(type))
       return {
@@ -108,15 +112,22 @@ export const decide = (
     new Map(published === undefined ? [] : [[name, isUnknown ? "unknown" : published.rrsets]])
   )
   const hadAnswers =
-    published !== undefined && !isQuarantined && (published.rrsets.length > 0 || isUncertain(published))
+    published !== undefined && !isQuarantined && (published.rrsets.some(isAnswer) || isUncertain(published))
   return {
     name,
     changes,
     rrsets: desired,
     quarantinedUntilMillis: undefined,
-    deletion: desired.length > 0 || !hadAnswers ? "none" : deletionKind(mark.cause)
+    deletion: desired.some(isAnswer) || !hadAnswers ? "none" : deletionKind(mark.cause)
   }
 }
+
+/** A placeholder says only that the name exists. */
+const isAnswer = (rrset: RRset.RRset): boolean => !NonTerminals.isPlaceholder(rrset)
+
+/** What a name in `published` loses with its answers, as far as we know. */
+export const answersOf = ({ rrsets, sent }: Published): ReadonlyArray<RRset.RRset> =>
+  (rrsets.some(isAnswer) || sent === undefined || sent === "anything" ? rrsets : sent).filter(isAnswer)
 
 const deletionKind = (cause: Cause.Cause): Decided["deletion"] => {
   if (cause.startsWith("plan:")) return "by-plan"

@@ -162,6 +162,28 @@ describe("the delete budget", () => {
     })
   )
 
+  it.effect("yields to a person's word also where deleted names are kept in no quarantine", () =>
+    Effect.gen(function* () {
+      const plans = yield* Plans
+      yield* registerAll(names(10))
+      yield* pass(2)
+      yield* withdraw(names(5))
+      yield* pass(5)
+      assert.strictEqual((yield* served).length, 10)
+      const [plan] = yield* plans.list({ zone: zone.name, limit: 10 })
+      assert.strictEqual(plan?.counts.deletedNames, 5)
+      yield* plans.apply(plan!.id, { by: "alice", overrideBudget: "the rack is gone" })
+      yield* pass(5)
+      assert.strictEqual((yield* served).length, 5)
+    }).pipe(
+      Effect.provide(
+        T.publisher({}, [
+          Zone.make(zone.name, { policy: { deleteBudget: zone.policy.deleteBudget, quarantine: Duration.zero } })
+        ]).pipe(Layer.provideMerge(outside))
+      )
+    )
+  )
+
   test(
     "yields to a person's word, given with a reason that the audit keeps",
     Effect.gen(function* () {

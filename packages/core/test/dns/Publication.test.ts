@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import type { Cause } from "@prism-dns/core/dns/Cause"
+import * as NonTerminals from "@prism-dns/core/dns/NonTerminals"
 import * as Publication from "@prism-dns/core/dns/Publication"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
+import * as Zone from "@prism-dns/core/domain/Zone"
 
 const name = DomainName.make("web.hosts.test")
 const a = (content: string) => RRset.make(name, "A", 60, [content])
@@ -83,6 +85,20 @@ describe("a marked name", () => {
     const decided = decide("withdrawn", [], settled(one), "0 seconds")
     assert.deepStrictEqual(changes(decided), ["delete A"])
     assert.strictEqual(decided.deletion, "inferred")
+  })
+
+  it("that keeps but a placeholder, for what stands below it, has lost its answers, and counts as that", () => {
+    const placeholder = NonTerminals.placeholder(name, Zone.make(DomainName.make("hosts.test")))
+    const decided = decide("withdrawn", [placeholder], settled(one))
+    assert.sameMembers(changes(decided), ["delete A", `replace TXT ${placeholder.contents.join()}`])
+    assert.deepStrictEqual(decided.rrsets, [placeholder])
+    assert.strictEqual(decided.deletion, "inferred")
+    assert.strictEqual(decide("registered", [placeholder], settled(one)).deletion, "by-word")
+    assert.strictEqual(decide("registered", [one], settled(placeholder)).deletion, "none")
+    // What nobody needs any more goes, whoever noticed.
+    const needless = decide("drift", [], settled(placeholder))
+    assert.deepStrictEqual(changes(needless), ["delete TXT"])
+    assert.strictEqual(needless.deletion, "none")
   })
 })
 
