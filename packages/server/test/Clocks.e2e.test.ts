@@ -28,11 +28,9 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("t
         const config = `${first.prism.folder}/prism.yaml`
         const tcp = first.tcp()
         const registerAll = (third: number) =>
-          Effect.forEach(
-            hosts,
-            (i) => Agent.register(tcp, `c-${i}`, { from: `127.80.${third}.${i + 1}` }),
-            { concurrency: 10 }
-          )
+          Effect.forEach(hosts, (i) => Agent.register(tcp, `c-${i}`, { from: `127.80.${third}.${i + 1}` }), {
+            concurrency: 10
+          })
         const untilAt = (third: number) =>
           Effect.forEach(
             hosts,

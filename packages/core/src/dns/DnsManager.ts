@@ -164,12 +164,17 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const nowMillis = yield* Clock.currentTimeMillis
 
     // A name we have not written before may hold something of someone else's: look first.
+    const isIgnored = (name: DomainName) => ownership.isIgnored(zone.name, name)
     const ignored = names
-      .filter((name) => ownership.isIgnored(zone.name, name))
+      .filter(isIgnored)
       .map((name) => ({ name, reason: "a person has said that Prism is to ignore this name" }))
-    const newcomers = names.filter(
-      (name) => !published.has(name) && desired.has(name) && !ownership.isIgnored(zone.name, name)
-    )
+    const newcomers = names.filter((name) => {
+      const known = published.get(name)
+      const isNew = known === undefined || Publication.isOnlyPlaceholder(known)
+      return (
+        isNew && desired.get(name)?.some((rrset) => !NonTerminals.isPlaceholder(rrset)) === true && !isIgnored(name)
+      )
+    })
     const foreign = newcomers.length === 0 ? [] : yield* findForeign(zone, types, newcomers, desired)
     const leftAlone = [...foreign, ...ignored]
     const notToWrite = new Set(leftAlone.map(({ name }) => name))

@@ -295,11 +295,29 @@ export class Outbox extends Context.Service<
           ON CONFLICT (zone, name) DO UPDATE SET below = non_terminal.below + excluded.below
           RETURNING name, below`
         yield* sql`DELETE FROM non_terminal WHERE zone = ${zone.name} AND below <= 0`
-        const turned = counted.filter(({ below, name }) => Number(below) <= 0 || Number(below) === deltas.get(name))
-        if (turned.length === 0) return
+        const flipped = counted.filter(({ below, name }) => Number(below) <= 0 || Number(below) === deltas.get(name))
+        if (flipped.length === 0) return
         const generation = yield* Generation.next(sql)
-        const places = turned.map(({ name }) => ({ zone: zone.name, name }))
+        const places = flipped.map(({ name }) => ({ zone: zone.name, name }))
         yield* mark(places, generation, nowMillis, "registered")
+      })
+
+      /** Names of several labels, which have others above them, that came to have records or ceased to. */
+      const turned = Effect.fnUntraced(function* (
+        zone: Zone,
+        rows: ReadonlyArray<{ readonly name: DomainName; readonly present: 0 | 1 }>
+      ) {
+        const deep = rows.filter(({ name }) => NonTerminals.above(name, zone).length > 0)
+        if (deep.length === 0) return []
+        const found = yield* sql<{ readonly name: DomainName }>`
+          SELECT name FROM published WHERE zone = ${zone.name} AND present = 1 AND name IN ${asList(
+            sql,
+            deep.map(({ name }) => name)
+          )}`
+        const were = new Set(found.map(({ name }) => name))
+        return deep
+          .filter(({ name, present }) => were.has(name) !== (present === 1))
+          .map(({ name, present }) => ({ name, by: present === 1 ? (1 as const) : (-1 as const) }))
       })
 
       const settle = Effect.fnUntraced(
@@ -311,31 +329,13 @@ export class Outbox extends Context.Service<
               generation: settlement.generation,
               content: toContent(settlement.rrsets),
               answers: toContent(answers),
-              present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? 1 : 0,
+              present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? (1 as const) : (0 as const),
               quarantined_until: settlement.quarantinedUntilMillis ?? null,
               ours: settlement.isOurs === false ? 0 : 1
             }
           })
-          // Only names of several labels have others above them.
-          const deep = rows.filter(({ name }) => NonTerminals.above(name, zone).length > 0)
-          if (deep.length > 0) {
-            const were = new Map(
-              (yield* sql<{ readonly name: DomainName; readonly present: number }>`
-                SELECT name, present FROM published
-                WHERE zone = ${zone.name} AND name IN ${asList(
-                  sql,
-                  deep.map(({ name }) => name)
-                )}`).map((row) => [row.name, Number(row.present)])
-            )
-            const turned = deep.flatMap(({ name, present }) => {
-              const was = were.get(name) ?? 0
-              return was === present ? [] : [{ name, by: present > was ? (1 as const) : (-1 as const) }]
-            })
-            yield* clearMarks(zone.name, settlements)
-            yield* countBelow(zone, turned, nowMillis)
-          } else {
-            yield* clearMarks(zone.name, settlements)
-          }
+          yield* clearMarks(zone.name, settlements)
+          yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
           const kept = rows.filter(({ content }) => content !== "[]")
           if (kept.length > 0) {
             yield* sql`

@@ -45,6 +45,12 @@ export interface Decided {
   readonly deletion: "none" | "by-word" | "inferred" | "by-plan"
 }
 
+/** True when the name is ours for its placeholder only: whatever else stands there is someone else's. */
+export const isOnlyPlaceholder = ({ rrsets, sent }: Published): boolean => {
+  const known = sent === undefined || sent === "anything" ? rrsets : [...rrsets, ...sent]
+  return known.length > 0 && known.every(NonTerminals.isPlaceholder)
+}
+
 /** `types`: those that are ours to judge, besides those we know of. */
 const typesAt = (
   types: ReadonlyArray<string>,
@@ -52,7 +58,8 @@ const typesAt = (
   published: Published | undefined
 ): ReadonlyArray<string> => {
   const sent = published?.sent === undefined || published.sent === "anything" ? [] : published.sent
-  return [...new Set([...types, ...[...desired, ...(published?.rrsets ?? []), ...sent].map((rrset) => rrset.type)])]
+  const known = [...desired, ...(published?.rrsets ?? []), ...sent].map((rrset) => rrset.type)
+  return [...new Set(published !== undefined && isOnlyPlaceholder(published) ? known : [...types, ...known])]
 }
 
 export const decide = (

@@ -313,6 +313,27 @@ describe("a name above others that has no records", () => {
   )
 })
 
+describe("a record that someone makes beside a placeholder", () => {
+  test(
+    "is not touched when the placeholder is written anew, nor when a host comes to have the name",
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      const outbox = yield* Outbox
+      yield* registerAll(["a.b"])
+      yield* pass(2)
+      yield* memory.put(zone.name, RRset.make(T.nameOf("b"), "A", 300, ["203.0.113.1"]))
+      yield* outbox.recheck(zone.name, [T.nameOf("b")], 1, "drift")
+      yield* pass(2)
+      assert.deepStrictEqual((yield* textsAt(T.nameOf("b"))).toSorted(), ["A", "TXT"])
+      yield* registerAll(["b"])
+      yield* pass(2)
+      assert.isTrue((yield* served).includes("b"))
+      const [parked] = yield* outbox.list({ limit: 10 })
+      assert.match(parked?.parkedReason ?? "", /203\.0\.113\.1/)
+    })
+  )
+})
+
 describe("a name in doubt", () => {
   test(
     "whose host is gone meanwhile is not deleted when someone has put a record of his own there",
