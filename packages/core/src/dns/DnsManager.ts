@@ -197,7 +197,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     // From here until it is settled nobody knows what stands at these names, whatever becomes of the PATCH or of us.
     yield* outbox.claim(
       zone.name,
-      changed.map(({ name, rrsets }) => ({ name, sent: rrsets })),
+      changed.map(({ name, rrsets }) => ({ name, sent: Publication.sentWith(published.get(name), rrsets) })),
       nowMillis
     )
     const refusals = changed.length === 0 ? [] : yield* write(zone, changed)

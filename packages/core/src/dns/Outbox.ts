@@ -44,10 +44,10 @@ export interface Settlement {
 export const answered = ({ quarantinedUntilMillis, rrsets }: Settlement): ReadonlyArray<RRset.RRset> =>
   quarantinedUntilMillis === undefined ? rrsets : []
 
-/** What is about to be written at a name. */
+/** What is about to be written at a name, and what was written there without an answer and may still come. */
 export interface Claim {
   readonly name: DomainName
-  readonly sent: ReadonlyArray<RRset.RRset>
+  readonly sent: ReadonlyArray<RRset.RRset> | "anything"
 }
 
 export interface Parking {
@@ -268,7 +268,7 @@ export class Outbox extends Context.Service<
           sql,
           "r",
           { name: "text", sent: "text" },
-          claims.map(({ name, sent }) => ({ name, sent: toContent(sent) }))
+          claims.map(({ name, sent }) => ({ name, sent: sent === "anything" ? "*" : toContent(sent) }))
         )} WHERE true ORDER BY name
         ON CONFLICT (zone, name) DO UPDATE SET
           sent = CASE WHEN published.sent = '*' THEN '*' ELSE excluded.sent END`

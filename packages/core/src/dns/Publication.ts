@@ -118,8 +118,7 @@ export const decide = (
     new Map([[name, desired]]),
     new Map(published === undefined ? [] : [[name, isUnknown ? "unknown" : published.rrsets]])
   )
-  const hadAnswers =
-    published !== undefined && !isQuarantined && (published.rrsets.some(isAnswer) || isUncertain(published))
+  const hadAnswers = published !== undefined && !isQuarantined && answersOf(published).length > 0
   return {
     name,
     changes,
@@ -132,13 +131,27 @@ export const decide = (
 /** A placeholder says only that the name exists. */
 const isAnswer = (rrset: RRset.RRset): boolean => !NonTerminals.isPlaceholder(rrset)
 
-/** What a name in `published` loses with its answers, as far as we know. */
+/** The answers that a name may have, as far as we know; what it loses when it is deleted. */
 export const answersOf = ({ rrsets, sent }: Published): ReadonlyArray<RRset.RRset> =>
   (rrsets.some(isAnswer) || sent === undefined || sent === "anything" ? rrsets : sent).filter(isAnswer)
 
 const deletionKind = (cause: Cause.Cause): Decided["deletion"] => {
   if (cause.startsWith("plan:")) return "by-plan"
   return Cause.isInferred(cause) ? "inferred" : "by-word"
+}
+
+/** Writes of one name without an answer, by what was in them, that are told apart. */
+const sentMax = 50
+
+/**
+ * What may come to stand at a name once `rrsets` are sent: also what was sent before and had no answer. Beyond `sentMax`
+ * anything is taken for ours.
+ */
+export const sentWith = (published: Published | undefined, rrsets: ReadonlyArray<RRset.RRset>) => {
+  const before = published?.sent ?? []
+  if (before === "anything") return before
+  const all = [...before, ...rrsets.filter((rrset) => !before.some((each) => RRset.equals(each, rrset)))]
+  return all.length > sentMax ? ("anything" as const) : all
 }
 
 /**

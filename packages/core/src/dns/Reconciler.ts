@@ -302,6 +302,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     actual: ReadonlyMap<DomainName, ReadonlyArray<RawRecord>>,
     since: { readonly millis: number; readonly generation: number }
   ) {
+    const nowMillis = yield* Clock.currentTimeMillis
     const { desired, marked, published } = yield* atOneMoment(
       Effect.gen(function* () {
         const among = asList(sql, names)
@@ -319,9 +320,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     )
     return names.flatMap((name) => {
       const row = published.get(name)
-      // On its way already, or written since we began to read.
+      // On its way already, or written since we began to read; not by a clock that went back since.
       if (marked.has(name)) return []
-      if (row !== undefined && (row.doubt_until !== null || Number(row.published_at) >= since.millis)) return []
+      const publishedMillis = row === undefined ? 0 : Number(row.published_at)
+      if (publishedMillis >= since.millis && publishedMillis <= nowMillis) return []
+      if (row !== undefined && row.doubt_until !== null) return []
       if (row !== undefined && Number(row.generation) > since.generation) return []
       return [
         {

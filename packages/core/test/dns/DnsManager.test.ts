@@ -291,6 +291,28 @@ describe("a name that PowerDNS refuses", () => {
   )
 })
 
+describe("a write without an answer", () => {
+  test(
+    "that takes effect after its name was given up is undone",
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      const registry = yield* Registry
+      yield* register("web", "198.51.100.1")
+      yield* pass(1)
+      yield* memory.failNext(new Uncertain({ detail: "no answer" }), "patch")
+      yield* register("web", "198.51.100.2")
+      yield* pass(0.05)
+      assert.deepStrictEqual(yield* served(T.forward), ["web.hosts.test. A 198.51.100.1"])
+      yield* registry.retire(T.nameOf("web"), { name: "ops", peer: undefined }, "broken")
+      yield* pass(5)
+      assert.deepStrictEqual(yield* served(T.forward), [])
+      yield* memory.put(T.forward.name, RRset.make(T.nameOf("web"), "A", 60, ["198.51.100.2"]))
+      yield* pass(30)
+      assert.deepStrictEqual(yield* served(T.forward), [])
+    })
+  )
+})
+
 describe("a record that Prism did not make", () => {
   test(
     "is not overwritten: the name is parked with a reason that shows it, and its neighbours are published",

@@ -102,6 +102,24 @@ describe("a marked name", () => {
   })
 })
 
+describe("a name that was deleted, and in doubt since", () => {
+  const gone: Publication.Published = { rrsets: [], sent: [], quarantinedUntilMillis: undefined }
+
+  it("loses nothing when it is deleted once more", () => {
+    const decided = decide("doubt", [], gone)
+    assert.deepStrictEqual(changes(decided), ["delete A", "delete AAAA"])
+    assert.strictEqual(decided.deletion, "none")
+  })
+
+  it("may still get what was sent before", () => {
+    const sent = Publication.sentWith({ ...gone, sent: [one] }, [])
+    assert.deepStrictEqual(sent, [one])
+    assert.deepStrictEqual(Publication.notOurs({ ...gone, sent }, [one]), [])
+    assert.deepStrictEqual(Publication.sentWith({ ...gone, sent: [one] }, [two, one]), [one, two])
+    assert.strictEqual(Publication.sentWith({ ...gone, sent: "anything" }, [two]), "anything")
+  })
+})
+
 describe("a name in quarantine", () => {
   const kept: Publication.Published = { rrsets: [one], sent: undefined, quarantinedUntilMillis: 5000 }
 
