@@ -31,7 +31,7 @@ const table = (name: string, rows: ReadonlyArray<Row>): Table => {
 
 /**
  * Copies what Prism wrote for its hosts into a new database of the same schema and durability, in transactions of 500
- * hosts, and with it the outbox marks that were there meanwhile. Seconds for the inserts alone.
+ * hosts, and with it the outbox marks and unserved names that were there meanwhile. Seconds for the inserts alone.
  */
 export const insertRows = (registry: string, folder: string): Effect.Effect<number, BenchFailed> =>
   Effect.try({
@@ -54,10 +54,22 @@ export const insertRows = (registry: string, folder: string): Effect.Effect<numb
             zone: row["zone"]!,
             name: row["name"]!,
             generation: row["generation"]!,
+            cause: "registered",
+            urgency: 0,
             marked_at: row["published_at"]!
           }))
         ),
-        table("published", published)
+        table("published", published),
+        table(
+          "unserved",
+          published.map((row) => ({
+            zone: row["zone"]!,
+            name: row["name"]!,
+            generation: row["generation"]!,
+            content: row["content"]!,
+            applied_at: row["published_at"]!
+          }))
+        )
       ]
       source.close()
 
