@@ -71,9 +71,22 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
 
   const wantsRecords = (host: HostRow): boolean => !host.withdrawn && host.state !== "retired"
 
+  /** Records that a person has taken over. */
+  const adopted = (zone: Zone.Zone): Map<DomainName, Texts> => {
+    const records = new Map<DomainName, Texts>()
+    for (const row of database.rows("SELECT name, type, contents FROM record WHERE zone = ?", zone.name)) {
+      const name = row["name"] as DomainName
+      const texts = (JSON.parse(String(row["contents"])) as ReadonlyArray<string>).map(
+        (text) => `${row["type"]} ${text}`
+      )
+      records.set(name, [...(records.get(name) ?? []), ...texts].sort())
+    }
+    return records
+  }
+
   /** What a zone should hold of ours, by name. */
   const desired = (zone: Zone.Zone): Map<DomainName, Texts> => {
-    const wanted = new Map<DomainName, Texts>()
+    const wanted = adopted(zone)
     if (!Zone.isReverse(zone)) {
       for (const host of hosts()) {
         if (host.zone === zone.name && wantsRecords(host)) wanted.set(host.fqdn, textsOf(host.addresses))
@@ -96,15 +109,25 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
           b.host.generation - a.host.generation ||
           (a.host.fqdn < b.host.fqdn ? -1 : 1)
       )
+    const taken = new Set<DomainName>()
     for (const { address, host } of claims) {
       const place = zones.placePointer(IpAddress.make(address))
-      if (place?.zone === zone.name && !wanted.has(place.name)) wanted.set(place.name, [`PTR ${host.fqdn}`])
+      if (place?.zone === zone.name && !taken.has(place.name)) {
+        taken.add(place.name)
+        wanted.set(place.name, [`PTR ${host.fqdn}`])
+      }
     }
     return wanted
   }
 
   /** The latest that was given to a change. */
   const generation = (): number => Number(database.rows("SELECT value FROM registry_generation")[0]!["value"])
+
+  /** Names that not every server was seen to answer with yet. */
+  const unserved = () =>
+    database
+      .rows("SELECT name, generation FROM unserved ORDER BY name")
+      .map((row) => ({ name: String(row["name"]), what: `${row["name"]} at ${row["generation"]}` }))
 
   const marks = () =>
     database.rows("SELECT zone, name, parked_reason, cause FROM outbox ORDER BY zone, name").map((row) => ({
@@ -113,6 +136,17 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
       cause: String(row["cause"]),
       parkedReason: row["parked_reason"] === null ? undefined : String(row["parked_reason"])
     }))
+
+  /** Names held back for a plan in which a person does not find them any more. */
+  const heldByNothing = (): ReadonlyArray<string> =>
+    database
+      .rows(
+        `SELECT name FROM outbox o WHERE plan IS NOT NULL AND NOT EXISTS (
+           SELECT 1 FROM plan p JOIN plan_change c ON c.plan = p.id
+           WHERE p.id = o.plan AND p.state IN ('open', 'rejected') AND c.name = o.name)
+         ORDER BY name`
+      )
+      .map((row) => String(row["name"]))
 
   /** Each effective change of a host has one history row and one audit entry, and the host is what the last one says. */
   const bookkeeping = (): ReadonlyArray<string> => {
@@ -138,5 +172,5 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     return wrong
   }
 
-  return { hosts, versions, generation, wantsRecords, desired, marks, bookkeeping }
+  return { hosts, versions, generation, unserved, wantsRecords, adopted, desired, marks, heldByNothing, bookkeeping }
 }

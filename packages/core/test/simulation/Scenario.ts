@@ -22,7 +22,8 @@ export type Event = { readonly atMillis: number } & (
   | { readonly do: "move"; readonly agent: string; readonly addresses: ReadonlyArray<string> }
   /** The server dies at the n-th point from here on where it waits for something. */
   | { readonly do: "crash"; readonly points: number; readonly downMillis: number }
-  | { readonly do: "restart"; readonly downMillis: number }
+  /** With another TTL for all records, when one is given. */
+  | { readonly do: "restart"; readonly downMillis: number; readonly ttlSeconds?: number }
   | { readonly do: "pause"; readonly millis: number }
   | { readonly do: "clock"; readonly byMillis: number }
   | { readonly do: "powerdns down" | "powerdns frozen"; readonly node: NodeName; readonly millis: number }
@@ -39,6 +40,10 @@ export type Event = { readonly atMillis: number } & (
   /** A person gives a host up, or lets deletions go on that wait for a word. */
   | { readonly do: "retire" | "release"; readonly hostname: string }
   | { readonly do: "approve" }
+  /** A person takes over the record of someone else, or gives it back. */
+  | { readonly do: "adopt" | "give back"; readonly hostname: string }
+  /** Someone else deletes a whole zone at PowerDNS: which, by its place in the list. */
+  | { readonly do: "zone lost"; readonly zone: number }
   | { readonly do: "database fails"; readonly millis: number }
 )
 
@@ -89,13 +94,13 @@ const address6Of = (n: number) => `2001:db8::${n.toString(16)}`
 /** A scenario from a seed. Each leaves out most faults, so that the others get far. */
 export const generate = (seed: number): Scenario => {
   const dice = Dice.make(`scenario ${seed}`)
-  const endMillis = dice.between(1, 5) * 60_000
+  const endMillis = dice.between(2, 8) * 30_000
 
   const settings: Settings = {
     order: dice.chance(0.8) ? "any" : "fifo",
     preemption: dice.chance(0.3) ? 0.01 : 0,
-    leaseMillis: 60_000,
-    beatMillis: 20_000,
+    leaseMillis: 45_000,
+    beatMillis: 15_000,
     sweepMillis: 20_000,
     flushMillis: 20_000,
     withdrawMillis: dice.pick([undefined, 0, 45_000, 90_000]),
@@ -105,7 +110,7 @@ export const generate = (seed: number): Scenario => {
     quarantineMillis: dice.pick([0, 30_000, 60_000]),
     budget: { min: dice.pick([10, 10, 1, 2]), windowMillis: dice.pick([60_000, 300_000]) },
     massExpiryMin: dice.pick([100, 100, 2]),
-    reconcileMillis: dice.chance(0.15) ? 60_000 : undefined,
+    reconcileMillis: dice.chance(0.1) ? 150_000 : undefined,
     batchNamesMax: dice.pick([1, 3, 8, 500]),
     doubtMillis: 15_000,
     statementMillisMax: dice.chance(0.3) ? dice.pick([1, 5, 50]) : 0,
@@ -121,8 +126,10 @@ export const generate = (seed: number): Scenario => {
   }
 
   const owners = ["alice", "bob", undefined]
-  const hostnames = Array.from({ length: dice.between(2, 5) }, (_, i) => `h${i}`)
-  const addressPool = dice.pick([6, 40, 200])
+  const hostnames = dice.chance(0.25)
+    ? ["h0", "h1", "a.h0", "b.h0", "x.y.h1", "p.q"].filter(() => dice.chance(0.7)).concat("h2")
+    : Array.from({ length: dice.between(2, 4) }, (_, i) => `h${i}`)
+  const addressPool = dice.pick([4, 30, 200])
   const pickAddresses = (): ReadonlyArray<string> => {
     const n = dice.between(1, addressPool)
     if (dice.chance(0.7)) return [addressOf(n)]
@@ -130,11 +137,11 @@ export const generate = (seed: number): Scenario => {
   }
   const agents: Array<Agent> = []
   for (const hostname of hostnames) {
-    const rivals = dice.chance(0.15) ? dice.between(2, 3) : 1
+    const rivals = dice.chance(0.13) ? dice.between(2, 3) : 1
     const owner = dice.pick(owners)
     for (let i = 0; i < rivals; i++) {
       agents.push({
-        id: `${hostname}${"abc"[i]}`,
+        id: `${hostname}/${"abc"[i]}`,
         hostname,
         owner: dice.chance(0.5) ? owner : dice.pick(owners),
         addresses: pickAddresses()
@@ -146,7 +153,11 @@ export const generate = (seed: number): Scenario => {
   const node = () => dice.pick(settings.powerdns.nodes)
   const kinds: ReadonlyArray<() => Omit<Event, "atMillis">> = [
     () => ({ do: "crash", points: dice.between(1, 60), downMillis: dice.pick([0, 500, 20_000, 120_000]) }),
-    () => ({ do: "restart", downMillis: dice.pick([0, 2000, 90_000]) }),
+    () => ({
+      do: "restart",
+      downMillis: dice.pick([0, 2000, 90_000]),
+      ...(dice.chance(0.3) ? { ttlSeconds: dice.pick([30, 300]) } : {})
+    }),
     () => ({ do: "pause", millis: dice.pick([2000, 15_000, 100_000]) }),
     () => ({ do: "clock", byMillis: dice.pick([-3_600_000, -5000, 5000, 3_600_000]) }),
     () => ({ do: "powerdns down", node: node(), millis: dice.pick([100, 5000, 60_000]) }),
@@ -167,6 +178,8 @@ export const generate = (seed: number): Scenario => {
     () => ({ do: "retire", hostname: dice.pick(hostnames) }),
     () => ({ do: "release", hostname: dice.pick(hostnames) }),
     () => ({ do: "approve" }),
+    () => ({ do: "adopt", hostname: dice.pick(hostnames) }),
+    () => ({ do: "give back", hostname: dice.pick(hostnames) }),
     () => ({ do: "database fails", millis: dice.pick([50, 3000, 30_000]) })
   ] as ReadonlyArray<() => Omit<Event, "atMillis">>
   // Without a reconciler nobody would notice.
@@ -183,7 +196,7 @@ export const generate = (seed: number): Scenario => {
   const add = (event: Omit<Event, "atMillis">, atMillis = dice.int(endMillis)) =>
     events.push({ ...event, atMillis } as Event)
   for (const agent of agents) if (dice.chance(0.8)) add({ do: "on", agent: agent.id } as Event, dice.int(5000))
-  const moves = dice.between(4, 12)
+  const moves = dice.between(3, 9)
   for (let i = 0; i < moves; i++) {
     const draw = dice.next()
     if (draw < 0.5) add({ do: "move", agent: anyAgent(), addresses: pickAddresses() } as Event)

@@ -420,6 +420,15 @@ export class SimulatedPowerDns {
     return true
   }
 
+  /** The whole zone. */
+  drop(zone: DomainName): boolean {
+    if (this.#inFlight > 0 || !this.has(zone)) return false
+    Effect.runSync(this.#inner.deleteZone(zone))
+    for (const key of this.#doubled.keys()) if (key.startsWith(`${zone} `)) this.#doubled.delete(key)
+    for (const server of this.#servers.values()) this.#drop(server, zone)
+    return true
+  }
+
   has(zone: DomainName): boolean {
     return this.#serial(zone) !== undefined
   }
@@ -458,6 +467,13 @@ export class SimulatedPowerDns {
     const doubled = this.#doubled.get(keyOf(zone, rrset.name, rrset.type)) ?? []
     const texts = [...rrset.contents, ...doubled].map((content) => `${rrset.type} ${content}`)
     found.set(rrset.name, [...(found.get(rrset.name) ?? []), ...texts].sort())
+  }
+
+  /** The TTLs of the record sets of `types`, by name. */
+  ttls(zone: DomainName, types: ReadonlyArray<string>): ReadonlyMap<string, number> {
+    const exit = Effect.runSyncExit(this.#inner.exportZone(zone))
+    if (Exit.isFailure(exit)) return new Map()
+    return new Map(exit.value.filter(({ type }) => types.includes(type)).map((rrset) => [rrset.name, rrset.ttlSeconds]))
   }
 
   // What name servers answer.
