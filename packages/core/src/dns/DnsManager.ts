@@ -84,6 +84,14 @@ export class DnsManager extends Context.Service<
 
 type PublishError = PowerDnsError | SqlError.SqlError
 
+/** Errors of one kind in a row are one line in the log: an outage words itself differently from attempt to attempt. */
+const kindOf = (error: PublishError): string => {
+  if (error._tag === "SqlError") return "database"
+  const { _tag } = error.reason
+  if (_tag === "Unreachable" || _tag === "Uncertain" || _tag === "BackendFailed") return "away"
+  return _tag
+}
+
 const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const zones = yield* Zones
   const outbox = yield* Outbox
@@ -97,7 +105,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const foreignNames = ForeignNames.make(powerdns, outbox)
 
   const ready = new Set<DomainName>()
-  const errors = new Map<DomainName, string>()
+  const errors = new Map<DomainName, { readonly kind: string; readonly reason: string }>()
   /** Names of a zone in a write that ended without an answer, until the database knows of it. */
   const doubtful = new Map<DomainName, Set<DomainName>>()
   /** Zones with names in doubt that were not written since. */
@@ -419,8 +427,10 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     if (error._tag === "PowerDnsError" && error.reason._tag === "NotFound") ready.delete(zone.name)
     yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
     const reason = error._tag === "SqlError" ? `the registry's database: ${detailOf(error)}` : error.message
-    if (errors.get(zone.name) !== reason) {
-      errors.set(zone.name, reason)
+    const kind = kindOf(error)
+    const isNew = errors.get(zone.name)?.kind !== kind
+    errors.set(zone.name, { kind, reason })
+    if (isNew) {
       yield* Effect.logWarning("publishing is held up, will try again").pipe(
         Effect.annotateLogs({ zone: zone.name, reason })
       )
@@ -431,8 +441,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const faulty = Effect.fnUntraced(function* (zone: Zone, defect: unknown) {
     yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
     const reason = `a fault of the server: ${defect instanceof Error ? defect.message : String(defect)}`
-    if (errors.get(zone.name) !== reason) {
-      errors.set(zone.name, reason)
+    const isNew = errors.get(zone.name)?.kind !== reason
+    errors.set(zone.name, { kind: reason, reason })
+    if (isNew) {
       yield* Effect.logError("publishing failed by a fault of the server, will try again", Cause.die(defect)).pipe(
         Effect.annotateLogs({ zone: zone.name })
       )
@@ -535,7 +546,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   return DnsManager.of({
     status: Effect.sync(() =>
-      zones.all.map((zone) => ({ zone: zone.name, ready: ready.has(zone.name), error: errors.get(zone.name) }))
+      zones.all.map((zone) => ({ zone: zone.name, ready: ready.has(zone.name), error: errors.get(zone.name)?.reason }))
     )
   })
 })

@@ -123,6 +123,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     })
   )
   const up = Metric.withAttributes(Metrics.up, { node })
+  /** Why the last attempt failed: while the circuit is open nothing is attempted, and this is still the reason. */
+  let lastFailure = "it does not answer"
   const measure = (operation: string, status: string, startNanos: bigint) =>
     Effect.flatMap(Clock.currentTimeNanos, (now) =>
       Metric.update(
@@ -200,6 +202,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     attempt: Effect.Effect<A, Errors.Reason, R>
   ): Effect.Effect<A, PowerDnsError, R> =>
     attempt.pipe(
+      Effect.tapError(({ detail }) => Effect.sync(() => void (lastFailure = detail))),
       Effect.retry({ schedule: backoff, while: (reason) => mayRepeat[request.repeat].has(reason._tag) }),
       breaker.execute({
         key: node,
@@ -213,7 +216,9 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         })
       }),
       Effect.catchTag("CircuitBreakerError", () =>
-        Effect.fail(new Errors.Unreachable({ detail: "it has not answered lately, and is left alone for a moment" }))
+        Effect.sync(() => new Errors.Unreachable({ detail: `left alone for a moment, after: ${lastFailure}` })).pipe(
+          Effect.flip
+        )
       ),
       Effect.tap(() => Metric.update(up, 1)),
       Effect.tapError((reason) => Metric.update(up, reason.retryable || reason._tag === "Unauthorized" ? 0 : 1)),

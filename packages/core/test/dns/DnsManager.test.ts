@@ -10,7 +10,7 @@ import * as Names from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
-import { BackendFailed, Malformed, Unauthorized, Uncertain } from "@prism-dns/core/powerdns/PowerDnsError"
+import { BackendFailed, Malformed, Unauthorized, Uncertain, Unreachable } from "@prism-dns/core/powerdns/PowerDnsError"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
@@ -85,6 +85,32 @@ describe("publishing", () => {
         "Info publishing goes on"
       ])
       assert.deepStrictEqual(yield* served(T.forward, T.nameOf("web")), ["A 192.0.2.8"])
+    }).pipe(Effect.provide(manager().pipe(Layer.provideMerge(outside), Layer.provide(Logger.layer([logger])))))
+  })
+
+  it.effect("held up by an outage is one line in the log, however each attempt fails, and one when it goes on", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+    return Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      yield* register("web", "192.0.2.7")
+      yield* pass(1)
+      lines.length = 0
+      for (const reason of [
+        new Unreachable({ detail: "cannot connect" }),
+        new Unreachable({ detail: "left alone for a moment" }),
+        new Uncertain({ detail: "no answer within 10s" }),
+        new Unreachable({ detail: "cannot connect" })
+      ]) {
+        yield* memory.failNext(reason, "patch")
+      }
+      yield* register("web", "192.0.2.8")
+      yield* pass(30)
+      assert.deepStrictEqual(yield* served(T.forward, T.nameOf("web")), ["A 192.0.2.8"])
+      const held = lines.filter((line) => line.includes("held up"))
+      const zonesHeld = lines.filter((line) => line.includes("goes on")).length
+      assert.strictEqual(held.length, zonesHeld, lines.join("\n"))
+      assert.isAtMost(held.length, T.zones.length)
     }).pipe(Effect.provide(manager().pipe(Layer.provideMerge(outside), Layer.provide(Logger.layer([logger])))))
   })
 

@@ -421,6 +421,7 @@ describe.each(["fetch", "undici", "node:http"] as const)("the client over %s", (
       }
       const error = yield* Effect.flip(powerDns.server)
       assert.strictEqual(error.reason._tag, "Unreachable", error.message)
+      assert.match(error.message, /left alone for a moment, after: .*broken/)
       assert.isTrue(error.retryable)
       assert.strictEqual(http.requests.length, 5)
       http.handler = answer(200, "application/json", '{"version":"4.9.0"}')
