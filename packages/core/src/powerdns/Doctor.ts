@@ -634,12 +634,17 @@ const zoneFindings = (
               "zone",
               "ok",
               place,
-              `${found.kind}, SOA-EDIT-API ${found.soaEditApi}, ${found.dnssec ? "NSEC3 narrow" : "not signed"}` +
+              `${found.kind}, SOA-EDIT-API ${found.soaEditApi}, ${signedHow(found)}` +
                 (found.content === undefined ? "" : `, ${found.content.records} records looked at`)
             )
           ]
     }
   }
+}
+
+const signedHow = ({ dnssec, nsec3Narrow }: FoundZone): string => {
+  if (!dnssec) return "not signed"
+  return nsec3Narrow ? "NSEC3 narrow" : "signed with a chain of denials, as secondaries need it"
 }
 
 const isSlave = (kind: string) => /^(?:slave|secondary|consumer)$/i.test(kind)
@@ -706,18 +711,36 @@ const primaryZoneFindings = (
   if (found.apiRectify && (!found.dnssec || found.nsec3Narrow)) {
     findings.push(say("zone-rectify", "warning", place, "API-RECTIFY is on", put('{"api_rectify":false}')))
   }
+  // PowerDNS refuses to transfer narrow zones: with secondaries the chain, and what it costs, is how it should be.
+  const isTransferred = secondariesOf(facts).length > 0
   const narrow = `pdnsutil set-nsec3 ${zone} '1 0 0 -' narrow`
-  if (found.dnssec && !found.nsec3Narrow) {
+  const rectified = put('{"api_rectify":true}')
+  const signing = isTransferred ? `pdnsutil set-nsec3 ${zone} '1 0 0 -' && ${rectified}` : narrow
+  if (found.dnssec && found.nsec3Narrow && isTransferred) {
     findings.push(
-      found.apiRectify
-        ? say("dnssec", "warning", place, "is signed with NSEC or ordinary NSEC3: each change costs the zone", narrow)
-        : say(
-            "zone-rectify",
-            "error",
-            place,
-            "is signed with NSEC or ordinary NSEC3, and API-RECTIFY is off: its denials are wrong",
-            narrow
-          )
+      say(
+        "dnssec",
+        "error",
+        place,
+        "is signed with NSEC3 narrow, which PowerDNS does not transfer to secondaries",
+        signing
+      )
+    )
+  }
+  if (found.dnssec && !found.nsec3Narrow && !found.apiRectify) {
+    findings.push(
+      say(
+        "zone-rectify",
+        "error",
+        place,
+        "is signed with NSEC or ordinary NSEC3, and API-RECTIFY is off: its denials are wrong",
+        isTransferred ? rectified : narrow
+      )
+    )
+  }
+  if (found.dnssec && !found.nsec3Narrow && found.apiRectify && !isTransferred) {
+    findings.push(
+      say("dnssec", "warning", place, "is signed with NSEC or ordinary NSEC3: each change costs the zone", narrow)
     )
   }
   if (!found.dnssec && facts.zones.find(({ name }) => name === zone)?.dnssec === true) {
@@ -727,7 +750,7 @@ const primaryZoneFindings = (
         "error",
         place,
         "is not signed, and zones[].dnssec wants it",
-        `pdnsutil secure-zone ${zone} && ${narrow}`
+        `pdnsutil secure-zone ${zone} && ${signing}`
       )
     )
   }

@@ -404,6 +404,22 @@ const rows: ReadonlyArray<Row> = [
   ["NSEC without rectify", { found: { dnssec: true } }, "zone-rectify", "error", /denials are wrong/, /narrow/],
   ["NSEC with rectify", { found: { dnssec: true, apiRectify: true } }, "dnssec", "warning", /costs the zone/, /narrow/],
   [
+    "NSEC3 narrow with secondaries",
+    { found: { dnssec: true, nsec3Narrow: true }, others: [upToDate] },
+    "dnssec",
+    "error",
+    /does not transfer/,
+    /set-nsec3 \S+ '1 0 0 -' && .*"api_rectify":true/
+  ],
+  [
+    "NSEC without rectify and with secondaries",
+    { found: { dnssec: true }, others: [upToDate] },
+    "zone-rectify",
+    "error",
+    /denials are wrong/,
+    /"api_rectify":true/
+  ],
+  [
     "a zone that should be signed",
     { zones: [Zone.make(name, { dnssec: true })] },
     "dnssec",
@@ -578,6 +594,15 @@ describe("a setup in which all is well", () => {
       findings.filter(({ severity }) => severity === "error" || severity === "warning"),
       []
     )
+  })
+
+  it("does not complain of a chain of denials where secondaries need it", () => {
+    const findings = Doctor.diagnose(setup({ found: { dnssec: true, apiRectify: true }, others: [upToDate] }))
+    assert.deepStrictEqual(
+      findings.filter(({ severity }) => severity === "error" || severity === "warning"),
+      []
+    )
+    assert.match(findings.find(({ check }) => check === "zone")?.seen ?? "", /chain of denials/)
   })
 
   it("says so of each part that was looked at", () => {
