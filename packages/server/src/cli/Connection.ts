@@ -128,7 +128,7 @@ export const explain = (error: unknown, server: string): Failure.RequestFailed =
         )
       case "DeleteBudgetExceeded":
         return failed(
-          `${error.detail} Look at it (prism-dns plan show), then apply it with --override-budget REASON, or reject it.`
+          `${error.detail}. Look at it (prism-dns plan show), then apply it with --override-budget REASON, or reject it.`
         )
       case "PlanAltered":
         return failed(`${error.detail} Make another one: prism-dns plan make ZONE.`)

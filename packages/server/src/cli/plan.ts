@@ -220,7 +220,7 @@ const apply = Command.make(
         }
         if (done.refused > 0) {
           return yield* new Failure.NotAll({
-            detail: `${done.refused} changes were refused. What they touch is newer than the plan: make another one with prism-dns plan make ${done.plan.zone}`
+            detail: `${done.refused === 1 ? "1 change was" : `${done.refused} changes were`} refused: what it is about is newer than the plan. Make another one with prism-dns plan make ${done.plan.zone}`
           })
         }
       })

@@ -62,7 +62,7 @@ const show = Command.make(
           ["drift", differing(zone)],
           ["foreign names", reconciliation.last?.drift.foreign],
           ["ignored names", reconciliation.last?.drift.ignored],
-          ["open plan", reconciliation.last?.plan],
+          ["plan of that look", reconciliation.last?.plan],
           ["held back", reconciliation.last?.guards.join("; ") || undefined],
           ["looked at every", Output.seconds(reconciliation.intervalSeconds)],
           ["drift is", reconciliation.repair ? "repaired" : "reported"],
