@@ -16,6 +16,7 @@ import type * as RRset from "../domain/RRset.ts"
 import type { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import type { Outbox } from "./Outbox.ts"
+import { isOnlyPlaceholder } from "./Publication.ts"
 
 /** Up to this many names are read one by one: 1 to 1.5 ms each. */
 export const namesReadSingly = 8
@@ -66,7 +67,8 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     const names = [...records.keys()]
     for (let i = 0; i < names.length; i += chunkSize) {
       const ours = yield* outbox.published(zone, names.slice(i, i + chunkSize))
-      for (const name of ours.keys()) records.delete(name)
+      // Beside a placeholder of ours stands what is somebody else's.
+      for (const [name, known] of ours) if (!isOnlyPlaceholder(known)) records.delete(name)
     }
     const snapshot: Snapshot = {
       takenMillis,
