@@ -212,8 +212,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     if (changed.length > 0) yield* endDoubts(zone)
     // A name that was refused at its first write did not become ours.
     yield* outbox.disclaim(
-      zone.name,
-      refusals.map(({ name }) => name).filter((name) => !published.has(name))
+      zone,
+      refusals.map(({ name }) => name).filter((name) => !published.has(name)),
+      nowMillis
     )
     const refused = [...leftAlone, ...refusals]
 
@@ -286,7 +287,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         "a name that was to be deleted holds a record that Prism did not make, it is left alone"
       ).pipe(Effect.annotateLogs({ zone: zone.name, name, type: other.type, contents: other.contents.join(", ") }))
     }
-    yield* outbox.disclaim(zone.name, [...lost])
+    yield* outbox.disclaim(zone, [...lost], yield* Clock.currentTimeMillis)
     return lost
   })
 
@@ -304,10 +305,11 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     if (inferred.length === 0) return new Set<DomainName>()
     const { deleteBudget } = zone.policy
     const nowMillis = yield* Clock.currentTimeMillis
-    const { done, waiting } = yield* outbox.deletions(zone.name, nowMillis - Duration.toMillis(deleteBudget.window))
+    const counted = yield* outbox.deletions(zone.name, nowMillis - Duration.toMillis(deleteBudget.window))
+    const done = counted.done + counted.underWay
     const names = yield* outbox.countPublished(zone.name)
     const allowed = DeleteBudget.remaining(deleteBudget, names, done)
-    const wanted = Math.max(inferred.length, waiting)
+    const wanted = Math.max(inferred.length, counted.waiting)
     if (wanted <= allowed) return new Set<DomainName>()
     const held = new Set(inferred.map(({ name }) => name))
     const reason = DeleteBudget.sentence(deleteBudget, { published: names, deleted: done, wanted })

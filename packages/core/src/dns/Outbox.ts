@@ -8,8 +8,8 @@
  * marked. Beside the marks stands what PowerDNS was last seen to take
  * (`published`), which is also the list of names that are ours.
  */
-import { Context, Effect, Latch, Layer } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
+import { Context, Duration, Effect, Latch, Layer } from "effect"
+import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
@@ -18,7 +18,7 @@ import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { type Cause, urgencyOf } from "./Cause.ts"
 import * as NonTerminals from "./NonTerminals.ts"
-import type { Published } from "./Publication.ts"
+import { type Published, quarantineOver } from "./Publication.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 export interface Mark {
@@ -119,7 +119,11 @@ export class Outbox extends Context.Service<
       nowMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
     /** Takes back the claim of `names` whose first write changed nothing, or that turned out not to be ours. */
-    readonly disclaim: (zone: DomainName, names: ReadonlyArray<DomainName>) => Effect.Effect<void, SqlError.SqlError>
+    readonly disclaim: (
+      zone: Zone,
+      names: ReadonlyArray<DomainName>,
+      nowMillis: number
+    ) => Effect.Effect<void, SqlError.SqlError>
     /**
      * One transaction: what is published now, what the name servers are to answer, the marks cleared where their
      * generation is still the one published, the names between these and the apex marked where they have come to be
@@ -138,24 +142,36 @@ export class Outbox extends Context.Service<
     readonly doubtClaimed: (zone: DomainName) => Effect.Effect<void, SqlError.SqlError>
     /** The zone was written again: what had no answer is taken by `untilMillis` or never, and is due once more then. */
     readonly endDoubts: (zone: DomainName, untilMillis: number) => Effect.Effect<void, SqlError.SqlError>
-    /** Says that anything may stand at `names`, ours or not: they are marked, and those that are ours written anew. */
+    /**
+     * Says that anything may stand at `names`, ours or not: they are marked, and those that are ours written anew. A mark
+     * that waits keeps its cause when this one is `doubt`.
+     */
     readonly recheck: (
       zone: DomainName,
       names: ReadonlyArray<DomainName>,
       nowMillis: number,
       cause: Cause
     ) => Effect.Effect<void, SqlError.SqlError>
-    /** Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. */
+    /**
+     * Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. Marks
+     * that wait keep their cause.
+     */
     readonly markElapsed: (
       nowMillis: number,
       limit: number
     ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
-    /** Names that count against the zone's budget since `sinceMillis`: those deleted, and those that wait to be withdrawn. */
+    /**
+     * Names that count against the zone's budget since `sinceMillis`: those deleted; those that plans which were applied
+     * take away, not published yet; and those that wait to be withdrawn.
+     */
     readonly deletions: (
       zone: DomainName,
       sinceMillis: number
-    ) => Effect.Effect<{ readonly done: number; readonly waiting: number }, SqlError.SqlError>
-    /** Holds marks back until the plan is applied. */
+    ) => Effect.Effect<
+      { readonly done: number; readonly underWay: number; readonly waiting: number },
+      SqlError.SqlError
+    >
+    /** Holds marks back until the plan is applied; not those about which it was decided meanwhile. */
     readonly hold: (
       zone: DomainName,
       marks: ReadonlyArray<{ readonly name: DomainName; readonly generation: number }>,
@@ -193,12 +209,30 @@ export class Outbox extends Context.Service<
       const durability = yield* Durability
       const signal = yield* Latch.make(false)
       const woken = new Set<DomainName>()
+      const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
 
-      const mark = Effect.fnUntraced(function* (
+      /** What becomes of a mark that stands already. */
+      const overrides = sql.literal(`
+        cause = excluded.cause,
+        urgency = excluded.urgency,
+        plan = NULL,
+        marked_at = CASE WHEN outbox.parked_at IS NULL THEN outbox.marked_at ELSE excluded.marked_at END,
+        parked_at = NULL,
+        parked_reason = NULL`)
+      // What is to be said of the name stays said, and so does that it waits for a person. The new generation sees to it
+      // that whoever is publishing the name looks once more.
+      const yields = sql.literal(`
+        marked_at = CASE WHEN outbox.parked_at IS NULL OR outbox.plan IS NOT NULL
+          THEN outbox.marked_at ELSE excluded.marked_at END,
+        parked_reason = CASE WHEN outbox.plan IS NULL THEN NULL ELSE outbox.parked_reason END,
+        parked_at = CASE WHEN outbox.plan IS NULL THEN NULL ELSE outbox.parked_at END`)
+
+      const put = Effect.fnUntraced(function* (
         places: ReadonlyArray<RecordPlace>,
         generation: number,
         nowMillis: number,
-        cause: Cause
+        cause: Cause,
+        standing: Statement.Fragment
       ) {
         if (places.length === 0) return
         const rows = [...new Map(places.map((p) => [`${p.zone} ${p.name}`, { zone: p.zone, name: p.name }])).values()]
@@ -209,15 +243,18 @@ export class Outbox extends Context.Service<
           SELECT zone, name, ${integer(sql, generation)}, CAST(${cause} AS TEXT), ${integer(sql, urgencyOf(cause))},
             ${integer(sql, nowMillis)}
           FROM ${asTable(sql, "r", { zone: "text", name: "text" }, rows)} WHERE true ORDER BY zone, name
-          ON CONFLICT (zone, name) DO UPDATE SET
-            generation = excluded.generation,
-            cause = excluded.cause,
-            urgency = excluded.urgency,
-            plan = NULL,
-            marked_at = CASE WHEN outbox.parked_at IS NULL THEN outbox.marked_at ELSE excluded.marked_at END,
-            parked_at = NULL,
-            parked_reason = NULL`
+          ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, ${standing}`
       })
+
+      const mark: Outbox["Service"]["mark"] = (places, generation, nowMillis, cause) =>
+        put(places, generation, nowMillis, cause, overrides)
+
+      /**
+       * Marks names for what time or our own writes have done to them. A mark that stands keeps its cause: it says whether
+       * a deletion is a conclusion, and so guarded.
+       */
+      const remark: Outbox["Service"]["mark"] = (places, generation, nowMillis, cause) =>
+        put(places, generation, nowMillis, cause, yields)
 
       // One index probe for each zone: a long backlog makes it no slower.
       const dueZones: Outbox["Service"]["dueZones"] = (zones) =>
@@ -273,9 +310,6 @@ export class Outbox extends Context.Service<
         ON CONFLICT (zone, name) DO UPDATE SET
           sent = CASE WHEN published.sent = '*' THEN '*' ELSE excluded.sent END`
 
-      const disclaim = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
-        Effect.asVoid(sql`DELETE FROM published WHERE zone = ${zone} AND name IN ${asList(sql, names)}`)
-
       /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
       const countBelow = Effect.fnUntraced(function* (
         zone: Zone,
@@ -294,13 +328,25 @@ export class Outbox extends Context.Service<
           WHERE true ORDER BY name
           ON CONFLICT (zone, name) DO UPDATE SET below = non_terminal.below + excluded.below
           RETURNING name, below`
-        yield* sql`DELETE FROM non_terminal WHERE zone = ${zone.name} AND below <= 0`
+        const empty = counted.filter(({ below }) => Number(below) <= 0).map(({ name }) => name)
+        if (empty.length > 0) {
+          yield* sql`DELETE FROM non_terminal WHERE zone = ${zone.name} AND name IN ${asList(sql, empty)}`
+        }
         const flipped = counted.filter(({ below, name }) => Number(below) <= 0 || Number(below) === deltas.get(name))
         if (flipped.length === 0) return
         const generation = yield* Generation.next(sql)
         const places = flipped.map(({ name }) => ({ zone: zone.name, name }))
-        yield* mark(places, generation, nowMillis, "registered")
+        yield* remark(places, generation, nowMillis, "registered")
       })
+
+      const disclaim = Effect.fnUntraced(
+        function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
+          const gone = names.map((name) => ({ name, present: 0 as const }))
+          yield* countBelow(zone, yield* turned(zone, gone), nowMillis)
+          yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
+        },
+        (effect) => sql.withTransaction(effect)
+      )
 
       /** Names of several labels, which have others above them, that came to have records or ceased to. */
       const turned = Effect.fnUntraced(function* (
@@ -396,6 +442,8 @@ export class Outbox extends Context.Service<
             RETURNING name`
           if (deletions > 0) {
             yield* sql`INSERT INTO deletion (zone, at, names) VALUES (${zone.name}, ${nowMillis}, ${deletions})`
+            const keptMillis = Duration.toMillis(zone.policy.deleteBudget.window) + deletionsKeptMillis
+            yield* sql`DELETE FROM deletion WHERE zone = ${zone.name} AND at < ${nowMillis - keptMillis}`
           }
           yield* sql`
             INSERT INTO zone_publication (zone, published_at) VALUES (${zone.name}, ${nowMillis})
@@ -426,7 +474,8 @@ export class Outbox extends Context.Service<
       const recheck = Effect.fnUntraced(
         function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number, cause: Cause) {
           yield* sql`UPDATE published SET sent = '*' WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
-          yield* mark(
+          const markThem = cause === "doubt" ? remark : mark
+          yield* markThem(
             names.map((name) => ({ zone, name })),
             yield* Generation.next(sql),
             nowMillis,
@@ -449,12 +498,12 @@ export class Outbox extends Context.Service<
           if (doubtful.length > 0) {
             yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(doubtful)})`
-            yield* mark(doubtful, generation, nowMillis, "doubt")
+            yield* remark(doubtful, generation, nowMillis, "doubt")
           }
           if (kept.length > 0) {
             // Not marked again and again while it waits: the mark stands until it is published.
-            yield* mark(kept, generation, nowMillis, "quarantine")
-            yield* sql`UPDATE published SET quarantined_until = ${never} WHERE (zone, name) IN (
+            yield* remark(kept, generation, nowMillis, "quarantine")
+            yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(kept)})`
           }
           return new Set([...doubtful, ...kept].map(({ zone }) => zone))
@@ -468,19 +517,37 @@ export class Outbox extends Context.Service<
         const [waiting] = yield* sql<{ readonly names: number | bigint }>`
           SELECT COUNT(*) AS names FROM outbox
           WHERE zone = ${zone} AND urgency = 1 AND parked_at IS NULL AND cause = 'withdrawn'`
-        return { done: Number(done?.names ?? 0), waiting: Number(waiting!.names) }
+        const [underWay] = yield* sql<{ readonly names: number | bigint }>`
+          SELECT COUNT(DISTINCT o.name) AS names FROM outbox o
+          JOIN plan_change c ON c.plan = SUBSTR(o.cause, 6) AND c.name = o.name
+          WHERE o.zone = ${zone} AND o.parked_at IS NULL AND o.cause LIKE 'plan:%'
+            AND c.action = 'delete' AND c.outcome = 'applied'`
+        return {
+          done: Number(done?.names ?? 0),
+          underWay: Number(underWay!.names),
+          waiting: Number(waiting!.names)
+        }
       })
 
-      const hold: Outbox["Service"]["hold"] = (zone, marks, plan, reason, nowMillis) =>
-        Effect.asVoid(sql`
-          UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = ${reason}, plan = ${plan}
-          WHERE zone = ${zone} AND (name, generation) IN (
-            SELECT name, generation FROM ${asTable(
-              sql,
-              "r",
-              { name: "text", generation: "bigint" },
-              marks.map(({ generation, name }) => ({ name, generation }))
-            )})`)
+      const hold: Outbox["Service"]["hold"] = Effect.fnUntraced(
+        function* (zone, marks, plan, reason, nowMillis) {
+          // Whoever applies the plan at this moment has done so before we look.
+          yield* sql`SELECT id FROM plan WHERE id = ${plan} ${forUpdate}`
+          yield* sql`
+            UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = ${reason}, plan = ${plan}
+            WHERE zone = ${zone} AND (name, generation) IN (
+              SELECT name, generation FROM ${asTable(
+                sql,
+                "r",
+                { name: "text", generation: "bigint" },
+                marks.map(({ generation, name }) => ({ name, generation }))
+              )})
+              AND EXISTS (SELECT 1 FROM plan p WHERE p.id = ${plan} AND p.state = 'open')
+              AND EXISTS (
+                SELECT 1 FROM plan_change c WHERE c.plan = ${plan} AND c.name = outbox.name AND c.outcome IS NULL)`
+        },
+        (effect) => sql.withTransaction(effect)
+      )
 
       const park = (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) =>
         Effect.forEach(
@@ -580,7 +647,7 @@ export class Outbox extends Context.Service<
         countPublished,
         claim: (zone, claims, nowMillis) =>
           claims.length === 0 ? Effect.void : Effect.andThen(claim(zone, claims, nowMillis), durability.flush),
-        disclaim: (zone, names) => (names.length === 0 ? Effect.void : disclaim(zone, names)),
+        disclaim: (zone, names, nowMillis) => (names.length === 0 ? Effect.void : disclaim(zone, names, nowMillis)),
         settle: (zone, settlements, nowMillis, deletions) =>
           settlements.length === 0
             ? Effect.succeed(new Set<DomainName>())
@@ -606,6 +673,9 @@ export class Outbox extends Context.Service<
 
 /** A time that does not come by itself. */
 const never = Number.MAX_SAFE_INTEGER
+
+/** How long deletions are remembered after they count no more: a clock may go back. */
+const deletionsKeptMillis = 86_400_000
 
 interface MarkRow {
   readonly name: DomainName

@@ -260,11 +260,12 @@ export const make = (sql: SqlClient.SqlClient) => {
       ...(only.withoutDeletions === true ? [sql`action <> 'delete'`] : [])
     ])
 
-  /** Changes without an outcome. */
-  const openChanges = (id: string, only: Selection, after: number, limit: number) =>
+  /** Changes without an outcome, behind `after` and not behind `last`. */
+  const openChanges = (id: string, only: Selection, after: number, last: number, limit: number) =>
     Effect.map(
       sql<ChangeRow>`
-        SELECT ${changeColumns} FROM plan_change WHERE ${openConditions(id, only)} AND ordinal > ${after}
+        SELECT ${changeColumns} FROM plan_change
+        WHERE ${openConditions(id, only)} AND ordinal > ${after} AND ordinal <= ${last}
         ORDER BY ordinal LIMIT ${limit}`,
       (rows) => rows.map(toChange)
     )
@@ -281,16 +282,6 @@ export const make = (sql: SqlClient.SqlClient) => {
     Effect.map(
       sql<{ readonly names: number | bigint }>`
         SELECT COUNT(DISTINCT name) AS names FROM plan_change WHERE ${openConditions(id, only)} AND action = 'delete'`,
-      ([row]) => Number(row!.names)
-    )
-
-  /** Deletions that plans were applied for and that are not published yet. */
-  const countDeletionsUnderWay = (zone: DomainName) =>
-    Effect.map(
-      sql<{ readonly names: number | bigint }>`
-        SELECT COUNT(DISTINCT o.name) AS names FROM outbox o
-        JOIN plan_change c ON c.plan = SUBSTR(o.cause, 6) AND c.name = o.name
-        WHERE o.zone = ${zone} AND o.cause LIKE 'plan:%' AND c.action = 'delete' AND c.outcome = 'applied'`,
       ([row]) => Number(row!.names)
     )
 
@@ -437,7 +428,6 @@ export const make = (sql: SqlClient.SqlClient) => {
     openChanges,
     countOpen,
     countOpenDeletions,
-    countDeletionsUnderWay,
     setOutcomes,
     namesAmong,
     facts,

@@ -376,8 +376,8 @@ const make = Effect.gen(function* () {
     const { deleteBudget } = zone.policy
     const windowMillis = Duration.toMillis(deleteBudget.window)
     const published = yield* outbox.countPublished(zone.name)
-    const { done } = yield* outbox.deletions(zone.name, (yield* Clock.currentTimeMillis) - windowMillis)
-    const deleted = done + (yield* repo.countDeletionsUnderWay(zone.name))
+    const { done, underWay } = yield* outbox.deletions(zone.name, (yield* Clock.currentTimeMillis) - windowMillis)
+    const deleted = done + underWay
     const remaining = DeleteBudget.remaining(deleteBudget, published, deleted)
     if (wanted <= remaining) return
     return yield* new DeleteBudgetExceeded({
@@ -581,7 +581,11 @@ const make = Effect.gen(function* () {
         WHERE zone = ${page.zone.name} AND parked_at IS NOT NULL AND plan IS NULL AND name > ${after}
         ORDER BY name LIMIT ${pageSize}`
       const names = rows.map(({ name }) => name).filter((name) => matchers.some(({ matches }) => matches(name)))
-      yield* outbox.mark(placesAt(page.zone.name, names), page.generation, page.nowMillis, `plan:${page.plan.id}`)
+      // For the cause they have: that they may be looked at is not yet a word about what becomes of them.
+      yield* sql`
+        UPDATE outbox SET generation = ${page.generation}, marked_at = ${page.nowMillis}, parked_at = NULL,
+          parked_reason = NULL
+        WHERE zone = ${page.zone.name} AND name IN ${asList(sql, names)} AND parked_at IS NOT NULL AND plan IS NULL`
       after = rows.length < pageSize ? undefined : rows.at(-1)!.name
     }
   })
@@ -613,7 +617,8 @@ const make = Effect.gen(function* () {
       return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
     }
     const zone = zones.find(plan.zone)
-    const changes = yield* repo.openChanges(plan.id, options, after, pageSize)
+    // What was added since nobody has seen who gave the word.
+    const changes = yield* repo.openChanges(plan.id, options, after, known.counts.changes, pageSize)
     if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
     const generation = yield* Generation.next(sql)
     const nowMillis = yield* Clock.currentTimeMillis
@@ -674,7 +679,7 @@ const make = Effect.gen(function* () {
   /** What stands in PowerDNS at the next names of a plan that relies on it. */
   const look = Effect.fnUntraced(function* (plan: Plan, options: ApplyOptions, after: number) {
     if (plan.kind !== "adopt") return new Map<DomainName, ReadonlyArray<RRset.RRset>>()
-    const changes = yield* repo.openChanges(plan.id, options, after, pageSize)
+    const changes = yield* repo.openChanges(plan.id, options, after, plan.counts.changes, pageSize)
     const names = [...new Set(changes.map(({ name }) => name))]
     const found = names.length === 0 ? [] : yield* powerdns.rrsets(plan.zone, names)
     return Map.groupBy(found, ({ name }) => name)

@@ -24,9 +24,12 @@ export interface Published {
    * had no answer yet. `anything`: someone else has written to the name.
    */
   readonly sent: ReadonlyArray<RRset.RRset> | "anything" | undefined
-  /** The record sets are there, disabled, and may be removed after this. */
+  /** The record sets are there, disabled, and may be removed after this; `quarantineOver`: now. */
   readonly quarantinedUntilMillis: number | undefined
 }
+
+/** The quarantine of a name that is marked because its time is over. */
+export const quarantineOver = Number.MAX_SAFE_INTEGER
 
 /** True when only a look at PowerDNS tells what stands at the name. */
 export const isUncertain = (published: Published): boolean => published.sent !== undefined
@@ -80,31 +83,32 @@ export const decide = (
   if (desired.length === 0 && published !== undefined) {
     const byPlan = mark.cause.startsWith("plan:")
     const guarded = byPlan || Cause.isInferred(mark.cause)
-    // Still kept: only time, or somebody's word, removes it.
-    if (isQuarantined && guarded) {
+    const kept = new Set(published.rrsets.map((rrset) => rrset.type))
+    const others = typesAt(context.types, desired, published).filter((type) => !kept.has(type))
+    const disabling: ReadonlyArray<Plan.PlannedChange> = [
+      ...published.rrsets.map((rrset): Plan.PlannedChange => ({
+        reason: "delete",
+        change: { _tag: "Replace", rrset, disabled: true }
+      })),
+      ...(isUnknown
+        ? others.map((type): Plan.PlannedChange => ({ reason: "delete", change: { _tag: "Delete", name, type } }))
+        : [])
+    ]
+    // Still kept: only time, or somebody's word, removes it. An older write that came late may have enabled it.
+    if (isQuarantined && guarded && published.quarantinedUntilMillis !== quarantineOver) {
       return {
         name,
-        changes: [],
+        changes: isUncertain(published) ? disabling : [],
         rrsets: published.rrsets,
         quarantinedUntilMillis: published.quarantinedUntilMillis,
         deletion: "none"
       }
     }
     const quarantineMillis = Duration.toMillis(policy.quarantine)
-    if (guarded && quarantineMillis > 0 && published.rrsets.some(isAnswer)) {
-      const kept = new Set(published.rrsets.map((rrset) => rrset.type))
-      const others = typesAt(context.types, desired, published).filter((type) => !kept.has(type))
+    if (!isQuarantined && guarded && quarantineMillis > 0 && published.rrsets.some(isAnswer)) {
       return {
         name,
-        changes: [
-          ...published.rrsets.map((rrset): Plan.PlannedChange => ({
-            reason: "delete",
-            change: { _tag: "Replace", rrset, disabled: true }
-          })),
-          ...(isUnknown
-            ? others.map((type): Plan.PlannedChange => ({ reason: "delete", change: { _tag: "Delete", name, type } }))
-            : [])
-        ],
+        changes: disabling,
         rrsets: published.rrsets,
         quarantinedUntilMillis: nowMillis + quarantineMillis,
         deletion: byPlan ? "by-plan" : "inferred"

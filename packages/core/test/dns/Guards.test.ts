@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer } from "effect"
+import { Duration, Effect, Layer, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import type { Cause } from "@prism-dns/core/dns/Cause"
@@ -185,6 +185,42 @@ describe("the delete budget", () => {
   )
 
   test(
+    "is one for what a plan takes away and what is withdrawn, also when both go in one batch",
+    Effect.gen(function* () {
+      const plans = yield* Plans
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(names(30))
+      yield* pass(2)
+      yield* memory.down
+      const sql = yield* SqlClient.SqlClient
+      const gone = names(3, 20)
+      for (const name of gone) yield* sql`DELETE FROM host WHERE fqdn = ${T.nameOf(name)}`
+      const plan = yield* plans.make(zone.name, {
+        kind: "reconcile",
+        reason: "drift",
+        by: "ann",
+        generation: 500,
+        changes: Stream.make(
+          gone.map((name) => ({
+            name: T.nameOf(name),
+            type: "A",
+            action: "delete" as const,
+            before: RRset.make(T.nameOf(name), "A", 60, ["198.51.100.1"]),
+            after: undefined,
+            reason: "nothing wants it",
+            cause: "drift" as const
+          }))
+        )
+      })
+      yield* plans.apply(plan.id, { by: "ann" })
+      yield* withdraw(names(3))
+      yield* memory.up
+      yield* pass(10)
+      assert.strictEqual((yield* served).length, 27)
+    })
+  )
+
+  test(
     "yields to a person's word, given with a reason that the audit keeps",
     Effect.gen(function* () {
       const plans = yield* Plans
@@ -244,6 +280,110 @@ describe("a backlog", () => {
       const last = batches.at(-1)!.changes!
       assert.isTrue(last.some((change) => change._tag === "Replace" && change.disabled === true))
       assert.strictEqual((yield* served).length, 600)
+    })
+  )
+})
+
+describe("a deletion that waits", () => {
+  test(
+    "goes by the budget also when what stands above or below its name changes meanwhile",
+    Effect.gen(function* () {
+      const tops = names(10)
+      yield* registerAll([...tops, ...tops.map((name) => `below.${name}`), "other"])
+      yield* pass(2)
+      yield* withdraw([...tops, "other"])
+      yield* pass(2)
+      assert.strictEqual((yield* served).length, 21)
+      yield* withdraw(
+        tops.map((name) => `below.${name}`),
+        "released"
+      )
+      yield* pass(5)
+      assert.sameMembers(yield* served, [...tops, "other"])
+      const kinds = yield* rows((sql) => sql<{ readonly plan: string | null }>`SELECT plan FROM outbox`)
+      assert.strictEqual(kinds.filter(({ plan }) => plan !== null).length, 11)
+    })
+  )
+
+  test(
+    "by an approved plan is not asked for once more because its name was in doubt",
+    Effect.gen(function* () {
+      const outbox = yield* Outbox
+      const sql = yield* SqlClient.SqlClient
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(names(30))
+      yield* pass(2)
+      yield* memory.down
+      const marked = names(20).map((name) => ({ zone: zone.name, name: T.nameOf(name) }))
+      yield* withdraw(names(20), "plan:approved")
+      yield* sql`UPDATE published SET sent = content, doubt_until = 1`
+      yield* outbox.markElapsed(10, 100)
+      const waiting = yield* rows(
+        (sql) => sql<{ readonly name: DomainName; readonly cause: string }>`
+          SELECT name, cause FROM outbox WHERE cause = 'plan:approved'`
+      )
+      assert.sameMembers(
+        waiting.map(({ name }) => name),
+        marked.map(({ name }) => name)
+      )
+      yield* memory.up
+      yield* pass(10)
+      assert.strictEqual((yield* served).length, 10)
+    })
+  )
+
+  test(
+    "in quarantine is carried out when its time is over, whatever else its name was marked for meanwhile",
+    Effect.gen(function* () {
+      const outbox = yield* Outbox
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(["web"])
+      yield* pass(1)
+      yield* withdraw(["web"])
+      yield* pass(2)
+      yield* memory.down
+      yield* pass(605)
+      yield* outbox.mark([{ zone: zone.name, name: T.nameOf("web") }], 5000, 1, "settings")
+      yield* memory.up
+      yield* pass(1200)
+      assert.deepStrictEqual(yield* rows((sql) => sql`SELECT name FROM published`), [])
+    })
+  )
+
+  test(
+    "because the name was ignored counts against the budget when it is ignored no more",
+    Effect.gen(function* () {
+      const plans = yield* Plans
+      const ignore = Effect.fnUntraced(function* (action: "ignore" | "unignore") {
+        const plan = yield* plans.make(zone.name, {
+          kind: "ignore",
+          reason: "a look around",
+          by: "ann",
+          generation: 0,
+          changes: Stream.make([
+            {
+              name: "h*" as DomainName,
+              type: "*",
+              action,
+              before: undefined,
+              after: undefined,
+              reason: "so be it",
+              cause: "settings"
+            }
+          ])
+        })
+        yield* plans.apply(plan.id, { by: "ann" })
+      })
+      yield* registerAll(names(30))
+      yield* pass(2)
+      yield* ignore("ignore")
+      yield* withdraw(names(20))
+      yield* pass(2)
+      assert.strictEqual((yield* served).length, 30)
+      yield* ignore("unignore")
+      yield* pass(5)
+      assert.strictEqual((yield* served).length, 30)
+      assert.strictEqual((yield* plans.list({ zone: zone.name, kind: "held-deletions", limit: 10 })).length, 1)
     })
   )
 })
@@ -334,7 +474,66 @@ describe("a record that someone makes beside a placeholder", () => {
   )
 })
 
+describe("many hosts at once", () => {
+  test(
+    "do not take the place of a record that someone made beside a placeholder",
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(["a.b"])
+      yield* pass(2)
+      yield* memory.put(zone.name, RRset.make(T.nameOf("b"), "A", 300, ["203.0.113.1"]))
+      yield* registerAll([...names(20), "b"])
+      yield* pass(2)
+      const client = yield* PowerDnsClient
+      const found = (yield* client.rrsets(zone.name, [T.nameOf("b")])).find(({ type }) => type === "A")
+      assert.deepStrictEqual(found?.contents, ["203.0.113.1"])
+    })
+  )
+})
+
 describe("a name in doubt", () => {
+  test(
+    "in quarantine is disabled once more: an older write may have come late",
+    Effect.gen(function* () {
+      const outbox = yield* Outbox
+      const sql = yield* SqlClient.SqlClient
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(["web"])
+      yield* pass(1)
+      yield* withdraw(["web"])
+      yield* pass(2)
+      assert.deepStrictEqual(yield* served, [])
+      yield* sql`UPDATE published SET sent = content, doubt_until = 1`
+      yield* memory.put(zone.name, RRset.make(T.nameOf("web"), "A", 60, ["198.51.100.1"]))
+      assert.deepStrictEqual(yield* served, ["web"])
+      yield* outbox.wake([zone.name])
+      yield* pass(2)
+      assert.deepStrictEqual(yield* served, [])
+      yield* pass(610)
+      assert.deepStrictEqual(yield* rows((sql) => sql`SELECT name FROM published`), [])
+    })
+  )
+
+  test(
+    "that is found to be someone else's no longer counts among the names below others",
+    Effect.gen(function* () {
+      const outbox = yield* Outbox
+      const sql = yield* SqlClient.SqlClient
+      const memory = yield* PowerDnsMemory
+      yield* registerAll(["a.b"])
+      yield* pass(2)
+      assert.deepStrictEqual(yield* textsAt(T.nameOf("b")), ["TXT"])
+      yield* sql`UPDATE published SET sent = content WHERE name = ${T.nameOf("a.b")}`
+      yield* memory.put(zone.name, RRset.make(T.nameOf("a.b"), "A", 300, ["203.0.113.1"]))
+      yield* withdraw(["a.b"], "released")
+      yield* outbox.wake([zone.name])
+      yield* pass(5)
+      assert.deepStrictEqual(yield* served, ["a.b"])
+      assert.deepStrictEqual(yield* rows((sql) => sql`SELECT name FROM non_terminal`), [])
+      assert.deepStrictEqual(yield* rows((sql) => sql`SELECT name FROM published`), [])
+    })
+  )
+
   test(
     "whose host is gone meanwhile is not deleted when someone has put a record of his own there",
     Effect.gen(function* () {

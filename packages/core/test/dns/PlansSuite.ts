@@ -3,7 +3,7 @@ import { Duration, Effect, Layer, Option, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
-import { type NewChange, Plans } from "@prism-dns/core/dns/Plans"
+import { type NewChange, pageSize, Plans } from "@prism-dns/core/dns/Plans"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
@@ -306,6 +306,62 @@ export const suite = <R>(
         ])
         assert.match((yield* outcomes(first.id))[1]!, /no longer held back/)
         assert.notStrictEqual((yield* hold("e")).id, first.id)
+      })
+    )
+
+    test(
+      "of held deletions are applied as they were shown: what is added meanwhile waits for another word",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const outbox = yield* Outbox
+        const hold = Effect.fnUntraced(function* (hostnames: ReadonlyArray<string>) {
+          const mine = yield* nextGeneration
+          const marks = hostnames.map((name) => ({ zone: zone.name, name: T.nameOf(name), generation: mine }))
+          yield* outbox.mark(marks, mine, 1, "withdrawn")
+          const plan = yield* plans.hold(
+            zone.name,
+            hostnames.map((name) => ({ name: T.nameOf(name), type: "A", before: a(name), reason: "away" })),
+            "too many"
+          )
+          yield* outbox.hold(zone.name, marks, plan.id, "too many", 1)
+          return plan
+        })
+        const shown = Array.from({ length: 2 * pageSize + 1 }, (_, i) => `h${i}`)
+        const plan = yield* hold(shown)
+        const begun = query<{ n: number | bigint }>(
+          "SELECT COUNT(*) AS n FROM plan_change WHERE outcome IS NOT NULL"
+        ).pipe(Effect.map(([row]) => Number(row!.n) > 0))
+        const holdMore = Effect.gen(function* () {
+          while (!(yield* begun)) yield* Effect.yieldNow
+          return yield* hold(["late"])
+        })
+        const [result, later] = yield* Effect.all(
+          [apply(plan.id, { overrideBudget: "they are gone" }), holdMore] as const,
+          { concurrency: 2 }
+        )
+        assert.strictEqual(later.id, plan.id)
+        assert.deepStrictEqual([result.applied, result.refused, result.plan.state], [shown.length, 0, "open"])
+        assert.strictEqual((yield* apply(plan.id, { overrideBudget: "that one too" })).applied, 1)
+      })
+    )
+
+    test(
+      "that were decided about hold nothing back any more",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const outbox = yield* Outbox
+        const mine = yield* nextGeneration
+        const name = T.nameOf("a")
+        const parked = query<{ name: string }>("SELECT name FROM outbox WHERE parked_at IS NOT NULL")
+        yield* outbox.mark([{ zone: zone.name, name }], mine, 1, "withdrawn")
+        const plan = yield* plans.hold(zone.name, [{ name, type: "A", before: a("a"), reason: "away" }], "too many")
+        yield* apply(plan.id)
+        yield* outbox.hold(zone.name, [{ name, generation: mine }], plan.id, "too many", 1)
+        assert.deepStrictEqual(yield* parked, [])
+        const next = yield* plans.hold(zone.name, [{ name, type: "A", before: a("a"), reason: "away" }], "too many")
+        yield* plans.reject(next.id, { by: "bob", reason: "no" })
+        yield* outbox.hold(zone.name, [{ name, generation: mine }], next.id, "too many", 1)
+        assert.deepStrictEqual(yield* parked, [])
       })
     )
 

@@ -3,8 +3,10 @@ import { Api } from "@prism-dns/core/api/Api"
 import * as Client from "@prism-dns/core/api/Client"
 import { StorageUnavailable } from "@prism-dns/core/api/Problems"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Plans } from "@prism-dns/core/dns/Plans"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import * as RRset from "@prism-dns/core/domain/RRset"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -308,7 +310,13 @@ describe("/v1/publications", () => {
         assert.deepStrictEqual(yield* publications.retry({ payload: { name: one.fqdn } }), { names: 1 })
         yield* waitUntil("one is published", parkedNames, (names) => !names.includes(one.fqdn))
         const mark = (yield* outbox.findMarks([{ zone, name: two.fqdn }]))[0]!
-        yield* outbox.hold(zone, [mark], "a-plan", "over the budget", Date.now())
+        const before = RRset.make(two.fqdn, "A", 60, ["192.0.2.42"])
+        const plan = yield* (yield* Plans).hold(
+          zone,
+          [{ name: two.fqdn, type: "A", before, reason: "away" }],
+          "over the budget"
+        )
+        yield* outbox.hold(zone, [mark], plan.id, "over the budget", Date.now())
         assert.deepStrictEqual(yield* publications.retry({ payload: { zone: otherZone } }), { names: 0 })
         assert.deepStrictEqual(yield* publications.retry({ payload: { zone, name: two.fqdn } }), { names: 0 })
         assert.include(yield* parkedNames, two.fqdn)
