@@ -137,6 +137,32 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
       parkedReason: row["parked_reason"] === null ? undefined : String(row["parked_reason"])
     }))
 
+  /** Names that Prism is to leave alone. */
+  const ignored = (): ReadonlySet<string> =>
+    new Set(database.rows("SELECT zone, pattern FROM ignored").map((row) => `${row["pattern"]}.${row["zone"]}`))
+
+  /** The most hosts that went offline within any one lease, with how many there were, as far as that is too many. */
+  const masses = (leaseMillis: number, min: number, share: number): ReadonlyArray<string> => {
+    const online = new Set<string>()
+    let gone: Array<{ readonly fqdn: string; readonly atMillis: number }> = []
+    const found: Array<string> = []
+    for (const row of database.rows("SELECT fqdn, event, valid_from FROM host_history ORDER BY sequence")) {
+      const [fqdn, event, atMillis] = [String(row["fqdn"]), String(row["event"]), Number(row["valid_from"])]
+      if (event !== "offline") {
+        if (event === "created" || event === "returned") online.add(fqdn)
+        else if (event === "retired" || event === "released") online.delete(fqdn)
+        // It is back, or somebody has said that it is gone.
+        if (event !== "withdrawn") gone = gone.filter((each) => each.fqdn !== fqdn)
+        continue
+      }
+      online.delete(fqdn)
+      gone = [...gone.filter((each) => each.atMillis > atMillis - leaseMillis), { fqdn, atMillis }]
+      const of = online.size + gone.length
+      if (gone.length >= min && gone.length > of * share) found.push(`${gone.length} of ${of} at ${atMillis}`)
+    }
+    return found
+  }
+
   /** Names held back for a plan in which a person does not find them any more. */
   const heldByNothing = (): ReadonlyArray<string> =>
     database
@@ -172,5 +198,18 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     return wrong
   }
 
-  return { hosts, versions, generation, unserved, wantsRecords, adopted, desired, marks, heldByNothing, bookkeeping }
+  return {
+    hosts,
+    versions,
+    generation,
+    unserved,
+    wantsRecords,
+    adopted,
+    desired,
+    marks,
+    ignored,
+    masses,
+    heldByNothing,
+    bookkeeping
+  }
 }

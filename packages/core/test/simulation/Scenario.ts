@@ -22,6 +22,8 @@ export type Event = { readonly atMillis: number } & (
   | { readonly do: "move"; readonly agent: string; readonly addresses: ReadonlyArray<string> }
   /** The server dies at the n-th point from here on where it waits for something. */
   | { readonly do: "crash"; readonly points: number; readonly downMillis: number }
+  /** The same, and the machine with it: what was committed and not synced may be gone. */
+  | { readonly do: "power cut"; readonly points: number; readonly downMillis: number }
   /** With another TTL for all records, when one is given. */
   | { readonly do: "restart"; readonly downMillis: number; readonly ttlSeconds?: number }
   | { readonly do: "pause"; readonly millis: number }
@@ -42,6 +44,9 @@ export type Event = { readonly atMillis: number } & (
   | { readonly do: "approve" }
   /** A person takes over the record of someone else, or gives it back. */
   | { readonly do: "adopt" | "give back"; readonly hostname: string }
+  /** A person says which names Prism is to leave alone, or no longer; or that hosts may expire, however many. */
+  | { readonly do: "ignore" | "heed"; readonly hostname: string }
+  | { readonly do: "allow expiry" }
   /** Someone else deletes a whole zone at PowerDNS: which, by its place in the list. */
   | { readonly do: "zone lost"; readonly zone: number }
   | { readonly do: "database fails"; readonly millis: number }
@@ -62,8 +67,12 @@ export interface Settings {
   readonly quarantineMillis: number
   /** Names that may be deleted in a zone by inference in any such time. */
   readonly budget: { readonly min: number; readonly windowMillis: number }
-  /** Hosts that may vanish at once without a person's word. */
+  /** Hosts that may vanish at once without a person's word; and, of the product alone, for a test that it is noticed. */
   readonly massExpiryMin: number
+  readonly massExpiryGuard?: number
+  /** Whether there are power cuts; and whether commits are synced when that is asked for. */
+  readonly powerCuts?: boolean
+  readonly syncs?: boolean
   /** From one comparison of a zone with PowerDNS to the next; undefined for none. */
   readonly reconcileMillis: number | undefined
   readonly batchNamesMax: number
@@ -110,6 +119,7 @@ export const generate = (seed: number): Scenario => {
     quarantineMillis: dice.pick([0, 30_000, 60_000]),
     budget: { min: dice.pick([10, 10, 1, 2]), windowMillis: dice.pick([60_000, 300_000]) },
     massExpiryMin: dice.pick([100, 100, 2]),
+    powerCuts: dice.chance(0.1),
     reconcileMillis: dice.chance(0.1) ? 150_000 : undefined,
     batchNamesMax: dice.pick([1, 3, 8, 500]),
     doubtMillis: 15_000,
@@ -118,7 +128,7 @@ export const generate = (seed: number): Scenario => {
     powerdns: {
       nodes: dice.pick<ReadonlyArray<NodeName>>([["p1"], ["p1", "p2"], ["p1", "p2", "s1"]]),
       backend: dice.pick(backends),
-      changesMax: dice.chance(0.2) ? dice.between(2, 5) : 500,
+      changesMax: dice.chance(0.2) ? dice.between(3, 6) : 500,
       latencyMillisMax: dice.pick([0, 2, 30]),
       workMillisMax: dice.pick([5, 20, 200]),
       timeoutMillis: 10_000
@@ -126,9 +136,12 @@ export const generate = (seed: number): Scenario => {
   }
 
   const owners = ["alice", "bob", undefined]
-  const hostnames = dice.chance(0.25)
-    ? ["h0", "h1", "a.h0", "b.h0", "x.y.h1", "p.q"].filter(() => dice.chance(0.7)).concat("h2")
-    : Array.from({ length: dice.between(2, 4) }, (_, i) => `h${i}`)
+  const isCrowd = dice.chance(0.02)
+  const hostnames = isCrowd
+    ? Array.from({ length: dice.between(12, 30) }, (_, i) => `h${i}`)
+    : dice.chance(0.25)
+      ? ["h0", "h1", "a.h0", "b.h0", "x.y.h1", "p.q"].filter(() => dice.chance(0.7)).concat("h2")
+      : Array.from({ length: dice.between(2, 4) }, (_, i) => `h${i}`)
   const addressPool = dice.pick([4, 30, 200])
   const pickAddresses = (): ReadonlyArray<string> => {
     const n = dice.between(1, addressPool)
@@ -180,6 +193,9 @@ export const generate = (seed: number): Scenario => {
     () => ({ do: "approve" }),
     () => ({ do: "adopt", hostname: dice.pick(hostnames) }),
     () => ({ do: "give back", hostname: dice.pick(hostnames) }),
+    () => ({ do: "ignore", hostname: dice.pick(hostnames) }),
+    () => ({ do: "heed", hostname: dice.pick(hostnames) }),
+    () => ({ do: "allow expiry" }),
     () => ({ do: "database fails", millis: dice.pick([50, 3000, 30_000]) })
   ] as ReadonlyArray<() => Omit<Event, "atMillis">>
   // Without a reconciler nobody would notice.
@@ -195,6 +211,15 @@ export const generate = (seed: number): Scenario => {
   const events: Array<Event> = []
   const add = (event: Omit<Event, "atMillis">, atMillis = dice.int(endMillis)) =>
     events.push({ ...event, atMillis } as Event)
+  if (isCrowd) {
+    // A rack comes, moves, and goes at once.
+    const [comes, goes] = [dice.int(30_000), dice.int(endMillis)]
+    for (const { id } of agents) {
+      add({ do: "on", agent: id } as Event, comes + dice.int(200))
+      if (dice.chance(0.3)) add({ do: "move", agent: id, addresses: pickAddresses() } as Event, comes + 40_000)
+      if (dice.chance(0.6)) add({ do: "off", agent: id } as Event, goes)
+    }
+  }
   for (const agent of agents) if (dice.chance(0.8)) add({ do: "on", agent: agent.id } as Event, dice.int(5000))
   const moves = dice.between(3, 9)
   for (let i = 0; i < moves; i++) {

@@ -47,6 +47,8 @@ export interface PowerDnsOptions {
   readonly workMillisMax: number
   /** How long the client waits for an answer. */
   readonly timeoutMillis: number
+  /** Writes that are answered as done and are not, for tests that want to see it noticed. */
+  readonly lieShare?: number
 }
 
 /** A write of ours that took effect. */
@@ -256,7 +258,8 @@ export class SimulatedPowerDns {
           if (server.stuck !== undefined) return void server.stuck.push(finish)
           this.#writing.delete(running)
           if (server.epoch !== epoch) return later(latency(), broken)
-          const exit = Effect.runSyncExitWith(this.#clock)(work)
+          const isLie = isWrite && this.#options.lieShare !== undefined && this.#dice.chance(this.#options.lieShare)
+          const exit = Effect.runSyncExitWith(this.#clock)(isLie ? Effect.void : work)
           if (isWrite && Exit.isSuccess(exit)) {
             if (isAbandoned()) world.say(`${server.name}: ${about} takes effect, and nobody waits for it`)
             this.#wrote({ zone, changes, sentMillis, abandoned: isAbandoned() }, startMillis)

@@ -32,8 +32,10 @@ import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { anonymous, type Registration } from "@prism-dns/core/registry/Decision"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import { Durability } from "@prism-dns/core/storage/Durability"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import * as Dice from "./Dice.ts"
 import * as Oracle from "./Oracle.ts"
@@ -71,10 +73,13 @@ const startMillis = 1_700_000_000_000
 const recoveryMillis = (settings: Settings): number =>
   settings.reconcileMillis === undefined ? 75_000 : 90_000 + settings.reconcileMillis
 
+/** Of all hosts; see `Expiry`. */
+const massExpiryShare = 0.15
+
 /** Violations of one run that are kept. */
 const violationsMax = 20
 
-type Services = Registry | Leases | Acknowledgements | Plans | Adoption
+type Services = Registry | Leases | Acknowledgements | Plans | Adoption | Guards
 
 export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome => {
   const { settings } = scenario
@@ -85,7 +90,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     preemption: settings.preemption,
     startMillis
   })
-  database.empty()
+  database.empty(settings.powerCuts)
   let zones = zonesOf(settings, 60)
   const list = ZoneList.make(zones)
   const forward = zones[0]!
@@ -114,6 +119,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   let lives = 0
   let pointsLeft = 0
   let downMillis = 0
+  let isPowerCut = false
   let cancelStart = () => undefined as void
   let databaseFailsUntil = 0
   let { lossShare } = settings
@@ -125,7 +131,9 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     life = undefined
     services = undefined
     pointsLeft = 0
-    database.rollBack()
+    if (isPowerCut) database.cutPower(statements.int(3))
+    else database.rollBack()
+    isPowerCut = false
     cancelStart = world.after(downMillis, undefined, start)
   }
 
@@ -141,11 +149,25 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       crash(point.length > 100 ? `${point.slice(0, 100).replaceAll(/\s+/g, " ")}...` : point)
       return true
     }
+    /** What was committed before is safe after it. */
+    const flush = Effect.suspend(() => {
+      if (settings.powerCuts !== true || settings.syncs === false) return Effect.void
+      const { commits } = database
+      if (dies("before a sync")) return Effect.never
+      return Effect.delay(
+        Effect.suspend(() => {
+          database.sync(commits)
+          return dies("after a sync") ? Effect.never : Effect.void
+        }),
+        1 + statements.int(10)
+      )
+    })
     const opened = Scope.makeUnsafe()
     scope = opened
     const layer = layerOf(settings, zones, powerdns, { life: born, dies }).pipe(
       Layer.provide(Layer.succeed(SecureRandom.SecureRandom, seededRandom(ids))),
       Layer.provideMerge(coarse(world, born)),
+      Layer.provide(Layer.succeed(Durability, { flush })),
       Layer.provide(
         database.layer({
           dies,
@@ -335,6 +357,10 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   /** When names lost their answers by a conclusion of ours, and how many were published then. */
   const deletions: Array<{ readonly atMillis: number; readonly name: string; readonly allowed: number }> = []
   let isOverridden = false
+  /** A person let hosts expire, however many. */
+  let isAllowed = false
+  /** Names that a person told Prism to leave alone at some time. */
+  const untended = new Set<string>()
 
   /** Names that lose their answers because their host stayed away are few in any window of time. */
   const checkBudget = (name: DomainName.DomainName) => {
@@ -402,8 +428,10 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         agent.addresses = event.addresses
         return beat(agent)
       }
-      case "crash": {
+      case "crash":
+      case "power cut": {
         if (life === undefined) return
+        isPowerCut = event.do === "power cut"
         pointsLeft = event.points
         downMillis = event.downMillis
         return
@@ -497,6 +525,23 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
           })
         )
       }
+      case "ignore":
+      case "heed": {
+        const request = { zone: forward.name, patterns: [event.hostname], by: person.name, reason: "said so" }
+        const undo = event.do === "heed"
+        // What happens meanwhile to a name that is left alone is nobody's business.
+        if (!undo) untended.add(`${forward.name} ${fqdnOf(event.hostname)}`)
+        return ask(
+          Effect.gen(function* () {
+            const plan = yield* (yield* Adoption).ignore({ ...request, undo })
+            if (plan.state === "open") yield* (yield* Plans).apply(plan.id, { by: person.name })
+          })
+        )
+      }
+      case "allow expiry": {
+        isAllowed = true
+        return ask(Effect.flatMap(Guards, (guards) => guards.allow("mass-expiry", person, "said so")))
+      }
       case "zone lost": {
         const { name } = zones[event.zone]!
         if (!powerdns.drop(name)) return
@@ -547,7 +592,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       const found = powerdns.records(zone.name, types) ?? new Map<string, Oracle.Texts>()
       for (const [name, texts] of wanted) {
         const key = `${zone.name} ${name}`
-        if (parked.has(key) || (which === "live" && isForward && !live.has(name))) continue
+        if (parked.has(key) || untended.has(key) || (which === "live" && isForward && !live.has(name))) continue
         const has = found.get(name) ?? []
         if (!Oracle.same(has, texts)) {
           violate("a live host has its records", `${name} should be ${Oracle.show(texts)} and is ${Oracle.show(has)}`)
@@ -558,7 +603,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       for (const [name, texts] of found) {
         const known = others.get(name)
         if (known !== undefined ? Oracle.same(known, texts) : wanted.has(name as DomainName.DomainName)) continue
-        if (parked.has(`${zone.name} ${name}`)) continue
+        if (parked.has(`${zone.name} ${name}`) || untended.has(`${zone.name} ${name}`)) continue
         violate("no record without an owner", `${name} is ${Oracle.show(texts)}, which nobody wants`)
       }
       for (const [name, texts] of others) {
@@ -567,7 +612,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         violate("foreign records are left alone", `${name} was ${Oracle.show(texts)} and is ${Oracle.show(has)}`)
       }
       checkTtls(zone, wanted, types, parked)
-      if (isForward) checkPlaceholders(zone, found, others)
+      if (isForward && untended.size === 0) checkPlaceholders(zone, found, others, parked)
     }
   }
 
@@ -593,6 +638,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     for (const name of wanted.keys()) {
       const ttlSeconds = ttls.get(name)
       if (ttlSeconds === undefined || adopted.has(name) || parked.has(`${zone.name} ${name}`)) continue
+      if (untended.has(`${zone.name} ${name}`)) continue
       if (ttlSeconds !== zone.policy.ttlSeconds) {
         violate("a zone's TTL is that of its records", `${name} has ${ttlSeconds} s, not ${zone.policy.ttlSeconds} s`)
       }
@@ -603,7 +649,8 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   const checkPlaceholders = (
     zone: Zone.Zone,
     found: ReadonlyMap<string, Oracle.Texts>,
-    others: ReadonlyMap<string, Oracle.Texts>
+    others: ReadonlyMap<string, Oracle.Texts>,
+    parked: ReadonlySet<string>
   ) => {
     const held = powerdns.records(zone.name, ["TXT"]) ?? new Map<string, Oracle.Texts>()
     const needed = new Set<string>()
@@ -613,11 +660,12 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       for (; rest !== zone.name; rest = rest.slice(rest.indexOf(".") + 1)) if (!found.has(rest)) needed.add(rest)
     }
     for (const name of needed) {
-      if (!held.has(name))
+      if (!held.has(name) && !parked.has(`${zone.name} ${name}`))
         violate("names above ours exist", `nothing stands at ${name}, and something of ours below it`)
     }
     for (const name of held.keys()) {
-      if (!needed.has(name)) violate("names above ours exist", `a placeholder stands at ${name} for nothing`)
+      if (!needed.has(name) && !parked.has(`${zone.name} ${name}`))
+        violate("names above ours exist", `a placeholder stands at ${name} for nothing`)
     }
   }
 
@@ -626,6 +674,11 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     for (const { fqdn, generation } of promised) checkPromise(fqdn, generation)
     for (const { cause, name, parkedReason } of oracle.marks()) {
       if (parkedReason === undefined) violate("nothing waits for ever", `${name} is still marked (${cause})`)
+    }
+    if (!isAllowed && clockOffsetMillis === 0) {
+      for (const mass of oracle.masses(settings.leaseMillis, settings.massExpiryMin, massExpiryShare)) {
+        violate("a mass of hosts does not expire without a word", mass)
+      }
     }
     for (const what of oracle.heldByNothing()) violate("what waits for a person can be approved", what)
   }
@@ -648,7 +701,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   /** Every server answers for every name with what stands in the database. */
   const checkAnswers = () => {
     for (const { fqdn, zone } of oracle.hosts()) {
-      if (zone !== forward.name) continue
+      if (zone !== forward.name || untended.has(`${zone} ${fqdn}`)) continue
       const stands = powerdns.at(zone, fqdn, ["A", "AAAA"])
       for (const node of settings.powerdns.nodes) {
         const texts = powerdns.answers(node, fqdn, ["A", "AAAA"])
@@ -661,7 +714,8 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     }
     for (const { name, what } of oracle.unserved()) {
       // Deleted by us and made by somebody else before each server had shown that it is gone: known to wait for ever.
-      if (!foreign.has(`${forward.name} ${name}`)) violate("all is served in the end", what)
+      if (!foreign.has(`${forward.name} ${name}`) && !untended.has(`${forward.name} ${name}`))
+        violate("all is served in the end", what)
     }
   }
 
@@ -719,8 +773,8 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     checkAnswers()
     const before = { writes: powerdns.writes, generation: oracle.generation() }
     world.run(world.nowMillis + 45_000)
-    // What time does to hosts may go on; each such change is written once in each zone.
-    const allowed = (oracle.generation() - before.generation) * zones.length
+    // What time does to hosts may go on; each name of such a change is written once, with or without others.
+    const allowed = (oracle.generation() - before.generation) * zones.length * agents.size
     const writes = powerdns.writes - before.writes
     if (writes > allowed) violate("no change, no write", `${writes} writes while all was quiet`)
   } catch (error) {
@@ -766,8 +820,10 @@ const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: 
     leaseMillis: settings.leaseMillis,
     sweepMillis: settings.sweepMillis,
     flushMillis: settings.flushMillis,
-    massExpiryMin: settings.massExpiryMin
+    massExpiryMin: settings.massExpiryGuard ?? settings.massExpiryMin,
+    massExpiryShare
   }).pipe(
+    Layer.provideMerge(Guards.layer),
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(settings.reconcileMillis === undefined ? Layer.empty : Reconciliation.scheduled),

@@ -198,5 +198,20 @@ export const regressions: ReadonlyArray<Regression> = [
       ],
       endMillis: 351543
     }
+  },
+  {
+    // Never broken: here for what it is changed into, to see that it would be noticed.
+    name: "what was accepted survives a power cut",
+    scenario: {
+      seed: "power",
+      settings: { ...usual, powerCuts: true },
+      agents: [{ id: "h0/a", hostname: "h0", owner: "alice", addresses: ["192.0.2.1"] }],
+      events: [
+        { do: "on", agent: "h0/a", atMillis: 1000 },
+        { do: "off", agent: "h0/a", atMillis: 1400 },
+        { do: "power cut", points: 1, downMillis: 1000, atMillis: 1500 }
+      ],
+      endMillis: 60_000
+    }
   }
 ]

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { regressions } from "./regressions.ts"
-import { generate } from "./Scenario.ts"
+import { generate, type Settings } from "./Scenario.ts"
 import { SimulatedDatabase } from "./SimulatedDatabase.ts"
 import { broken, keepsEveryRule } from "./seeds.ts"
 import { run } from "./Simulation.ts"
@@ -29,6 +29,44 @@ describe("core, in a simulated world", () => {
 
   it("does something else for another seed", () => {
     assert.notStrictEqual(run(generate(1), database).trace.join("\n"), run(generate(2), database).trace.join("\n"))
+  })
+
+  describe("what is wrong is noticed:", () => {
+    const noticed = (name: string, rule: string, change: (settings: Settings) => Settings, from: string) =>
+      it(name, () => {
+        const { scenario } = regressions.find((each) => each.name === from)!
+        assert.deepStrictEqual(broken(scenario, database), [])
+        const { violations } = run({ ...scenario, settings: change(scenario.settings) }, database)
+        assert.include(
+          violations.map((violation) => violation.rule),
+          rule
+        )
+      })
+
+    noticed(
+      "a doubt that is never settled",
+      "a live host has its records",
+      (settings) => ({ ...settings, doubtMillis: 10_000_000 }),
+      "a write without an answer is doubted on after a restart"
+    )
+    noticed(
+      "a write that was told to be done, and was not",
+      "applied is in PowerDNS",
+      (settings) => ({ ...settings, powerdns: { ...settings.powerdns, lieShare: 1 } }),
+      "deletions held back stand in a plan that a person can approve, also without quarantine"
+    )
+    noticed(
+      "a mass of hosts that expires",
+      "a mass of hosts does not expire without a word",
+      (settings) => ({ ...settings, massExpiryMin: 2, massExpiryGuard: 100 }),
+      "deletions held back stand in a plan that a person can approve, also without quarantine"
+    )
+    noticed(
+      "an accepted host that a power cut takes away",
+      "accepted is durable",
+      (settings) => ({ ...settings, syncs: false }),
+      "what was accepted survives a power cut"
+    )
   })
 
   keepsEveryRule({ first: 1, last: 1000 }, database)
