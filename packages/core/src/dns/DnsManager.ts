@@ -84,6 +84,9 @@ export class DnsManager extends Context.Service<
 
 type PublishError = PowerDnsError | SqlError.SqlError
 
+/** Names marked in one transaction when a zone is written anew. */
+const anewNamesMax = 1000
+
 /** Errors of one kind in a row are one line in the log: an outage words itself differently from attempt to attempt. */
 const kindOf = (error: PublishError): string => {
   if (error._tag === "SqlError") return "database"
@@ -105,6 +108,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const foreignNames = ForeignNames.make(powerdns, outbox)
 
   const ready = new Set<DomainName>()
+  /** Zones that were made anew and whose names are not all marked yet. */
+  const remade = new Set<DomainName>()
   const errors = new Map<DomainName, { readonly kind: string; readonly reason: string }>()
   /** Names of a zone in a write that ended without an answer, until the database knows of it. */
   const doubtful = new Map<DomainName, Set<DomainName>>()
@@ -118,8 +123,31 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
   const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
     if (ready.has(zone.name)) return
-    yield* provisioner.ensure(zone)
+    if (yield* provisioner.ensure(zone)) remade.add(zone.name)
+    if (remade.has(zone.name)) {
+      yield* writeAnew(zone)
+      remade.delete(zone.name)
+    }
     ready.add(zone.name)
+  })
+
+  /** The zone has just been made: where we have published into it, it was lost, and all of that is due once more. */
+  const writeAnew = Effect.fnUntraced(function* (zone: Zone) {
+    let total = 0
+    for (let after: DomainName | undefined; ;) {
+      const page = yield* outbox.publishedNames(zone.name, after, anewNamesMax)
+      const nowMillis = yield* Clock.currentTimeMillis
+      const names = page.filter((name) => !ownership.isIgnored(zone.name, name))
+      yield* outbox.recheck(zone.name, names, nowMillis, "doubt")
+      total += names.length
+      after = page.at(-1)
+      if (page.length < anewNamesMax) break
+    }
+    if (total === 0) return
+    yield* Effect.logWarning("the zone was lost in PowerDNS, all of its names are written anew").pipe(
+      Effect.annotateLogs({ zone: zone.name, names: total })
+    )
+    yield* outbox.wake([zone.name])
   })
 
   /** Sends the changes of some names as one PATCH; halves what PowerDNS refuses until the bad names stand alone. */

@@ -142,6 +142,12 @@ export class Outbox extends Context.Service<
     readonly doubtClaimed: (zone: DomainName) => Effect.Effect<void, SqlError.SqlError>
     /** The zone was written again: what had no answer is taken by `untilMillis` or never, and is due once more then. */
     readonly endDoubts: (zone: DomainName, untilMillis: number) => Effect.Effect<void, SqlError.SqlError>
+    /** Names of the zone that have records of ours, in order, beginning behind `after`. */
+    readonly publishedNames: (
+      zone: DomainName,
+      after: DomainName | undefined,
+      limit: number
+    ) => Effect.Effect<ReadonlyArray<DomainName>, SqlError.SqlError>
     /**
      * Says that anything may stand at `names`, ours or not: they are marked, and those that are ours written anew. A mark
      * that waits keeps its cause when this one is `doubt`.
@@ -296,6 +302,14 @@ export class Outbox extends Context.Service<
         Effect.map(
           sql<{ readonly names: number | bigint }>`SELECT COUNT(*) AS names FROM published WHERE zone = ${zone}`,
           ([row]) => Number(row!.names)
+        )
+
+      const publishedNames = (zone: DomainName, after: DomainName | undefined, limit: number) =>
+        Effect.map(
+          sql<{ readonly name: DomainName }>`
+            SELECT name FROM published WHERE zone = ${zone} AND name > ${after ?? ""} AND content <> '[]'
+            ORDER BY name LIMIT ${limit}`,
+          (rows) => rows.map(({ name }) => name)
         )
 
       const claim = (zone: DomainName, claims: ReadonlyArray<Claim>, nowMillis: number) => sql`
@@ -645,6 +659,7 @@ export class Outbox extends Context.Service<
         due,
         published,
         countPublished,
+        publishedNames,
         claim: (zone, claims, nowMillis) =>
           claims.length === 0 ? Effect.void : Effect.andThen(claim(zone, claims, nowMillis), durability.flush),
         disclaim: (zone, names, nowMillis) => (names.length === 0 ? Effect.void : disclaim(zone, names, nowMillis)),

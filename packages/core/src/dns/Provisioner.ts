@@ -61,9 +61,9 @@ export class Provisioner extends Context.Service<
   {
     /**
      * Makes the zone ready at the primaries; fails with `NotFound` when it is missing and not ours to create. Does
-     * nothing where nothing is missing, at the cost of a few reads.
+     * nothing where nothing is missing, at the cost of a few reads. Gives whether the zone was made, which is said once.
      */
-    readonly ensure: (zone: Zone) => Effect.Effect<void, PowerDnsError>
+    readonly ensure: (zone: Zone) => Effect.Effect<boolean, PowerDnsError>
     /** Whether somebody fetches the zone and is to be told of changes (`PowerDnsClient.notify`). */
     readonly notifyNeeded: (zone: Zone) => boolean
     /** Whether the zone is signed, and by which keys; their DS records go to the parent zone. */
@@ -97,6 +97,8 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
   const primaryKeys = hasSecondaries && tsig !== undefined ? [tsig.name] : []
 
   const problems = new Map<string, Problem>()
+  /** Zones that were made, and of which `ensure` has not said so yet: it may fail after that. */
+  const made = new Set<DomainName>()
 
   const note = Effect.fnUntraced(function* (zone: DomainName, node: string, reason: string) {
     const key = `${zone} ${node}`
@@ -204,8 +206,10 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     } else if (zone.createIfMissing) {
       const { name, nameservers } = zone
       const isMade = yield* ensureCreated(powerdns.createZone({ kind: "Native", ...wanted, name, nameservers }))
-      if (isMade) yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: name }))
-      else yield* powerdns.configureZone(name, wanted)
+      if (isMade) {
+        made.add(name)
+        yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: name }))
+      } else yield* powerdns.configureZone(name, wanted)
       yield* flushEverywhere(name).pipe(
         Effect.andThen(Effect.delay(flushEverywhere(name), flushAgainMillis)),
         Effect.forkIn(scope)
@@ -221,6 +225,7 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     }
     if (hasSecondaries) yield* ensureNotifiedOrNote(zone.name)
     yield* startSecondaries(zone.name)
+    return made.delete(zone.name)
   })
 
   const ensureNotifiedOrNote = (zone: DomainName) =>

@@ -115,6 +115,26 @@ describe("publishing", () => {
   })
 
   test(
+    "a zone that is gone from PowerDNS comes back with all of its names at the next change, not with that one alone",
+    Effect.gen(function* () {
+      for (let i = 1; i <= 5; i++) yield* register(`host-${i}`, `192.0.2.${i}`)
+      yield* register("left.alone", "192.0.2.6")
+      yield* pass(1)
+      const before = yield* served(T.forward)
+      assert.isAbove(before.length, 5)
+      const client = yield* PowerDnsClient
+      yield* client.deleteZone(T.forward.name)
+      yield* register("host-1", "192.0.2.77")
+      yield* pass(5)
+      assert.deepStrictEqual(
+        yield* served(T.forward),
+        before.map((line) => line.replace("A 192.0.2.1", "A 192.0.2.77")).sort()
+      )
+      assert.deepStrictEqual(yield* pending, [])
+    })
+  )
+
+  test(
     "a registration becomes A, AAAA and PTR records, its ticket is settled, and nothing is left to do",
     Effect.gen(function* () {
       const { host, ticket } = yield* register("web", ["192.0.2.7", "2001:db8::7"])
