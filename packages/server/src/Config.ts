@@ -419,6 +419,9 @@ const severities = {
   fatal: "Fatal"
 } as const
 
+/** Bytes in base64 (RFC 4648, 4), padded. */
+const base64 = /^(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
+
 /** Owners and actors that no token may pass for. */
 const reservedNames: ReadonlyMap<string, string> = new Map([
   ["anonymous", "who has none"],
@@ -460,6 +463,9 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   if ((tsigName === undefined) !== (tsigSecret === undefined)) {
     problems.push("powerdns.transfer: tsigName and tsigSecret (or tsigSecretFile) belong together")
   }
+  if (tsigSecret !== undefined && !base64.test(Redacted.value(tsigSecret))) {
+    problems.push("powerdns.transfer.tsigSecret: is not base64, as tsig-keygen and pdnsutil generate-tsig-key print it")
+  }
   const tsig: TsigKey | undefined =
     tsigName === undefined || tsigSecret === undefined
       ? undefined
@@ -483,6 +489,9 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     })
   )
   for (const name of duplicates(zones.map((zone) => zone.name))) problems.push(`zones: ${name} stands twice`)
+  if (zones.some((zone) => zone.name === catalog)) {
+    problems.push(`powerdns.transfer.catalog: ${catalog} is one of the zones; a catalog is a zone of its own`)
+  }
   for (const zone of zones) {
     if (!Zone.isReverse(zone) && /(?:^|\.)(?:in-addr|ip6)\.arpa\.$/.test(zone.name)) {
       problems.push(

@@ -325,6 +325,18 @@ describe("what is wrong", () => {
       { text: "auth: { agentTokens: [{ name: a, token: t }, { name: b, token: t }] }\n" },
       "prism.yaml: auth.agentTokens: a and b have the same token"
     ],
+    [
+      "a key for transfers is no key",
+      {
+        environment: { PRISM_POWERDNS_TRANSFER_TSIG_NAME: "xfr.test", PRISM_POWERDNS_TRANSFER_TSIG_SECRET: "not a key" }
+      },
+      "prism.yaml: powerdns.transfer.tsigSecret: is not base64, as tsig-keygen and pdnsutil generate-tsig-key print it"
+    ],
+    [
+      "the catalog is a zone for hosts",
+      { environment: { PRISM_POWERDNS_TRANSFER_CATALOG: "hosts.prism.test" } },
+      "prism.yaml: powerdns.transfer.catalog: hosts.prism.test. is one of the zones; a catalog is a zone of its own"
+    ],
     ["a zone stands twice", { flags: { zone: ["a.test", "A.test."] } }, "prism.yaml: zones: a.test. stands twice"],
     [
       "a zone's name is none",
