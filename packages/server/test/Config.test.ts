@@ -328,7 +328,7 @@ describe("what is wrong", () => {
     [
       "a key for transfers is no key",
       {
-        environment: { PRISM_POWERDNS_TRANSFER_TSIG_NAME: "xfr.test", PRISM_POWERDNS_TRANSFER_TSIG_SECRET: "not a key" }
+        environment: { PRISM_POWERDNS_TRANSFER_TSIG_NAME: "xfr.test", PRISM_POWERDNS_TRANSFER_TSIG_SECRET: "no-key" }
       },
       "prism.yaml: powerdns.transfer.tsigSecret: is not base64, as tsig-keygen and pdnsutil generate-tsig-key print it"
     ],
