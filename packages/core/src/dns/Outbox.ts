@@ -557,8 +557,10 @@ export class Outbox extends Context.Service<
                 marks.map(({ generation, name }) => ({ name, generation }))
               )})
               AND EXISTS (SELECT 1 FROM plan p WHERE p.id = ${plan} AND p.state = 'open')
-              AND EXISTS (
-                SELECT 1 FROM plan_change c WHERE c.plan = ${plan} AND c.name = outbox.name AND c.outcome IS NULL)`
+              AND (
+                SELECT c.ordinal FROM plan_change c
+                WHERE c.plan = ${plan} AND c.name = outbox.name AND c.outcome IS NULL LIMIT 1
+              ) IS NOT NULL`
         },
         (effect) => sql.withTransaction(effect)
       )

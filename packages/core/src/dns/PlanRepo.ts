@@ -313,8 +313,16 @@ export const make = (sql: SqlClient.SqlClient) => {
   /** Which of `names` the plan has already. */
   const namesAmong = (id: string, names: ReadonlyArray<DomainName>) =>
     Effect.map(
+      // One probe of the index for each name: with statistics of before the plan grew, PostgreSQL joins the other way around.
       sql<{ readonly name: DomainName }>`
-        SELECT DISTINCT name FROM plan_change WHERE plan = ${id} AND outcome IS NULL AND name IN ${asList(sql, names)}`,
+        SELECT r.name FROM ${asTable(
+          sql,
+          "r",
+          { name: "text" },
+          names.map((name) => ({ name }))
+        )} WHERE (
+          SELECT c.ordinal FROM plan_change c WHERE c.plan = ${id} AND c.name = r.name AND c.outcome IS NULL LIMIT 1
+        ) IS NOT NULL`,
       (rows) => new Set(rows.map(({ name }) => name))
     )
 

@@ -116,8 +116,8 @@ const registry = Effect.gen(function* () {
     served_at BIGINT,
     PRIMARY KEY (zone, name)
   )`
-  yield* sql`CREATE INDEX published_doubt ON published (zone, doubt_until) WHERE doubt_until IS NOT NULL`
-  yield* sql`CREATE INDEX published_quarantine ON published (zone, quarantined_until) WHERE quarantined_until IS NOT NULL`
+  yield* sql`CREATE INDEX published_doubt ON published (doubt_until, zone) WHERE doubt_until IS NOT NULL`
+  yield* sql`CREATE INDEX published_quarantine ON published (quarantined_until) WHERE quarantined_until IS NOT NULL`
 
   // Names that PowerDNS took and that not every name server was seen to answer with yet; content is what they should say.
   yield* sql`CREATE TABLE unserved (

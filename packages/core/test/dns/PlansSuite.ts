@@ -310,6 +310,32 @@ export const suite = <R>(
     )
 
     test(
+      "of held deletions grow in time by what is added, however long they have become",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const outbox = yield* Outbox
+        const timeOf = Effect.fnUntraced(function* (from: number, to: number) {
+          const start = performance.now()
+          for (let batch = from; batch < to; batch++) {
+            const mine = yield* nextGeneration
+            const some = Array.from({ length: 500 }, (_, i) => T.nameOf(`h${batch * 500 + i}`))
+            const marks = some.map((name) => ({ zone: zone.name, name, generation: mine }))
+            yield* outbox.mark(marks, mine, 1, "withdrawn")
+            const changes = some.map((name) => ({ name, type: "A", before: a("a"), reason: "away" }))
+            const plan = yield* plans.hold(zone.name, changes, "too many")
+            yield* outbox.hold(zone.name, marks, plan.id, "too many", 1)
+          }
+          return performance.now() - start
+        })
+        const first = yield* timeOf(0, 3)
+        yield* timeOf(3, 25)
+        const last = yield* timeOf(25, 28)
+        // PostgreSQL, with the statistics of an empty table, read the whole plan for each name: seconds a batch.
+        assert.isBelow(last, first * 10 + 1000)
+      })
+    )
+
+    test(
       "of held deletions are applied as they were shown: what is added meanwhile waits for another word",
       Effect.gen(function* () {
         const plans = yield* Plans
