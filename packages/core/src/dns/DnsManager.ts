@@ -380,7 +380,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       if (desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) === true) continue
       foreign.set(found.name, {
         name: found.name,
-        reason: `a ${found.type} record that Prism did not make stands at this name (${found.contents.join(", ")}); remove it or choose another name`
+        reason: `${found.type.startsWith("A") ? "an" : "a"} ${found.type} record that Prism did not make stands at this name (${found.contents.join(", ")}); adopt it, remove it, or choose another name`
       })
     }
     return [...foreign.values()]

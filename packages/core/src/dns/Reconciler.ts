@@ -496,9 +496,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       guards: [...sentences.values()],
       plan
     }
+    const before = results.get(zone.name)?.plan
     results.set(zone.name, result)
     yield* measure(zone.name, result)
-    if (hasDrift) {
+    // A plan that waits for a person is found again by each look, and is no news then.
+    if (hasDrift && (plan.id !== before?.id || plan.state !== before.state)) {
       yield* Effect.logWarning("PowerDNS held something else than it should").pipe(
         Effect.annotateLogs({ zone: zone.name, plan: plan.id, state: plan.state, ...compared.drift })
       )

@@ -377,7 +377,7 @@ describe("a record that Prism did not make", () => {
       ])
       const [parked] = yield* pending
       assert.strictEqual(parked?.name, T.nameOf("web"))
-      assert.match(parked?.parkedReason ?? "", /that Prism did not make stands at this name/)
+      assert.match(parked?.parkedReason ?? "", /^an A record that Prism did not make stands at this name .*; adopt it/)
     })
   )
 

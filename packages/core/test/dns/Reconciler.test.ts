@@ -428,6 +428,23 @@ describe("the schedule", () => {
     )
   )
 
+  it.effect("says once in the log what waits for a person, however often it finds it", () =>
+    run(
+      { ...zone, reconciliation: { ...zone.reconciliation, repair: false } },
+      Effect.gen(function* () {
+        yield* registerAll(names(3))
+        yield* remove("h1")
+        yield* pass(300)
+        yield* remove("h2")
+        yield* pass(300)
+      })
+    ).pipe(
+      Effect.map((lines) =>
+        assert.strictEqual(lines.filter((line) => line.includes("something else than it should")).length, 2)
+      )
+    )
+  )
+
   it.effect("only keeps the plan where the zone's settings say so", () =>
     run(
       { ...zone, reconciliation: { ...zone.reconciliation, repair: false } },
