@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { AdminToken } from "./Authentication.ts"
 import { Guard } from "./Guards.ts"
+import { Plan } from "./Plans.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
 import { ZonePublication } from "./Publications.ts"
 import * as Values from "./Values.ts"
@@ -62,12 +63,18 @@ export const NodeProblem = Schema.Struct({
   reason: Schema.String
 }).annotate({ identifier: "NodeProblem" })
 
+/** Open plans that are shown. */
+export const plansShown = 20
+
 export const Status = Schema.Struct({
   instances: Schema.Array(Instance),
   zones: Schema.Array(ZoneWriter),
   nodes: Schema.Array(NodeStatus),
   writing: WritingNode,
   problems: Schema.Array(NodeProblem),
+  plans: Schema.Array(Plan).annotate({
+    description: `Open plans: what waits for a person. The newest first, ${plansShown} at the most.`
+  }),
   guards: Schema.Array(Guard)
 }).annotate({ identifier: "Status" })
 export type Status = typeof Status.Type
@@ -77,7 +84,8 @@ export class StatusGroup extends HttpApiGroup.make("status")
     HttpApiEndpoint.get("get", "/status", { success: Status, error: StorageUnavailableProblem }).annotateMerge(
       OpenApi.annotations({
         summary: "How everything is",
-        description: "Who writes each zone and what waits there, each PowerDNS node, and the guards that have tripped."
+        description:
+          "Who writes each zone and what waits there, each PowerDNS node, open plans, and the guards that have tripped."
       })
     )
   )

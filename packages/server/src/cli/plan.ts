@@ -21,7 +21,7 @@ const patternFlag = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar("PATTERN"), Flag.optional)
 
 /** `2 create, 1 delete`. */
-const summary = ({ counts }: Contract.Plan): string => {
+export const summary = ({ counts }: Contract.Plan): string => {
   const said = Contract.planActions
     .filter((action) => counts[action] > 0)
     .map((action) => `${counts[action]} ${action}`)

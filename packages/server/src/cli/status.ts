@@ -4,6 +4,7 @@ import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Output from "./Output.ts"
+import { summary } from "./plan.ts"
 
 const zones: ReadonlyArray<Output.Column<Contract.ZoneWriter>> = [
   { head: "ZONE", cell: ({ zone }) => zone },
@@ -42,6 +43,13 @@ const people = (status: Contract.Status): string =>
     ...(status.problems.length === 0
       ? []
       : [status.problems.map(({ node, reason, zone }) => Output.harmless(`${node}, ${zone}: ${reason}`)).join("\n")]),
+    ...(status.plans.length === 0
+      ? []
+      : [
+          status.plans
+            .map((plan) => `${plan.zone} ${summary(plan)}: waits for a person, prism-dns plan show ${plan.id}`)
+            .join("\n")
+        ]),
     status.guards.length === 0
       ? "No guard has tripped."
       : status.guards.map(({ detail, kind }) => `${kind}: ${Output.harmless(detail)}`).join("\n")
@@ -54,6 +62,7 @@ const programs = (status: Contract.Status): string =>
     ...status.zones.map((zone) => `zone\t${Output.toLines(zones, [zone])}`),
     ...status.nodes.map((node) => `node\t${Output.toLines(nodes, [node])}`),
     ...status.problems.map(({ node, reason, zone }) => `problem\t${node}\t${zone}\t${Output.harmless(reason)}`),
+    ...status.plans.map((plan) => `plan\t${plan.id}\t${plan.zone}\t${plan.kind}\t${summary(plan)}`),
     ...status.guards.map(({ detail, kind }) => `guard\t${kind}\t${Output.harmless(detail)}`)
   ].join("\n")
 
@@ -67,4 +76,4 @@ export const status = Command.make(
       )
     )
   })
-).pipe(Command.withDescription("How everything is: zones and their writers, PowerDNS nodes, guards."))
+).pipe(Command.withDescription("How everything is: zones and their writers, PowerDNS nodes, open plans, guards."))

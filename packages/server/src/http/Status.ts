@@ -1,9 +1,10 @@
 /** Handler of `/v1/status`. */
 import { Api } from "@prism-dns/core/api/Api"
-import type * as Contract from "@prism-dns/core/api/Status"
+import * as Contract from "@prism-dns/core/api/Status"
 import { timestamp } from "@prism-dns/core/api/Values"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { type NodeStatus, Serving } from "@prism-dns/core/dns/Serving"
 import { type DnsEndpoint, PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
@@ -14,6 +15,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { version } from "../Version.ts"
 import { orUnavailable } from "./Answers.ts"
 import { toGuard } from "./Guards.ts"
+import { toPlan } from "./Plans.ts"
 import { toZonePublications } from "./Publications.ts"
 
 export interface StatusOptions {
@@ -50,6 +52,7 @@ export const layer = (options: StatusOptions) =>
       const provisioner = yield* Provisioner
       const writer = yield* PowerDnsWriter
       const endpoints = new Map((yield* PowerDnsNodes).all.map(({ dns, name }) => [name, toEndpoint(dns)]))
+      const plans = yield* Plans
       const guards = yield* Guards
       const startedAt = timestamp(yield* Clock.currentTimeMillis)
 
@@ -74,6 +77,7 @@ export const layer = (options: StatusOptions) =>
             })),
             writing: toWriting(writing),
             problems: yield* provisioner.problems,
+            plans: (yield* plans.list({ state: "open", limit: Contract.plansShown })).map(toPlan),
             guards: (yield* guards.list).map(toGuard)
           }
         }, orUnavailable)

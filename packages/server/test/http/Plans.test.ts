@@ -387,6 +387,20 @@ describe("/v1/zones", () => {
 })
 
 describe("/v1/status", () => {
+  it.live("names the plans that wait for a person, until they are decided", () =>
+    Effect.gen(function* () {
+      yield* published(["web-1"])
+      const { plans, status } = yield* client
+      const { body: made } = yield* plans.make({ params: { zone }, payload: { kind: "ignore", pattern: "web-*" } })
+      assert.deepStrictEqual(
+        (yield* status.get()).plans.map(({ counts, id, kind }) => [id, kind, counts.ignore]),
+        [[made.id, "ignore", 1]]
+      )
+      yield* plans.reject({ params: { plan: made.id }, payload: { reason: "not now" } })
+      assert.deepStrictEqual((yield* status.get()).plans, [])
+    }).pipe(Effect.provide(testLayer))
+  )
+
   it.live("says who writes each zone, what waits, which node takes the changes, and which guards stand", () =>
     Effect.gen(function* () {
       yield* published(["web-1"])
@@ -408,6 +422,7 @@ describe("/v1/status", () => {
       )
       assert.strictEqual(shown.writing.node, shown.writing.preferred)
       assert.deepStrictEqual(shown.problems, [])
+      assert.deepStrictEqual(shown.plans, [])
       assert.deepStrictEqual(
         shown.guards.map(({ kind, waiting }) => [kind, waiting]),
         [["mass-expiry", true]]
