@@ -205,7 +205,7 @@ describe("not one record is deleted", () => {
           guards as { readonly items: ReadonlyArray<{ readonly kind: string; readonly detail: string }> }
         ).items
         assert.strictEqual(guard?.kind, "mass-expiry")
-        assert.match(guard.detail, /40/)
+        assert.match(guard?.detail ?? "", /40/)
         yield* untilReconciled(deployment)
         yield* checkServed(deployment)
       }).pipe(Effect.scoped),
