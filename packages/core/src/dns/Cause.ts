@@ -32,5 +32,11 @@ export type Cause =
 export const isInferred = (cause: Cause): boolean =>
   cause === "expired" || cause === "withdrawn" || cause === "settings" || cause === "drift" || cause === "doubt"
 
+/**
+ * True when it is no news to a name that is marked already: then the mark keeps its cause, which says whether a deletion is
+ * a conclusion, and so guarded.
+ */
+export const isWeak = (cause: Cause): boolean => cause === "settings" || cause === "doubt" || cause === "quarantine"
+
 /** Removals wait for new and changed names when PowerDNS cannot take all at once. */
 export const urgencyOf = (cause: Cause): number => (cause === "withdrawn" || cause === "quarantine" ? 1 : 0)

@@ -16,7 +16,7 @@ import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { Zone } from "../domain/Zone.ts"
-import { type Cause, urgencyOf } from "./Cause.ts"
+import { type Cause, isWeak, urgencyOf } from "./Cause.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { type Published, quarantineOver } from "./Publication.ts"
 import type { RecordPlace } from "./Zones.ts"
@@ -78,7 +78,7 @@ export class Outbox extends Context.Service<
   Outbox,
   {
     /**
-     * Marks `places` at `generation`; the latest cause of a name stands. Belongs into the transaction that makes the
+     * Marks `places` at `generation`; the latest cause of a name stands, but a weak one (`Cause.isWeak`) yields. Belongs into the transaction that makes the
      * change; call `wake` after the commit.
      */
     readonly mark: (
@@ -253,12 +253,9 @@ export class Outbox extends Context.Service<
       })
 
       const mark: Outbox["Service"]["mark"] = (places, generation, nowMillis, cause) =>
-        put(places, generation, nowMillis, cause, overrides)
+        put(places, generation, nowMillis, cause, isWeak(cause) ? yields : overrides)
 
-      /**
-       * Marks names for what time or our own writes have done to them. A mark that stands keeps its cause: it says whether
-       * a deletion is a conclusion, and so guarded.
-       */
+      /** Marks names for what our own writes have done to them. A mark that stands keeps its cause. */
       const remark: Outbox["Service"]["mark"] = (places, generation, nowMillis, cause) =>
         put(places, generation, nowMillis, cause, yields)
 
@@ -488,8 +485,7 @@ export class Outbox extends Context.Service<
       const recheck = Effect.fnUntraced(
         function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number, cause: Cause) {
           yield* sql`UPDATE published SET sent = '*' WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
-          const markThem = cause === "doubt" ? remark : mark
-          yield* markThem(
+          yield* mark(
             names.map((name) => ({ zone, name })),
             yield* Generation.next(sql),
             nowMillis,
@@ -512,11 +508,11 @@ export class Outbox extends Context.Service<
           if (doubtful.length > 0) {
             yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(doubtful)})`
-            yield* remark(doubtful, generation, nowMillis, "doubt")
+            yield* mark(doubtful, generation, nowMillis, "doubt")
           }
           if (kept.length > 0) {
             // Not marked again and again while it waits: the mark stands until it is published.
-            yield* remark(kept, generation, nowMillis, "quarantine")
+            yield* mark(kept, generation, nowMillis, "quarantine")
             yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(kept)})`
           }

@@ -337,7 +337,9 @@ const make = Effect.gen(function* () {
     const same = yield* Effect.gen(function* () {
       if (plan.kind === "reconcile") {
         const before = yield* repo.lockOpen(zone, plan.kind)
-        if (Option.isSome(before) && before.value.hash === plan.hash) return before
+        // One of which a part was carried out mends nothing when the same has come about again.
+        const isSame = Option.isSome(before) && before.value.hash === plan.hash
+        if (isSame && (yield* repo.countOpen(before.value.id)) === plan.counts.changes) return before
         yield* repo.supersede(zone, plan.kind, plan.id)
       }
       yield* repo.update(plan)

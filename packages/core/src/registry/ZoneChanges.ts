@@ -9,7 +9,7 @@
  * asked at each sweep (`registry/Expiry`).
  */
 import { Clock, Effect, Layer, Schedule } from "effect"
-import { SqlClient } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import { Outbox } from "../dns/Outbox.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -57,8 +57,21 @@ const run = Effect.gen(function* () {
       })
     )
 
-  const markAll = Effect.fn("ZoneChanges.markAll")(function* (zone: Zone.Zone) {
-    const page = Zone.isReverse(zone) ? pointerNames : hostNames
+  /** Names with a placeholder, or that would have one without their host: its TTL is the zone's. */
+  const placeholderNames = (zone: Zone.Zone, after: string) =>
+    Effect.map(
+      sql<{ readonly name: DomainName }>`
+        SELECT name FROM non_terminal WHERE zone = ${zone.name} AND name > ${after} ORDER BY name LIMIT ${pageSize}`,
+      (rows): Page => ({
+        places: rows.map(({ name }) => ({ zone: zone.name, name })),
+        next: rows.length < pageSize ? undefined : rows.at(-1)!.name
+      })
+    )
+
+  const markAll = Effect.fnUntraced(function* (
+    zone: Zone.Zone,
+    page: (zone: Zone.Zone, after: string) => Effect.Effect<Page, SqlError.SqlError>
+  ) {
     let names = 0
     for (let after: string | undefined = ""; after !== undefined;) {
       const { next, places }: Page = yield* page(zone, after)
@@ -79,7 +92,8 @@ const run = Effect.gen(function* () {
     const [known] = yield* sql<{ readonly fingerprint: string }>`
       SELECT fingerprint FROM zone_fingerprint WHERE zone = ${zone.name}`
     if (known?.fingerprint === wanted) return
-    const names = yield* markAll(zone)
+    const names =
+      (yield* markAll(zone, Zone.isReverse(zone) ? pointerNames : hostNames)) + (yield* markAll(zone, placeholderNames))
     // Last, so that whoever was stopped before begins anew.
     yield* sql`
       INSERT INTO zone_fingerprint (zone, fingerprint) VALUES (${zone.name}, ${wanted})

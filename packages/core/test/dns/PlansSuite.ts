@@ -266,6 +266,19 @@ export const suite = <R>(
     )
 
     test(
+      "of which a part was applied are made anew when the same differs again",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const chunk = [creation("a"), ...["b", "c", "d", "e"].map(deletion)]
+        const first = yield* makePlan(chunk)
+        assert.strictEqual((yield* makePlan(chunk)).id, first.id)
+        yield* plans.apply(first.id, { by: "prism", withoutDeletions: true })
+        const second = yield* makePlan(chunk)
+        assert.strictEqual((yield* plans.apply(second.id, { by: "prism", withoutDeletions: true })).applied, 1)
+      })
+    )
+
+    test(
       "of held deletions grow, and apply to names that are still held only",
       Effect.gen(function* () {
         const plans = yield* Plans

@@ -1,19 +1,34 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
 import { waitUntil } from "../harness/waitUntil.ts"
-import { forward, pointerOf, registration, registry, reverse4, sqlite } from "../layers.ts"
+import { forward, nameOf, pointerOf, registration, registry, reverse4, sqlite } from "../layers.ts"
 
 const withTtl = (ttlSeconds: number) => Zone.make(forward.name, { policy: { ...forward.policy, ttlSeconds } })
+
+/** Waits until all names were marked for the settings of these zones. */
+const settingsKnown = Effect.fnUntraced(function* (zones: ReadonlyArray<Zone.Zone>) {
+  const sql = yield* SqlClient.SqlClient
+  const known = sql<{ readonly zone: string; readonly fingerprint: string }>`
+    SELECT zone, fingerprint FROM zone_fingerprint`
+  yield* waitUntil("the zones' settings are known", known, (rows) =>
+    zones.every(({ name, policy }) =>
+      rows.some(({ fingerprint, zone }) => zone === name && fingerprint.includes(`:${policy.ttlSeconds}}`))
+    )
+  )
+})
 
 /** One run of the server with these zones, on the database around; what it marked is taken as published at its end. */
 const start = <A, E, R>(zones: ReadonlyArray<Zone.Zone>, effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const outbox = yield* Outbox
     const result = yield* effect
+    yield* settingsKnown(zones)
     for (const zone of zones) {
       const marks = yield* outbox.due(zone.name, 10_000)
       yield* outbox.settle(
@@ -55,6 +70,50 @@ describe("ZoneChanges", () => {
         waitUntil("the pointers are marked", marked, (names) => names.length > 0).pipe(
           Effect.map((names) => assert.isTrue(names.every((name) => name.endsWith(".in-addr.arpa."))))
         )
+      )
+    }).pipe(Effect.provide(sqlite()))
+  )
+
+  it.live("another TTL reaches names that only stand above others", () =>
+    Effect.gen(function* () {
+      const above = nameOf("b.c")
+      yield* start(
+        [withTtl(60)],
+        Effect.gen(function* () {
+          const outbox = yield* Outbox
+          const rrset = RRset.make(nameOf("a.b.c"), "A", 60, ["192.0.2.1"])
+          yield* outbox.settle(withTtl(60), [{ name: nameOf("a.b.c"), generation: 1, rrsets: [rrset] }], 0)
+        })
+      )
+      yield* start(
+        [withTtl(5)],
+        waitUntil("it is marked", marked, (names) => names.length > 0).pipe(
+          Effect.map((names) => assert.include(names, above))
+        )
+      )
+    }).pipe(Effect.provide(sqlite()))
+  )
+
+  it.live("a deletion that waits for a person goes on waiting", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const kept = yield* start(
+        [withTtl(60)],
+        Effect.map(register(1), () => undefined)
+      ).pipe(
+        Effect.andThen(sql`
+          INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at, parked_at, parked_reason, plan)
+          VALUES (${forward.name}, ${nameOf("host-0")}, 1, 'withdrawn', 1, 1, 1, 'too many', 'a-plan')`),
+        Effect.andThen(
+          Effect.gen(function* () {
+            yield* settingsKnown([withTtl(5)])
+            return yield* sql`SELECT cause, plan FROM outbox WHERE name = ${nameOf("host-0")}`
+          }).pipe(Effect.provide(ZoneChanges.layer.pipe(Layer.provideMerge(registry({}, [withTtl(5)])))))
+        )
+      )
+      assert.deepStrictEqual(
+        kept.map((row) => ({ ...row })),
+        [{ cause: "withdrawn", plan: "a-plan" }]
       )
     }).pipe(Effect.provide(sqlite()))
   )
