@@ -214,11 +214,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const foreign = newcomers.length === 0 ? [] : yield* findForeign(zone, types, newcomers, desired)
     const leftAlone = [...foreign, ...ignored]
     const notToWrite = new Set(leftAlone.map(({ name }) => name))
+    const strays = yield* findStrayPlaceholders(zone, published)
     const decided = marks
       .filter((mark) => !notToWrite.has(mark.name))
       .map((mark) =>
         Publication.decide(mark, {
-          types,
+          types: strays.has(mark.name) ? [...types, "TXT"] : types,
           desired: desired.get(mark.name) ?? [],
           published: published.get(mark.name),
           policy: zone.policy,
@@ -262,6 +263,19 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     if (names.length === 0) return desired
     const others = new Set((yield* powerdns.rrsets(zone.name, names)).map(({ name }) => name))
     return new Map(Array.from(desired).filter(([name]) => !others.has(name)))
+  })
+
+  /** Where anything may stand, a placeholder of ours may too, and nothing else tells of it: a late write has left it. */
+  const findStrayPlaceholders = Effect.fnUntraced(function* (
+    zone: Zone,
+    published: ReadonlyMap<DomainName, Publication.Published>
+  ) {
+    const names = Array.from(published)
+      .filter(([, { sent }]) => sent === "anything")
+      .map(([name]) => name)
+    if (names.length === 0 || !NonTerminals.isKept(zone)) return new Set<DomainName>()
+    const found = yield* powerdns.rrsets(zone.name, names)
+    return new Set(found.filter(NonTerminals.isPlaceholder).map(({ name }) => name))
   })
 
   /** Keeps in the database which names are in doubt, so that a restart does not forget them. */

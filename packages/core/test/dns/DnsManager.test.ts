@@ -4,6 +4,7 @@ import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager, type DnsManagerOptions } from "@prism-dns/core/dns/DnsManager"
+import * as NonTerminals from "@prism-dns/core/dns/NonTerminals"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Names from "@prism-dns/core/domain/DomainName"
@@ -355,6 +356,28 @@ describe("a write without an answer", () => {
       yield* memory.put(T.forward.name, RRset.make(T.nameOf("web"), "A", 60, ["198.51.100.2"]))
       yield* pass(30)
       assert.deepStrictEqual(yield* served(T.forward), [])
+    })
+  )
+})
+
+describe("a placeholder that a late write has left", () => {
+  test(
+    "goes when its name is written anew; somebody else's text stays",
+    Effect.gen(function* () {
+      const memory = yield* PowerDnsMemory
+      const outbox = yield* Outbox
+      yield* register("web", "198.51.100.1")
+      yield* register("db", "198.51.100.2")
+      yield* pass(2)
+      yield* memory.put(T.forward.name, NonTerminals.placeholder(T.nameOf("web"), T.forward))
+      yield* memory.put(T.forward.name, RRset.make(T.nameOf("db"), "TXT", 300, ['"mine"']))
+      yield* outbox.recheck(T.forward.name, [T.nameOf("web"), T.nameOf("db")], 1000, "doubt")
+      yield* pass(5)
+      assert.deepStrictEqual(yield* served(T.forward), [
+        "db.hosts.test. A 198.51.100.2",
+        'db.hosts.test. TXT "mine"',
+        "web.hosts.test. A 198.51.100.1"
+      ])
     })
   )
 })
