@@ -37,6 +37,8 @@ const wanted = { names: 100_000, seconds: 10, bytes: 300e6 }
 
 /** Names changed by hand: of each three one has another address, one is deleted, one gets a record of another type. */
 const driftMax = 1000
+/** Comparisons one right after the other, with the garbage of each left to the collector: how far memory goes then. */
+const inARow = 5
 const repairMillisMax = 120_000
 
 interface PlanMade {
@@ -122,6 +124,8 @@ const measure = Effect.fnUntraced(function* (folder: string, backend: Backend, s
     Effect.fnUntraced(function* (round) {
       const bareExport = yield* timed(readExport(powerDns))
       const bareSelect = yield* timed(readHosts(server.registry))
+      // Between two scheduled ones there is time to collect garbage.
+      yield* server.memory
       const rssBefore = memoryBytes(server.pid).now
       resetPeak(server.pid)
       const startMillis = performance.now()
@@ -138,6 +142,10 @@ const measure = Effect.fnUntraced(function* (folder: string, backend: Backend, s
     })
   )
   const writes = (yield* serialOf(powerDns)) - serial
+  const kept = yield* server.memory
+  resetPeak(server.pid)
+  yield* Effect.replicateEffect(makePlan(server), inARow, { discard: true })
+  const inARowPeak = memoryBytes(server.pid).peak
 
   const drifted = yield* drift(powerDns, size)
   resetPeak(server.pid)
@@ -169,7 +177,18 @@ const measure = Effect.fnUntraced(function* (folder: string, backend: Backend, s
     return yield* new BenchFailed({ detail: `${left.counts.changes} changes are left after the plan was applied` })
   }
   yield* progress(`${size} names, ${drifted} of them changed by hand: plan ${planned.toFixed(2)} s`)
-  return { rounds, idle, writes, drifted, planned, applied, driftPeak, powerDnsPeak: memoryBytes(powerDns.pid).peak }
+  return {
+    rounds,
+    idle,
+    kept,
+    inARowPeak,
+    writes,
+    drifted,
+    planned,
+    applied,
+    driftPeak,
+    powerDnsPeak: memoryBytes(powerDns.pid).peak
+  }
 }, Effect.scoped)
 
 const run = Effect.fnUntraced(function* (options: Options) {
@@ -188,7 +207,11 @@ const run = Effect.fnUntraced(function* (options: Options) {
     figures[`bare_export_${size}`] = over("s", ({ bareExport }) => bareExport)
     figures[`bare_select_${size}`] = over("s", ({ bareSelect }) => bareSelect)
     figures[`rss_idle_${size}`] = figure("B", result.idle.rss)
+    figures[`heap_idle_${size}`] = figure("B", result.idle.heapUsed)
+    figures[`heap_kept_${size}`] = figure("B", result.kept.heapUsed)
+    figures[`rss_kept_${size}`] = figure("B", result.kept.rss)
     figures[`rss_peak_${size}`] = figure("B", Math.max(...result.rounds.map(({ peak }) => peak)))
+    figures[`rss_peak_in_a_row_${size}`] = figure("B", result.inARowPeak)
     figures[`rss_growth_${size}`] = over("B", ({ growth }) => growth)
     figures[`powerdns_rss_peak_${size}`] = figure("B", result.powerDnsPeak)
     figures[`writes_${size}`] = figure("1", result.writes)
