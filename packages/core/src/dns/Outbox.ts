@@ -391,6 +391,10 @@ export class Outbox extends Context.Service<
               ours: settlement.isOurs === false ? 0 : 1
             }
           })
+          yield* lock(
+            "outbox",
+            settlements.map(({ name }) => ({ zone: zone.name, name }))
+          )
           yield* clearMarks(zone.name, settlements)
           yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
           const kept = rows.filter(({ content }) => content !== "[]")
@@ -484,13 +488,10 @@ export class Outbox extends Context.Service<
 
       const recheck = Effect.fnUntraced(
         function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number, cause: Cause) {
+          const places = names.map((name) => ({ zone, name }))
+          yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
+          yield* lock("published", places)
           yield* sql`UPDATE published SET sent = '*' WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
-          yield* mark(
-            names.map((name) => ({ zone, name })),
-            yield* Generation.next(sql),
-            nowMillis,
-            cause
-          )
         },
         (effect) => sql.withTransaction(effect)
       )
@@ -505,14 +506,15 @@ export class Outbox extends Context.Service<
           const kept = yield* places("quarantined_until")
           if (doubtful.length + kept.length === 0) return new Set<DomainName>()
           const generation = yield* Generation.next(sql)
+          yield* mark(doubtful, generation, nowMillis, "doubt")
+          yield* mark(kept, generation, nowMillis, "quarantine")
+          yield* lock("published", [...doubtful, ...kept])
           if (doubtful.length > 0) {
             yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(doubtful)})`
-            yield* mark(doubtful, generation, nowMillis, "doubt")
           }
+          // Not marked again and again while it waits: the mark stands until it is published.
           if (kept.length > 0) {
-            // Not marked again and again while it waits: the mark stands until it is published.
-            yield* mark(kept, generation, nowMillis, "quarantine")
             yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(kept)})`
           }
@@ -538,6 +540,18 @@ export class Outbox extends Context.Service<
           waiting: Number(waiting!.names)
         }
       })
+
+      /**
+       * Locks rows until the transaction ends. Whoever writes several tables takes the marks first and what is published
+       * then, each in the order of names, as `mark` does: so transactions wait, but not for each other.
+       */
+      const lock = (table: "outbox" | "published", places: ReadonlyArray<RecordPlace>) =>
+        sql.onDialectOrElse({
+          pg: () => sql`
+            SELECT 1 FROM ${sql(table)} WHERE (zone, name) IN (SELECT zone, name FROM ${placesTable(places)})
+            ORDER BY zone, name FOR UPDATE`,
+          orElse: () => Effect.void
+        })
 
       const hold: Outbox["Service"]["hold"] = Effect.fnUntraced(
         function* (zone, marks, plan, reason, nowMillis) {

@@ -442,6 +442,7 @@ const make = Effect.gen(function* () {
     const { names, refusals } = yield* lookUp(page)
     const going = names.filter((name) => !refusals.has(name))
     const deleted = page.changes.filter(({ action }) => action === "delete").map(({ name }) => name)
+    yield* outbox.recheck(page.zone.name, going, page.nowMillis, `plan:${page.plan.id}`)
     // Records that were disabled and are found enabled: they are not what we left, and their time begins anew.
     yield* sql`
       UPDATE published SET quarantined_until = NULL
@@ -450,7 +451,6 @@ const make = Effect.gen(function* () {
           sql,
           deleted.filter((name) => !refusals.has(name))
         )}`
-    yield* outbox.recheck(page.zone.name, going, page.nowMillis, `plan:${page.plan.id}`)
     return refusals
   })
 
