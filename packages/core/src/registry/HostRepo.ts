@@ -133,6 +133,8 @@ const auditView = (host: Host | undefined): string | null =>
 export const make = (sql: SqlClient.SqlClient) => {
   const columns = sql.literal(names)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
+  // What time does to hosts leaves those alone that are being registered at this moment: they are looked at next time.
+  const free = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE SKIP LOCKED", orElse: () => "" }))
 
   /** Hosts with these names, locked until the transaction ends, always in the same order. */
   const lockByName = (fqdns: ReadonlyArray<DomainName>) =>
@@ -290,7 +292,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     Effect.map(
       sql<HostRow>`
         SELECT ${columns} FROM host WHERE state = 'online' AND last_seen < ${beforeMillis}
-        ORDER BY last_seen LIMIT ${limit} ${forUpdate}`,
+        ORDER BY last_seen LIMIT ${limit} ${free}`,
       (rows) => rows.map(toHost)
     )
 
@@ -300,7 +302,7 @@ export const make = (sql: SqlClient.SqlClient) => {
       sql<HostRow>`
         SELECT ${columns} FROM host
         WHERE zone = ${zone} AND state = 'offline' AND withdrawn_since IS NULL AND offline_since <= ${beforeMillis}
-        ORDER BY offline_since LIMIT ${limit} ${forUpdate}`,
+        ORDER BY offline_since LIMIT ${limit} ${free}`,
       (rows) => rows.map(toHost)
     )
 
@@ -309,7 +311,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     Effect.map(
       sql<HostRow>`
         SELECT ${columns} FROM host WHERE zone = ${zone} AND state = 'offline' AND offline_since <= ${beforeMillis}
-        ORDER BY offline_since LIMIT ${limit} ${forUpdate}`,
+        ORDER BY offline_since LIMIT ${limit} ${free}`,
       (rows) => rows.map(toHost)
     )
 
@@ -318,7 +320,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     Effect.map(
       sql<HostRow>`
         SELECT ${columns} FROM host WHERE zone = ${zone} AND state = 'retired' AND retired_since <= ${beforeMillis}
-        ORDER BY retired_since LIMIT ${limit} ${forUpdate}`,
+        ORDER BY retired_since LIMIT ${limit} ${free}`,
       (rows) => rows.map(toHost)
     )
 

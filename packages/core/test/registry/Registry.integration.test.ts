@@ -1,6 +1,7 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
+import * as HostRepo from "@prism-dns/core/registry/HostRepo"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Postgres } from "../harness/Postgres.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
@@ -9,6 +10,32 @@ import { suite } from "./RegistrySuite.ts"
 
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
   suite("the registry", it, T.postgres)
+
+  it.effect("a sweep does not wait for hosts that are being registered, and they not for it", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const hosts = HostRepo.make(sql)
+      const registry = yield* Registry
+      for (const name of ["a", "b", "c"]) yield* registry.register(T.registration(name, "192.0.2.1"))
+      const locked = yield* Deferred.make<void>()
+      const done = yield* Deferred.make<void>()
+      const registering = yield* Effect.forkChild(
+        Effect.gen(function* () {
+          yield* hosts.lockByName([T.nameOf("b")])
+          yield* Deferred.succeed(locked, undefined)
+          yield* Deferred.await(done)
+        }).pipe(sql.withTransaction)
+      )
+      yield* Deferred.await(locked)
+      const found = yield* hosts.lockExpired(Number.MAX_SAFE_INTEGER, 10).pipe(sql.withTransaction)
+      yield* Deferred.succeed(done, undefined)
+      yield* Fiber.join(registering)
+      assert.sameMembers(
+        found.map(({ fqdn }) => fqdn),
+        [T.nameOf("a"), T.nameOf("c")]
+      )
+    }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
+  )
 
   it.effect("two servers that register the same new names at once give each name once, and nobody an error", () =>
     Effect.gen(function* () {
