@@ -163,6 +163,10 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     return found
   }
 
+  /** Names held back for a plan. */
+  const held = (): ReadonlyArray<string> =>
+    database.rows("SELECT name FROM outbox WHERE plan IS NOT NULL ORDER BY name").map((row) => String(row["name"]))
+
   /** Names held back for a plan in which a person does not find them any more. */
   const heldByNothing = (): ReadonlyArray<string> =>
     database
@@ -209,6 +213,7 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     marks,
     ignored,
     masses,
+    held,
     heldByNothing,
     bookkeeping
   }

@@ -20,8 +20,8 @@ export interface Agent {
 export type Event = { readonly atMillis: number } & (
   | { readonly do: "on" | "off"; readonly agent: string }
   | { readonly do: "move"; readonly agent: string; readonly addresses: ReadonlyArray<string> }
-  /** The server dies at the n-th point from here on where it waits for something. */
-  | { readonly do: "crash"; readonly points: number; readonly downMillis: number }
+  /** The server dies at the n-th point from here on where it waits for something, or for PowerDNS. */
+  | { readonly do: "crash"; readonly points: number; readonly downMillis: number; readonly at?: "calls" }
   /** The same, and the machine with it: what was committed and not synced may be gone. */
   | { readonly do: "power cut"; readonly points: number; readonly downMillis: number }
   /** With another TTL for all records, when one is given. */
@@ -165,7 +165,8 @@ export const generate = (seed: number): Scenario => {
   const anyAgent = () => dice.pick(agents).id
   const node = () => dice.pick(settings.powerdns.nodes)
   const kinds: ReadonlyArray<() => Omit<Event, "atMillis">> = [
-    () => ({ do: "crash", points: dice.between(1, 60), downMillis: dice.pick([0, 500, 20_000, 120_000]) }),
+    () => ({ do: "crash", points: dice.between(1, 60), downMillis: dice.pick([0, 500, 20_000]) }),
+    () => ({ do: "crash", points: dice.between(1, 8), downMillis: dice.pick([0, 500, 20_000]), at: "calls" }),
     () => ({
       do: "restart",
       downMillis: dice.pick([0, 2000, 90_000]),
@@ -204,8 +205,13 @@ export const generate = (seed: number): Scenario => {
     hostname: dice.pick(hostnames),
     contents: dice.chance(0.5) ? [] : [addressOf(dice.between(201, 220))]
   })
-  const possible =
-    settings.reconcileMillis === undefined ? kinds : [...kinds, edit as unknown as (typeof kinds)[number]]
+  const cut = () => ({ do: "power cut", points: dice.between(1, 40), downMillis: dice.pick([1000, 20_000]) })
+  const loss = () => ({ do: "zone lost", zone: dice.int(3) })
+  const more = [
+    ...(settings.reconcileMillis === undefined ? [] : [edit, loss]),
+    ...(settings.powerCuts === true ? [cut, cut] : [])
+  ]
+  const possible = [...kinds, ...(more as unknown as typeof kinds)]
   const faults = possible.filter(() => dice.chance(0.35))
 
   const events: Array<Event> = []
@@ -227,6 +233,15 @@ export const generate = (seed: number): Scenario => {
     if (draw < 0.5) add({ do: "move", agent: anyAgent(), addresses: pickAddresses() } as Event)
     else if (draw < 0.7) add({ do: "off", agent: anyAgent() } as Event)
     else add({ do: "on", agent: anyAgent() } as Event)
+  }
+  if (dice.chance(0.2)) {
+    // Somebody else's record is taken over, and given back, or a host wants its name.
+    const hostname = dice.chance(0.5) ? "f0" : dice.pick(hostnames)
+    const [from, pause] = [dice.int(endMillis), dice.pick([50, 5000, 40_000])]
+    const story = ["foreign", "adopt", dice.pick(["give back", "foreign gone", "adopt"]), "adopt"] as const
+    story.forEach((what, i) => add({ do: what, hostname } as Event, from + i * pause))
+    const wants = agents.filter((agent) => agent.hostname === hostname)
+    for (const { id } of wants) add({ do: dice.pick(["on", "off"]), agent: id } as Event, from + dice.int(4 * pause))
   }
   if (dice.chance(0.3)) {
     // Two addresses that one name goes back and forth between.

@@ -120,13 +120,15 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   let pointsLeft = 0
   let downMillis = 0
   let isPowerCut = false
+  /** Only those at which PowerDNS is waited for are counted. */
+  let pointsAreCalls = false
   let cancelStart = () => undefined as void
   let databaseFailsUntil = 0
   let { lossShare } = settings
 
   const crash = (point: string) => {
     if (life === undefined) return
-    world.say(`${life.name} dies, ${point}`)
+    world.say(`${life.name} dies, ${point}${isPowerCut ? ", by a power cut" : ""}`)
     life.alive = false
     life = undefined
     services = undefined
@@ -143,12 +145,14 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     const born: Life = { name: `prism#${lives}`, alive: true, held: undefined, clockOffsetMillis }
     life = born
     world.say(`${born.name} starts`)
-    const dies = (point: string) => {
+    const diesAt = (kind: "statement" | "call") => (point: string) => {
       if (!born.alive) return true
+      if (kind === "statement" && pointsAreCalls) return false
       if (pointsLeft === 0 || --pointsLeft > 0) return false
       crash(point.length > 100 ? `${point.slice(0, 100).replaceAll(/\s+/g, " ")}...` : point)
       return true
     }
+    const dies = diesAt("statement")
     /** What was committed before is safe after it. */
     const flush = Effect.suspend(() => {
       if (settings.powerCuts !== true || settings.syncs === false) return Effect.void
@@ -164,7 +168,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     })
     const opened = Scope.makeUnsafe()
     scope = opened
-    const layer = layerOf(settings, zones, powerdns, { life: born, dies }).pipe(
+    const layer = layerOf(settings, zones, powerdns, { life: born, dies: diesAt("call") }).pipe(
       Layer.provide(Layer.succeed(SecureRandom.SecureRandom, seededRandom(ids))),
       Layer.provideMerge(coarse(world, born)),
       Layer.provide(Layer.succeed(Durability, { flush })),
@@ -300,18 +304,21 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   const foreign = new Map<string, { readonly name: DomainName.DomainName; readonly texts: Oracle.Texts }>()
 
   /** The contents that a name may have once `generation` was published: those of that change or of a later one. */
-  const allowedSince = (fqdn: DomainName.DomainName, generation: number): ReadonlyArray<Oracle.Texts> =>
-    oracle
+  const allowedSince = (fqdn: DomainName.DomainName, generation: number): ReadonlyArray<Oracle.Texts> => {
+    // What a name has without its host: nothing, or what a person took over there.
+    const without = oracle.adopted(forward).get(fqdn) ?? []
+    return oracle
       .versions(fqdn)
       .filter((version) => version.generation >= generation)
-      .flatMap((version) => {
-        const texts = Oracle.textsOf(version.addresses)
-        return version.event === "withdrawn" || version.event === "retired" || version.event === "released"
-          ? [[]]
-          : version.event === "offline" && settings.withdrawMillis === 0
-            ? [[]]
-            : [texts]
-      })
+      .map(({ addresses, event }) =>
+        event === "withdrawn" ||
+        event === "retired" ||
+        event === "released" ||
+        (event === "offline" && settings.withdrawMillis === 0)
+          ? without
+          : Oracle.textsOf(addresses)
+      )
+  }
 
   const checkApplied = (fqdn: DomainName.DomainName, generation: number, acceptedMillis: number) => {
     const allowed = allowedSince(fqdn, generation)
@@ -432,6 +439,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       case "power cut": {
         if (life === undefined) return
         isPowerCut = event.do === "power cut"
+        pointsAreCalls = event.do === "crash" && event.at === "calls"
         pointsLeft = event.points
         downMillis = event.downMillis
         return
@@ -496,18 +504,8 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         const word = event.do
         return ask(Effect.flatMap(Registry, (registry) => registry[word](fqdnOf(event.hostname), person, "said so")))
       }
-      case "approve": {
-        isOverridden = true
-        return ask(
-          Effect.gen(function* () {
-            const plans = yield* Plans
-            for (const { id, kind } of yield* plans.list({ state: "open", limit: 100 })) {
-              world.say(`a person applies a plan (${kind})`)
-              yield* Effect.exit(plans.apply(id, { by: person.name, overrideBudget: "said so" }))
-            }
-          })
-        )
-      }
+      case "approve":
+        return approve()
       case "adopt":
       case "give back": {
         const name = fqdnOf(event.hostname)
@@ -555,6 +553,20 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         return
       }
     }
+  }
+
+  /** A person lets everything go on that waits for a word. */
+  const approve = () => {
+    isOverridden = true
+    ask(
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        for (const { id, kind } of yield* plans.list({ state: "open", limit: 100 })) {
+          world.say(`a person applies a plan (${kind})`)
+          yield* Effect.exit(plans.apply(id, { by: person.name, overrideBudget: "said so" }))
+        }
+      })
+    )
   }
 
   /** What a person asks of the server; a failure is told to that person. */
@@ -771,6 +783,13 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     const untilMillis = world.nowMillis + 130_000
     while (world.nowMillis < untilMillis && oracle.unserved().length > 0) world.run(world.nowMillis + 5000)
     checkAnswers()
+    if (oracle.held().length > 0) {
+      approve()
+      world.run(world.nowMillis + 30_000)
+      breathe()
+      for (const name of oracle.held()) violate("what waits for a person can be approved", `${name} waits on`)
+      checkRecords("all")
+    }
     const before = { writes: powerdns.writes, generation: oracle.generation() }
     world.run(world.nowMillis + 45_000)
     // What time does to hosts may go on; each name of such a change is written once, with or without others.

@@ -200,6 +200,34 @@ export const regressions: ReadonlyArray<Regression> = [
     }
   },
   {
+    name: "a placeholder that a late write has left does not stay",
+    scenario: {
+      seed: "942",
+      settings: {
+        ...usual,
+        leaseMillis: 45_000,
+        beatMillis: 15_000,
+        withdrawMillis: undefined,
+        conflict: "reject",
+        retireMillis: 240_000,
+        holdMillis: 120_000,
+        budget: { min: 2, windowMillis: 300_000 },
+        powerdns: { ...usual.powerdns, nodes: ["p1", "p2"] }
+      },
+      agents: [
+        { id: "h1/a", hostname: "h1", owner: "alice", addresses: ["2001:db8::35"] },
+        { id: "x.y.h1/a", hostname: "x.y.h1", owner: "alice", addresses: ["192.0.2.23", "2001:db8::17"] }
+      ],
+      events: [
+        { do: "on", agent: "x.y.h1/a", atMillis: 99 },
+        { do: "on", agent: "h1/a", atMillis: 2238 },
+        { do: "powerdns frozen", node: "p1", millis: 40_000, atMillis: 32_674 },
+        { do: "retire", hostname: "h1", atMillis: 50_349 }
+      ],
+      endMillis: 110_349
+    }
+  },
+  {
     // Never broken: here for what it is changed into, to see that it would be noticed.
     name: "what was accepted survives a power cut",
     scenario: {
