@@ -2,19 +2,20 @@
  * Which names of a zone hold record sets that are not ours.
  *
  * A name is asked for before it is written for the first time. A few names are
- * read one by one. For many the zone is read whole, once, and what is foreign is
- * remembered for as long as the zone's serial counts only our own writes: a
- * change by anyone else who goes through the API raises it (SOA-EDIT-API
+ * read one by one. For many the zone is read whole, once and piece by piece, and
+ * what is foreign is remembered for as long as the zone's serial counts only our
+ * own writes: a change by anyone else who goes through the API raises it (SOA-EDIT-API
  * `INCREASE`: by one for each PATCH). Who writes into PowerDNS's database
  * directly may leave the serial as it is; such records are seen when a name is
  * read by itself, and otherwise within `snapshotMillisMax`.
  */
-import { Clock, Effect, Option } from "effect"
+import { Clock, Effect, Option, Stream } from "effect"
 import type { SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
-import type * as RRset from "../domain/RRset.ts"
+import * as RRset from "../domain/RRset.ts"
 import type { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import type { Outbox } from "./Outbox.ts"
 import { isOnlyPlaceholder } from "./Publication.ts"
 
@@ -26,9 +27,6 @@ export const snapshotMillisMax = 60_000
 
 /** Foreign names remembered of a zone; a zone with more is always asked name by name. */
 export const foreignNamesMax = 100_000
-
-/** Names looked up as ours in one statement. */
-const chunkSize = 5000
 
 interface Snapshot {
   readonly takenMillis: number
@@ -57,23 +55,29 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
 
   const take = Effect.fnUntraced(function* (zone: DomainName, types: ReadonlyArray<string>, serial: number) {
     const takenMillis = yield* Clock.currentTimeMillis
-    const records = new Map<DomainName, Array<RRset.RRset>>()
-    for (const rrset of yield* powerdns.exportZone(zone)) {
-      if (!types.includes(rrset.type)) continue
-      const others = records.get(rrset.name)
-      if (others === undefined) records.set(rrset.name, [rrset])
-      else others.push(rrset)
-    }
-    const names = [...records.keys()]
-    for (let i = 0; i < names.length; i += chunkSize) {
-      const ours = yield* outbox.published(zone, names.slice(i, i + chunkSize))
-      // Beside a placeholder of ours stands what is somebody else's.
-      for (const [name, known] of ours) if (!isOnlyPlaceholder(known)) records.delete(name)
-    }
+    const foreign = new Map<DomainName, Map<string, RawRecord>>()
+    yield* powerdns.records(zone).pipe(
+      Stream.takeUntil(() => foreign.size > foreignNamesMax),
+      Stream.runForEach(
+        Effect.fnUntraced(function* (chunk) {
+          const records = chunk.filter(({ type }) => types.includes(type))
+          const ours = yield* outbox.published(zone, [...new Set(records.map(({ name }) => name))])
+          for (const record of records) {
+            const known = ours.get(record.name)
+            // Beside a placeholder of ours stands what is somebody else's.
+            if (known !== undefined && !isOnlyPlaceholder(known)) continue
+            const atName = foreign.get(record.name)
+            const key = `${record.type} ${record.content}`
+            if (atName === undefined) foreign.set(record.name, new Map([[key, record]]))
+            else atName.set(key, record)
+          }
+        })
+      )
+    )
     const snapshot: Snapshot = {
       takenMillis,
       expectedSerial: serial,
-      foreign: records.size > foreignNamesMax ? undefined : records
+      foreign: foreign.size > foreignNamesMax ? undefined : new Map(Array.from(foreign, toRRsets))
     }
     snapshots.set(zone, snapshot)
     return snapshot
@@ -101,3 +105,19 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     }
   }
 }
+
+/** The records of one name as sets. */
+const toRRsets = ([name, records]: readonly [DomainName, ReadonlyMap<string, RawRecord>]) =>
+  [
+    name,
+    Array.from(
+      Map.groupBy(records.values(), ({ type }) => type),
+      ([type, ofType]) =>
+        RRset.make(
+          name,
+          type,
+          ofType[0]!.ttlSeconds,
+          ofType.map(({ content }) => content)
+        )
+    )
+  ] as const

@@ -23,7 +23,7 @@ const setUp = Effect.gen(function* () {
   const foreignNames = ForeignNames.make(client, yield* Outbox)
   const exports = Effect.map(
     memory.calls,
-    (calls) => calls.filter(({ operation }) => operation === "exportZone").length
+    (calls) => calls.filter(({ operation }) => operation === "records").length
   )
   const at = (names: ReadonlyArray<DomainName.DomainName>) =>
     Effect.map(foreignNames.at(zone, ["A", "AAAA"], names), (found) => found.map((rrset) => rrset.name))
