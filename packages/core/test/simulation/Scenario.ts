@@ -103,7 +103,7 @@ const address6Of = (n: number) => `2001:db8::${n.toString(16)}`
 /** A scenario from a seed. Each leaves out most faults, so that the others get far. */
 export const generate = (seed: number): Scenario => {
   const dice = Dice.make(`scenario ${seed}`)
-  const endMillis = dice.between(2, 8) * 30_000
+  const endMillis = dice.between(2, 6) * 30_000
 
   const settings: Settings = {
     order: dice.chance(0.8) ? "any" : "fifo",
@@ -136,7 +136,7 @@ export const generate = (seed: number): Scenario => {
   }
 
   const owners = ["alice", "bob", undefined]
-  const isCrowd = dice.chance(0.02)
+  const isCrowd = dice.chance(0.015)
   const hostnames = isCrowd
     ? Array.from({ length: dice.between(12, 30) }, (_, i) => `h${i}`)
     : dice.chance(0.25)

@@ -12,7 +12,7 @@ import { Effect, Layer } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { Migrator, SqlClient, SqlError } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
-import { DatabaseSync, type Session } from "node:sqlite"
+import { DatabaseSync, type Session, type StatementSync } from "node:sqlite"
 import { migrations } from "@prism-dns/core/storage/Migrations"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
 
@@ -33,6 +33,7 @@ export class SimulatedDatabase {
   readonly db: DatabaseSync
   readonly #connection: Connection
   readonly #tables: ReadonlyArray<string>
+  readonly #questions = new Map<string, StatementSync>()
   /** What a power cut leaves; undefined while none is to come. */
   #safe: DatabaseSync | undefined
   #session: Session | undefined
@@ -135,7 +136,9 @@ export class SimulatedDatabase {
   }
 
   rows(text: string, ...params: ReadonlyArray<string | number>): ReadonlyArray<Record<string, string | number | null>> {
-    return this.db.prepare(text).all(...params) as ReadonlyArray<Record<string, string | number | null>>
+    let statement = this.#questions.get(text)
+    if (statement === undefined) this.#questions.set(text, (statement = this.db.prepare(text)))
+    return statement.all(...params) as ReadonlyArray<Record<string, string | number | null>>
   }
 
   /** The client of one process. */

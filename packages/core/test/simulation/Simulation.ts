@@ -853,23 +853,23 @@ const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: 
       DnsManager.layer({
         batchNamesMax: settings.batchNamesMax,
         doubtMillis: settings.doubtMillis,
-        pollMillis: 15_000
+        pollMillis: 20_000
       })
     ),
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(
       Serving.layer({
-        tickMillis: 200,
+        tickMillis: 500,
         rescanMillis: 60_000,
         commitMillis: 50,
-        retryMillisMin: 200,
+        retryMillisMin: 500,
         retryMillisMax: 5000,
         probeMillis: 5000
       })
     ),
     Layer.provideMerge(Layer.succeed(NameServers, powerdns.nameServersFor(caller))),
     Layer.provideMerge(Provisioner.layer()),
-    Layer.provideMerge(PowerDnsWriter.layer({ probeMillis: 5000, awayMillis: 6000 })),
+    Layer.provideMerge(PowerDnsWriter.layer({ probeMillis: 12_000, awayMillis: 6000 })),
     Layer.provideMerge(PowerDnsNodes.layerOf(powerdns.nodesFor(caller))),
     Layer.provideMerge(RecordSource.layer),
     Layer.provideMerge(Ownership.layer),
