@@ -21,10 +21,7 @@ const setUp = Effect.gen(function* () {
   const memory = yield* PowerDnsMemory
   yield* client.createZone({ name: zone, kind: "Native", nameservers: [name("ns1")] })
   const foreignNames = ForeignNames.make(client, yield* Outbox)
-  const exports = Effect.map(
-    memory.calls,
-    (calls) => calls.filter(({ operation }) => operation === "records").length
-  )
+  const exports = Effect.map(memory.calls, (calls) => calls.filter(({ operation }) => operation === "records").length)
   const at = (names: ReadonlyArray<DomainName.DomainName>) =>
     Effect.map(foreignNames.at(zone, ["A", "AAAA"], names), (found) => found.map((rrset) => rrset.name))
   const patchAsPrism = (rrset: RRset.RRset) =>
