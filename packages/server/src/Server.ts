@@ -33,6 +33,7 @@ import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { PrismConfig } from "./Config.ts"
+import * as Crowding from "./Crowding.ts"
 import * as Database from "./Database.ts"
 import { Drain } from "./Drain.ts"
 import { HttpAddress } from "./http/HttpAddress.ts"
@@ -81,7 +82,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   /** From marks to records. */
   const publisher = DnsManager.layer({ batchNamesMax: powerdns.batchMax }).pipe(
     Layer.provideMerge(Plans.layer),
-    Layer.provideMerge(Serving.layer()),
+    Layer.provideMerge(Serving.layer({ isCrowded: Crowding.make() })),
     Layer.provideMerge(NameServers.layer),
     Layer.provideMerge(Provisioner.layer({ transfer: powerdns.transfer })),
     Layer.provideMerge(LateWrites.layer),

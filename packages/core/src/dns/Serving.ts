@@ -43,6 +43,8 @@ export interface ServingOptions extends ServingNodeOptions {
   readonly notifyMillis: number
   /** The same while secondaries do not come to answer as published, at the most: it doubles. */
   readonly notifyMillisMax: number
+  /** Whether the process has more to do than it can; then questions wait for a while. Default: never. */
+  readonly isCrowded: () => boolean
 }
 
 /** 100,000 names are about 60 MB with three nodes. */
@@ -50,7 +52,7 @@ export const defaultOptions: ServingOptions = {
   namesMax: 100_000,
   tickMillis: 5,
   rescanMillis: 30_000,
-  commitMillis: 5,
+  commitMillis: 25,
   flushMillisMax: 1000,
   notifyMillis: 1000,
   notifyMillisMax: 30_000,
@@ -61,7 +63,9 @@ export const defaultOptions: ServingOptions = {
   retryMillisMin: 5,
   retryMillisMax: 1000,
   retriesPerSecond: 500,
-  probeMillis: 1000
+  probeMillis: 1000,
+  crowdedMillisMax: 2000,
+  isCrowded: () => false
 }
 
 /** What PowerDNS took of one name, in the order in which it did. A lost one costs time, never truth: the table is read again now and then. */
@@ -203,7 +207,16 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   }
 
   const nodes = all.map(
-    (node, index) => new ServingNode(node, index, options, { nameServers, elapsed, now, flush, onAnswered, onTurn })
+    (node, index) =>
+      new ServingNode(node, index, options, {
+        nameServers,
+        elapsed,
+        now,
+        isCrowded: options.isCrowded,
+        flush,
+        onAnswered,
+        onTurn
+      })
   )
 
   /** Takes the expectation of a name into memory. False when there is no room for another name. */

@@ -36,6 +36,8 @@ export interface ServingNodeOptions {
   readonly retriesPerSecond: number
   /** Between two questions to a node that does not answer, in milliseconds. */
   readonly probeMillis: number
+  /** How long a name may wait to be asked while the process has more to do than it can, in milliseconds. */
+  readonly crowdedMillisMax: number
 }
 
 /** What a node needs of the world around. */
@@ -45,6 +47,8 @@ export interface Surroundings {
   readonly elapsed: () => number
   /** The time of day, for what is told. */
   readonly now: () => number
+  /** The process has more to do than it can. */
+  readonly isCrowded: () => boolean
   /** Drops the node's cached answers of a zone; calls back when that ended, well or not. */
   readonly flush: (node: Node, zone: DomainName, done: () => void) => void
   /** The node answers the name as published. */
@@ -254,11 +258,22 @@ export class ServingNode {
     while (this.#underWay < this.#options.asksMax) {
       // One that does not answer is asked a single question now and then.
       if (!this.#up && (this.#underWay > 0 || this.#around.elapsed() < this.#probeMillis)) return
+      if (this.#mayWait()) return
       const entry = this.#ready.shift()
       if (entry === undefined) return
       if (entry.expectation.version !== entry.version) this.#toAwaiting(entry.expectation)
       else this.#ask(entry, 0)
     }
+  }
+
+  /** While others need the processor, the next name can wait a moment: that it is there matters more than that we know. */
+  #mayWait(): boolean {
+    const next = this.#ready.peek()
+    return (
+      next !== undefined &&
+      this.#around.now() - next.expectation.publishedMillis < this.#options.crowdedMillisMax &&
+      this.#around.isCrowded()
+    )
   }
 
   #ask(entry: Entry, typeIndex: number): void {

@@ -90,6 +90,21 @@ describe("a name", () => {
   )
 
   test(
+    "is not asked for while the process has more to do than it can, and all the same after a while",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      const [ticket] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(450)
+      assert.isFalse(isServed(ticket))
+      yield* pass(150)
+      assert.isTrue(isServed(ticket))
+    }),
+    two,
+    { isCrowded: () => true, crowdedMillisMax: 500 }
+  )
+
+  test(
     "that a node has cached as missing is asked after its cache was dropped",
     Effect.gen(function* () {
       const { nodes } = yield* FakeNodes.FakeNodes
