@@ -51,12 +51,12 @@ const readState = Effect.fnUntraced(function* (query: Query): Effect.fn.Return<R
   const parkedFirst = yield* query(
     `SELECT name, parked_reason FROM outbox WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT ${sampleMax}`
   )
-  const [plans] = yield* query("SELECT COUNT(*) AS plans FROM plan WHERE decided_at IS NULL")
+  const [plans] = yield* query("SELECT COUNT(*) AS plans FROM plan WHERE state = 'open'")
   const plansFirst = yield* query(
-    `SELECT id, zone, state, reason FROM plan WHERE decided_at IS NULL ORDER BY made_at DESC LIMIT ${sampleMax}`
+    `SELECT id, zone, state, reason FROM plan WHERE state = 'open' ORDER BY made_at DESC LIMIT ${sampleMax}`
   )
   const guards = yield* query(
-    "SELECT kind, zone, detail FROM guard WHERE allowed_before IS NULL ORDER BY tripped_at LIMIT 100"
+    "SELECT kind, zone, detail FROM guard WHERE allowed_before IS NULL OR allowed_before < tripped_at ORDER BY tripped_at LIMIT 100"
   )
   const addresses = yield* query(`SELECT DISTINCT address FROM host_address LIMIT ${addressesMax + 1}`)
   return {

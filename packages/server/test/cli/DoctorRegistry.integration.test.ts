@@ -42,9 +42,16 @@ const fill = Effect.gen(function* () {
   yield* sql`INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at) VALUES ('z.', 'a.z.', 1, '{}', 0, ${past})`
   yield* sql`INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at, parked_at, parked_reason)
     VALUES ('z.', 'b.z.', 2, '{}', 0, ${past}, ${past}, 'foreign')`
+  // One that a newer one took the place of, which nobody decided about, and one of which a part was applied.
   yield* sql`INSERT INTO plan (id, zone, kind, state, made_at, made_by, generation, hash, reason, counts)
-    VALUES ('p1', 'z.', 'k', 'open', ${past}, 'prism', 1, 'h', 'r', '{}')`
-  yield* sql`INSERT INTO guard (kind, zone, tripped_at, detail) VALUES ('mass-expiry', '', ${past}, 'many')`
+    VALUES ('p0', 'z.', 'k', 'superseded', ${past}, 'prism', 1, 'h', 'r', '{}')`
+  yield* sql`INSERT INTO plan (id, zone, kind, state, made_at, made_by, generation, hash, reason, counts, decided_at)
+    VALUES ('p1', 'z.', 'k', 'open', ${past}, 'prism', 1, 'h', 'r', '{}', ${past})`
+  // One that tripped again after it was answered, and one that was answered since.
+  yield* sql`INSERT INTO guard (kind, zone, tripped_at, detail, allowed_before)
+    VALUES ('mass-expiry', '', ${past}, 'many', ${past - 1})`
+  yield* sql`INSERT INTO guard (kind, zone, tripped_at, detail, allowed_before)
+    VALUES ('mass-expiry', 'z.', ${past}, 'answered', ${past})`
   yield* sql`INSERT INTO host (id, fqdn, hostname, zone, addresses, labels, owner, state, generation, first_seen, last_seen)
     VALUES ('h', 'a.z.', 'a', 'z.', '[]', '{}', 'o', 'online', 1, 1, 1)`
   yield* sql`INSERT INTO host_address (address, host_id, since) VALUES ('10.1.2.3', 'h', 1)`
