@@ -30,6 +30,8 @@ export interface Host {
   /** Sorted, each once. */
   readonly addresses: ReadonlyArray<IpAddress>
   readonly labels: Readonly<Record<string, string>>
+  /** The TTL of its records that it wishes for, within its zone's bounds, in seconds; undefined: the zone's. */
+  readonly ttlSeconds: number | undefined
   /** The principal that registered it. */
   readonly owner: string
   readonly state: HostState

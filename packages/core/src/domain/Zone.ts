@@ -38,8 +38,17 @@ export interface DeleteBudget {
 }
 
 export interface ZonePolicy {
-  /** TTL of the records in seconds. */
+  /** TTL of the records in seconds, of hosts that wish for none. */
   readonly ttlSeconds: number
+  /** A host's wish is clamped to these, in seconds. */
+  readonly ttlSecondsMin: number
+  readonly ttlSecondsMax: number
+  /** Networks that hosts' addresses must lie in, special ones included; undefined: any address that is not special. */
+  readonly networks: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+  /** Labels of a host's name below the zone at the most; undefined: one, and as many as it likes by protocol 1.0. */
+  readonly labelsMax: number | undefined
+  /** Hosts at the most, whatever their state. */
+  readonly hostsMax: number
   readonly whenOffline: OfflineAction
   readonly conflict: ConflictPolicy
   /** How long a host is offline until it is retired: its records are withdrawn for good, its name is held. */
@@ -75,6 +84,11 @@ export interface Zone {
 
 export const defaultPolicy: ZonePolicy = {
   ttlSeconds: 60,
+  ttlSecondsMin: 30,
+  ttlSecondsMax: 3600,
+  networks: undefined,
+  labelsMax: undefined,
+  hostsMax: 1_000_000,
   whenOffline: { _tag: "Withdraw", after: Duration.hours(1) },
   conflict: "take-over-if-expired",
   retireAfter: Duration.days(30),

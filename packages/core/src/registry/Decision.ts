@@ -7,11 +7,13 @@ import { type Host, hostStates } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
 import type { ZonePolicy } from "../domain/Zone.ts"
 
-/** Who registers: the name of its token, or `anonymous`. */
+/** Who registers: a principal's name, or `anonymous`. */
 export interface Registrant {
   readonly name: string
   /** An anonymous registrant has proved nothing and holds no claim to a name. */
   readonly anonymous: boolean
+  /** Owners whose claims have passed to it. */
+  readonly actsFor?: ReadonlyArray<string>
 }
 
 export const anonymous: Registrant = { name: "anonymous", anonymous: true }
@@ -114,6 +116,7 @@ export const decide = (known: Host | undefined, registration: Registration, cont
         zone: registration.zone,
         addresses: registration.addresses,
         labels: {},
+        ttlSeconds: undefined,
         owner: registration.registrant.name,
         state: "online",
         generation,

@@ -53,6 +53,7 @@ interface HostRow {
   readonly zone: DomainName
   readonly addresses: string
   readonly labels: string
+  readonly ttl: number | bigint | null
   readonly owner: string
   readonly state: HostState
   readonly generation: number | bigint
@@ -73,6 +74,7 @@ const toHost = (row: HostRow): Host => ({
   zone: row.zone,
   addresses: JSON.parse(row.addresses),
   labels: JSON.parse(row.labels),
+  ttlSeconds: optionalNumber(row.ttl),
   owner: row.owner,
   state: row.state,
   generation: Number(row.generation),
@@ -90,6 +92,7 @@ const hostColumns = {
   zone: "text",
   addresses: "text",
   labels: "text",
+  ttl: "bigint",
   owner: "text",
   state: "text",
   generation: "bigint",
@@ -107,6 +110,7 @@ const fromHost = (host: Host) => ({
   zone: host.zone,
   addresses: JSON.stringify(host.addresses),
   labels: JSON.stringify(host.labels),
+  ttl: host.ttlSeconds ?? null,
   owner: host.owner,
   state: host.state,
   generation: host.generation,
@@ -157,7 +161,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     if (updated.length > 0) {
       yield* sql`
         UPDATE host SET
-          hostname = r.hostname, zone = r.zone, addresses = r.addresses, labels = r.labels, owner = r.owner, state = r.state, generation = r.generation,
+          hostname = r.hostname, zone = r.zone, addresses = r.addresses, labels = r.labels, ttl = r.ttl, owner = r.owner, state = r.state, generation = r.generation,
           last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since,
           retired_since = r.retired_since
         FROM ${asTable(sql, "r", hostColumns, updated.map(fromHost))} WHERE host.id = r.id`
@@ -209,8 +213,8 @@ export const make = (sql: SqlClient.SqlClient) => {
     // A release is a moment: nothing is true of the host from then on.
     yield* sql`
       INSERT INTO host_history (
-        host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from, valid_to)
-      SELECT host_id, fqdn, zone, event, addresses, labels, owner, state, generation, valid_from,
+        host_id, fqdn, zone, event, addresses, labels, ttl, owner, state, generation, valid_from, valid_to)
+      SELECT host_id, fqdn, zone, event, addresses, labels, ttl, owner, state, generation, valid_from,
         CASE WHEN event = 'released' THEN valid_from END
       FROM ${asTable(
         sql,
@@ -222,6 +226,7 @@ export const make = (sql: SqlClient.SqlClient) => {
           event: "text",
           addresses: "text",
           labels: "text",
+          ttl: "bigint",
           owner: "text",
           state: "text",
           generation: "bigint",
@@ -234,6 +239,7 @@ export const make = (sql: SqlClient.SqlClient) => {
           event,
           addresses: JSON.stringify(after.addresses),
           labels: JSON.stringify(after.labels),
+          ttl: after.ttlSeconds ?? null,
           owner: after.owner,
           state: after.state,
           generation: after.generation,

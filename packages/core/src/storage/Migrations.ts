@@ -227,7 +227,69 @@ const registry = Effect.gen(function* () {
   })
 })
 
+/** Identities with their keys, managed tokens, what a host may wish for, and how many hosts there are. */
+const identity = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+
+  // The TTL that a host wishes for, within its zone's bounds; NULL: the zone's own.
+  yield* sql`ALTER TABLE host ADD COLUMN ttl BIGINT`
+  yield* sql`ALTER TABLE host_history ADD COLUMN ttl BIGINT`
+  yield* sql`CREATE INDEX host_owner ON host (owner)`
+
+  // Whoever holds the private key of `public_key` speaks as `id`. `grants` is JSON: what it may claim.
+  yield* sql`CREATE TABLE identity (
+    id TEXT PRIMARY KEY,
+    public_key TEXT NOT NULL UNIQUE,
+    grants TEXT NOT NULL,
+    enrolled_by TEXT NOT NULL,
+    enrolled_at BIGINT NOT NULL,
+    rotated_at BIGINT,
+    last_used BIGINT,
+    revoked_at BIGINT,
+    revoked_reason TEXT
+  )`
+  yield* sql`CREATE INDEX identity_enrolled ON identity (enrolled_by)`
+
+  // Keys that an identity had before: they are never taken again.
+  yield* sql`CREATE TABLE identity_former_key (
+    public_key TEXT PRIMARY KEY,
+    identity TEXT NOT NULL,
+    replaced_at BIGINT NOT NULL
+  )`
+
+  // Tokens made at run time; those of the configuration are not here. `hash` is the SHA-256 of the text, in base64.
+  // `allows`: bearer, enrol or both. `host`: the one name that it enrols for, taking it over from whoever holds it.
+  yield* sql`CREATE TABLE access_token (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    hash TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    allows TEXT NOT NULL,
+    grants TEXT NOT NULL,
+    host TEXT,
+    uses_max BIGINT,
+    uses BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    expires_at BIGINT,
+    last_used BIGINT,
+    revoked_at BIGINT,
+    revoked_reason TEXT
+  )`
+
+  // Hosts by zone and by owner, kept with each change: counting them would cost time by their number.
+  yield* sql`CREATE TABLE host_count (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    hosts BIGINT NOT NULL,
+    PRIMARY KEY (kind, key)
+  )`
+  yield* sql`INSERT INTO host_count (kind, key, hosts) SELECT 'zone', zone, COUNT(*) FROM host GROUP BY zone`
+  yield* sql`INSERT INTO host_count (kind, key, hosts) SELECT 'owner', owner, COUNT(*) FROM host GROUP BY owner`
+})
+
 /** Migrations by number; a released one is never edited. */
 export const migrations = {
-  "0001_registry": registry
+  "0001_registry": registry,
+  "0002_identity": identity
 }

@@ -36,6 +36,7 @@ const hostOf = (hostname: string, address: string, owner: string | undefined, st
     zone: registration.zone,
     addresses: registration.addresses,
     labels: {},
+    ttlSeconds: undefined,
     owner: registration.registrant.name,
     state,
     generation: 1,

@@ -164,6 +164,7 @@ export const suite = <R>(
             zone: T.forward.name,
             addresses: [T.address("192.0.2.7"), T.address("2001:db8::7")],
             labels: {},
+            ttlSeconds: undefined,
             owner: "fleet",
             state: "online",
             generation: 0,

@@ -1,0 +1,90 @@
+/**
+ * Who speaks, once that is proven, and what it may do: the value that every
+ * decision about access takes.
+ *
+ * A principal is made in one place for each way of proving (key, client
+ * certificate, bearer token, nothing at all) and trusted from there on.
+ */
+import { IpNetwork } from "effect/net"
+import type { DomainName } from "../domain/DomainName.ts"
+import * as IpAddress from "../domain/IpAddress.ts"
+
+/** How it was proven. */
+export const principalKinds = ["key", "certificate", "token", "anonymous"] as const
+export type PrincipalKind = (typeof principalKinds)[number]
+
+/** What a principal may claim. The more is left undefined, the wider it is. */
+export interface Grant {
+  /** Zones it may have names in; undefined: every zone. */
+  readonly zones: ReadonlyArray<DomainName> | undefined
+  /** Patterns (`matchesPattern`) of names below their zone, one of which must fit; undefined: any name. */
+  readonly names: ReadonlyArray<string> | undefined
+  /** Networks from which it may claim addresses beside the one it speaks from. */
+  readonly networks: ReadonlyArray<IpNetwork.IpNetwork>
+  /** Names it may hold at once; undefined: as many as the server's `auth.limits.namesPerIdentity`. */
+  readonly namesMax: number | undefined
+}
+
+/** Any name, in any zone, at the address it speaks from. */
+export const unlimited: Grant = { zones: undefined, names: undefined, networks: [], namesMax: undefined }
+
+export interface Principal {
+  /** Names it in the audit and as owner of hosts; unique over all kinds. */
+  readonly name: string
+  readonly kind: PrincipalKind
+  /** An anonymous principal has proved nothing and holds no claim to a name. */
+  readonly anonymous: boolean
+  /**
+   * Owners whose claims have passed to it: the token that an identity was enrolled with. A machine that spoke version 1
+   * with a token and now has a key of its own keeps its name.
+   */
+  readonly actsFor: ReadonlyArray<string>
+  readonly grant: Grant
+}
+
+export const anonymous: Principal = {
+  name: "anonymous",
+  kind: "anonymous",
+  anonymous: true,
+  actsFor: [],
+  grant: unlimited
+}
+
+/**
+ * True when `name`, the part of a host's name below its zone, fits `pattern`: `*` stands for any run of letters, digits
+ * and hyphens within one label, every other character for itself, and each dot begins a new label. `web-*` fits `web-1`,
+ * not `web-1.rack-7`; `*.rack-7` fits `web-1.rack-7`.
+ */
+export const matchesPattern = (pattern: string, name: string): boolean => {
+  const wanted = pattern.split(".")
+  const labels = name.split(".")
+  return wanted.length === labels.length && wanted.every((part, i) => matchesLabel(part, labels[i]!))
+}
+
+/** Greedy with one step back for each `*`: time by the product of the lengths, which are at most 63. */
+const matchesLabel = (pattern: string, label: string): boolean => {
+  let p = 0
+  let l = 0
+  let star = -1
+  let mark = 0
+  while (l < label.length) {
+    if (pattern[p] === "*") {
+      star = p++
+      mark = l
+    } else if (pattern[p] === label[l]) {
+      p++
+      l++
+    } else if (star >= 0) {
+      p = star + 1
+      l = ++mark
+    } else {
+      return false
+    }
+  }
+  while (pattern[p] === "*") p++
+  return p === pattern.length
+}
+
+/** True when `address` lies in one of `networks`. */
+export const isWithinAny = (address: IpAddress.IpAddress, networks: ReadonlyArray<IpNetwork.IpNetwork>): boolean =>
+  networks.some((network) => IpAddress.isWithin(address, network))
