@@ -7,9 +7,10 @@
  */
 import { encode } from "@prism-dns/core/protocol/Wire"
 import { Context, Deferred, Duration, Effect, Layer } from "effect"
-import * as Net from "node:net"
-import { ListenFailed } from "../ServerError.ts"
+import type * as Net from "node:net"
 import { AgentSession, type Refusal } from "./AgentSession.ts"
+import type { Hooks } from "./Connection.ts"
+import * as Listener from "./Listener.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import * as ProtocolV1 from "./ProtocolV1.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
@@ -24,9 +25,6 @@ export interface TcpServerOptions extends ProtocolV1.ProtocolOptions {
   readonly pipelineMax: number
   readonly shutdownTimeout: Duration.Duration
 }
-
-/** Connections that the kernel holds for us between two rounds of accepting. */
-const acceptBacklog = 4096
 
 /** Connections beyond the limit that are being told so; further ones are closed without a word. */
 const turningAwayMax = 1000
@@ -85,24 +83,39 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     timeout: "timeout"
   }
 
-  const setConnections = () => TcpMetrics.connections.updateUnsafe(sessions.size, context)
+  let connections = 0
+  const setConnections = (change: number) => {
+    connections += change
+    TcpMetrics.connections.updateUnsafe(connections, context)
+  }
+  const noteClosed = () => setConnections(-1)
 
-  const accept = (socket: Net.Socket) => {
-    if (sessions.size >= options.connectionsMax) return turnAway(socket)
-    const session = new AgentSession(socket, peerOf(socket), {
-      frameTimeoutMillis: Duration.toMillis(options.frameTimeout),
-      payloadBytesMax: options.frameBytesMax,
-      pipelineMax: options.pipelineMax,
-      answer,
-      refuse: (reason) => protocol.error(codes[reason], refusals[reason]),
-      onClose: (closed) => {
-        sessions.delete(closed)
-        setConnections()
-        noteIdle()
+  const hooks: Hooks = {
+    opened: (socket) => {
+      if (connections >= options.connectionsMax) {
+        turnAway(socket)
+        return false
       }
-    })
-    sessions.add(session)
-    setConnections()
+      setConnections(1)
+      socket.on("close", noteClosed)
+      return true
+    },
+    // Nothing refuses a connection to the plain port before its first frame.
+    refused: (socket) => socket.destroy(),
+    ready: ({ peer, socket }) => {
+      const session = new AgentSession(socket, peer, {
+        frameTimeoutMillis: Duration.toMillis(options.frameTimeout),
+        payloadBytesMax: options.frameBytesMax,
+        pipelineMax: options.pipelineMax,
+        answer,
+        refuse: (reason) => protocol.error(codes[reason], refusals[reason]),
+        onClose: (closed) => {
+          sessions.delete(closed)
+          noteIdle()
+        }
+      })
+      sessions.add(session)
+    }
   }
 
   let turningAway = 0
@@ -118,32 +131,10 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     setTimeout(() => socket.destroy(), 1000).unref()
   }
 
-  const server = Net.createServer({ allowHalfOpen: true, noDelay: true }, accept)
-  yield* Effect.callback<void, ListenFailed>((resume) => {
-    server.once("error", (error: NodeJS.ErrnoException) =>
-      resume(
-        Effect.fail(
-          new ListenFailed({
-            service: "tcp",
-            host: options.host,
-            port: options.port,
-            code: error.code ?? error.message
-          })
-        )
-      )
-    )
-    server.listen({ host: options.host, port: options.port, backlog: acceptBacklog }, () => resume(Effect.void))
-  })
-  server.removeAllListeners("error")
-  server.on("error", (error) => {
-    // Too many open files, for example: the connection is lost, the port stays open.
-    run(Effect.logWarning("a connection could not be accepted").pipe(Effect.annotateLogs({ reason: error.message })))
-  })
-
+  // Added before the ports open: when the scope closes they have stopped accepting by then.
   yield* Effect.addFinalizer(() =>
     Effect.gen(function* () {
       stopping = true
-      server.close()
       for (const session of sessions) session.finish()
       noteIdle()
       yield* Effect.timeoutOption(Deferred.await(idle), options.shutdownTimeout)
@@ -151,6 +142,6 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     })
   )
 
-  const { port } = server.address() as Net.AddressInfo
-  return TcpServer.of({ address: { host: options.host, port }, connections: () => sessions.size })
+  const address = yield* Listener.listenPlain({ host: options.host, port: options.port, peerOf }, hooks)
+  return TcpServer.of({ address, connections: () => connections })
 })
