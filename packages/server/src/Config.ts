@@ -9,6 +9,7 @@
  */
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
+import * as Logging from "@prism-dns/core/logging/Logging"
 import { Duration, Effect, type LogLevel, Redacted, Result, Runtime, Schema } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -23,7 +24,7 @@ export interface PrismConfig {
     /** Names this process in logs, metrics and the zone writers' leases. */
     readonly instance: string
     readonly logLevel: LogLevel.Severity
-    readonly logFormat: (typeof logFormats)[number]
+    readonly logFormat: Logging.Format
     /** From the first signal until no new connection is taken, so that load balancers look elsewhere. */
     readonly drainDelay: Duration.Duration
     /** How long work under way may take to end. */
@@ -166,7 +167,7 @@ export const logLevels = [
   ["fatal", "Fatal"]
 ] as const
 
-export const logFormats = ["auto", "json", "pretty"] as const
+export const logFormats = Logging.formats
 
 const hostName = Os.hostname()
 

@@ -342,7 +342,7 @@ describe("of any machine", () => {
       Effect.sync(() => {
         const reversed = {
           ...snapshot,
-          interfaces: Object.fromEntries(Object.entries(snapshot.interfaces).reverse())
+          interfaces: Object.fromEntries(Object.entries(snapshot.interfaces).toReversed())
         }
         const all = { ...options, max: 16 }
         assert.deepStrictEqual([...select(reversed, all).addresses].sort(), [...select(snapshot, all).addresses].sort())

@@ -10,7 +10,7 @@ import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
 import { Effect, type Redacted, Schedule } from "effect"
 import * as Dgram from "node:dgram"
 import * as Net from "node:net"
-import { loggerAnnotation } from "../Logging.ts"
+import { loggerAnnotation } from "@prism-dns/core/logging/Logging"
 import { PortTaken } from "./Failure.ts"
 
 export interface Options {

@@ -8,7 +8,7 @@ import { Console, Context, Effect, Layer, Option, Redacted, Schema } from "effec
 import { Command, Flag } from "effect/cli"
 import * as Os from "node:os"
 import * as Config from "../Config.ts"
-import * as Logging from "../Logging.ts"
+import * as Logging from "@prism-dns/core/logging/Logging"
 import * as Server from "../Server.ts"
 import { version } from "../Version.ts"
 import * as Beat from "./Beat.ts"

@@ -2,7 +2,7 @@
 import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
 import { Command } from "effect/cli"
 import type { NodeApi, PrismConfig } from "../Config.ts"
-import * as Logging from "../Logging.ts"
+import * as Logging from "@prism-dns/core/logging/Logging"
 import * as Server from "../Server.ts"
 import * as Failure from "./Failure.ts"
 import * as Flags from "./flags.ts"

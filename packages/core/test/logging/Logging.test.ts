@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Logger, Redacted, References } from "effect"
-import * as Logging from "../src/Logging.ts"
+import * as Logging from "@prism-dns/core/logging/Logging"
 
 /** The lines that `program` logs in `format`. */
 const linesOf = (program: Effect.Effect<unknown>, format: (options: Logger.Options<unknown>) => string) =>

@@ -1,11 +1,15 @@
 /**
  * Log lines on stderr: one JSON object each, or readable ones on a terminal.
+ * The server and the agent have the same.
  *
  * A line has `time`, `level`, `msg`, `logger` and whatever was annotated.
  * Plain objects in a log call become fields; a cause becomes `error`.
  */
 import { Array, Cause, Layer, Logger, type LogLevel, Predicate, Redacted, References } from "effect"
-import type { PrismConfig } from "./Config.ts"
+
+/** JSON lines or readable ones; `auto` is readable on a terminal. */
+export const formats = ["auto", "json", "pretty"] as const
+export type Format = (typeof formats)[number]
 
 /** The annotation that says which part of the program speaks. */
 export const loggerAnnotation = "logger"
@@ -97,7 +101,7 @@ const toStderr = (format: (options: Logger.Options<unknown>) => string) =>
 /** Logs on stderr as configured, and nothing else. */
 export const layer = (options: {
   readonly logLevel: LogLevel.LogLevel
-  readonly logFormat: PrismConfig["server"]["logFormat"]
+  readonly logFormat: Format
   /** Names this process in JSON lines, which come together from several. */
   readonly instance?: string
 }): Layer.Layer<never> => {
