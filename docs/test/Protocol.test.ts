@@ -1,5 +1,4 @@
 /** `docs/reference/protocol.md`, run by the server's own code. */
-import { NotAllowed } from "@prism-dns/core/auth/Policy"
 import { assert, describe, it } from "@effect/vitest"
 import * as MessageV1 from "@prism-dns/core/protocol/MessageV1"
 import { Result } from "effect"
@@ -16,16 +15,21 @@ const explained = () => {
   return Array.from(table.matchAll(/^\| `([a-z0-9-]+)`/gm), ([, code]) => code!)
 }
 
-/** Codes that the server has: declared with the errors of core, and written where the agents' port answers. */
+/** Codes that the server has: declared with the errors of core, and written where they are decided and answered. */
 const known = () => {
-  const text = ["ProtocolV1.ts", "TcpServer.ts"]
-    .map((file) => Fs.readFileSync(Path.join(root, "packages/server/src/tcp", file), "utf8"))
+  const text = [
+    "server/src/tcp/ProtocolV1.ts",
+    "server/src/tcp/TcpServer.ts",
+    "core/src/auth/TokenMode.ts",
+    "core/src/auth/Policy.ts",
+    "core/src/auth/Admission.ts"
+  ]
+    .map((file) => Fs.readFileSync(Path.join(root, "packages", file), "utf8"))
     .join("\n")
   const table = /const codes[^{]*\{([^}]*)\}/.exec(text)![1]!
   return new Set([
     ...MessageV1.MessageInvalid.fields.code.literals,
-    ...NotAllowed.fields.code.literals,
-    ...Array.from(text.matchAll(/(?:refused|error)\("([a-z-]+)"/g), ([, code]) => code!),
+    ...Array.from(text.matchAll(/(?:(?:refused|error|failed)\(\s*|code: )"([a-z-]+)"/g), ([, code]) => code!),
     ...Array.from(table.matchAll(/: "([a-z-]+)"/g), ([, code]) => code!)
   ])
 }

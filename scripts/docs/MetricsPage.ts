@@ -62,7 +62,10 @@ const attributes = /Metric\.withAttributes\(\s*([\w.]+),\s*\{([^}]*)\}/g
 const labelsOf = (): ReadonlyMap<string, ReadonlySet<string>> => {
   const labels = new Map<string, Set<string>>()
   for (const { path, text } of sources) {
-    const origin = (module: string, name: string) => `${Path.resolve(Path.dirname(path), module)}#${name}`
+    const origin = (module: string, name: string) =>
+      module.startsWith("@prism-dns/core/")
+        ? `${Path.join(root, "packages/core/src", module.slice("@prism-dns/core/".length))}.ts#${name}`
+        : `${Path.resolve(Path.dirname(path), module)}#${name}`
     const spaces = new Map(Array.from(text.matchAll(nameSpaces), ([, name, module]) => [name!, module!]))
     const names = new Map(
       Array.from(text.matchAll(named), ([, list, module]) =>

@@ -7,6 +7,11 @@
  * `PrismConfig`, in which every value is a domain value already, or lists all
  * that is wrong. Leaves to others: whether the things named here exist.
  */
+import { defaultLimits, type Limits } from "@prism-dns/core/auth/Admission"
+import * as Policy from "@prism-dns/core/auth/Policy"
+import type { Grant } from "@prism-dns/core/auth/Principal"
+import type { Rate } from "@prism-dns/core/auth/TokenBucket"
+import { type TokenMode, tokenModes } from "@prism-dns/core/auth/TokenMode"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import * as Logging from "@prism-dns/core/logging/Logging"
@@ -87,8 +92,8 @@ export interface PrismConfig {
     readonly massExpiryMin: number
   }
   readonly auth: {
-    readonly mode: "off" | "optional" | "required"
-    readonly agentTokens: ReadonlyArray<NamedToken>
+    readonly mode: TokenMode
+    readonly agentTokens: ReadonlyArray<AgentToken>
     readonly adminTokens: ReadonlyArray<NamedToken>
     /** What hosts without a token may do where `mode` is `optional`. */
     readonly anonymous: {
@@ -98,6 +103,9 @@ export interface PrismConfig {
       readonly ratePerSecond: number
       readonly burst: number
     }
+    /** Patterns of labels that no host's name begins with. */
+    readonly reservedNames: ReadonlyArray<string>
+    readonly limits: Limits
   }
 }
 
@@ -139,6 +147,11 @@ export interface NamedToken {
   readonly token: Redacted.Redacted
 }
 
+export interface AgentToken extends NamedToken {
+  /** What its holder, and each identity that is enrolled with it, may claim. */
+  readonly grant: Grant
+}
+
 /** All that is wrong with a configuration; the process ends with 78 (EX_CONFIG). */
 export class ConfigInvalid extends Schema.TaggedError<ConfigInvalid>()("ConfigInvalid", {
   problems: Schema.Array(Schema.String)
@@ -149,12 +162,20 @@ export class ConfigInvalid extends Schema.TaggedError<ConfigInvalid>()("ConfigIn
   }
 }
 
-const namedTokens = (doc: string) =>
-  Settings.list(doc, {
-    name: Settings.required(Kind.text, {
-      doc: "Names whoever holds the token, in the audit log and as owner of hosts."
+const namedToken = {
+  name: Settings.required(Kind.text, {
+    doc: "Names whoever holds the token, in the audit log and as owner of hosts."
+  }),
+  token: Settings.required(Kind.secret, { doc: "The token.", secret: true })
+}
+
+const rateSettings = (rate: Rate, doc: string) =>
+  Settings.group(doc, {
+    ratePerSecond: Settings.setting(Kind.integer(1, 1_000_000), {
+      doc: "Changes per second, in the long run.",
+      default: `${rate.ratePerSecond}`
     }),
-    token: Settings.required(Kind.secret, { doc: "The token.", secret: true })
+    burst: Settings.setting(Kind.integer(1, 10_000_000), { doc: "Changes at once.", default: `${rate.burst}` })
   })
 
 /** Words for the severities, least severe first. */
@@ -295,7 +316,25 @@ export const settings = Settings.group("", {
     "The zones Prism writes; at least one that holds hosts. Zones below in-addr.arpa and ip6.arpa take the PTR records.",
     {
       name: Settings.required(Kind.domainName, { doc: "Name of the zone." }),
-      ttl: Settings.setting(Kind.ttl, { doc: "TTL of the records in it.", default: "60s" }),
+      ttl: Settings.setting(Kind.ttl, {
+        doc: "TTL of the records in it, of hosts that wish for none.",
+        default: "60s"
+      }),
+      ttlMin: Settings.setting(Kind.ttl, { doc: "Shortest TTL that a host's wish leads to.", default: "30s" }),
+      ttlMax: Settings.setting(Kind.ttl, { doc: "Longest TTL that a host's wish leads to.", default: "1h" }),
+      networks: Settings.list(
+        "Networks that hosts' addresses must lie in, special ones (loopback, documentation) too. Without any: every address that is not special.",
+        { network: Settings.required(Kind.network, { doc: "A network, such as 10.0.0.0/8." }) },
+        { shorthand: "network" }
+      ),
+      labelsMax: Settings.optional(Kind.integer(1, 100), {
+        doc: "Labels of a host's name below the zone at the most.",
+        words: "1; by protocol 1.0 any number"
+      }),
+      hostsMax: Settings.setting(Kind.integer(1, 100_000_000), {
+        doc: "Hosts in the zone at the most, whatever their state.",
+        default: "1000000"
+      }),
       whenOffline: Settings.setting(Kind.choice(["keep", "withdraw"]), {
         doc: "What becomes of the records of a host whose lease has passed.",
         default: "withdraw"
@@ -385,13 +424,37 @@ export const settings = Settings.group("", {
     })
   }),
   auth: Settings.group("Who may register and who may administer.", {
-    mode: Settings.setting(Kind.choice(["off", "optional", "required"]), {
+    mode: Settings.setting(Kind.choice(tokenModes), {
       doc: "Whether a version 1 registration needs a token; optional lets hosts without one into one zone at a limited rate.",
       default: "required",
       flag: "auth-mode"
     }),
-    agentTokens: namedTokens("Tokens with which hosts register."),
-    adminTokens: namedTokens("Tokens for the API."),
+    agentTokens: Settings.list(
+      "Tokens with which hosts register and enrol. What they may claim goes for each identity that is enrolled with them.",
+      {
+        ...namedToken,
+        zones: Settings.list(
+          "Zones in which names may be claimed; without any, every zone.",
+          { zone: Settings.required(Kind.domainName, { doc: "Name of a zone for hosts." }) },
+          { shorthand: "zone" }
+        ),
+        names: Settings.list(
+          "Patterns of the names that may be claimed, below their zone; without any, every name.",
+          { name: Settings.required(Kind.namePattern, { doc: "A pattern, such as web-* or *.rack-7." }) },
+          { shorthand: "name" }
+        ),
+        networks: Settings.list(
+          "Networks whose addresses may be claimed, beside the address a host speaks from.",
+          { network: Settings.required(Kind.network, { doc: "A network, such as 10.1.0.0/16." }) },
+          { shorthand: "network" }
+        ),
+        namesMax: Settings.optional(Kind.integer(1, 100_000_000), {
+          doc: "Names held at once at the most.",
+          words: "auth.limits.namesPerToken, and namesPerIdentity for an identity"
+        })
+      }
+    ),
+    adminTokens: Settings.list("Tokens for the API.", namedToken),
     anonymous: Settings.group("Hosts without a token, where mode is optional.", {
       zone: Settings.optional(Kind.domainName, {
         doc: "The one zone they may register in.",
@@ -402,6 +465,29 @@ export const settings = Settings.group("", {
         default: "100"
       }),
       burst: Settings.setting(Kind.integer(1, 1_000_000), { doc: "Registrations at once.", default: "200" })
+    }),
+    reservedNames: Settings.list(
+      "Labels that no host's name begins with; a list here takes the place of the default one.",
+      { name: Settings.required(Kind.namePattern, { doc: "A label; * is any characters, # a number." }) },
+      { shorthand: "name" }
+    ),
+    limits: Settings.group("How much is taken from whom. Beats that change nothing do not count.", {
+      identity: rateSettings(defaultLimits.identity, "Changes of one key or client certificate."),
+      token: rateSettings(defaultLimits.token, "Changes with one token, by all hosts that share it."),
+      name: rateSettings(defaultLimits.name, "Changes of one name by one principal."),
+      network: rateSettings(defaultLimits.network, "Changes from one network: a /24 of IPv4, a /64 of IPv6."),
+      namesPerIdentity: Settings.setting(Kind.integer(1, 100_000_000), {
+        doc: "Names of one key or client certificate at the most.",
+        default: `${defaultLimits.namesPerIdentity}`
+      }),
+      namesPerToken: Settings.setting(Kind.integer(1, 100_000_000), {
+        doc: "Names of one token, and of all hosts without one, at the most.",
+        default: `${defaultLimits.namesPerToken}`
+      }),
+      bucketsMax: Settings.setting(Kind.integer(1000, 10_000_000), {
+        doc: "Rates kept in memory for principals, for names and for networks; beyond it those unused for longest are forgotten.",
+        default: `${defaultLimits.bucketsMax}`
+      })
     })
   }),
   audit: Settings.group("The audit log.", {}),
@@ -476,6 +562,11 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     Zone.make(zone.name, {
       policy: {
         ttlSeconds: Duration.toSeconds(zone.ttl),
+        ttlSecondsMin: Duration.toSeconds(zone.ttlMin),
+        ttlSecondsMax: Duration.toSeconds(zone.ttlMax),
+        networks: zone.networks.length === 0 ? undefined : zone.networks.map(({ network }) => network),
+        labelsMax: zone.labelsMax,
+        hostsMax: zone.hostsMax,
         whenOffline: zone.whenOffline === "keep" ? { _tag: "Keep" } : { _tag: "Withdraw", after: zone.withdrawAfter },
         conflict: zone.conflict,
         retireAfter: zone.retireAfter,
@@ -509,8 +600,38 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       `auth.anonymous.zone: ${auth.anonymous.zone} is not one of the zones for hosts: ${forward.join(", ")}`
     )
   }
+  for (const zone of zones) {
+    if (zone.policy.ttlSecondsMin > zone.policy.ttlSecondsMax) {
+      problems.push(`zones: ${zone.name} has a ttlMin above its ttlMax`)
+    }
+  }
+  for (const { name } of auth.reservedNames) {
+    if (name.includes("."))
+      problems.push(`auth.reservedNames: ${name} has a dot; a name is reserved by its first label`)
+  }
+  const agentTokens = auth.agentTokens.map(
+    ({ name, names, namesMax, networks, token, zones: allowed }): AgentToken => ({
+      name,
+      token,
+      grant: {
+        zones: allowed.length === 0 ? undefined : allowed.map(({ zone }) => zone),
+        names: names.length === 0 ? undefined : names.map((each) => each.name),
+        networks: networks.map(({ network }) => network),
+        namesMax
+      }
+    })
+  )
+  for (const { grant, name } of agentTokens) {
+    for (const zone of grant.zones ?? []) {
+      if (!forward.includes(zone)) {
+        problems.push(
+          `auth.agentTokens: ${name} has the zone ${zone}, which is not one of those for hosts: ${forward.join(", ")}`
+        )
+      }
+    }
+  }
   for (const [key, tokens] of [
-    ["agentTokens", auth.agentTokens],
+    ["agentTokens", agentTokens],
     ["adminTokens", auth.adminTokens]
   ] as const) {
     for (const name of duplicates(tokens.map((token) => token.name))) {
@@ -542,7 +663,11 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     },
     zones,
     leases: { ...leases, duration: Duration.sum(Duration.times(leases.beatInterval, 2), leases.grace) },
-    auth
+    auth: {
+      ...auth,
+      agentTokens,
+      reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
+    }
   })
 }
 

@@ -6,6 +6,8 @@
  * read from an agent is still answered and what was accepted is already stored.
  */
 import { NodeHttpClient } from "@effect/platform-node"
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Admission } from "@prism-dns/core/auth/Admission"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -66,10 +68,20 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
 
   const agents = TcpServer.layer({
     ...tcp,
-    policy: { mode: auth.mode, anonymous: auth.anonymous },
+    mode: auth.mode,
     ackTimeout: leases.ackTimeout,
     shutdownTimeout: server.shutdownTimeout
   })
+
+  /** Who may claim what, and what becomes of refusals. */
+  const access = Layer.merge(
+    Admission.layer({
+      reservedNames: auth.reservedNames,
+      anonymous: auth.mode === "off" ? "open" : auth.anonymous,
+      limits: auth.limits
+    }),
+    Refusals.layer()
+  )
 
   const expiry = Expiry.layer({
     leaseMillis: Duration.toMillis(leases.duration),
@@ -107,6 +119,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(
       HttpServer.layer({ ...http, instance: server.instance, shutdownTimeout: server.shutdownTimeout })
     ),
+    Layer.provideMerge(access),
     Layer.provideMerge(expiry),
     Layer.provideMerge(Guards.layer),
     Layer.provideMerge(ZoneChanges.layer),

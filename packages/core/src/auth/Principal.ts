@@ -52,8 +52,9 @@ export const anonymous: Principal = {
 
 /**
  * True when `name`, the part of a host's name below its zone, fits `pattern`: `*` stands for any run of letters, digits
- * and hyphens within one label, every other character for itself, and each dot begins a new label. `web-*` fits `web-1`,
- * not `web-1.rack-7`; `*.rack-7` fits `web-1.rack-7`.
+ * and hyphens within one label, also for none, `#` for a number (digits, at least one), every other character for
+ * itself, and each dot begins a new label. `web-*` fits `web-1`, not `web-1.rack-7`; `*.rack-7` fits `web-1.rack-7`;
+ * `ns#` fits `ns1`, neither `ns` nor `ns-cache`.
  */
 export const matchesPattern = (pattern: string, name: string): boolean => {
   const wanted = pattern.split(".")
@@ -61,28 +62,28 @@ export const matchesPattern = (pattern: string, name: string): boolean => {
   return wanted.length === labels.length && wanted.every((part, i) => matchesLabel(part, labels[i]!))
 }
 
-/** Greedy with one step back for each `*`: time by the product of the lengths, which are at most 63. */
+/** True when `text` is such a pattern. */
+export const isPattern = (text: string): boolean =>
+  text.length <= patternCharactersMax && /^[a-z0-9_*#-]+(?:\.[a-z0-9_*#-]+)*$/.test(text)
+
+/** As long as a name may be. */
+const patternCharactersMax = 253
+
+/** Character by character all that the pattern may have come to: time by the product of the lengths. */
 const matchesLabel = (pattern: string, label: string): boolean => {
-  let p = 0
-  let l = 0
-  let star = -1
-  let mark = 0
-  while (l < label.length) {
-    if (pattern[p] === "*") {
-      star = p++
-      mark = l
-    } else if (pattern[p] === label[l]) {
-      p++
-      l++
-    } else if (star >= 0) {
-      p = star + 1
-      l = ++mark
-    } else {
-      return false
+  // `reached[l]`: the pattern so far fits the first `l` characters of the label.
+  let reached = Array.from({ length: label.length + 1 }, (_, l) => l === 0)
+  for (const wanted of pattern) {
+    const next = [wanted === "*" && reached[0]!]
+    for (let l = 1; l <= label.length; l++) {
+      const character = label[l - 1]!
+      if (wanted === "*") next.push(reached[l]! || next[l - 1]!)
+      else if (wanted === "#") next.push(character >= "0" && character <= "9" && (reached[l - 1]! || next[l - 1]!))
+      else next.push(character === wanted && reached[l - 1]!)
     }
+    reached = next
   }
-  while (pattern[p] === "*") p++
-  return p === pattern.length
+  return reached[label.length]!
 }
 
 /** True when `address` lies in one of `networks`. */

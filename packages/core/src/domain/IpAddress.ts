@@ -29,6 +29,27 @@ export const parse = (input: string): Result.Result<IpAddress, AddressInvalid> =
     onSuccess: (address) => Result.succeed(NetAddress.formatIp(NetAddress.toCanonical(address)) as IpAddress)
   })
 
+/** The text is an IPv4 address in the form of an IPv6 one, which means another thing to each who reads it. */
+export class AddressMapped extends Schema.TaggedError<AddressMapped>()("AddressMapped", {
+  input: Schema.String,
+  ipv4: Schema.String
+}) {
+  override get message(): string {
+    return `'${this.input}' is an IPv4 address mapped into IPv6; claim it as ${this.ipv4}`
+  }
+}
+
+/**
+ * Like `parse`, for an address that somebody claims in a message: mapped IPv4 addresses are refused there, since what a
+ * filter looks at and what is published must be the same text. Peers of a dual-stack port are read by `fromPeer`.
+ */
+export const parseClaimed = (input: string): Result.Result<IpAddress, AddressInvalid | AddressMapped> =>
+  Result.flatMap(parse(input), (address) =>
+    input.includes(":") && !address.includes(":")
+      ? Result.fail(new AddressMapped({ input: input.slice(0, 64), ipv4: address }))
+      : Result.succeed(address)
+  )
+
 /** Like `parse`, for addresses that the program itself wrote down. Throws `AddressInvalid`. */
 export const make = (input: string): IpAddress => Result.getOrThrow(parse(input))
 

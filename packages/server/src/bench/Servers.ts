@@ -137,6 +137,7 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
     powerdns: { nodes: [node("bench", "primary", options.powerDns), ...(options.nodes ?? [])] },
     zones: (options.zones ?? bothZones).map((each) => ({
       ttl: `${ttlSeconds}s`,
+      networks: ["127.0.0.0/8"],
       ...each
     })),
     auth: {

@@ -6,8 +6,10 @@
  * File, environment and flags all come here as text, so a value is written the
  * same way in each.
  */
+import { isPattern } from "@prism-dns/core/auth/Principal"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Duration, Effect, Redacted, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { IpNetwork } from "effect/net"
 
 export interface Kind<out A> {
   /** What may be written, for the reference page: `duration`, `port`, `auto, json or pretty`. */
@@ -178,6 +180,33 @@ export const domainName: Kind<DomainName.DomainName> = make(
     (value): value is DomainName.DomainName => isString(value),
     (input) => Result.mapError(DomainName.parse(input), (error) => error.reason)
   )
+)
+
+/** A network in CIDR notation: `10.0.0.0/8`, `2001:db8::/32`. A single address is a network of its own. */
+export const network: Kind<IpNetwork.IpNetwork> = make(
+  "network (CIDR)",
+  fromText(IpNetwork.isIpNetwork, (input) =>
+    Result.match(IpNetwork.fromString(input.includes("/") ? input : `${input}/${input.includes(":") ? 128 : 32}`), {
+      onFailure: () =>
+        Result.fail(
+          `must be a network such as 10.1.0.0/16 or 2001:db8::/32, with no bit behind the prefix, not '${input}'`
+        ),
+      onSuccess: Result.succeed
+    })
+  )
+)
+
+/** A pattern of names below a zone (`matchesPattern`); folds upper case. */
+export const namePattern: Kind<string> = make(
+  "pattern of names, * for any characters and # for a number within a label",
+  fromText(isString, (input) => {
+    const pattern = input.toLowerCase()
+    return isPattern(pattern)
+      ? Result.succeed(pattern)
+      : Result.fail(
+          `must be labels of letters, digits, hyphens, * and # with dots between them, such as web-* or *.rack-7, not '${input}'`
+        )
+  })
 )
 
 /** The base address of an HTTP service, without a slash at its end. */

@@ -1,10 +1,10 @@
 /** Lets callers in who hold an administrator's token, and says who they are. */
 import { AdminToken, Caller } from "@prism-dns/core/api/Authentication"
 import { TokenInvalid } from "@prism-dns/core/api/Problems"
+import { authFailures } from "@prism-dns/core/auth/AuthMetrics"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Effect, Layer, Metric, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
-import { authFailures } from "../AuthMetrics.ts"
 
 const refuse = (token: string) =>
   Metric.update(

@@ -2,24 +2,28 @@
  * Answers a message of protocol 1.0.
  *
  * The straight line of a registration begins here: payload → message → who is
- * it → which name → lease or registry → acknowledgement → response. What needs
- * no database is answered at once.
+ * it → which name → lease, or may it → registry → acknowledgement → response.
+ * What needs no database is answered at once.
  */
-import { identify, NotAllowed, type PolicyOptions, TokenBucket } from "@prism-dns/core/auth/Policy"
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Admission } from "@prism-dns/core/auth/Admission"
+import type { Claim } from "@prism-dns/core/auth/Policy"
+import type { RefusalCode } from "@prism-dns/core/auth/RefusalCode"
+import { identify, NotAllowed, type TokenMode } from "@prism-dns/core/auth/TokenMode"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
-import { type RecordPlace, Zones } from "@prism-dns/core/dns/Zones"
+import { Zones } from "@prism-dns/core/dns/Zones"
 import * as MessageV1 from "@prism-dns/core/protocol/MessageV1"
-import type { Registrant, Registration } from "@prism-dns/core/registry/Decision"
+import type { Registration } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { type Registered, Registry } from "@prism-dns/core/registry/Registry"
 import { Clock, Duration, Effect, Metric, Result } from "effect"
-import { authFailures } from "../AuthMetrics.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
 export interface ProtocolOptions {
-  readonly policy: PolicyOptions
+  /** What is done about tokens. */
+  readonly mode: TokenMode
   /** How long an answer waits for PowerDNS before it says `accepted`. */
   readonly ackTimeout: Duration.Duration
 }
@@ -32,14 +36,13 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
   const leases = yield* Leases
   const zones = yield* Zones
   const tokens = yield* Tokens
+  const admission = yield* Admission
+  const refusals = yield* Refusals
   const acknowledgements = yield* Acknowledgements
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
   const ackTimeoutMillis = Duration.toMillis(options.ackTimeout)
   const now = () => clock.currentTimeMillisUnsafe()
-
-  const anonymousZone = options.policy.anonymous.zone ?? zones.all.find((zone) => zone.network === undefined)?.name
-  const anonymousRate = new TokenBucket(options.policy.anonymous.ratePerSecond, options.policy.anonymous.burst, now())
 
   const count = (result: string) => counters(result).updateUnsafe(1, context)
   const counters = memoize((result: string) => Metric.withAttributes(TcpMetrics.registrations, { result }))
@@ -57,15 +60,20 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
       now()
     )
 
-  const notAllowed = (refusal: NotAllowed): string => {
-    Metric.withAttributes(authFailures, { reason: refusal.code }).updateUnsafe(1, context)
+  const refused = (code: string, message: string, retryAfterSeconds?: number): string => {
     count("refused")
-    return error(refusal.code, refusal.message, refusal.retryAfterSeconds)
+    return error(code, message, retryAfterSeconds)
   }
 
-  const refused = (code: string, message: string): string => {
-    count("refused")
-    return error(code, message)
+  /** Refused for what was proved or claimed: that is audited. */
+  const notAllowed = (
+    refusal: { readonly code: RefusalCode; readonly message: string; readonly retryAfterSeconds?: number },
+    actor: string,
+    peer: string | undefined,
+    subject: string
+  ): string => {
+    refusals.record({ code: refusal.code, message: refusal.message, actor, peer, subject })
+    return refused(refusal.code, refusal.message, refusal.retryAfterSeconds)
   }
 
   /** Answers the payload of one frame that came from `peer`. */
@@ -75,16 +83,16 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     if (Result.isFailure(message)) return refused(message.failure.code, message.failure.message)
     const { authToken, hostname } = message.success
 
-    const registrant = identify(options.policy.mode, tokens, authToken)
-    if (registrant instanceof NotAllowed) return notAllowed(registrant)
+    const principal = identify(options.mode, tokens, authToken)
+    if (principal instanceof NotAllowed) return notAllowed(principal, "unknown", peer, hostname)
 
-    const place = zones.placeHost(hostname, registrant.anonymous ? anonymousZone : undefined)
+    const place = zones.placeHost(hostname, principal.anonymous ? admission.anonymousZone : undefined)
     if (Result.isFailure(place)) return refused("invalid", place.failure.reason)
     const { name: fqdn, zone } = place.success
 
     if (peer === undefined) return refused("peer-unknown", "the connection was reset before its address could be read")
 
-    const host = leases.renew(fqdn, [peer], registrant, readMillis)
+    const host = leases.renew(fqdn, [peer], principal, readMillis)
     if (host !== undefined) {
       TcpMetrics.heartbeats.updateUnsafe(1, context)
       count("renewed")
@@ -94,53 +102,39 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
       )
     }
 
-    const refusal = mayChange(registrant, place.success, readMillis)
-    if (refusal !== undefined) return notAllowed(refusal)
-    return register({ fqdn, hostname, zone, addresses: [peer], registrant, peer }, readMillis)
+    const claim: Claim = { fqdn, zone, addresses: [peer], peer, protocol: "1.0" }
+    const verdict = admission.admit(principal, claim, readMillis)
+    if (verdict._tag === "Refused") return notAllowed(verdict, principal.name, peer, fqdn)
+    return register(
+      { fqdn, hostname, zone, addresses: [peer], registrant: principal, peer },
+      () => admission.giveBack(principal, claim),
+      readMillis
+    )
   }
 
-  const isRated = (registrant: Registrant) => registrant.anonymous && options.policy.mode !== "off"
-
-  /** Whoever has no token may change little, and only where it was said. */
-  const mayChange = (registrant: Registrant, place: RecordPlace, nowMillis: number): NotAllowed | undefined => {
-    if (!isRated(registrant)) return undefined
-    if (place.zone !== anonymousZone) {
-      return new NotAllowed({ code: "zone-not-allowed", message: `registering in ${place.zone} needs an auth_token` })
-    }
-    const waitSeconds = anonymousRate.take(nowMillis)
-    return waitSeconds === 0
-      ? undefined
-      : new NotAllowed({
-          code: "rate-limited",
-          message: "too many registrations without an auth_token, try again later",
-          retryAfterSeconds: waitSeconds
-        })
-  }
-
-  const register = (registration: Registration, readMillis: number): Effect.Effect<string> =>
-    registry.register(registration).pipe(
+  const register = (registration: Registration, giveBack: () => void, readMillis: number): Effect.Effect<string> => {
+    const notTaken = (failure: Parameters<typeof notAllowed>[0]) =>
+      notAllowed(failure, registration.registrant.name, registration.peer, registration.fqdn)
+    return registry.register(registration).pipe(
       // After a restart the first beats come here, and change nothing.
-      Effect.tap(({ outcome }) =>
-        Effect.sync(() => {
-          if (outcome === "renewed" && isRated(registration.registrant)) anonymousRate.giveBack()
-        })
-      ),
+      Effect.tap(({ outcome }) => Effect.sync(() => outcome === "renewed" && giveBack())),
       Effect.flatMap((registered) => acknowledge(registered, readMillis)),
       Effect.catch((failure) => {
         switch (failure._tag) {
           case "HostnameTaken":
-            return Effect.succeed(refused("hostname-taken", failure.message))
+            return Effect.succeed(notTaken({ code: "hostname-taken", message: failure.message }))
           case "HostnameFlapping": {
-            count("refused")
-            const waitSeconds = Math.max(1, (failure.untilMillis - now()) / 1000)
-            return Effect.succeed(error("hostname-flapping", failure.message, waitSeconds))
+            const retryAfterSeconds = Math.max(1, (failure.untilMillis - now()) / 1000)
+            return Effect.succeed(notTaken({ code: "hostname-flapping", message: failure.message, retryAfterSeconds }))
           }
           case "RegistryUnavailable":
+            giveBack()
             count("failed")
             return Effect.succeed(error("unavailable", "the registry is not available", 5))
         }
       })
     )
+  }
 
   /** Waits, within `ackTimeout`, for the records of a change; the answer says how far they came. */
   const acknowledge = Effect.fnUntraced(function* (registered: Registered, readMillis: number) {

@@ -8,6 +8,11 @@ import { Context, Effect, Layer, Redacted } from "effect"
 import * as PrismServer from "./PrismServer.ts"
 
 export const zone = "hosts.prism.test"
+/** Where the tests' agents speak from; every zone takes addresses there. */
+const networks = ["127.0.0.0/8", "::1/128"]
+
+const defaultZones = [{ name: zone }, { name: "127.in-addr.arpa" }, { name: "0.0.0.0.0.0.0.0.ip6.arpa" }]
+
 export const adminToken = "admin-token-of-a-test"
 
 /** The publications as `GET /v1/publications` shows them. */
@@ -29,7 +34,9 @@ export interface Publications {
 
 /** Starts both; gone with the scope. */
 export const start = Effect.fnUntraced(function* (
-  settings: Readonly<Record<string, unknown>> = {},
+  settings: Readonly<Record<string, unknown>> & {
+    readonly zones?: ReadonlyArray<Readonly<Record<string, unknown>>>
+  } = {},
   environment: Readonly<Record<string, string>> = {}
 ) {
   const powerdns = Context.get(yield* Layer.build(PowerDns.layerServer("sqlite")), PowerDns.TestPowerDns)
@@ -44,9 +51,9 @@ export const start = Effect.fnUntraced(function* (
         }
       ]
     },
-    zones: [{ name: zone }, { name: "127.in-addr.arpa" }, { name: "0.0.0.0.0.0.0.0.ip6.arpa" }],
     auth: { mode: "off", adminTokens: [{ name: "test", token: adminToken }] },
-    ...settings
+    ...settings,
+    zones: (settings.zones ?? defaultZones).map((each) => ({ networks, ...each }))
   }
   const prism = yield* PrismServer.serve(all, { environment })
 

@@ -1,4 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Admission } from "@prism-dns/core/auth/Admission"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -10,8 +12,11 @@ import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Duration, Effect, Layer, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { IpNetwork } from "effect/net"
 import * as Database from "../../src/Database.ts"
 import * as ProtocolV1 from "../../src/tcp/ProtocolV1.ts"
+
+const networks = [IpNetwork.fromStringUnsafe("192.0.2.0/24")]
 
 const services = (conflict: Zone.ConflictPolicy) =>
   Registry.layer().pipe(
@@ -21,14 +26,15 @@ const services = (conflict: Zone.ConflictPolicy) =>
         ["one", "two"].map((name) => ({ name, token: Redacted.make(`token-${name}`), role: "agent" as const }))
       )
     ),
-    Layer.provideMerge(Zones.layer([Zone.make(DomainName.make("hosts.test"), { policy: { conflict } })])),
+    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous: "open" }), Refusals.layerNone)),
+    Layer.provideMerge(Zones.layer([Zone.make(DomainName.make("hosts.test"), { policy: { conflict, networks } })])),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
     Layer.provide(SecureRandom.layerWebCrypto),
     Layer.orDie
   )
 
 const protocol = ProtocolV1.make({
-  policy: { mode: "required", anonymous: { zone: undefined, ratePerSecond: 1, burst: 1 } },
+  mode: "required",
   ackTimeout: Duration.zero
 })
 

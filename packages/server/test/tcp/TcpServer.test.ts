@@ -1,4 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Admission, type AdmissionOptions } from "@prism-dns/core/auth/Admission"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -19,6 +21,7 @@ import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Duration, Effect, Layer, Metric, Option, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { IpNetwork } from "effect/net"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Database from "../../src/Database.ts"
 import { registrationDuration } from "../../src/tcp/TcpMetrics.ts"
@@ -40,7 +43,10 @@ const publisher = DnsManager.layer().pipe(
   Layer.provideMerge(Outbox.layer)
 )
 
-const server = (options: Partial<TcpServerOptions> = {}) =>
+/** The tests speak from loopback. */
+const networks = ["127.0.0.0/8", "::1/128"].map((text) => IpNetwork.fromStringUnsafe(text))
+
+const server = (options: Partial<TcpServerOptions> = {}, anonymous: AdmissionOptions["anonymous"] = "open") =>
   TcpServer.layer({
     host: "127.0.0.1",
     port: 0,
@@ -48,7 +54,7 @@ const server = (options: Partial<TcpServerOptions> = {}) =>
     frameTimeout: Duration.seconds(30),
     frameBytesMax: 65_536,
     pipelineMax: 64,
-    policy: { mode: "off", anonymous: { zone: undefined, ratePerSecond: 1e6, burst: 1e6 } },
+    mode: "off",
     ackTimeout: Duration.seconds(2),
     shutdownTimeout: Duration.seconds(10),
     ...options
@@ -62,7 +68,8 @@ const server = (options: Partial<TcpServerOptions> = {}) =>
         { name: "ops", token: Redacted.make("admin"), role: "admin" }
       ])
     ),
-    Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(reverse)])),
+    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), Refusals.layerNone)),
+    Layer.provideMerge(Zones.layer([Zone.make(zone, { policy: { networks } }), Zone.make(reverse)])),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
     Layer.provide(SecureRandom.layerWebCrypto),
     Layer.orDie
@@ -250,7 +257,7 @@ describe("messages", () => {
 
 describe("tokens", () => {
   const mode = (value: "off" | "optional" | "required", anonymous = { ratePerSecond: 1e6, burst: 1e6 }) =>
-    server({ policy: { mode: value, anonymous: { zone: undefined, ...anonymous } } })
+    server({ mode: value }, { zone: undefined, ...anonymous })
 
   it.live("required: without one or with a wrong one nothing is registered, and the connection stays usable", () =>
     Effect.gen(function* () {

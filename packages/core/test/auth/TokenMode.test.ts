@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Redacted } from "effect"
-import { identify, NotAllowed, TokenBucket } from "@prism-dns/core/auth/Policy"
+import { TokenBucket } from "@prism-dns/core/auth/TokenBucket"
+import { identify, NotAllowed } from "@prism-dns/core/auth/TokenMode"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { integer } from "../arbitraries.ts"
 
@@ -53,7 +54,7 @@ describe("who registers", () => {
 
 describe("a rate with a burst", () => {
   it("gives the burst at once, and then one permit each 1 / rate", () => {
-    const bucket = new TokenBucket(10, 3, 0)
+    const bucket = new TokenBucket({ ratePerSecond: 10, burst: 3 }, 0)
     assert.deepStrictEqual([bucket.take(0), bucket.take(0), bucket.take(0)], [0, 0, 0])
     assert.closeTo(bucket.take(0), 0.1, 1e-9)
     assert.closeTo(bucket.take(50), 0.05, 1e-9)
@@ -62,7 +63,7 @@ describe("a rate with a burst", () => {
   })
 
   it("gives no more than the burst after a long rest", () => {
-    const bucket = new TokenBucket(10, 3, 0)
+    const bucket = new TokenBucket({ ratePerSecond: 10, burst: 3 }, 0)
     assert.strictEqual([0, 1, 2, 3, 4].filter(() => bucket.take(3_600_000) === 0).length, 3)
   })
 
@@ -70,7 +71,7 @@ describe("a rate with a burst", () => {
     "over any stretch of time gives at most the burst and what the rate allows, and says how long to wait",
     { steps: Arbitrary.array(integer(0, 400), { maxLength: 60 }) },
     ({ steps }) => {
-      const bucket = new TokenBucket(10, 5, 0)
+      const bucket = new TokenBucket({ ratePerSecond: 10, burst: 5 }, 0)
       let now = 0
       let given = 0
       for (const step of steps) {
@@ -89,7 +90,7 @@ describe("a rate with a burst", () => {
   )
 
   it("gives nothing for a clock that goes back, and counts on from there", () => {
-    const bucket = new TokenBucket(10, 1, 3_600_000)
+    const bucket = new TokenBucket({ ratePerSecond: 10, burst: 1 }, 3_600_000)
     assert.strictEqual(bucket.take(3_600_000), 0)
     assert.closeTo(bucket.take(0), 0.1, 1e-9)
     assert.strictEqual(bucket.take(100), 0)
