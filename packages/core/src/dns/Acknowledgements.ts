@@ -148,8 +148,14 @@ export const defaultOptions: AcknowledgementOptions = { ticketsMax: 50_000 }
 export class Acknowledgements extends Context.Service<
   Acknowledgements,
   {
-    /** Opens a ticket for a change of `generation` that marks `places`. To be called before the change commits. */
-    readonly open: (places: ReadonlyArray<RecordPlace>, generation: number) => Ticket
+    /**
+     * Opens a ticket for a change of `generation` that marks `places`. To be called before the change commits. A place may
+     * say that it stands marked at another generation.
+     */
+    readonly open: (
+      places: ReadonlyArray<RecordPlace & { readonly generation?: number | undefined }>,
+      generation: number
+    ) => Ticket
     /** Forgets a ticket whose change was not made. */
     readonly close: (ticket: Ticket) => void
     /** Waits until the ticket has reached `level`, or ends otherwise. Default level: `applied`. */
@@ -161,6 +167,8 @@ export class Acknowledgements extends Context.Service<
     readonly waitAtMost: (ticket: Ticket, millis: number) => Effect.Effect<Outcome | undefined>
     /** The record at `zone`, `name` has come so far at `generation`, and with it all older changes of it. */
     readonly settle: (zone: DomainName, name: DomainName, generation: number, outcome: Acknowledgement) => void
+    /** The same for one ticket only, whatever its generation: of what came about before it was opened. */
+    readonly tell: (ticket: Ticket, place: RecordPlace, outcome: Acknowledgement) => void
     /** Tickets that have not reached `level`. Default: `applied`. */
     readonly size: (level?: Level) => number
   }
@@ -185,6 +193,7 @@ interface Deadline {
 /** A ticket at one of its records. */
 interface Entry {
   readonly ticket: Ticket
+  readonly generation: number
   isApplied: boolean
 }
 
@@ -225,6 +234,47 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
     if (before === undefined && entry.ticket.applied !== undefined) applied += 1
   }
 
+  /** A record has come so far, for those of its entries that `concerns` says. */
+  const settle = (
+    zone: DomainName,
+    name: DomainName,
+    outcome: Acknowledgement,
+    concerns: (entry: Entry) => boolean
+  ): void => {
+    const key = keyOf(zone, name)
+    const waiting = byRecord.get(key)
+    if (waiting === undefined) return
+    const rest: Array<Entry> = []
+    const ended: Array<Ticket> = []
+    for (const entry of waiting) {
+      const { ticket } = entry
+      if (!concerns(entry)) rest.push(entry)
+      else if (outcome._tag === "Applied") {
+        if (!entry.isApplied) apply(entry, outcome)
+        rest.push(entry)
+      } else if (outcome._tag === "Served") {
+        // What is served was applied, though nobody may have said so.
+        if (!entry.isApplied) apply(entry, { _tag: "Applied", atMillis: outcome.atMillis })
+        ended.push(ticket)
+      } else if (entry.isApplied) {
+        // A later change is refused here: this one stands in the DNS all the same.
+        rest.push(entry)
+      } else {
+        ended.push(ticket)
+      }
+    }
+    if (rest.length === 0) byRecord.delete(key)
+    else byRecord.set(key, rest)
+    for (const ticket of ended) {
+      if (outcome._tag === "Served") ticket.recordServed(outcome)
+      else if (outcome._tag === "Parked") {
+        remove(ticket)
+        ticket.finish(outcome)
+      }
+      if (ticket.end !== undefined) remove(ticket)
+    }
+  }
+
   const expire = () => {
     const nowMillis = elapsed()
     for (const [millis, waiting] of deadlines) {
@@ -252,7 +302,7 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
       for (const place of places) {
         const key = keyOf(place.zone, place.name)
         const waiting = byRecord.get(key)
-        const entry = { ticket, isApplied: false }
+        const entry = { ticket, generation: place.generation ?? generation, isApplied: false }
         if (waiting === undefined) byRecord.set(key, [entry])
         else waiting.push(entry)
       }
@@ -283,40 +333,8 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
         else waiting.push(deadline)
         return Effect.sync(() => ticket.off(listener))
       }),
-    settle: (zone, name, generation, outcome) => {
-      const key = keyOf(zone, name)
-      const waiting = byRecord.get(key)
-      if (waiting === undefined) return
-      const rest: Array<Entry> = []
-      const ended: Array<Ticket> = []
-      for (const entry of waiting) {
-        const { ticket } = entry
-        if (ticket.generation > generation) rest.push(entry)
-        else if (outcome._tag === "Applied") {
-          if (!entry.isApplied) apply(entry, outcome)
-          rest.push(entry)
-        } else if (outcome._tag === "Served") {
-          // What is served was applied, though nobody may have said so.
-          if (!entry.isApplied) apply(entry, { _tag: "Applied", atMillis: outcome.atMillis })
-          ended.push(ticket)
-        } else if (entry.isApplied) {
-          // A later change is refused here: this one stands in the DNS all the same.
-          rest.push(entry)
-        } else {
-          ended.push(ticket)
-        }
-      }
-      if (rest.length === 0) byRecord.delete(key)
-      else byRecord.set(key, rest)
-      for (const ticket of ended) {
-        if (outcome._tag === "Served") ticket.recordServed(outcome)
-        else if (outcome._tag === "Parked") {
-          remove(ticket)
-          ticket.finish(outcome)
-        }
-        if (ticket.end !== undefined) remove(ticket)
-      }
-    },
+    settle: (zone, name, generation, outcome) => settle(zone, name, outcome, (entry) => entry.generation <= generation),
+    tell: (ticket, { name, zone }, outcome) => settle(zone, name, outcome, (entry) => entry.ticket === ticket),
     size: (level = "applied") => (level === "served" ? tickets.size : tickets.size - applied)
   })
 })

@@ -18,6 +18,8 @@ export type Cause =
   | "expired"
   /** A host stayed away for as long as its zone allows, or longer. */
   | "withdrawn"
+  /** A host has another owner by somebody's word: its records are the same. */
+  | "transferred"
   /** The zone's settings changed. */
   | "settings"
   /** PowerDNS was seen to hold something else. */
@@ -30,13 +32,19 @@ export type Cause =
 
 /** True when a deletion for this cause is a conclusion, not somebody's word. */
 export const isInferred = (cause: Cause): boolean =>
-  cause === "expired" || cause === "withdrawn" || cause === "settings" || cause === "drift" || cause === "doubt"
+  cause === "expired" ||
+  cause === "withdrawn" ||
+  cause === "transferred" ||
+  cause === "settings" ||
+  cause === "drift" ||
+  cause === "doubt"
 
 /**
  * True when it is no news to a name that is marked already: then the mark keeps its cause, which says whether a deletion is
  * a conclusion, and so guarded.
  */
-export const isWeak = (cause: Cause): boolean => cause === "settings" || cause === "doubt" || cause === "quarantine"
+export const isWeak = (cause: Cause): boolean =>
+  cause === "transferred" || cause === "settings" || cause === "doubt" || cause === "quarantine"
 
 /** Removals wait for new and changed names when PowerDNS cannot take all at once. */
 export const urgencyOf = (cause: Cause): number => (cause === "withdrawn" || cause === "quarantine" ? 1 : 0)

@@ -3,9 +3,12 @@ import { Effect } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import { asTable } from "../storage/Rows.ts"
+import type { Acknowledgement } from "./Acknowledgements.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 export interface Progress {
+  /** Of what is under way: of the mark, or else of what is not served yet; undefined when nothing is. */
+  readonly generation: number | undefined
   /** Since when it waits to be published; undefined when it does not. */
   readonly markedMillis: number | undefined
   readonly parkedReason: string | undefined
@@ -20,6 +23,7 @@ export interface Progress {
 interface Row {
   readonly zone: DomainName
   readonly name: DomainName
+  readonly marked: number | bigint | null
   readonly marked_at: number | bigint | null
   readonly parked_reason: string | null
   readonly unserved: number | bigint | null
@@ -27,7 +31,16 @@ interface Row {
   readonly served_at: number | bigint | null
 }
 
-const millis = (value: number | bigint | null) => (value === null ? undefined : Number(value))
+const optional = (value: number | bigint | null) => (value === null ? undefined : Number(value))
+
+/** What a name has reached; undefined while it waits to be published. */
+export const reached = (progress: Progress): Acknowledgement | undefined => {
+  const { appliedMillis = 0, markedMillis, parkedReason, servedMillis, unserved } = progress
+  if (parkedReason !== undefined) return { _tag: "Parked", atMillis: markedMillis ?? 0, reason: parkedReason }
+  if (markedMillis !== undefined) return undefined
+  if (unserved) return { _tag: "Applied", atMillis: appliedMillis }
+  return { _tag: "Served", atMillis: servedMillis ?? appliedMillis, nodes: [] }
+}
 
 /** By zone and name, separated by a space. */
 export const keyOf = ({ name, zone }: RecordPlace): string => `${zone} ${name}`
@@ -41,7 +54,8 @@ export const find = (
     ? Effect.succeed(new Map())
     : Effect.map(
         sql<Row>`
-          SELECT r.zone, r.name, o.marked_at, o.parked_reason, u.generation AS unserved, p.published_at, p.served_at
+          SELECT r.zone, r.name, o.generation AS marked, o.marked_at, o.parked_reason, u.generation AS unserved,
+            p.published_at, p.served_at
           FROM ${asTable(
             sql,
             "r",
@@ -56,11 +70,12 @@ export const find = (
             rows.map((row): [string, Progress] => [
               keyOf(row),
               {
-                markedMillis: millis(row.marked_at),
+                generation: optional(row.marked ?? row.unserved),
+                markedMillis: optional(row.marked_at),
                 parkedReason: row.parked_reason ?? undefined,
                 unserved: row.unserved !== null,
-                appliedMillis: millis(row.published_at),
-                servedMillis: millis(row.served_at)
+                appliedMillis: optional(row.published_at),
+                servedMillis: optional(row.served_at)
               }
             ])
           )

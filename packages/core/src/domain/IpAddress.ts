@@ -62,6 +62,9 @@ export const fromPeer = (remoteAddress: string): Result.Result<IpAddress, Addres
   return parse(scope === -1 ? remoteAddress : remoteAddress.slice(0, scope))
 }
 
+/** `addresses` as a host has them: sorted, each once. */
+export const sorted = (addresses: Iterable<IpAddress>): ReadonlyArray<IpAddress> => [...new Set(addresses)].sort()
+
 /** `A` for IPv4, `AAAA` for IPv6. */
 export const recordType = (address: IpAddress): AddressRecordType => (address.includes(":") ? "AAAA" : "A")
 

@@ -12,19 +12,29 @@ export interface Registrant {
   readonly name: string
   /** An anonymous registrant has proved nothing and holds no claim to a name. */
   readonly anonymous: boolean
-  /** Owners whose claims have passed to it. */
-  readonly actsFor?: ReadonlyArray<string>
+  /** Owners whose claims have passed to it: it acts for their hosts as for its own. */
+  readonly actsFor?: ReadonlyArray<string> | undefined
 }
 
 export const anonymous: Registrant = { name: "anonymous", anonymous: true }
 
-export interface Registration {
+/** What a host may wish for beside its addresses. What is undefined stays as it is: protocol 1.0 knows no wishes. */
+export interface Wishes {
+  /** The TTL of its records in seconds; null: its zone's. */
+  readonly ttlSeconds?: number | null | undefined
+  /** All of its labels; empty: none. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
+}
+
+export interface Registration extends Wishes {
   readonly fqdn: DomainName
   readonly hostname: HostName
   readonly zone: DomainName
-  /** Sorted, each once, at least one. */
+  /** Sorted, each once (`IpAddress.sorted`), at least one. */
   readonly addresses: ReadonlyArray<IpAddress>
   readonly registrant: Registrant
+  /** Hosts that the registrant may own at once; undefined: any number. */
+  readonly hostsMax?: number | undefined
   /** The address the message came from, for the audit. */
   readonly peer: string
 }
@@ -66,10 +76,30 @@ export class HostnameFlapping extends Schema.TaggedError<HostnameFlapping>()("Ho
   }
 }
 
+/** There are as many hosts as there may be: of this owner, or in this zone. Nothing was changed. */
+export class QuotaExceeded extends Schema.TaggedError<QuotaExceeded>()("QuotaExceeded", {
+  scope: Schema.Literals(["identity", "zone"]),
+  /** The owner or the zone. */
+  key: Schema.String,
+  max: Schema.Finite
+}) {
+  override get message(): string {
+    return `the ${this.scope} ${this.key} has as many hosts as it may have: ${this.max}`
+  }
+}
+
 const isoTime = (millis: number): string => new Date(millis).toISOString()
 
 /** What happened to a host; also the word in its history. */
-export type HostEvent = "created" | "changed" | "returned" | "offline" | "withdrawn" | "retired" | "released"
+export type HostEvent =
+  | "created"
+  | "changed"
+  | "returned"
+  | "transferred"
+  | "offline"
+  | "withdrawn"
+  | "retired"
+  | "released"
 
 export type Decision =
   /** Nothing but the lease: no row is written. */
@@ -85,12 +115,26 @@ export type Decision =
 const sameAddresses = (a: ReadonlyArray<IpAddress>, b: ReadonlyArray<IpAddress>): boolean =>
   a.length === b.length && a.every((address, i) => address === b[i])
 
+const sameLabels = (a: Host["labels"], b: Host["labels"]): boolean => {
+  const keys = Object.keys(a)
+  return keys.length === Object.keys(b).length && keys.every((key) => Object.hasOwn(b, key) && a[key] === b[key])
+}
+
+/** True when the host has what is wished for. */
+export const hasWishes = (host: Host, { labels, ttlSeconds }: Wishes): boolean =>
+  (ttlSeconds === undefined || (ttlSeconds ?? undefined) === host.ttlSeconds) &&
+  (labels === undefined || sameLabels(host.labels, labels))
+
+/** True when `registrant` is `owner`, or the claims of `owner` have passed to it. */
+export const isOwner = (registrant: Registrant, owner: string): boolean =>
+  registrant.name === owner || registrant.actsFor?.includes(owner) === true
+
 /**
  * True when `registrant` may act for a host of `owner` that is online: as the
  * same owner, or when the owner is anonymous and so holds no claim.
  */
 export const mayActFor = (registrant: Registrant, owner: string): boolean =>
-  registrant.name === owner || owner === anonymous.name
+  isOwner(registrant, owner) || owner === anonymous.name
 
 export interface Context {
   readonly nowMillis: number
@@ -115,8 +159,8 @@ export const decide = (known: Host | undefined, registration: Registration, cont
         hostname: registration.hostname,
         zone: registration.zone,
         addresses: registration.addresses,
-        labels: {},
-        ttlSeconds: undefined,
+        labels: registration.labels ?? {},
+        ttlSeconds: registration.ttlSeconds ?? undefined,
         owner: registration.registrant.name,
         state: "online",
         generation,
@@ -135,7 +179,7 @@ export const decide = (known: Host | undefined, registration: Registration, cont
         fqdn: known.fqdn,
         owner: known.owner,
         state: known.state,
-        sameOwner: known.owner === registration.registrant.name,
+        sameOwner: isOwner(registration.registrant, known.owner),
         freeAtMillis: freeAtMillis(known, context.policy)
       })
     }
@@ -143,7 +187,11 @@ export const decide = (known: Host | undefined, registration: Registration, cont
   const owner = registration.registrant.name
   // A name belongs to another zone once the configuration says so; its records move there.
   const moved = !sameAddresses(known.addresses, registration.addresses) || known.zone !== registration.zone
-  if (known.state === "online" && !moved && known.owner === owner) return { _tag: "Renew", host: known }
+  if (known.state === "online" && !moved && known.owner === owner && hasWishes(known, registration)) {
+    return { _tag: "Renew", host: known }
+  }
+  // What another's machine wished for is no wish of this one.
+  const kept = mayActFor(registration.registrant, known.owner) ? known : undefined
   return {
     _tag: "Write",
     event: known.state === "online" ? "changed" : "returned",
@@ -153,6 +201,8 @@ export const decide = (known: Host | undefined, registration: Registration, cont
       hostname: registration.hostname,
       zone: registration.zone,
       addresses: registration.addresses,
+      labels: registration.labels ?? kept?.labels ?? {},
+      ttlSeconds: registration.ttlSeconds === undefined ? kept?.ttlSeconds : (registration.ttlSeconds ?? undefined),
       owner,
       state: "online",
       generation,
@@ -167,7 +217,7 @@ export const decide = (known: Host | undefined, registration: Registration, cont
 /** Whether the policy gives the name of `known` to who registers. */
 const mayHave = (known: Host, registration: Registration, policy: ZonePolicy): boolean => {
   const online = known.state === "online"
-  if (registration.registrant.name === known.owner) {
+  if (isOwner(registration.registrant, known.owner)) {
     return policy.conflict !== "reject" || !online || haveCommon(known.addresses, registration.addresses)
   }
   if (mayActFor(registration.registrant, known.owner)) return true
@@ -210,7 +260,7 @@ export const decideSuffixed = (
   context: Context
 ): Decision => {
   const at = (fqdn: DomainName) => decide(find(fqdn), { ...registration, fqdn }, context)
-  const isOwn = (host: Host | undefined) => host?.owner === registration.registrant.name
+  const isOwn = (host: Host | undefined) => host !== undefined && isOwner(registration.registrant, host.owner)
   const isSame = (host: Host | undefined) =>
     host !== undefined && isOwn(host) && sameAddresses(host.addresses, registration.addresses)
 

@@ -13,6 +13,7 @@ import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
+import { type CountKey, deltasOf, type HostCount } from "./HostCounts.ts"
 import type { Seen } from "./Leases.ts"
 
 /** A host before and after one change. After the event `released` there is none: `after` is what it was last, at the generation of its release. */
@@ -123,12 +124,22 @@ const fromHost = (host: Host) => ({
 
 const names = Object.keys(hostColumns).join(", ")
 
+interface CountRow extends CountKey {
+  readonly hosts: number | bigint
+}
+
+const toCount = ({ hosts, key, kind }: CountRow): HostCount => ({ kind, key, hosts: Number(hosts) })
+const toRow = ({ hosts, key, kind }: HostCount) => ({ kind, key, hosts })
+const keyOf = ({ key, kind }: CountKey) => ({ kind, key })
+
 /** What an audit entry says of a host. */
 const auditView = (host: Host | undefined): string | null =>
   host === undefined
     ? null
     : JSON.stringify({
         addresses: host.addresses,
+        ...(host.ttlSeconds !== undefined && { ttlSeconds: host.ttlSeconds }),
+        ...(Object.keys(host.labels).length > 0 && { labels: host.labels }),
         owner: host.owner,
         state: host.state,
         withdrawn: host.withdrawnSinceMillis !== undefined
@@ -147,7 +158,7 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => rows.map(toHost)
     )
 
-  /** One statement for each table, whatever the number of hosts. */
+  /** One statement for each table, whatever the number of hosts. Gives the counts that it has changed, as they are now. */
   const write = Effect.fnUntraced(function* (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) {
     const created = changes.filter(({ before }) => before === undefined).map(({ after }) => after)
     const released = changes.filter(({ event }) => event === "released").map(({ after }) => after.id)
@@ -171,7 +182,39 @@ export const make = (sql: SqlClient.SqlClient) => {
     yield* writeAddresses(changes, nowMillis)
     yield* writeHistory(changes, nowMillis)
     yield* writeAudit(changes, nowMillis, cause)
+    return yield* writeCounts(changes)
   })
+
+  /** In the order of keys, so that transactions wait, but not for each other: behind the hosts, before the marks. */
+  const writeCounts = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>) {
+    const deltas = deltasOf(
+      changes.map(({ after, before, event }) => ({ before, after: event === "released" ? undefined : after }))
+    )
+    if (deltas.length === 0) return []
+    const counts = yield* sql<CountRow>`
+      INSERT INTO host_count (kind, key, hosts)
+      SELECT kind, key, hosts FROM ${asTable(sql, "r", { kind: "text", key: "text", hosts: "bigint" }, deltas.map(toRow))}
+      WHERE true ORDER BY kind, key
+      ON CONFLICT (kind, key) DO UPDATE SET hosts = host_count.hosts + excluded.hosts
+      RETURNING kind, key, hosts`
+    const none = counts.filter(({ hosts }) => Number(hosts) <= 0)
+    if (none.length > 0) {
+      // Identities come and go: what has no host is not kept.
+      yield* sql`
+        DELETE FROM host_count WHERE hosts <= 0 AND (kind, key) IN (
+          SELECT kind, key FROM ${asTable(sql, "r", { kind: "text", key: "text" }, none.map(keyOf))})`
+    }
+    return counts.map(toCount)
+  })
+
+  /** The counts of `keys`; those of zero are absent. */
+  const countsOf = (keys: ReadonlyArray<CountKey>) =>
+    Effect.map(
+      sql<CountRow>`
+        SELECT kind, key, hosts FROM host_count WHERE (kind, key) IN (
+          SELECT kind, key FROM ${asTable(sql, "r", { kind: "text", key: "text" }, keys.map(keyOf))})`,
+      (rows) => rows.map(toCount)
+    )
 
   const writeAddresses = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>, nowMillis: number) {
     const pair = (host: Host) => (address: IpAddress) => ({ address, host_id: host.id })
@@ -384,6 +427,7 @@ export const make = (sql: SqlClient.SqlClient) => {
   return {
     lockByName,
     write,
+    countsOf,
     flushSeen,
     lockExpired,
     lockWithdrawable,

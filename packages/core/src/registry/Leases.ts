@@ -12,7 +12,7 @@ import { Context, Layer } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
-import { mayActFor, type Registrant } from "./Decision.ts"
+import { hasWishes, type Registrant, type Wishes } from "./Decision.ts"
 
 interface Lease {
   readonly host: Host
@@ -36,14 +36,20 @@ export class Leases extends Context.Service<
   {
     /**
      * Renews the lease of an online host at its known addresses. Undefined when there is more to it: an unknown name,
-     * another address, another owner. `fqdn` is the name that the host asks for; the one it has is its host's.
+     * another address, another owner, another wish. `fqdn` is the name that the host asks for; the one it has is its host's.
      */
     readonly renew: (
       fqdn: DomainName,
       addresses: ReadonlyArray<IpAddress>,
       registrant: Registrant,
-      nowMillis: number
+      nowMillis: number,
+      wishes?: Wishes
     ) => Host | undefined
+    /**
+     * Renews the lease of a host by itself, for whoever has registered it and was not told of a change since. False when
+     * it is not held any more as it was at that generation.
+     */
+    readonly beat: (host: Host, nowMillis: number) => boolean
     /** Holds the lease of a host that was just written or found, and that asked for the name `asked` if for another. */
     readonly hold: (host: Host, seenMillis: number, asked?: DomainName) => void
     /** Drops a lease unless the host was seen after `beforeMillis`. True when it is not held any more. */
@@ -78,27 +84,35 @@ export const make = (): Leases["Service"] => {
     lease: Lease | undefined,
     addresses: ReadonlyArray<IpAddress>,
     registrant: Registrant,
-    nowMillis: number
+    nowMillis: number,
+    wishes: Wishes | undefined
   ): Host | undefined => {
     if (lease === undefined) return undefined
     const { host } = lease
     // Someone who may act for the host but is not its owner would change the owner: the long way.
-    if (host.owner !== registrant.name || !mayActFor(registrant, host.owner)) return undefined
+    if (host.owner !== registrant.name) return undefined
     if (host.addresses.length !== addresses.length) return undefined
     for (let i = 0; i < addresses.length; i++) if (host.addresses[i] !== addresses[i]) return undefined
+    if (wishes !== undefined && !hasWishes(host, wishes)) return undefined
     lease.seenMillis = nowMillis
     return host
   }
 
   return {
-    renew: (fqdn, addresses, registrant, nowMillis) => {
-      const host = renewOne(leases.get(fqdn), addresses, registrant, nowMillis)
+    renew: (fqdn, addresses, registrant, nowMillis, wishes) => {
+      const host = renewOne(leases.get(fqdn), addresses, registrant, nowMillis, wishes)
       if (host !== undefined || given.size === 0) return host
       for (const name of given.get(fqdn) ?? []) {
-        const other = renewOne(leases.get(name), addresses, registrant, nowMillis)
+        const other = renewOne(leases.get(name), addresses, registrant, nowMillis, wishes)
         if (other !== undefined) return other
       }
       return undefined
+    },
+    beat: (host, nowMillis) => {
+      const lease = leases.get(host.fqdn)
+      if (lease === undefined || lease.host.generation !== host.generation) return false
+      lease.seenMillis = nowMillis
+      return true
     },
     hold: (host, seenMillis, name) => {
       const asked = name === host.fqdn ? undefined : name

@@ -11,8 +11,7 @@
  * what becomes of leases that pass (`registry/Expiry`), and publishing
  * (`dns/DnsManager`).
  */
-import { Cause, Clock, Context, Effect, Fiber, Layer, Queue, Schedule, Schema } from "effect"
-import type { Option } from "effect"
+import { Cause, Clock, Context, Effect, Fiber, Layer, Option, Queue, Schedule, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
@@ -32,9 +31,11 @@ import {
   decideSuffixed,
   HostnameFlapping,
   type HostnameTaken,
+  type QuotaExceeded,
   type Registration,
   suffixedNames
 } from "./Decision.ts"
+import * as HostCounts from "./HostCounts.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
 import { Leases } from "./Leases.ts"
@@ -64,7 +65,14 @@ export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired"
 }
 
 /** Why a registration was not taken. */
-export type RegisterError = HostnameTaken | HostnameFlapping | RegistryUnavailable
+export type RegisterError = HostnameTaken | HostnameFlapping | QuotaExceeded | RegistryUnavailable
+
+/** How far a host's present generation has come, and who tells of what is still to come. */
+export interface Followed {
+  /** Has reached what is reached already, and settles with the rest. */
+  readonly ticket: Ticket
+  readonly publication: Publication
+}
 
 /** What became of a host by somebody's word. */
 export interface GivenUp {
@@ -133,6 +141,18 @@ export class Registry extends Context.Service<
       actor: HostRepo.Actor,
       reason: string
     ) => Effect.Effect<GivenUp, HostUnknown | RegistryUnavailable>
+    /**
+     * Makes `owner` the owner of a host by somebody's word, whatever its state and its zone's policy; its records stay, its
+     * lease is dropped. Within a transaction of the caller's it is done once that commits, which is also when it is durable.
+     */
+    readonly transfer: (
+      fqdn: DomainName,
+      owner: string,
+      actor: HostRepo.Actor,
+      reason: string
+    ) => Effect.Effect<Host, HostUnknown | RegistryUnavailable>
+    /** Follows the present generation of `host` on its way to the DNS: for who has its lease, and changes nothing. */
+    readonly follow: (host: Host) => Effect.Effect<Followed, SqlError.SqlError>
     readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     readonly findByName: (fqdn: DomainName) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     /** Hosts in the order of their names. */
@@ -171,11 +191,33 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const random = yield* SecureRandom.SecureRandom
   const durability = yield* Durability
   const damped = Damping.make(options.damping)
+  /** Hosts that were changed by somebody's word since the present batch began, and the generation of that. */
+  const changedByWord = new Map<DomainName, number>()
 
   const suffixes = (registration: Registration): ReadonlyArray<DomainName> =>
     zones.find(registration.zone)?.policy.conflict === "suffix"
       ? suffixedNames(registration.fqdn, options.suffixesMax)
       : []
+
+  /** What is known of the zones and owners that may come to have a host more by `batch`. */
+  const countsFor = (batch: ReadonlyArray<Waiting>, known: ReadonlyMap<DomainName, Host>) => {
+    const moving = new Set<DomainName>()
+    for (const { registration } of batch) {
+      const { fqdn, registrant, zone } = registration
+      const host = known.get(fqdn)
+      const isMoving = host === undefined || host.owner !== registrant.name || host.zone !== zone
+      if (isMoving || suffixes(registration).length > 0) moving.add(fqdn)
+    }
+    if (moving.size === 0) return Effect.succeed([])
+    const keys = new Map<string, HostCounts.CountKey>()
+    for (const { registration } of batch) {
+      if (!moving.has(registration.fqdn)) continue
+      const owner = registration.registrant.name
+      keys.set(`zone ${registration.zone}`, { kind: "zone", key: registration.zone })
+      keys.set(`owner ${owner}`, { kind: "owner", key: owner })
+    }
+    return hosts.countsOf([...keys.values()])
+  }
 
   /** Decides and writes a batch in one transaction. Its answers hold, and `tickets` settle, only once it has committed. */
   const write = Effect.fn("Registry.write")(
@@ -187,10 +229,11 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         for (const name of suffixes(registration)) asked.add(name)
       }
       for (const host of yield* hosts.lockByName([...asked])) known.set(host.fqdn, host)
+      const tally = HostCounts.tally(yield* countsFor(batch, known))
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.next(sql)
       const changes = new Map<DomainName, HostRepo.HostChange & { readonly actor: HostRepo.Actor }>()
-      const answers: Array<Effect.Effect<Registered, HostnameTaken | HostnameFlapping>> = []
+      const answers: Array<Effect.Effect<Registered, HostnameTaken | HostnameFlapping | QuotaExceeded>> = []
       const flappings = new Map<DomainName, Damping.Flapping>()
       const refusedZones: Array<DomainName> = []
       const askedFor = new Map<DomainName, DomainName>()
@@ -248,6 +291,11 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
                 break
               }
             }
+            const tooMany = tally.take({ before, after }, { zoneMax: policy.hostsMax, ownerMax: registration.hostsMax })
+            if (tooMany !== undefined) {
+              answers.push(Effect.fail(tooMany))
+              break
+            }
             askedFor.set(after.fqdn, registration.fqdn)
             const earlier = changes.get(after.fqdn)
             known.set(after.fqdn, after)
@@ -282,7 +330,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const written = [...changes.values()].sort((a, b) => (a.after.fqdn < b.after.fqdn ? -1 : 1))
       const places = [...touched.values()]
       if (written.length > 0) {
-        yield* hosts.write(written, nowMillis, "registered")
+        const counts = yield* hosts.write(written, nowMillis, "registered")
+        if (tally.isExceededBy(counts)) return yield* new CountsMoved()
         yield* outbox.mark(places, generation, nowMillis, "registered")
       }
       return { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written }
@@ -293,6 +342,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const closeAll = (tickets: ReadonlyArray<Ticket>) => Effect.sync(() => tickets.forEach(acknowledgements.close))
 
   const answer = Effect.fnUntraced(function* (batch: Batch) {
+    changedByWord.clear()
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
       () => {
         const tickets: Array<Ticket> = []
@@ -300,10 +350,17 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       }
     ).pipe(
       // Another server took the same new name, or held the same rows, at the same moment: look again.
-      Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) })
+      Effect.retry({
+        while: (error) => error._tag === "CountsMoved" || isCollision(error),
+        times: 5,
+        schedule: Schedule.jittered(Schedule.exponential(5))
+      })
     )
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
-    for (const { after } of written) leases.hold(after, nowMillis, askedFor.get(after.fqdn))
+    for (const { after } of written) {
+      if ((changedByWord.get(after.fqdn) ?? 0) > after.generation) continue
+      leases.hold(after, nowMillis, askedFor.get(after.fqdn))
+    }
     if (batch.late) yield* closeAll(tickets)
     answers.forEach((result, i) => batch.waiting[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
@@ -344,33 +401,41 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     Effect.forkScoped
   )
 
-  /** One host, locked, changed and written by somebody's word. */
-  const giveUp = Effect.fnUntraced(function* <E>(
+  /**
+   * One host, locked, changed and written by somebody's word. Nothing is done when `apply` gives nothing. In a transaction
+   * of the caller's, others learn of it once that commits.
+   */
+  const changeOne = Effect.fnUntraced(function* <E>(
     fqdn: DomainName,
-    event: "retired" | "released",
+    event: "retired" | "released" | "transferred",
     actor: HostRepo.Actor,
     reason: string,
-    apply: (host: Host, nowMillis: number) => Effect.Effect<Partial<Host>, E>
+    apply: (host: Host, nowMillis: number) => Effect.Effect<Partial<Host> | undefined, E>
   ) {
     const tickets: Array<Ticket> = []
-    const { host, places, ticket } = yield* Effect.gen(function* () {
+    const isInner = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
+    const { changed, host, places, ticket } = yield* Effect.gen(function* () {
       const [before] = yield* hosts.lockByName([fqdn])
       if (before === undefined) return yield* new HostUnknown({ fqdn })
       const nowMillis = yield* Clock.currentTimeMillis
-      const changed = yield* apply(before, nowMillis)
+      const change = yield* apply(before, nowMillis)
+      if (change === undefined) {
+        return { changed: false, host: before, places: [], ticket: acknowledgements.open([], before.generation) }
+      }
       const generation = yield* Generation.next(sql)
-      const after: Host = { ...before, ...changed, generation }
-      // Beats from now on go the long way, and after us.
+      const after: Host = { ...before, ...change, generation }
+      // Beats from now on go the long way, and after us; what was written before is not held later.
+      changedByWord.set(fqdn, generation)
       leases.drop(fqdn, Number.MAX_SAFE_INTEGER)
-      const places = placesOf(zones, before)
-      const ticket = acknowledgements.open(
-        places.filter(({ zone }) => zones.find(zone) !== undefined),
-        generation
-      )
+      // Whose records were withdrawn before keeps none; what is to be removed for good may still be there, disabled.
+      const places = event === "transferred" && before.withdrawnSinceMillis !== undefined ? [] : placesOf(zones, before)
+      const awaited = event === "transferred" ? [] : places.filter(({ zone }) => zones.find(zone) !== undefined)
+      const ticket = acknowledgements.open(awaited, generation)
       tickets.push(ticket)
-      yield* hosts.write([{ event, before, after, actor, reason }], nowMillis, "released")
-      yield* outbox.mark(places, generation, nowMillis, "released")
-      return { host: after, places, ticket }
+      const cause = event === "transferred" ? "transferred" : "released"
+      yield* hosts.write([{ event, before, after, actor, reason }], nowMillis, cause)
+      yield* outbox.mark(places, generation, nowMillis, cause)
+      return { changed: true, host: after, places, ticket }
     }).pipe(
       sql.withTransaction,
       Effect.retry({
@@ -378,18 +443,30 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         times: 5,
         schedule: Schedule.jittered(Schedule.exponential(5))
       }),
-      Effect.tap(() => durability.flush),
+      Effect.tap(() => (isInner ? Effect.void : durability.flush)),
       Effect.onError(() => closeAll(tickets))
     )
-    damped.forget(fqdn)
-    yield* outbox.wake(new Set(places.map((place) => place.zone)))
-    yield* HostRepo.countAudit([{ event }])
+    if (!changed) return { host, ticket }
+    const done = Effect.gen(function* () {
+      damped.forget(fqdn)
+      yield* outbox.wake(new Set(places.map((place) => place.zone)))
+      yield* HostRepo.countAudit([{ event }])
+    })
+    if (!isInner) yield* done
+    else {
+      const flush = Effect.catch(durability.flush, (error) =>
+        Effect.logError("a change is not safe from a power cut yet").pipe(
+          Effect.annotateLogs({ host: fqdn, reason: detailOf(error) })
+        )
+      )
+      yield* sql.afterCommit(Effect.andThen(flush, done))
+    }
     return { host, ticket }
   })
 
   const retire: Registry["Service"]["retire"] = Effect.fn("Registry.retire")(
     (fqdn, actor, reason) =>
-      giveUp(fqdn, "retired", actor, reason, (host, nowMillis) =>
+      changeOne(fqdn, "retired", actor, reason, (host, nowMillis) =>
         host.state === "retired"
           ? Effect.fail(new HostRetired({ fqdn }))
           : Effect.succeed({
@@ -403,7 +480,18 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   )
 
   const release: Registry["Service"]["release"] = Effect.fn("Registry.release")(
-    (fqdn, actor, reason) => giveUp(fqdn, "released", actor, reason, () => Effect.succeed({})),
+    (fqdn, actor, reason) => changeOne(fqdn, "released", actor, reason, () => Effect.succeed({})),
+    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
+  )
+
+  const transfer: Registry["Service"]["transfer"] = Effect.fn("Registry.transfer")(
+    (fqdn, owner, actor, reason) =>
+      Effect.map(
+        changeOne(fqdn, "transferred", actor, reason, (host) =>
+          Effect.succeed(host.owner === owner ? undefined : { owner })
+        ),
+        ({ host }) => host
+      ),
     (effect) => Effect.catchTag(effect, "SqlError", unavailable)
   )
 
@@ -489,35 +577,57 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const publications: Registry["Service"]["publications"] = Effect.fn("Registry.publications")(function* (list) {
     const places = list.map((host) => placesOf(zones, host))
     const progress = yield* Progress.find(sql, places.flat())
-    return list.map((host, i): Publication => {
-      const names = places[i]!.flatMap((place) => progress.get(Progress.keyOf(place)) ?? [])
-      const waiting = names.flatMap(({ markedMillis }) => markedMillis ?? [])
-      if (waiting.length > 0) {
-        const parked = names.find(({ parkedReason }) => parkedReason !== undefined)
-        return {
-          level: "accepted",
-          generation: host.generation,
-          atMillis: Math.min(...waiting),
-          ...(parked?.parkedReason === undefined ? {} : { error: parked.parkedReason })
-        }
-      }
-      const isServed = !names.some(({ unserved }) => unserved)
-      const times = names.map(
-        ({ appliedMillis, servedMillis }) => (isServed ? servedMillis : undefined) ?? appliedMillis ?? 0
-      )
-      // A withdrawn host has no record left that could say when.
-      return {
-        level: isServed ? "served" : "applied",
-        generation: host.generation,
-        atMillis: Math.max(host.withdrawnSinceMillis ?? 0, ...times)
-      }
-    })
+    return list.map((host, i) => publicationOf(host, places[i]!, progress))
   })
+
+  const follow: Registry["Service"]["follow"] = Effect.fn("Registry.follow")(function* (host) {
+    const places = placesOf(zones, host).filter(({ zone }) => zones.find(zone) !== undefined)
+    const generations = new Map<string, number>()
+    for (let looks = 1; ; looks++) {
+      // Opened before the look, so that nothing comes to pass between the two that nobody tells it.
+      const ticket = acknowledgements.open(
+        places.map((place) => ({ ...place, generation: generations.get(Progress.keyOf(place)) })),
+        host.generation
+      )
+      const progress = yield* Effect.onError(Progress.find(sql, places), () => closeAll([ticket]))
+      // What is under way at an older generation, as another host's mark may be, settles no newer ticket.
+      const older = places.filter((place) => {
+        const key = Progress.keyOf(place)
+        const { generation } = progress.get(key) ?? {}
+        if (generation === undefined || generation >= (generations.get(key) ?? host.generation)) return false
+        generations.set(key, generation)
+        return true
+      })
+      if (older.length > 0 && looks < followLooksMax) {
+        acknowledgements.close(ticket)
+        continue
+      }
+      tellReached(ticket, places, progress)
+      return { ticket, publication: publicationOf(host, places, progress) }
+    }
+  })
+
+  /** Tells a ticket what its records had reached before it was opened, in the order in which they did. */
+  const tellReached = (
+    ticket: Ticket,
+    places: ReadonlyArray<RecordPlace>,
+    progress: ReadonlyMap<string, Progress.Progress>
+  ) => {
+    const reached = places.flatMap((place) => {
+      const known = progress.get(Progress.keyOf(place))
+      const outcome = known === undefined ? undefined : Progress.reached(known)
+      return outcome === undefined ? [] : [{ place, outcome }]
+    })
+    reached.sort((a, b) => a.outcome.atMillis - b.outcome.atMillis)
+    for (const { outcome, place } of reached) acknowledgements.tell(ticket, place, outcome)
+  }
 
   return Registry.of({
     register,
     retire,
     release,
+    transfer,
+    follow,
     findById: hosts.findById,
     findByName: hosts.findByName,
     list: hosts.list,
@@ -525,6 +635,45 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     countByState: hosts.countByState
   })
 })
+
+/** How often `follow` looks at the most, when what is under way turns out to be older than the host. */
+const followLooksMax = 4
+
+/** How far the present generation of `host` has come, by the progress of its `places`. */
+const publicationOf = (
+  host: Host,
+  places: ReadonlyArray<RecordPlace>,
+  progress: ReadonlyMap<string, Progress.Progress>
+): Publication => {
+  const names = places.flatMap((place) => progress.get(Progress.keyOf(place)) ?? [])
+  const waiting = names.flatMap(({ markedMillis }) => markedMillis ?? [])
+  if (waiting.length > 0) {
+    const parked = names.find(({ parkedReason }) => parkedReason !== undefined)
+    return {
+      level: "accepted",
+      generation: host.generation,
+      atMillis: Math.min(...waiting),
+      ...(parked?.parkedReason === undefined ? {} : { error: parked.parkedReason })
+    }
+  }
+  const isServed = !names.some(({ unserved }) => unserved)
+  const times = names.map(
+    ({ appliedMillis, servedMillis }) => (isServed ? servedMillis : undefined) ?? appliedMillis ?? 0
+  )
+  // A withdrawn host has no record left that could say when.
+  return {
+    level: isServed ? "served" : "applied",
+    generation: host.generation,
+    atMillis: Math.max(host.withdrawnSinceMillis ?? 0, ...times)
+  }
+}
+
+/** Other servers have counted hosts meanwhile, and with ours there are too many: the batch is decided anew. */
+class CountsMoved extends Schema.TaggedError<CountsMoved>()("CountsMoved", {}) {
+  override get message(): string {
+    return "other servers register hosts at the same time, and there are as many as there may be"
+  }
+}
 
 const unavailable = (error: SqlError.SqlError) => new RegistryUnavailable({ detail: detailOf(error) })
 

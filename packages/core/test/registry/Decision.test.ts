@@ -9,6 +9,7 @@ import {
   type Decision,
   decideSuffixed,
   type Registration,
+  type Wishes,
   suffixedNames
 } from "@prism-dns/core/registry/Decision"
 import * as T from "../layers.ts"
@@ -105,6 +106,61 @@ describe("who gets a name", () => {
         const decision = decide(known, registrations["another owner"], contextOf(conflict))
         assert.strictEqual(wordOf(decision), state === "online" ? "changed" : "returned", `${conflict} ${state}`)
       }
+    }
+  })
+
+  it("whose owner's claims have passed to who registers: as its owner, which it then is", () => {
+    const heir = { name: "i-heir", anonymous: false, actsFor: ["fleet"] }
+    for (const who of ["owner, same address", "owner, other address"] as const) {
+      for (const conflict of conflictPolicies) {
+        for (const state of hostStates) {
+          const known = hostOf("web", "192.0.2.1", "fleet", state)
+          const owner = wordOf(decide(known, registrations[who], contextOf(conflict)))
+          const decision = decide(known, { ...registrations[who], registrant: heir }, contextOf(conflict))
+          // to be its owner is a change
+          assert.strictEqual(wordOf(decision), owner === "renewed" ? "changed" : owner, `${who} ${conflict} ${state}`)
+          if (decision._tag === "Write") assert.strictEqual(decision.after.owner, heir.name)
+          if (decision._tag === "Refuse") assert.isTrue(decision.error.sameOwner)
+        }
+      }
+    }
+    const others = decide(
+      hostOf("web", "192.0.2.1", "others"),
+      { ...registrations["owner, same address"], registrant: heir },
+      contextOf("take-over-if-same-owner")
+    )
+    assert.strictEqual(wordOf(others), "refused")
+  })
+
+  it("leaves its wishes to the next registration that says none, unless another's machine has taken it", () => {
+    const known = { ...hostOf("web", "192.0.2.1", "fleet", "offline"), labels: { rack: "7" }, ttlSeconds: 30 }
+    const after = (who: Who, wishes: Wishes = {}) => {
+      const decision = decide(known, { ...registrations[who], ...wishes }, contextOf("take-over-if-expired"))
+      assert(decision._tag === "Write")
+      return [decision.after.labels, decision.after.ttlSeconds]
+    }
+    assert.deepStrictEqual(after("owner, other address"), [{ rack: "7" }, 30])
+    assert.deepStrictEqual(after("another owner"), [{}, undefined])
+    assert.deepStrictEqual(after("owner, same address", { labels: {}, ttlSeconds: null }), [{}, undefined])
+    assert.deepStrictEqual(after("another owner", { labels: { rack: "8" }, ttlSeconds: 90 }), [{ rack: "8" }, 90])
+  })
+
+  it("is renewed only where nothing else is wished for than the host has", () => {
+    const known = { ...hostOf("web", "192.0.2.1", "fleet"), labels: { rack: "7", role: "web" }, ttlSeconds: 30 }
+    const word = (wishes: Wishes) =>
+      wordOf(decide(known, { ...registrations["owner, same address"], ...wishes }, contextOf("reject")))
+    for (const same of [{}, { ttlSeconds: 30 }, { labels: { role: "web", rack: "7" } }]) {
+      assert.strictEqual(word(same), "renewed", JSON.stringify(same))
+    }
+    for (const other of [
+      { ttlSeconds: null },
+      { ttlSeconds: 31 },
+      { labels: {} },
+      { labels: { rack: "7" } },
+      { labels: { rack: "7", role: "db" } },
+      { labels: { rack: "7", constructor: "web" } }
+    ]) {
+      assert.strictEqual(word(other), "changed", JSON.stringify(other))
     }
   })
 

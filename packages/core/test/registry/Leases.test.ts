@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Host } from "@prism-dns/core/domain/Host"
 import { defaultPolicy } from "@prism-dns/core/domain/Zone"
-import { anonymous, decide } from "@prism-dns/core/registry/Decision"
+import { anonymous, decide, type Wishes } from "@prism-dns/core/registry/Decision"
 import * as Leases from "@prism-dns/core/registry/Leases"
 import * as T from "../layers.ts"
 
@@ -21,6 +21,43 @@ const hostOf = (hostname: string, addresses: ReadonlyArray<string>, owner = "fle
 
 describe("a lease", () => {
   const web = hostOf("web", ["192.0.2.1", "2001:db8::1"])
+
+  it("is renewed by its host itself as long as it is held at that generation", () => {
+    const leases = Leases.make()
+    assert.isFalse(leases.beat(web, 5))
+    leases.hold(web, 0)
+    assert.isTrue(leases.beat({ ...web }, 5))
+    assert.deepStrictEqual(
+      leases.unflushed().map(({ atMillis }) => atMillis),
+      [5]
+    )
+    assert.isFalse(leases.beat({ ...web, generation: 2 }, 6))
+    leases.hold({ ...web, generation: 2 }, 7)
+    assert.isFalse(leases.beat(web, 8))
+    leases.drop(web.fqdn, 100)
+    assert.isFalse(leases.beat({ ...web, generation: 2 }, 9))
+  })
+
+  it("is renewed only where nothing else is wished for than its host has", () => {
+    const leases = Leases.make()
+    const wished = { ...web, ttlSeconds: 30, labels: { rack: "7" } }
+    leases.hold(wished, 0)
+    const renew = (wishes?: Wishes) => leases.renew(web.fqdn, web.addresses, fleet, 5, wishes)
+    assert.strictEqual(renew(), wished)
+    assert.strictEqual(renew({ ttlSeconds: 30, labels: { rack: "7" } }), wished)
+    assert.isUndefined(renew({ ttlSeconds: null }))
+    assert.isUndefined(renew({ labels: {} }))
+  })
+
+  it("of an owner whose claims have passed to another is renewed by it only once it is the owner", () => {
+    const leases = Leases.make()
+    leases.hold(web, 0)
+    const heir = { name: "i-heir", anonymous: false, actsFor: ["fleet"] }
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, heir, 5))
+    const inherited = { ...web, owner: "i-heir", generation: 2 }
+    leases.hold(inherited, 6)
+    assert.strictEqual(leases.renew(web.fqdn, web.addresses, heir, 7), inherited)
+  })
 
   it("is renewed from memory by the same owner at the same addresses only", () => {
     const leases = Leases.make()

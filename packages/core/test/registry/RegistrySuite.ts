@@ -9,14 +9,15 @@ import { SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { Host } from "@prism-dns/core/domain/Host"
 import * as Zone from "@prism-dns/core/domain/Zone"
-import { anonymous, HostnameFlapping } from "@prism-dns/core/registry/Decision"
+import { anonymous, HostnameFlapping, type Wishes } from "@prism-dns/core/registry/Decision"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
-import { Registry } from "@prism-dns/core/registry/Registry"
+import { type Registered, type RegisterError, Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
 
 interface HistoryRow {
@@ -48,7 +49,7 @@ const history = (fqdn?: string) =>
 /** All rows of the registry as text, to see that nothing was written. */
 const everything = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  const tables = ["host", "host_address", "host_history", "audit_entry", "outbox"] as const
+  const tables = ["host", "host_address", "host_count", "host_history", "audit_entry", "outbox"] as const
   const rows = yield* Effect.forEach(tables, (table) => sql`SELECT * FROM ${sql(table)} ORDER BY 1, 2`)
   return JSON.stringify(rows, (_, value: unknown) => (typeof value === "bigint" ? Number(value) : value))
 })
@@ -130,7 +131,7 @@ export const suite = <R>(
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
   database: Layer.Layer<SqlClient.SqlClient, never, R>
 ) => {
-  type Services = Registry | Outbox | Leases | Acknowledgements | RecordSource | SqlClient.SqlClient | T.Time
+  type Services = Registry | Zones | Outbox | Leases | Acknowledgements | RecordSource | SqlClient.SqlClient | T.Time
 
   const test = <E>(name: string, body: Effect.Effect<void, E, Services>) =>
     it.effect(name, () =>
@@ -409,6 +410,354 @@ export const suite = <R>(
           assert.strictEqual((yield* Acknowledgements).size(), tickets)
           yield* mend("audit_entry")
           assert.strictEqual((yield* registry.retire(host.fqdn, ada, "sold")).host.state, "retired")
+        })
+      )
+    })
+
+    describe("transferring a host", () => {
+      const ada = { name: "ada", peer: "192.0.2.99" }
+
+      test(
+        "makes it another owner's: its records stay, its lease is dropped, history and audit say so",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const leases = yield* Leases
+          const sql = yield* SqlClient.SqlClient
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* publishAll
+          assert.isTrue(leases.beat(host, 1_000_001))
+          const transferred = yield* registry.transfer(host.fqdn, "i-new", ada, "rebuilt")
+          assert.deepStrictEqual(transferred, { ...host, owner: "i-new", generation: transferred.generation })
+          assert.isAbove(transferred.generation, host.generation)
+          assert.deepStrictEqual(yield* registry.findById(host.id), Option.some(transferred))
+          assert.isFalse(leases.beat(host, 1_000_002))
+          assert.deepStrictEqual(
+            (yield* history()).map(({ event }) => event),
+            ["created", "transferred"]
+          )
+          const [entry] = yield* sql<{ readonly [key: string]: unknown }>`
+            SELECT actor, peer, action, subject, reason, cause FROM audit_entry ORDER BY sequence DESC LIMIT 1`
+          assert.deepStrictEqual(
+            { ...entry },
+            {
+              actor: "ada",
+              peer: "192.0.2.99",
+              action: "host.transferred",
+              subject: host.fqdn,
+              reason: "rebuilt",
+              cause: "transferred"
+            }
+          )
+          assert.strictEqual(
+            (yield* Effect.flip(registry.register(T.registration("web", "192.0.2.7", "fleet"))))._tag,
+            "HostnameTaken"
+          )
+          assert.strictEqual((yield* registry.register(T.registration("web", "192.0.2.8", "i-new"))).outcome, "changed")
+        })
+      )
+
+      test(
+        "to its owner changes nothing, and one that is not there is unknown",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          const before = yield* everything
+          assert.deepStrictEqual(yield* registry.transfer(host.fqdn, "fleet", ada, "again"), host)
+          const unknown = yield* Effect.flip(registry.transfer(T.nameOf("db"), "fleet", ada, "again"))
+          assert.strictEqual(unknown._tag, "HostUnknown")
+          assert.strictEqual(yield* everything, before)
+        })
+      )
+
+      test(
+        "leaves what its mark is to say: a removal that was concluded stays one",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const outbox = yield* Outbox
+          const { host } = yield* registry.register(T.registration("web", "198.51.100.1", "fleet"))
+          yield* publishAll
+          yield* outbox.mark([{ zone: host.zone, name: host.fqdn }], host.generation, 5, "withdrawn")
+          const transferred = yield* registry.transfer(host.fqdn, "others", ada, "sold")
+          const marked = yield* sql<{ readonly cause: string; readonly generation: number | bigint }>`
+            SELECT cause, generation FROM outbox`
+          assert.deepStrictEqual(
+            marked.map(({ cause, generation }) => [cause, Number(generation)]),
+            [["withdrawn", transferred.generation]]
+          )
+        })
+      )
+
+      test(
+        "within a transaction of the caller's is done when that commits, and not at all when it fails",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          const sql = yield* SqlClient.SqlClient
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* publishAll
+          yield* outbox.awaitWake // for the registration
+          const before = yield* everything
+          const transfer = registry.transfer(host.fqdn, "i-new", ada, "rebuilt")
+          const failed = yield* Effect.exit(
+            sql.withTransaction(Effect.andThen(transfer, Effect.fail("changed its mind" as const)))
+          )
+          assert.isTrue(Exit.isFailure(failed))
+          assert.strictEqual(yield* everything, before)
+          const woken = yield* sql.withTransaction(
+            Effect.gen(function* () {
+              yield* transfer
+              yield* sql`UPDATE host SET hostname = 'seen' WHERE id = ${host.id}`
+              return yield* Effect.raceFirst(outbox.awaitWake, Effect.as(Effect.yieldNow, "not yet" as const))
+            })
+          )
+          assert.strictEqual(woken, "not yet")
+          assert.deepStrictEqual([...(yield* outbox.awaitWake)].sort(), [T.reverse4.name, T.forward.name].sort())
+          const found = Option.getOrThrow(yield* registry.findById(host.id))
+          assert.deepStrictEqual([String(found.hostname), found.owner], ["seen", "i-new"])
+        })
+      )
+
+      test(
+        "while a registration of it is being answered holds no lease of what it was",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const leases = yield* Leases
+          const results = yield* Effect.all(
+            [
+              registry.register(T.registration("web", "192.0.2.7", "fleet")),
+              Effect.retry(registry.transfer(T.nameOf("web"), "i-new", ada, "rebuilt"), {
+                while: ({ _tag }) => _tag === "HostUnknown"
+              })
+            ] as const,
+            { concurrency: "unbounded" }
+          )
+          assert.strictEqual(results[1].owner, "i-new")
+          assert.isFalse(leases.beat(results[0].host, 1_000_001))
+          assert.strictEqual(leases.size(), 0)
+        })
+      )
+    })
+
+    describe("following a host", () => {
+      const settled = { _tag: "Applied", atMillis: 7_000_000 } as const
+      const served = { _tag: "Served", atMillis: 8_000_000, nodes: [] } as const
+
+      test(
+        "tells what it has reached at once and the rest when it comes, at whatever level it is met",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const acknowledgements = yield* Acknowledgements
+          const sql = yield* SqlClient.SqlClient
+          const { host } = yield* registry.register(T.registration("web", ["192.0.2.7", "2001:db8::7"], "fleet"))
+          const follow = registry.follow(host)
+          const settleAll = (outcome: typeof settled | typeof served, generation: number) => {
+            for (const { name, zone } of accepted.ticket.places) {
+              acknowledgements.settle(zone, name, generation, outcome)
+            }
+          }
+
+          const accepted = yield* follow
+          assert.strictEqual(accepted.publication.level, "accepted")
+          assert.strictEqual(accepted.ticket.places.length, 3)
+          assert.isUndefined(accepted.ticket.applied)
+          settleAll(settled, host.generation - 1)
+          assert.isUndefined(accepted.ticket.applied)
+          settleAll(settled, host.generation)
+          assert.deepStrictEqual(accepted.ticket.applied, settled)
+
+          yield* publishAll
+          const applied = yield* follow
+          assert.strictEqual(applied.publication.level, "applied")
+          assert.deepStrictEqual(applied.ticket.applied, { _tag: "Applied", atMillis: 1234 })
+          assert.isUndefined(applied.ticket.end)
+          settleAll(served, host.generation)
+          assert.deepStrictEqual(applied.ticket.end, served)
+          assert.deepStrictEqual(accepted.ticket.end, served)
+
+          yield* sql`DELETE FROM unserved`
+          yield* sql`UPDATE published SET served_at = 9000000`
+          const both = yield* follow
+          assert.deepStrictEqual(both.publication, {
+            level: "served",
+            generation: host.generation,
+            atMillis: 9_000_000
+          })
+          assert.deepStrictEqual(both.ticket.end, { _tag: "Served", atMillis: 9_000_000, nodes: [] })
+          assert.strictEqual(acknowledgements.size("served"), 0)
+        })
+      )
+
+      test(
+        "says that it is parked, and why",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          const due = yield* outbox.due(T.forward.name, 10)
+          yield* outbox.park(
+            T.forward.name,
+            due.map((mark) => ({ ...mark, reason: "it said no" })),
+            1
+          )
+          const { publication, ticket } = yield* registry.follow(host)
+          assert.strictEqual(publication.error, "it said no")
+          assert.strictEqual(ticket.end?._tag, "Parked")
+        })
+      )
+
+      test(
+        "settles with what is under way, also when another transaction has marked it at an older generation",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const outbox = yield* Outbox
+          const acknowledgements = yield* Acknowledgements
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          yield* publishAll
+          const pointer = { zone: T.reverse4.name, name: T.pointerOf("192.0.2.7") }
+          yield* outbox.mark([pointer], host.generation - 1, 1_000_000, "registered")
+          const { ticket } = yield* registry.follow(host)
+          acknowledgements.settle(T.forward.name, host.fqdn, host.generation, served)
+          acknowledgements.settle(pointer.zone, pointer.name, host.generation - 2, served)
+          assert.isUndefined(ticket.end)
+          acknowledgements.settle(pointer.zone, pointer.name, host.generation - 1, served)
+          assert.deepStrictEqual(ticket.end, served)
+        })
+      )
+    })
+
+    describe("wishes", () => {
+      test(
+        "for labels and a TTL are kept until they are changed, and a change of them is one of the host",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          const web = T.registration("web", "192.0.2.7", "fleet")
+          const step = (wishes: Wishes) =>
+            Effect.map(registry.register({ ...web, ...wishes }), ({ host: { labels, ttlSeconds }, outcome }) => [
+              outcome,
+              ttlSeconds,
+              labels
+            ])
+          assert.deepStrictEqual(yield* step({ ttlSeconds: 30, labels: { role: "web" } }), [
+            "created",
+            30,
+            { role: "web" }
+          ])
+          const labels = { role: "web", rack: "7" }
+          assert.deepStrictEqual(yield* step({}), ["renewed", 30, { role: "web" }])
+          assert.deepStrictEqual(yield* step({ labels }), ["changed", 30, labels])
+          assert.deepStrictEqual(yield* step({ labels: { rack: "7", role: "web" }, ttlSeconds: 30 }), [
+            "renewed",
+            30,
+            labels
+          ])
+          yield* publishAll
+          assert.deepStrictEqual(yield* step({ ttlSeconds: null }), ["changed", undefined, labels])
+          assert.deepStrictEqual(yield* markedNames, [T.nameOf("web"), T.pointerOf("192.0.2.7")].sort())
+          assert.deepStrictEqual(yield* step({ labels: {} }), ["changed", undefined, {}])
+          const rows = yield* sql<{ readonly labels: string; readonly ttl: number | bigint | null }>`
+            SELECT labels, ttl FROM host_history ORDER BY sequence`
+          assert.deepStrictEqual(
+            rows.map(({ labels, ttl }) => [ttl === null ? null : Number(ttl), JSON.parse(labels)]),
+            [
+              [30, { role: "web" }],
+              [30, labels],
+              [null, labels],
+              [null, {}]
+            ]
+          )
+          const audit = yield* sql<{ readonly after: string }>`SELECT after FROM audit_entry ORDER BY sequence LIMIT 2`
+          assert.deepStrictEqual(
+            audit.map(({ after }) => {
+              const view = JSON.parse(after)
+              return [view.ttlSeconds, view.labels]
+            }),
+            [
+              [30, { role: "web" }],
+              [30, labels]
+            ]
+          )
+        })
+      )
+    })
+
+    describe("quotas", () => {
+      /** What `host_count` says, and what a count of the hosts comes to. */
+      const counts = Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const toText = (row: { readonly kind: string; readonly key: string; readonly hosts: number | bigint }) =>
+          `${row.kind} ${row.key} ${row.hosts}`
+        const kept = yield* sql<{ readonly kind: string; readonly key: string; readonly hosts: number | bigint }>`
+          SELECT kind, key, hosts FROM host_count`
+        const counted = yield* sql<{ readonly kind: string; readonly key: string; readonly hosts: number | bigint }>`
+          SELECT 'zone' AS kind, zone AS key, COUNT(*) AS hosts FROM host GROUP BY zone
+          UNION ALL SELECT 'owner', owner, COUNT(*) FROM host GROUP BY owner`
+        return { kept: kept.map(toText).sort(), counted: counted.map(toText).sort() }
+      })
+      const tagOf = (exit: Exit.Exit<Registered, RegisterError>) =>
+        Exit.isSuccess(exit) ? exit.value.outcome : Option.getOrThrow(Cause.findErrorOption(exit.cause))._tag
+      const ada = { name: "ada", peer: undefined }
+
+      test(
+        "let an identity have so many hosts and no more, in one batch as in several; what it has it may change",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const asked = (name: string, n: number) => ({ ...T.registration(name, `192.0.2.${n}`, "fleet"), hostsMax: 2 })
+          const first = yield* registerAllExits([asked("a", 1), asked("b", 2), asked("c", 3)])
+          assert.deepStrictEqual(first.map(tagOf), ["created", "created", "QuotaExceeded"])
+          const error = yield* Effect.flip(registry.register(asked("d", 4)))
+          assert(error._tag === "QuotaExceeded")
+          assert.deepStrictEqual([error.scope, error.max], ["identity", 2])
+          assert.strictEqual(error.message, "the identity fleet has as many hosts as it may have: 2")
+          assert.strictEqual((yield* registry.register(asked("a", 9))).outcome, "changed")
+          yield* registry.register(T.registration("e", "192.0.2.5", "others"))
+          yield* registry.retire(T.nameOf("e"), ada, "gone")
+          // one that it takes over would be its own
+          assert.strictEqual((yield* Effect.flip(registry.register(asked("e", 5))))._tag, "QuotaExceeded")
+          yield* registry.release(T.nameOf("a"), ada, "gone")
+          assert.strictEqual((yield* registry.register(asked("e", 5))).outcome, "returned")
+          const { counted, kept } = yield* counts
+          assert.deepStrictEqual(kept, counted)
+          assert.deepStrictEqual(kept, ["owner fleet 2", "zone hosts.test. 2"])
+        })
+      )
+
+      test(
+        "are counted with every change of what hosts there are and whose",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const sql = yield* SqlClient.SqlClient
+          let state = 12345
+          const random = (n: number) => {
+            state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff
+            return (state >>> 8) % n
+          }
+          const owners = ["fleet", "others", undefined] as const
+          for (let i = 0; i < 80; i++) {
+            const name = `h${random(6)}`
+            const word = random(6)
+            if (word === 0) yield* Effect.ignore(registry.retire(T.nameOf(name), ada, "test"))
+            else if (word === 1) yield* Effect.ignore(registry.release(T.nameOf(name), ada, "test"))
+            else if (word === 2) {
+              yield* Effect.ignore(registry.transfer(T.nameOf(name), owners[random(2)]!, ada, "test"))
+            } else {
+              yield* registerAllExits(
+                Array.from({ length: 1 + random(4) }, () =>
+                  T.registration(`h${random(6)}`, `192.0.2.${1 + random(9)}`, owners[random(3)])
+                )
+              )
+            }
+            const { counted, kept } = yield* counts
+            assert.deepStrictEqual(kept, counted, `after step ${i}`)
+          }
+          yield* sql`UPDATE host SET state = 'retired', retired_since = 1`
+          const { sweep } = yield* Expiry.make({ leaseMillis: 0 })
+          yield* (yield* T.Time).jump(Duration.toMillis("30 days"))
+          yield* sweep
+          yield* (yield* T.Time).jump(1000)
+          yield* sweep
+          assert.deepStrictEqual(yield* counts, { kept: [], counted: [] })
         })
       )
     })

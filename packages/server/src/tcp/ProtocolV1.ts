@@ -105,8 +105,10 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     const claim: Claim = { fqdn, zone, addresses: [peer], peer, protocol: "1.0" }
     const verdict = admission.admit(principal, claim, readMillis)
     if (verdict._tag === "Refused") return notAllowed(verdict, principal.name, peer, fqdn)
+    // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
+    const hostsMax = principal.anonymous ? undefined : admission.hostsMax(principal)
     return register(
-      { fqdn, hostname, zone, addresses: [peer], registrant: principal, peer },
+      { fqdn, hostname, zone, addresses: [peer], registrant: principal, peer, hostsMax },
       () => admission.giveBack(principal, claim),
       readMillis
     )
@@ -123,6 +125,8 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
         switch (failure._tag) {
           case "HostnameTaken":
             return Effect.succeed(notTaken({ code: "hostname-taken", message: failure.message }))
+          case "QuotaExceeded":
+            return Effect.succeed(notTaken({ code: "quota-exceeded", message: failure.message }))
           case "HostnameFlapping": {
             const retryAfterSeconds = Math.max(1, (failure.untilMillis - now()) / 1000)
             return Effect.succeed(notTaken({ code: "hostname-flapping", message: failure.message, retryAfterSeconds }))
