@@ -21,6 +21,7 @@ const known = () => {
     "server/src/tcp/ProtocolV1.ts",
     "server/src/tcp/TcpServer.ts",
     "core/src/auth/TokenMode.ts",
+    "core/src/auth/Tokens.ts",
     "core/src/auth/Policy.ts",
     "core/src/auth/Admission.ts"
   ]

@@ -12,6 +12,7 @@ import * as Policy from "@prism-dns/core/auth/Policy"
 import type { Grant } from "@prism-dns/core/auth/Principal"
 import type { Rate } from "@prism-dns/core/auth/TokenBucket"
 import { type TokenMode, tokenModes } from "@prism-dns/core/auth/TokenMode"
+import { reservedFor } from "@prism-dns/core/auth/TokenNames"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import * as Logging from "@prism-dns/core/logging/Logging"
@@ -509,12 +510,6 @@ const severities = {
 /** Bytes in base64 (RFC 4648, 4), padded. */
 const base64 = /^(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
 
-/** Owners and actors that no token may pass for. */
-const reservedNames: ReadonlyMap<string, string> = new Map([
-  ["anonymous", "who has none"],
-  ["prism", "Prism itself in the audit"]
-])
-
 const duplicates = (names: ReadonlyArray<string>): ReadonlySet<string> =>
   new Set(names.filter((name, i) => names.indexOf(name) !== i))
 
@@ -630,6 +625,10 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       }
     }
   }
+  const agents = new Set(auth.agentTokens.map(({ name }) => name))
+  for (const name of new Set(auth.adminTokens.map(({ name }) => name))) {
+    if (agents.has(name)) problems.push(`auth: a token for hosts and one for the API are called ${name}`)
+  }
   for (const [key, tokens] of [
     ["agentTokens", agentTokens],
     ["adminTokens", auth.adminTokens]
@@ -639,7 +638,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     }
     const holders = new Map<string, string>()
     for (const { name, token } of tokens) {
-      const reserved = reservedNames.get(name)
+      const reserved = reservedFor(name)
       if (reserved !== undefined) problems.push(`auth.${key}: no token may be called ${name}, which is ${reserved}`)
       const other = holders.get(Redacted.value(token))
       if (other !== undefined && other !== name) problems.push(`auth.${key}: ${other} and ${name} have the same token`)

@@ -8,6 +8,8 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Admission } from "@prism-dns/core/auth/Admission"
+import { Identities } from "@prism-dns/core/auth/Identities"
+import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -109,6 +111,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(tokens),
+    Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layer(config.zones)),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
@@ -123,6 +126,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(expiry),
     Layer.provideMerge(Guards.layer),
     Layer.provideMerge(ZoneChanges.layer),
+    Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),

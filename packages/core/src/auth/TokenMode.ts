@@ -3,8 +3,9 @@
  * configured mode. What the speaker may claim is decided by `auth/Policy`.
  */
 import { Schema } from "effect"
-import { anonymous, type Principal, unlimited } from "./Principal.ts"
+import { anonymous, type Principal } from "./Principal.ts"
 import { tokenCodes } from "./RefusalCode.ts"
+import { TokenRefused } from "./TokenRefused.ts"
 import type { Tokens } from "./Tokens.ts"
 
 /** `required`: a valid token in every message. `optional`: without one only in a stated zone and rate. `off`: tokens are not looked at. */
@@ -30,7 +31,7 @@ export const identify = (
       : new NotAllowed({ code: "token-missing", message: "auth_token is required" })
   }
   const holder = tokens.verify(token, "agent")
-  return holder === undefined
-    ? new NotAllowed({ code: "token-invalid", message: "auth_token is not valid" })
-    : { name: holder.name, kind: "token", anonymous: false, actsFor: [], grant: unlimited }
+  return holder instanceof TokenRefused
+    ? new NotAllowed({ code: holder.code, message: holder.message })
+    : { name: holder.name, kind: "token", anonymous: false, actsFor: [], grant: holder.grant }
 }

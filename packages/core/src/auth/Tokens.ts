@@ -1,43 +1,569 @@
 /**
- * Bearer tokens, kept as SHA-256 hashes: the process forgets the text it was
- * given. A token has one role; an `admin` token is no `agent` token.
+ * Bearer and enrolment tokens: those of the configuration, and those made at
+ * run time. Kept as SHA-256 hashes: the process forgets the text it was given.
+ * A token has one role; an `admin` token is no `agent` token.
  *
- * Random tokens need no slow hash: there is nothing to guess.
+ * Promises: a token is checked from memory, which is read at start and follows
+ * each change after its commit; one that has run out by the clock, or was
+ * revoked, is refused from that moment, and whoever speaks by it is told
+ * (`Revocations`). Names are unique over both kinds, and never given anew. When
+ * a token was last used is written in batches; enrolments are counted in their
+ * own transaction. Random tokens need no slow hash: there is nothing to guess.
+ *
+ * Leaves to others: what a holder may do (`auth/Policy`), and what an enrolment
+ * makes of it (`Identities`).
  */
-import { Context, Layer, Redacted } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Redacted, Result, Schema } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { Base64Url } from "effect/encoding"
+import { SqlClient, type SqlError } from "effect/sql"
 import { hash } from "node:crypto"
+import * as Audit from "../audit/Entries.ts"
+import * as DomainName from "../domain/DomainName.ts"
+import * as Zone from "../domain/Zone.ts"
+import { Zones } from "../dns/Zones.ts"
+import type { Actor } from "../registry/HostRepo.ts"
+import { RegistryUnavailable } from "../registry/Registry.ts"
+import { Durability } from "../storage/Durability.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
+import * as Grants from "./Grants.ts"
+import { type Grant, unlimited } from "./Principal.ts"
+import { Revocations } from "./Revocations.ts"
+import { isName, reservedFor } from "./TokenNames.ts"
+import * as TokenRepo from "./TokenRepo.ts"
+import type { TokenRecord, TokenRole, TokenUse } from "./TokenRepo.ts"
+import { TokenRefused } from "./TokenRefused.ts"
 
-export type TokenRole = "agent" | "admin"
+export { TokenRefused } from "./TokenRefused.ts"
+export type { TokenRecord, TokenRole, TokenUse } from "./TokenRepo.ts"
 
-export interface TokenEntry {
+/** A token of the configuration: good for both uses, and for as long as it stands there. */
+export interface ConfiguredToken {
   /** How its holder is called in the audit. */
   readonly name: string
   readonly token: Redacted.Redacted
   readonly role: TokenRole
+  /** Undefined: any name, in any zone, at the address it comes from. */
+  readonly grant?: Grant | undefined
 }
 
 /** Who holds a token. */
 export interface TokenHolder {
+  /** Undefined for a token of the configuration. */
+  readonly id: string | undefined
   readonly name: string
   readonly role: TokenRole
+  readonly allows: TokenUse | "both"
+  readonly grant: Grant
+  /** The one name that it enrols for. */
+  readonly host: DomainName.DomainName | undefined
+  readonly origin: "configuration" | "registry"
+}
+
+/** A token to be made. */
+export interface TokenSpec {
+  readonly name: string
+  readonly role: TokenRole
+  readonly allows: TokenUse | "both"
+  readonly grant: Grant
+  /** Enrols for this name alone, taking it over from whoever holds it; its grant is then that one name. */
+  readonly host?: DomainName.DomainName | undefined
+  /** Enrolments at the most; undefined: as many as one likes, with `host` one. */
+  readonly usesMax?: number | undefined
+  readonly expiresAtMillis?: number | undefined
+}
+
+/** There is no token of this name or id. */
+export class TokenUnknown extends Schema.TaggedError<TokenUnknown>()("TokenUnknown", { reference: Schema.String }) {
+  override get message(): string {
+    return `there is no token ${this.reference}`
+  }
+}
+
+/** Another token has the name, or had it. */
+export class TokenNameTaken extends Schema.TaggedError<TokenNameTaken>()("TokenNameTaken", { name: Schema.String }) {
+  override get message(): string {
+    return `a token is called ${this.name} already, or was; a name is never given anew`
+  }
+}
+
+/** The token is revoked already. Nothing was changed. */
+export class TokenRevoked extends Schema.TaggedError<TokenRevoked>()("TokenRevoked", { name: Schema.String }) {
+  override get message(): string {
+    return `the token ${this.name} is revoked already`
+  }
+}
+
+/** The token stands in the configuration, and only that can take it away. */
+export class TokenConfigured extends Schema.TaggedError<TokenConfigured>()("TokenConfigured", { name: Schema.String }) {
+  override get message(): string {
+    return `the token ${this.name} stands in the configuration: take it out there, and start the server anew`
+  }
+}
+
+/** A token such as this makes no sense. `field` is what is wrong about it. */
+export class TokenSpecInvalid extends Schema.TaggedError<TokenSpecInvalid>()("TokenSpecInvalid", {
+  field: Schema.String,
+  message: Schema.String
+}) {}
+
+/** There are as many tokens as there may be. */
+export class TooManyTokens extends Schema.TaggedError<TooManyTokens>()("TooManyTokens", { max: Schema.Int }) {
+  override get message(): string {
+    return `there are ${this.max} tokens already, which is the most; revoke those that nobody needs`
+  }
+}
+
+export interface TokensOptions {
+  /** How often last uses are written, and those told whose token has run out. */
+  readonly flushMillis: number
+  /** Last uses in one statement at the most. */
+  readonly batchMax: number
+  /** Tokens held in memory at the most: those that are good, and those that were until lately. */
+  readonly tokensMax: number
+  /** How long a token that is good no more is still known, so that it is refused for the right reason. */
+  readonly rememberMillis: number
+}
+
+export const defaultOptions: TokensOptions = {
+  flushMillis: 10_000,
+  batchMax: 500,
+  tokensMax: 100_000,
+  rememberMillis: 30 * 24 * 3_600_000
 }
 
 export class Tokens extends Context.Service<
   Tokens,
   {
-    /** The holder of `token` in this role, or undefined. */
-    readonly verify: (token: string, role: TokenRole) => TokenHolder | undefined
+    /**
+     * The holder of `text` in this role and for this use (default: `bearer`), or why there is none. Whether a token for
+     * enrolment is used up is said by `countUse`: an agent that lost the answer may ask again.
+     */
+    readonly verify: (text: string, role: TokenRole, use?: TokenUse) => TokenHolder | TokenRefused
+    /** Counts one enrolment, within the caller's transaction; fails when the token allows none any more. */
+    readonly countUse: (holder: TokenHolder) => Effect.Effect<void, TokenRefused | SqlError.SqlError>
+    /** Makes a token. Its text is given here and nowhere else. */
+    readonly issue: (
+      spec: TokenSpec,
+      actor: Actor,
+      reason: string
+    ) => Effect.Effect<
+      { readonly token: Redacted.Redacted; readonly record: TokenRecord },
+      TokenNameTaken | TokenSpecInvalid | TooManyTokens | RegistryUnavailable
+    >
+    /** Revokes a token by its name or id; sessions that speak by it end. Identities that were enrolled with it stay. */
+    readonly revoke: (
+      reference: string,
+      actor: Actor,
+      reason: string
+    ) => Effect.Effect<TokenRecord, TokenUnknown | TokenRevoked | TokenConfigured | RegistryUnavailable>
+    /** By name or id. */
+    readonly find: (reference: string) => Effect.Effect<TokenRecord | undefined, SqlError.SqlError>
+    /** In the order of their names, behind `after`. */
+    readonly list: (page: {
+      readonly after?: string | undefined
+      readonly limit: number
+    }) => Effect.Effect<ReadonlyArray<TokenRecord>, SqlError.SqlError>
   }
 >()("@prism-dns/core/auth/Tokens") {
-  static readonly layer = (entries: ReadonlyArray<TokenEntry>): Layer.Layer<Tokens> =>
-    Layer.sync(Tokens, () => Tokens.of(make(entries)))
+  /** Those of the configuration, and those of the database around. */
+  static readonly layer = (configured: ReadonlyArray<ConfiguredToken>, options: Partial<TokensOptions> = {}) =>
+    Layer.effect(Tokens, make(configured, { ...defaultOptions, ...options }))
+
+  /** Those given and no others, without a database: none can be made or revoked. */
+  static readonly layerStatic = (configured: ReadonlyArray<ConfiguredToken>): Layer.Layer<Tokens> =>
+    Layer.effect(
+      Tokens,
+      Effect.map(Clock.Clock, (clock) => {
+        const memory = makeMemory(clock, configured)
+        const nobody = () => Effect.die(new Error("these tokens have no database"))
+        return Tokens.of({
+          verify: memory.verify,
+          countUse: (holder) => Effect.sync(() => memory.used(holder, clock.currentTimeMillisUnsafe())),
+          issue: nobody,
+          revoke: nobody,
+          find: (reference) => Effect.succeed(memory.configured.find(({ name }) => name === reference)),
+          list: ({ after = "", limit }) =>
+            Effect.succeed(memory.configured.filter(({ name }) => name > after).slice(0, limit))
+        })
+      })
+    )
 }
 
-const make = (entries: ReadonlyArray<TokenEntry>): Tokens["Service"] => {
-  // Looking a hash up by equality gives nothing away: an attacker cannot choose the hash's first bytes.
-  const keyOf = (token: string, role: TokenRole) => `${role} ${hash("sha256", token, "base64")}`
-  const holders = new Map<string, TokenHolder>(
-    entries.map(({ name, role, token }) => [keyOf(Redacted.value(token), role), { name, role }])
-  )
-  return { verify: (token, role) => holders.get(keyOf(token, role)) }
+/** What is true of a token now. */
+export const stateOf = (record: TokenRecord, nowMillis: number): "active" | "revoked" | "expired" | "used-up" => {
+  if (record.revokedAtMillis !== undefined) return "revoked"
+  if (record.expiresAtMillis !== undefined && record.expiresAtMillis <= nowMillis) return "expired"
+  if (record.allows === "enrol" && record.usesMax !== undefined && record.uses >= record.usesMax) return "used-up"
+  return "active"
 }
+
+const isoTime = (millis: number): string => new Date(millis).toISOString()
+
+const refusals = {
+  invalid: () => new TokenRefused({ code: "token-invalid", message: "the token is not valid" }),
+  revoked: (name: string) => new TokenRefused({ code: "token-revoked", message: `the token ${name} was revoked` }),
+  expired: (name: string, atMillis: number) =>
+    new TokenRefused({ code: "token-expired", message: `the token ${name} ran out at ${isoTime(atMillis)}` }),
+  usedUp: (name: string) =>
+    new TokenRefused({ code: "token-used-up", message: `the token ${name} has enrolled as many as it may` }),
+  otherUse: (name: string, use: TokenUse) =>
+    new TokenRefused({
+      code: "token-not-allowed",
+      message: use === "enrol" ? `the token ${name} is not for enrolment` : `the token ${name} is for enrolment only`
+    }),
+  otherRole: (role: TokenRole) =>
+    new TokenRefused({
+      code: "token-not-allowed",
+      message: role === "agent" ? "the token is not one for hosts" : "the token is not one of an administrator"
+    })
+}
+
+const whyNotGood = (record: TokenRecord, nowMillis: number): TokenRefused | undefined => {
+  const { expiresAtMillis, name, revokedAtMillis } = record
+  if (revokedAtMillis !== undefined) return refusals.revoked(name)
+  return expiresAtMillis !== undefined && expiresAtMillis <= nowMillis
+    ? refusals.expired(name, expiresAtMillis)
+    : undefined
+}
+
+interface Held {
+  record: TokenRecord
+  readonly holder: TokenHolder
+  /** Those who speak by it were told that it ran out. */
+  told: boolean
+}
+
+const hashOf = (text: string): string => hash("sha256", text, "base64")
+
+/** The tokens that are known, by the hash of their text. */
+const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToken>) => {
+  // Looking a hash up by equality gives nothing away: an attacker cannot choose the hash's first bytes.
+  const held = new Map<string, Held>()
+  const byId = new Map<string, string>()
+  const byName = new Map<string, Held>()
+  /** Tokens of the database whose last use is not written yet. */
+  const unflushed = new Set<Held>()
+
+  const keyOf = (role: TokenRole, digest: string) => `${role} ${digest}`
+
+  const add = (record: TokenRecord, digest: string) => {
+    const { allows, grant, host, id, name, origin, role } = record
+    const token: Held = { record, holder: { id, name, role, allows, grant, host, origin }, told: false }
+    const key = keyOf(role, digest)
+    held.set(key, token)
+    if (id === undefined) byName.set(name, token)
+    else byId.set(id, key)
+    return token
+  }
+
+  for (const { grant = unlimited, name, role, token } of configured) {
+    const record: TokenRecord = {
+      id: undefined,
+      name,
+      role,
+      allows: "both",
+      grant,
+      host: undefined,
+      origin: "configuration",
+      usesMax: undefined,
+      uses: 0,
+      createdAtMillis: undefined,
+      createdBy: undefined,
+      expiresAtMillis: undefined,
+      lastUsedMillis: undefined,
+      revokedAtMillis: undefined,
+      revokedReason: undefined
+    }
+    add(record, hashOf(Redacted.value(token)))
+  }
+
+  const heldOf = ({ id, name }: { readonly id: string | undefined; readonly name: string }) =>
+    id === undefined ? byName.get(name) : held.get(byId.get(id) ?? "")
+
+  const touch = (token: Held, nowMillis: number) => {
+    token.record = { ...token.record, lastUsedMillis: nowMillis }
+    if (token.holder.id !== undefined) unflushed.add(token)
+  }
+
+  const verify: Tokens["Service"]["verify"] = (text, role, use = "bearer") => {
+    const digest = hashOf(text)
+    const token = held.get(keyOf(role, digest))
+    if (token === undefined) {
+      return held.has(keyOf(role === "agent" ? "admin" : "agent", digest))
+        ? refusals.otherRole(role)
+        : refusals.invalid()
+    }
+    const nowMillis = clock.currentTimeMillisUnsafe()
+    const refusal = whyNotGood(token.record, nowMillis)
+    if (refusal !== undefined) return refusal
+    if (token.record.allows !== "both" && token.record.allows !== use) return refusals.otherUse(token.record.name, use)
+    if (use === "bearer") touch(token, nowMillis)
+    return token.holder
+  }
+
+  /** What is known here is newer than what the database said of the last use. */
+  const newest = (record: TokenRecord): TokenRecord => {
+    const known = heldOf(record)?.record.lastUsedMillis
+    return known === undefined || known <= (record.lastUsedMillis ?? 0) ? record : { ...record, lastUsedMillis: known }
+  }
+
+  return {
+    verify,
+    add,
+    newest,
+    size: () => held.size,
+    all: () => held.values(),
+    isConfigured: (name: string) => byName.has(name),
+    get configured(): ReadonlyArray<TokenRecord> {
+      return [...byName.values()].map(({ record }) => record).sort((a, b) => (a.name < b.name ? -1 : 1))
+    },
+    /** An enrolment by it was counted. */
+    used: (holder: TokenHolder, nowMillis: number) => {
+      const token = heldOf(holder)
+      if (token === undefined) return
+      token.record = { ...token.record, uses: token.record.uses + 1, lastUsedMillis: nowMillis }
+    },
+    replace: (record: TokenRecord) => {
+      const token = heldOf(record)
+      if (token !== undefined) token.record = newest(record)
+    },
+    forget: ({ holder: { id } }: Held) => {
+      if (id === undefined) return
+      held.delete(byId.get(id) ?? "")
+      byId.delete(id)
+    },
+    takeUnflushed: (): ReadonlyArray<Held> => {
+      const taken = [...unflushed]
+      unflushed.clear()
+      return taken
+    },
+    putBack: (tokens: ReadonlyArray<Held>) => tokens.forEach((token) => unflushed.add(token))
+  }
+}
+
+const unavailable = (error: SqlError.SqlError) => Effect.fail(new RegistryUnavailable({ detail: detailOf(error) }))
+
+/** What the audit says of a token. */
+const auditView = (record: TokenRecord) => ({
+  id: record.id,
+  role: record.role,
+  allows: record.allows,
+  grant: Grants.toPlain(record.grant),
+  host: record.host,
+  usesMax: record.usesMax,
+  uses: record.uses,
+  expiresAt: record.expiresAtMillis === undefined ? undefined : isoTime(record.expiresAtMillis)
+})
+
+const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredToken>, options: TokensOptions) {
+  const sql = yield* SqlClient.SqlClient
+  const repo = TokenRepo.make(sql)
+  const zones = yield* Zones
+  const revocations = yield* Revocations
+  const random = yield* SecureRandom.SecureRandom
+  const durability = yield* Durability
+  const memory = makeMemory(yield* Clock.Clock, configured)
+
+  const startMillis = yield* Clock.currentTimeMillis
+  for (const { hash, record } of yield* repo.recent(startMillis - options.rememberMillis)) {
+    if (memory.isConfigured(record.name)) {
+      yield* Effect.logWarning("a token of the registry is not taken: the configuration has one of the same name").pipe(
+        Effect.annotateLogs({ token: record.name })
+      )
+      continue
+    }
+    memory.add(record, hash).told = whyNotGood(record, startMillis) !== undefined
+  }
+
+  const countUse: Tokens["Service"]["countUse"] = Effect.fn("Tokens.countUse")(function* (holder) {
+    const nowMillis = yield* Clock.currentTimeMillis
+    if (holder.id !== undefined && !(yield* repo.countUse(holder.id, nowMillis))) {
+      const record = yield* repo.find(holder.id)
+      if (record === undefined) return yield* refusals.invalid()
+      return yield* whyNotGood(record, nowMillis) ?? refusals.usedUp(record.name)
+    }
+    yield* sql.afterCommit(Effect.sync(() => memory.used(holder, nowMillis)))
+  })
+
+  /** The grant of a token that is marked for one name: that name, and the networks it was given. */
+  const grantOf = (spec: TokenSpec): Grant | TokenSpecInvalid => {
+    const { grant, host } = spec
+    if (host === undefined) return grant
+    const zone = DomainName.longestZone(
+      host,
+      zones.all.filter((zone) => !Zone.isReverse(zone))
+    )
+    const name = zone === undefined ? "" : host.slice(0, -zone.name.length - 1)
+    if (zone === undefined || Result.isFailure(DomainName.parseHostName(name))) {
+      return new TokenSpecInvalid({ field: "host", message: `${host} is not the name of a host in one of the zones` })
+    }
+    return { zones: [zone.name], names: [name], networks: grant.networks, namesMax: 1 }
+  }
+
+  const problemOf = (spec: TokenSpec, nowMillis: number): TokenSpecInvalid | undefined => {
+    const invalid = (field: string, message: string) => new TokenSpecInvalid({ field, message })
+    const whose = reservedFor(spec.name)
+    if (whose !== undefined) return invalid("name", `no token may be called ${spec.name}, which is ${whose}`)
+    if (!isName(spec.name)) {
+      return invalid("name", "a token's name has 1 to 128 letters, digits and . _ @ - between them")
+    }
+    if (spec.role === "admin" && spec.allows !== "bearer") {
+      return invalid("allows", "an administrator's token enrols nobody")
+    }
+    if (spec.host !== undefined && spec.allows !== "enrol") {
+      return invalid("host", "a token that is marked for a name is for enrolment")
+    }
+    if (spec.usesMax !== undefined && spec.allows === "bearer") {
+      return invalid("usesMax", "only enrolments are counted, and this token enrols nobody")
+    }
+    if (spec.expiresAtMillis !== undefined && spec.expiresAtMillis <= nowMillis) {
+      return invalid("expiresAt", "the token would have run out already")
+    }
+    return undefined
+  }
+
+  const issue: Tokens["Service"]["issue"] = Effect.fn("Tokens.issue")(
+    function* (spec, actor, reason) {
+      const nowMillis = yield* Clock.currentTimeMillis
+      const problem = problemOf(spec, nowMillis)
+      if (problem !== undefined) return yield* problem
+      const grant = grantOf(spec)
+      if (grant instanceof TokenSpecInvalid) return yield* grant
+      if (memory.isConfigured(spec.name)) return yield* new TokenNameTaken({ name: spec.name })
+      if (memory.size() >= options.tokensMax) return yield* new TooManyTokens({ max: options.tokensMax })
+      const text = `prism_${Base64Url.encode(yield* random.randomBytes(32))}`
+      const digest = hashOf(text)
+      const record = {
+        id: yield* random.uuidV7(),
+        name: spec.name,
+        role: spec.role,
+        allows: spec.allows,
+        grant,
+        host: spec.host,
+        origin: "registry" as const,
+        usesMax: spec.usesMax ?? (spec.host === undefined ? undefined : 1),
+        uses: 0,
+        createdAtMillis: nowMillis,
+        createdBy: actor.name,
+        expiresAtMillis: spec.expiresAtMillis,
+        lastUsedMillis: undefined,
+        revokedAtMillis: undefined,
+        revokedReason: undefined
+      }
+      yield* Effect.gen(function* () {
+        yield* repo.insert(record, digest)
+        const entry = { atMillis: nowMillis, actor, subject: record.name, reason }
+        yield* Audit.write(sql, { ...entry, action: "token.issued", after: auditView(record) })
+        yield* sql.afterCommit(Effect.sync(() => void memory.add(record, digest)))
+      }).pipe(
+        sql.withTransaction,
+        Effect.catchReason("SqlError", "UniqueViolation", () => Effect.fail(new TokenNameTaken({ name: spec.name })))
+      )
+      yield* durability.flush
+      return { token: Redacted.make(text), record }
+    },
+    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
+  )
+
+  const revoke: Tokens["Service"]["revoke"] = Effect.fn("Tokens.revoke")(
+    function* (reference, actor, reason) {
+      if (memory.isConfigured(reference)) return yield* new TokenConfigured({ name: reference })
+      const nowMillis = yield* Clock.currentTimeMillis
+      const revoked = yield* Effect.gen(function* () {
+        const before = yield* repo.find(reference)
+        if (before === undefined) return yield* new TokenUnknown({ reference })
+        const after = yield* repo.revoke(before.id, reason, nowMillis)
+        if (after === undefined) return yield* new TokenRevoked({ name: before.name })
+        const entry = { atMillis: nowMillis, actor, subject: before.name, reason }
+        yield* Audit.write(sql, { ...entry, action: "token.revoked", before: auditView(before) })
+        yield* sql.afterCommit(
+          Effect.sync(() => {
+            memory.replace(after)
+            const { code, message } = refusals.revoked(after.name)
+            revocations.announce({ principal: after.name, code, message })
+          })
+        )
+        return after
+      }).pipe(sql.withTransaction)
+      yield* durability.flush
+      return memory.newest(revoked)
+    },
+    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
+  )
+
+  const find: Tokens["Service"]["find"] = Effect.fn("Tokens.find")(function* (reference) {
+    const own = memory.configured.find(({ name }) => name === reference)
+    if (own !== undefined) return own
+    const record = yield* repo.find(reference)
+    return record === undefined ? undefined : memory.newest(record)
+  })
+
+  const list: Tokens["Service"]["list"] = Effect.fn("Tokens.list")(function* ({ after = "", limit }) {
+    const made = yield* repo.list(after, limit)
+    return [
+      ...memory.configured.filter(({ name }) => name > after),
+      ...made.filter(({ name }) => !memory.isConfigured(name)).map(memory.newest)
+    ]
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+      .slice(0, limit)
+  })
+
+  /** Writes when tokens were last used. */
+  const flush = Effect.fn("Tokens.flush")(function* () {
+    const taken = memory.takeUnflushed()
+    for (let i = 0; i < taken.length; i += options.batchMax) {
+      const used = taken
+        .slice(i, i + options.batchMax)
+        .flatMap(({ holder, record }) =>
+          holder.id === undefined || record.lastUsedMillis === undefined
+            ? []
+            : [{ id: holder.id, at: record.lastUsedMillis }]
+        )
+      yield* Effect.onError(repo.flushUsed(used), () => Effect.sync(() => memory.putBack(taken.slice(i))))
+    }
+  })
+
+  /** Tells those whose token has run out, and forgets tokens that have been no good for long. */
+  const sweep = Effect.gen(function* () {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const longAgoMillis = nowMillis - options.rememberMillis
+    for (const token of memory.all()) {
+      const { expiresAtMillis, name, revokedAtMillis, uses, usesMax } = token.record
+      if (!token.told && expiresAtMillis !== undefined && expiresAtMillis <= nowMillis) {
+        token.told = true
+        const { code, message } = refusals.expired(name, expiresAtMillis)
+        if (revokedAtMillis === undefined) revocations.announce({ principal: name, code, message })
+      }
+      const isUsedUp = token.holder.allows === "enrol" && usesMax !== undefined && uses >= usesMax
+      const lastGoodMillis = Math.min(
+        revokedAtMillis ?? Infinity,
+        expiresAtMillis ?? Infinity,
+        (isUsedUp ? token.record.lastUsedMillis : undefined) ?? Infinity
+      )
+      if (lastGoodMillis <= longAgoMillis) memory.forget(token)
+    }
+  })
+
+  const guarded = (effect: Effect.Effect<void, SqlError.SqlError>) =>
+    effect.pipe(
+      Effect.catch((error) =>
+        Effect.logWarning("the flush of tokens' last use failed, will try again").pipe(
+          Effect.annotateLogs({ reason: detailOf(error) })
+        )
+      ),
+      Effect.catchDefect((defect) =>
+        Effect.logError("the flush of tokens' last use failed, will try again", Cause.die(defect))
+      )
+    )
+
+  yield* Effect.sleep(options.flushMillis).pipe(
+    Effect.andThen(guarded(Effect.andThen(sweep, flush()))),
+    Effect.forever,
+    Effect.forkScoped
+  )
+  // What was used last is known after a restart too.
+  yield* Effect.addFinalizer(() => guarded(flush()))
+
+  return Tokens.of({ verify: memory.verify, countUse, issue, revoke, find, list })
+})

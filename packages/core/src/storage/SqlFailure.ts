@@ -17,3 +17,16 @@ export const detailOf = (error: unknown): string => {
   }
   return detail
 }
+
+/** True for a failure of two transactions that met, which a second try settles. */
+export const isCollision = (error: unknown): boolean => {
+  if (!SqlError.isSqlError(error)) return false
+  switch (error.reason._tag) {
+    case "UniqueViolation":
+    case "DeadlockError":
+    case "SerializationError":
+      return true
+    default:
+      return false
+  }
+}

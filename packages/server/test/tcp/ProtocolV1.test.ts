@@ -22,7 +22,7 @@ const services = (conflict: Zone.ConflictPolicy) =>
   Registry.layer().pipe(
     Layer.provideMerge(Layer.mergeAll(Acknowledgements.layer, Leases.layer, Outbox.layer)),
     Layer.provideMerge(
-      Tokens.layer(
+      Tokens.layerStatic(
         ["one", "two"].map((name) => ({ name, token: Redacted.make(`token-${name}`), role: "agent" as const }))
       )
     ),

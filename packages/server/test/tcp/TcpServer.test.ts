@@ -63,7 +63,7 @@ const server = (options: Partial<TcpServerOptions> = {}, anonymous: AdmissionOpt
     Layer.provideMerge(Acknowledgements.layer),
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(
-      Tokens.layer([
+      Tokens.layerStatic([
         { name: "rack-7", token: Redacted.make("good"), role: "agent" },
         { name: "ops", token: Redacted.make("admin"), role: "admin" }
       ])
@@ -269,7 +269,7 @@ describe("tokens", () => {
       const answers = yield* client.receive(4)
       assert.deepStrictEqual(
         answers.map((answer) => answer.code ?? answer.status),
-        ["token-missing", "token-invalid", "token-invalid", "success"]
+        ["token-missing", "token-invalid", "token-not-allowed", "success"]
       )
       const registry = yield* Registry
       const host = yield* registry.findByName(DomainName.make("t.hosts.prism.test"))
