@@ -45,17 +45,16 @@ const Addresses = Schema.Array(AddressText).check(Schema.isBetweenLength(1, addr
 
 const TtlSeconds = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2_147_483_647 }))
 
-const LabelKey = Schema.String.check(
-  Schema.isBetweenLength(1, labelKeyCharactersMax),
-  Schema.isPattern(/^[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?$/, {
-    message: "a label's key is letters, digits and . _ / - between them"
-  })
-)
+const labelKeyPattern = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?$/
 const LabelValue = Schema.String.check(Schema.isMaxLength(labelValueCharactersMax))
-const Labels = Schema.Record(LabelKey, LabelValue).check(
-  Schema.makeFilter((labels: Readonly<Record<string, string>>) =>
-    Object.keys(labels).length <= labelsMax ? undefined : `a host has at most ${labelsMax} labels`
-  )
+// Keys are checked here: a record whose keys have a schema of their own drops those that do not fit, without a word.
+const Labels = Schema.Record(Schema.String, LabelValue).check(
+  Schema.makeFilter((labels: Readonly<Record<string, string>>) => {
+    const keys = Object.keys(labels)
+    if (keys.length > labelsMax) return `a host has at most ${labelsMax} labels`
+    const bad = keys.some((key) => key.length > labelKeyCharactersMax || !labelKeyPattern.test(key))
+    return bad ? `a label's key is 1 to ${labelKeyCharactersMax} letters, digits and . _ / - between them` : undefined
+  })
 )
 
 const AckLevel = Schema.Literals(ackLevels)

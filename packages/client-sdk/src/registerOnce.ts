@@ -2,8 +2,9 @@
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import * as Net from "node:net"
 import * as Os from "node:os"
+import { RegistrationFailed } from "./Options.ts"
 
-export interface RegisterOptions {
+export interface RegisterOnceOptions {
   /** The agents' port of the server: `prism.example.net:8080`, or an IPv6 address in brackets. */
   readonly server: string
   /** The name to have: letters, digits and hyphens. Default: this machine's host name. */
@@ -17,7 +18,7 @@ export interface RegisterOptions {
 }
 
 /** What the server said. */
-export interface Registration {
+export interface RegisteredOnce {
   /** The full name: `web-1.hosts.example.net.` */
   readonly host: string
   /** The address it has now. */
@@ -26,21 +27,6 @@ export interface Registration {
   readonly level: "accepted" | "applied" | undefined
   /** A sentence for people. */
   readonly message: string
-}
-
-/** The server refused, could not be reached or did not answer in time. */
-export class RegistrationFailed extends Error {
-  override readonly name = "RegistrationFailed"
-  /** Stable: the server's own code, or `unreachable`, `timeout`, `protocol`. */
-  readonly code: string
-  /** When to try again, in seconds; undefined when trying again does not help or may be tried at once. */
-  readonly retryAfterSeconds: number | undefined
-
-  constructor(code: string, message: string, retryAfterSeconds?: number) {
-    super(message)
-    this.code = code
-    this.retryAfterSeconds = retryAfterSeconds
-  }
 }
 
 interface Response {
@@ -55,7 +41,7 @@ interface Response {
 
 const text = (value: unknown): string => (typeof value === "string" ? value : "")
 
-const toRegistration = (payload: Uint8Array): Registration => {
+const toRegistration = (payload: Uint8Array): RegisteredOnce => {
   let response: Response
   try {
     response = JSON.parse(new TextDecoder().decode(payload)) as Response
@@ -89,7 +75,7 @@ const parseServer = (server: string): { readonly host: string; readonly port: nu
 /**
  * Registers a host, or renews its lease, and returns what the server answered. Rejects with `RegistrationFailed`.
  */
-export const register = async (options: RegisterOptions): Promise<Registration> => {
+export const registerOnce = async (options: RegisterOnceOptions): Promise<RegisteredOnce> => {
   const { host, port } = parseServer(options.server)
   const message = JSON.stringify({
     version: "1.0",
@@ -98,7 +84,7 @@ export const register = async (options: RegisterOptions): Promise<Registration> 
     timestamp: new Date().toISOString(),
     auth_token: options.token
   })
-  return await new Promise<Registration>((resolve, reject) => {
+  return await new Promise<RegisteredOnce>((resolve, reject) => {
     const decoder = new Wire.FrameDecoder()
     const socket = Net.connect({
       host,

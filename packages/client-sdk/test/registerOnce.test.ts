@@ -1,6 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "@prism-dns/core/protocol/Wire"
-import { register, RegistrationFailed, type RegisterOptions } from "@prism-dns/client-sdk"
+import {
+  registerOnce as register,
+  RegistrationFailed,
+  type RegisterOnceOptions as RegisterOptions
+} from "@prism-dns/client-sdk"
 import * as Net from "node:net"
 
 /** A server that takes one frame and answers with `answer`, or does what `act` does. */

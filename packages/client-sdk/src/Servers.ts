@@ -1,0 +1,43 @@
+/**
+ * The servers an agent may speak to, in order of preference.
+ *
+ * Leaves to others: resolving. A name is handed to the connection as it is, so
+ * that each attempt asks DNS anew and follows a server that has moved.
+ */
+import { RegistrationFailed } from "./Options.ts"
+
+export interface Server {
+  /** As it was given. */
+  readonly text: string
+  /** A name, or an address without brackets. */
+  readonly host: string
+  readonly port: number
+  readonly tls: boolean
+}
+
+/** Servers in a list at the most. */
+export const serversMax = 32
+
+const form = /^(tls:\/\/|tcp:\/\/)?(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^:/[\]\s]+)):(\d{1,5})$/
+
+/** Fails with `invalid`. */
+export const parseServer = (text: string): Server => {
+  const match = form.exec(text)
+  const port = Number(match?.[4])
+  if (match === null || port < 1 || port > 65_535) {
+    throw new RegistrationFailed("invalid", `server must be HOST:PORT or tls://HOST:PORT, not '${text}'`)
+  }
+  return { text, host: match[2] ?? match[3]!, port, tls: match[1] === "tls://" }
+}
+
+/** Fails with `invalid`. */
+export const parseServers = (given: string | ReadonlyArray<string>): ReadonlyArray<Server> => {
+  const texts = typeof given === "string" ? [given] : given
+  if (texts.length === 0) throw new RegistrationFailed("invalid", "name at least one server")
+  if (texts.length > serversMax) throw new RegistrationFailed("invalid", `at most ${serversMax} servers`)
+  return texts.map(parseServer)
+}
+
+/** Which one to try: the first one at first, then always the one after the last that was tried. */
+export const nextIndex = (count: number, tried: number | undefined): number =>
+  tried === undefined ? 0 : (tried + 1) % count
