@@ -174,21 +174,11 @@ const auditView = (identity: Identity) => ({
   grant: Grants.toPlain(identity.grant)
 })
 
-/** What is asked of the registry. */
-interface Transfers {
-  readonly transfer: (
-    fqdn: DomainName,
-    owner: string,
-    actor: HostRepo.Actor,
-    reason: string
-  ) => Effect.Effect<Host, HostUnknown | RegistryUnavailable>
-}
-
 const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
   const sql = yield* SqlClient.SqlClient
   const repo = IdentityRepo.make(sql)
   const hosts = HostRepo.make(sql)
-  const registry = (yield* Registry) as Registry["Service"] & Transfers
+  const registry = yield* Registry
   const tokens = yield* Tokens
   const revocations = yield* Revocations
   const random = yield* SecureRandom.SecureRandom

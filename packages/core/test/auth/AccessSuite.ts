@@ -4,12 +4,12 @@
  */
 import { assert, describe } from "@effect/vitest"
 import type { Vitest } from "@effect/vitest"
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, Layer, Option, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { IpNetwork } from "effect/net"
 import { SqlClient } from "effect/sql"
 import { Identities, IdentityRefused, type IdentitiesOptions } from "@prism-dns/core/auth/Identities"
-import { type Grant, unlimited } from "@prism-dns/core/auth/Principal"
+import { type Grant, type Principal, unlimited } from "@prism-dns/core/auth/Principal"
 import { type Revocation, Revocations } from "@prism-dns/core/auth/Revocations"
 import {
   type ConfiguredToken,
@@ -20,6 +20,7 @@ import {
   type TokensOptions,
   type TokenSpec
 } from "@prism-dns/core/auth/Tokens"
+import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
@@ -101,7 +102,25 @@ const announced = Effect.map(Revocations, ({ listen }) => {
   return heard
 })
 
-type Services = Tokens | Identities | Revocations | Registry | Leases | SqlClient.SqlClient | T.Time
+/** Registers a host as the holder of a key that was enrolled. */
+const registerAs = Effect.fnUntraced(function* (principal: Principal, hostname: string, address: string) {
+  const registry = yield* Registry
+  return yield* registry.register({ ...T.registration(hostname, address), registrant: principal })
+})
+
+/** The addresses that should be in the DNS for a name. */
+const published = Effect.fnUntraced(function* (hostname: string) {
+  const source = yield* RecordSource
+  const desired = yield* source.desired(T.forward, [T.nameOf(hostname)])
+  return (desired.get(T.nameOf(hostname)) ?? []).flatMap(({ contents }) => contents)
+})
+
+const ownerOf = (hostname: string) =>
+  Effect.flatMap(Registry, ({ findByName }) =>
+    Effect.map(findByName(T.nameOf(hostname)), (found) => Option.getOrThrow(found).owner)
+  )
+
+type Services = RecordSource | Tokens | Identities | Revocations | Registry | Leases | SqlClient.SqlClient | T.Time
 
 export const suite = <R>(
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
@@ -530,4 +549,158 @@ export const suite = <R>(
       assert.sameMembers([...active], names.slice(1, 3))
     })
   )
+
+  describe("a machine that was rebuilt", () => {
+    test(
+      "has another key, and does not get the name of a host that is online by that alone",
+      Effect.gen(function* () {
+        const before = yield* enrol("fleet-secret", 1)
+        yield* registerAs(before, "web", "192.0.2.7")
+        const rebuilt = yield* enrol("fleet-secret", 2)
+        const error = yield* Effect.flip(registerAs(rebuilt, "web", "192.0.2.8"))
+        assert.strictEqual(error._tag, "HostnameTaken")
+      })
+    )
+
+    test(
+      "gets it back by an operator's word: the name is free, published all the while, and the old key is refused",
+      Effect.gen(function* () {
+        const identities = yield* Identities
+        const heard = yield* announced
+        const before = yield* enrol("fleet-secret", 1)
+        yield* registerAs(before, "web", "192.0.2.7")
+        const { formerOwner, host, identity } = yield* identities.reset(T.nameOf("web"), actor, "its disk died")
+        assert.deepStrictEqual([host.owner, formerOwner, identity?.id], ["anonymous", before.name, before.name])
+        assert.strictEqual(identity?.revokedReason, "its disk died")
+        assert.deepStrictEqual(yield* published("web"), ["192.0.2.7"])
+        assert.deepStrictEqual(
+          heard.map(({ code, principal }) => [principal, code]),
+          [[before.name, "identity-revoked"]]
+        )
+        const old = yield* Effect.flip(identities.authenticate(keyOf(1)))
+        assert.strictEqual("code" in old && old.code, "identity-revoked")
+
+        const rebuilt = yield* enrol("fleet-secret", 2)
+        yield* registerAs(rebuilt, "web", "192.0.2.8")
+        assert.strictEqual(yield* ownerOf("web"), rebuilt.name)
+        assert.deepStrictEqual(yield* published("web"), ["192.0.2.8"])
+        assert.deepInclude(yield* audit, {
+          action: "identity.reset",
+          actor: "ops",
+          peer: "192.0.2.250",
+          subject: T.nameOf("web"),
+          reason: "its disk died"
+        })
+      })
+    )
+
+    test(
+      "gets it back by a token that is marked for the name: published all the while, and the old key is refused",
+      Effect.gen(function* () {
+        const identities = yield* Identities
+        const heard = yield* announced
+        const before = yield* enrol("fleet-secret", 1)
+        yield* registerAs(before, "web", "192.0.2.7")
+        const { record, text } = yield* issue({ name: "web-again", host: T.nameOf("web") })
+        assert.deepStrictEqual([record.usesMax, record.host], [1, T.nameOf("web")])
+
+        const rebuilt = yield* enrol(text, 2)
+        assert.deepStrictEqual(rebuilt.grant, { zones: [T.forward.name], names: ["web"], networks: [], namesMax: 1 })
+        assert.strictEqual(yield* ownerOf("web"), rebuilt.name)
+        assert.deepStrictEqual(yield* published("web"), ["192.0.2.7"])
+        const old = yield* Effect.flip(identities.authenticate(keyOf(1)))
+        assert.strictEqual("code" in old && old.code, "identity-revoked")
+        assert.deepStrictEqual(
+          heard.map(({ principal }) => principal),
+          [before.name]
+        )
+        const taken = yield* Effect.flip(registerAs(before, "web", "192.0.2.7"))
+        assert.strictEqual(taken._tag, "HostnameTaken")
+        assert.deepStrictEqual(yield* published("web"), ["192.0.2.7"])
+        assert.strictEqual((yield* registerAs(rebuilt, "web", "192.0.2.8")).outcome, "changed")
+        assert.deepStrictEqual(yield* published("web"), ["192.0.2.8"])
+
+        // Whoever finds the token later has nothing of it, and the machine itself loses nothing by asking again.
+        const kept = yield* everything
+        const late = yield* Effect.flip(enrol(text, 3))
+        assert.strictEqual("code" in late && late.code, "token-used-up")
+        assert.deepStrictEqual(yield* enrol(text, 2), rebuilt)
+        assert.strictEqual(yield* everything, kept)
+      })
+    )
+
+    test(
+      "keeps an identity that holds other names too",
+      Effect.gen(function* () {
+        const identities = yield* Identities
+        const shared = yield* enrol("fleet-secret", 1)
+        yield* registerAs(shared, "web", "192.0.2.7")
+        yield* registerAs(shared, "api-1", "192.0.2.7")
+        yield* registerAs(shared, "api-2", "192.0.2.7")
+        yield* identities.reset(T.nameOf("web"), actor, "x")
+        yield* enrol((yield* issue({ name: "one-again", host: T.nameOf("api-1") })).text, 2)
+        assert.deepStrictEqual(yield* identities.authenticate(keyOf(1)), shared)
+        assert.deepStrictEqual(yield* identities.hostsOf(shared.name, 10), [T.nameOf("api-2")])
+        assert.deepStrictEqual(
+          [...(yield* identities.countHosts([shared.name, "i-aaaaaaaaaaaaaaaa"]))],
+          [[shared.name, 1]]
+        )
+        const last = yield* identities.reset(T.nameOf("api-2"), actor, "x")
+        assert.strictEqual(last.identity?.revokedAtMillis, 1_000_000)
+      })
+    )
+
+    test(
+      "may be one that had a token and no key: its name is freed from that too",
+      Effect.gen(function* () {
+        const identities = yield* Identities
+        yield* (yield* Registry).register(T.registration("web", "192.0.2.7", "fleet"))
+        const { formerOwner, identity } = yield* identities.reset(T.nameOf("web"), actor, "x")
+        assert.deepStrictEqual([formerOwner, identity], ["fleet", undefined])
+        assert.strictEqual(yield* ownerOf("web"), "anonymous")
+        const none = yield* Effect.flip(identities.reset(T.nameOf("nobody"), actor, "x"))
+        assert.strictEqual(none._tag, "HostUnknown")
+      })
+    )
+
+    test(
+      "may ask before there is a host of its name, which is then there for it alone",
+      Effect.gen(function* () {
+        const { text } = yield* issue({ host: T.nameOf("web") })
+        const principal = yield* enrol(text, 1)
+        assert.strictEqual((yield* registerAs(principal, "web", "192.0.2.7")).outcome, "created")
+        assert.strictEqual(yield* ownerOf("web"), principal.name)
+      })
+    )
+
+    test(
+      "brings a new key: a marked token gives nothing to one that is known",
+      Effect.gen(function* () {
+        yield* enrol("fleet-secret", 1)
+        yield* (yield* Registry).register(T.registration("web", "192.0.2.7", "other"))
+        const { text } = yield* issue({ host: T.nameOf("web") })
+        const before = yield* everything
+        const error = yield* Effect.flip(enrol(text, 1))
+        assert.strictEqual("code" in error && error.code, "token-not-allowed")
+        assert.strictEqual(yield* everything, before)
+      })
+    )
+
+    test(
+      "leaves nothing behind when the name cannot be taken over: neither identity nor use",
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* (yield* Registry).register(T.registration("web", "192.0.2.7", "other"))
+        const { text } = yield* issue({ host: T.nameOf("web") })
+        const before = yield* everything
+        yield* sql`ALTER TABLE host_history RENAME TO gone`
+        const error = yield* Effect.flip(enrol(text, 1))
+        assert.strictEqual(error._tag, "RegistryUnavailable")
+        yield* sql`ALTER TABLE gone RENAME TO host_history`
+        assert.strictEqual(yield* everything, before)
+        assert.strictEqual((yield* (yield* Tokens).find("rack-7"))?.uses, 0)
+        yield* enrol(text, 1)
+      })
+    )
+  })
 }
