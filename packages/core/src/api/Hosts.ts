@@ -23,6 +23,12 @@ export const Host = Schema.Struct({
   zone: Values.Name,
   addresses: Schema.Array(Values.Address),
   labels: Schema.Record(Schema.String, Schema.String),
+  ttlSeconds: Schema.optionalKey(
+    Schema.Int.annotate({
+      description:
+        "The TTL that its agent wishes for; its records have it within the bounds of their zone. Absent: the zone's."
+    })
+  ),
   state: HostState,
   generation: Schema.Int.annotate({ description: "Rises with each change; a renewed lease is no change." }),
   owner: Schema.String,

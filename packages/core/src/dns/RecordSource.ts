@@ -1,8 +1,9 @@
 /**
  * What should be: the record sets that the registry wants at a name, now.
  *
- * A forward name has the A and AAAA records of its host. A reverse name has
- * one PTR record, to the host that claimed the address last among those that
+ * A forward name has the A and AAAA records of its host, with the TTL that the
+ * host wishes for within the zone's bounds of now. A reverse name has one PTR
+ * record, with the TTL of the host that it names, to the host that claimed the address last among those that
  * are online, or else among those whose records are kept: an address that
  * moved to another machine names that machine at once. A name without a host has
  * the records people manage there, and else, when others stand below it, a
@@ -45,10 +46,10 @@ export class RecordSource extends Context.Service<
       const zones = yield* Zones
 
       const forward = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
-        const rows = yield* sql<{ readonly fqdn: DomainName; readonly addresses: string }>`
-          SELECT fqdn, addresses FROM host
+        const rows = yield* sql<HostRow>`
+          SELECT fqdn, addresses, ttl FROM host
           WHERE fqdn IN ${asList(sql, names)} AND zone = ${zone.name} AND withdrawn_since IS NULL AND state <> 'retired'`
-        return new Map(rows.map((row) => [row.fqdn, hostRecords(zone, row.fqdn, JSON.parse(row.addresses))]))
+        return hostsRecords(zone, rows)
       })
 
       const reverse = Effect.fnUntraced(function* (
@@ -60,9 +61,13 @@ export class RecordSource extends Context.Service<
           const address = Zone.addressOfPointer(name, zone)
           if (address !== undefined) nameOf.set(address, name)
         }
-        const rows = yield* sql<{ readonly address: string; readonly fqdn: DomainName }>`
-          SELECT address, fqdn FROM (
-            SELECT a.address, h.fqdn, ROW_NUMBER() OVER (
+        const rows = yield* sql<{
+          readonly address: string
+          readonly fqdn: DomainName
+          readonly ttl: HostRow["ttl"]
+        }>`
+          SELECT address, fqdn, ttl FROM (
+            SELECT a.address, h.fqdn, h.ttl, ROW_NUMBER() OVER (
               PARTITION BY a.address
               ORDER BY CASE h.state WHEN 'online' THEN 0 ELSE 1 END, a.since DESC, h.generation DESC, h.fqdn
             ) AS place
@@ -72,7 +77,7 @@ export class RecordSource extends Context.Service<
         return new Map(
           rows.map((row) => {
             const name = nameOf.get(row.address)!
-            return [name, [RRset.make(name, "PTR", zone.policy.ttlSeconds, [row.fqdn])]]
+            return [name, [RRset.make(name, "PTR", ttlOf(zone, row), [row.fqdn])]]
           })
         )
       })
@@ -132,15 +137,12 @@ export class RecordSource extends Context.Service<
 
       const allForward = (zone: Zone.Zone) =>
         pages(
-          (after) => sql<{ readonly fqdn: DomainName; readonly addresses: string }>`
-            SELECT fqdn, addresses FROM host
+          (after) => sql<HostRow>`
+            SELECT fqdn, addresses, ttl FROM host
             WHERE zone = ${zone.name} AND fqdn > ${after} AND withdrawn_since IS NULL AND state <> 'retired'
             ORDER BY fqdn LIMIT ${pageSize}`,
           ({ fqdn }) => fqdn,
-          (rows) =>
-            Effect.succeed(
-              new Map(rows.map((row) => [row.fqdn, hostRecords(zone, row.fqdn, JSON.parse(row.addresses))]))
-            )
+          (rows) => Effect.succeed(hostsRecords(zone, rows))
         )
 
       const allReverse = (zone: Zone.Zone & { readonly network: object }) =>
@@ -193,13 +195,30 @@ export class RecordSource extends Context.Service<
 /** Names read at once when a whole zone is. Five times as many cost 150 MB of memory more: they outlive the young garbage. */
 const pageSize = 1000
 
+interface HostRow {
+  readonly fqdn: DomainName
+  readonly addresses: string
+  readonly ttl: number | bigint | null
+}
+
+const ttlOf = (zone: Zone.Zone, { ttl }: Pick<HostRow, "ttl">): number =>
+  Zone.ttlFor(zone.policy, ttl === null ? undefined : Number(ttl))
+
+const hostsRecords = (zone: Zone.Zone, rows: ReadonlyArray<HostRow>): Map<DomainName, ReadonlyArray<RRset.RRset>> =>
+  new Map(
+    rows.map((row) => [
+      row.fqdn,
+      addressRecords(row.fqdn, ttlOf(zone, row), JSON.parse(row.addresses) as ReadonlyArray<IpAddress.IpAddress>)
+    ])
+  )
+
 /** The address records of one host. */
-export const hostRecords = (
-  zone: Zone.Zone,
+const addressRecords = (
   name: DomainName,
+  ttlSeconds: number,
   addresses: ReadonlyArray<IpAddress.IpAddress>
 ): ReadonlyArray<RRset.RRset> =>
   (["A", "AAAA"] as const).flatMap((type) => {
     const contents = addresses.filter((address) => IpAddress.recordType(address) === type)
-    return contents.length === 0 ? [] : [RRset.make(name, type, zone.policy.ttlSeconds, contents)]
+    return contents.length === 0 ? [] : [RRset.make(name, type, ttlSeconds, contents)]
   })

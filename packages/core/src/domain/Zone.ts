@@ -125,6 +125,10 @@ const defaultNameserver = (zone: DomainName): DomainName => {
   return `ns1.${labels.slice(last + 1).join(".")}` as DomainName
 }
 
+/** The TTL of a host's records in a zone, in seconds: what the host wishes for within the zone's bounds, or the zone's own. */
+export const ttlFor = (policy: ZonePolicy, wish: number | undefined): number =>
+  wish === undefined ? policy.ttlSeconds : Math.min(Math.max(wish, policy.ttlSecondsMin), policy.ttlSecondsMax)
+
 export const isReverse = (zone: Zone): zone is Zone & { readonly network: IpNetwork.IpNetwork } =>
   zone.network !== undefined
 

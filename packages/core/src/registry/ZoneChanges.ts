@@ -22,7 +22,11 @@ import { detailOf } from "../storage/SqlFailure.ts"
 export const pageSize = 2000
 
 /** What the records of a zone are computed from, besides its hosts. */
-const fingerprint = (zone: Zone.Zone): string => JSON.stringify({ ttlSeconds: zone.policy.ttlSeconds })
+const fingerprint = ({ policy: { ttlSeconds, ttlSecondsMax, ttlSecondsMin } }: Zone.Zone): string =>
+  JSON.stringify({ ttlSeconds, ttlSecondsMin, ttlSecondsMax })
+
+/** As it was before hosts could wish for a TTL: then the bounds made no difference to anyone. */
+const fingerprintBefore = ({ policy: { ttlSeconds } }: Zone.Zone): string => JSON.stringify({ ttlSeconds })
 
 /** A page of names, and where the next one begins; undefined after the last. */
 interface Page {
@@ -92,8 +96,11 @@ const run = Effect.gen(function* () {
     const [known] = yield* sql<{ readonly fingerprint: string }>`
       SELECT fingerprint FROM zone_fingerprint WHERE zone = ${zone.name}`
     if (known?.fingerprint === wanted) return
-    const names =
-      (yield* markAll(zone, Zone.isReverse(zone) ? pointerNames : hostNames)) + (yield* markAll(zone, placeholderNames))
+    const isSame = known?.fingerprint === fingerprintBefore(zone)
+    const names = isSame
+      ? 0
+      : (yield* markAll(zone, Zone.isReverse(zone) ? pointerNames : hostNames)) +
+        (yield* markAll(zone, placeholderNames))
     // Last, so that whoever was stopped before begins anew.
     yield* sql`
       INSERT INTO zone_fingerprint (zone, fingerprint) VALUES (${zone.name}, ${wanted})

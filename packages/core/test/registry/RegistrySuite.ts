@@ -4,7 +4,7 @@
  */
 import { assert, describe } from "@effect/vitest"
 import type { Vitest } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Layer, Option } from "effect"
+import { Cause, Duration, Effect, Exit, Layer, Option, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -12,6 +12,7 @@ import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { Host } from "@prism-dns/core/domain/Host"
+import type * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { anonymous, HostnameFlapping, type Wishes } from "@prism-dns/core/registry/Decision"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
@@ -1235,6 +1236,99 @@ export const suite = <R>(
     })
 
     describe("desired records", () => {
+      /** The records of a zone as `NAME TTL TYPE CONTENT`, sorted; the same by name and as a whole. */
+      const recordsOf = Effect.fnUntraced(function* (zone: Zone.Zone) {
+        const source = yield* RecordSource
+        const toTexts = (records: Iterable<RRset.RRset>) =>
+          Array.from(records)
+            .flatMap(({ contents, name, ttlSeconds, type }) =>
+              contents.map((content) => `${name.split(".")[0]} ${ttlSeconds} ${type} ${content}`)
+            )
+            .sort()
+        const all = (yield* Stream.runCollect(source.all(zone))).flatMap((page) => [...page.values()].flat())
+        const named = yield* source.desired(
+          zone,
+          all.map(({ name }) => name)
+        )
+        assert.deepStrictEqual(toTexts([...named.values()].flat()), toTexts(all))
+        return toTexts(all)
+      })
+
+      test(
+        "of a host with several addresses are all of them, and for each address one pointer to the host that has it",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const time = yield* T.Time
+          const { host } = yield* registry.register(
+            T.registration("web", ["192.0.2.8", "192.0.2.7", "2001:db8::8", "2001:db8::7"], "fleet")
+          )
+          assert.deepStrictEqual(yield* recordsOf(T.forward), [
+            "web 60 A 192.0.2.7",
+            "web 60 A 192.0.2.8",
+            "web 60 AAAA 2001:db8::7",
+            "web 60 AAAA 2001:db8::8"
+          ])
+          assert.deepStrictEqual(yield* recordsOf(T.reverse4), [`7 60 PTR ${host.fqdn}`, `8 60 PTR ${host.fqdn}`])
+          assert.deepStrictEqual(yield* recordsOf(T.reverse6), [`7 60 PTR ${host.fqdn}`, `8 60 PTR ${host.fqdn}`])
+          yield* publishAll
+          yield* time.jump(1000)
+          // One of them moves to another machine, another goes.
+          yield* registry.register(T.registration("db", "192.0.2.7", "fleet"))
+          const moved = yield* registry.register(
+            T.registration("web", ["192.0.2.8", "192.0.2.7", "2001:db8::8"], "fleet")
+          )
+          assert.strictEqual(moved.outcome, "changed")
+          assert.deepStrictEqual(
+            yield* markedNames,
+            [
+              T.nameOf("db"),
+              T.nameOf("web"),
+              ...["192.0.2.7", "192.0.2.8", "2001:db8::7", "2001:db8::8"].map(T.pointerOf)
+            ].sort()
+          )
+          assert.deepStrictEqual(yield* recordsOf(T.reverse4), [`7 60 PTR ${T.nameOf("db")}`, `8 60 PTR ${host.fqdn}`])
+          assert.deepStrictEqual(yield* recordsOf(T.reverse6), [`8 60 PTR ${host.fqdn}`])
+          const sql = yield* SqlClient.SqlClient
+          const held = yield* sql<{ readonly address: string }>`
+            SELECT a.address FROM host_address a JOIN host h ON h.id = a.host_id WHERE h.fqdn = ${host.fqdn}`
+          assert.sameMembers(
+            held.map(({ address }) => address),
+            [...moved.host.addresses]
+          )
+        })
+      )
+
+      test(
+        "have the TTL that their host wishes for within the bounds of each zone, and else the zone's",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const wishing = (name: string, n: number, ttlSeconds: number | null) =>
+            registry.register({ ...T.registration(name, [`192.0.2.${n}`, `2001:db8::${n}`], "fleet"), ttlSeconds })
+          yield* wishing("none", 1, null)
+          yield* wishing("some", 2, 120)
+          yield* wishing("less", 3, 1)
+          yield* wishing("more", 4, 1_000_000)
+          assert.deepStrictEqual(
+            (yield* recordsOf(T.forward)).filter((text) => text.includes(" A ")),
+            ["less 30 A 192.0.2.3", "more 3600 A 192.0.2.4", "none 60 A 192.0.2.1", "some 120 A 192.0.2.2"]
+          )
+          assert.strictEqual((yield* recordsOf(T.forward)).length, 8)
+          const pointers = ["1 60", "2 120", "3 30", "4 3600"]
+          const words = ["none", "some", "less", "more"]
+          for (const zone of [T.reverse4, T.reverse6]) {
+            assert.deepStrictEqual(
+              yield* recordsOf(zone),
+              pointers.map((text, i) => `${text} PTR ${T.nameOf(words[i]!)}`)
+            )
+          }
+          const narrow = Zone.make(T.reverse4.name, { policy: { ttlSecondsMin: 100, ttlSecondsMax: 200 } })
+          assert.deepStrictEqual(
+            (yield* recordsOf(narrow)).map((text) => text.split(" ")[1]),
+            ["60", "120", "100", "200"]
+          )
+        })
+      )
+
       test(
         "of a pointer are the host that claimed the address last among those online, and nothing once all are withdrawn",
         Effect.gen(function* () {

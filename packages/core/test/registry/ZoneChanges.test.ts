@@ -18,7 +18,10 @@ const settingsKnown = Effect.fnUntraced(function* (zones: ReadonlyArray<Zone.Zon
     SELECT zone, fingerprint FROM zone_fingerprint`
   yield* waitUntil("the zones' settings are known", known, (rows) =>
     zones.every(({ name, policy }) =>
-      rows.some(({ fingerprint, zone }) => zone === name && fingerprint.includes(`:${policy.ttlSeconds}}`))
+      rows.some(({ fingerprint, zone }) => {
+        const { ttlSeconds, ttlSecondsMin } = JSON.parse(fingerprint)
+        return zone === name && ttlSeconds === policy.ttlSeconds && ttlSecondsMin === policy.ttlSecondsMin
+      })
     )
   )
 })
@@ -70,6 +73,25 @@ describe("ZoneChanges", () => {
         waitUntil("the pointers are marked", marked, (names) => names.length > 0).pipe(
           Effect.map((names) => assert.isTrue(names.every((name) => name.endsWith(".in-addr.arpa."))))
         )
+      )
+    }).pipe(Effect.provide(sqlite()))
+  )
+
+  it.live("other bounds of the TTL do the same, and those of a registry from before there were any do not", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const within = (ttlSecondsMin: number) =>
+        Zone.make(forward.name, { policy: { ...forward.policy, ttlSeconds: 60, ttlSecondsMin } })
+      yield* start([within(30)], register(2))
+      yield* start(
+        [within(10)],
+        waitUntil("all are marked", marked, (names) => names.length === 2)
+      )
+      yield* sql`UPDATE zone_fingerprint SET fingerprint = '{"ttlSeconds":60}'`
+      yield* start([within(20)], Effect.void)
+      yield* start(
+        [within(20)],
+        Effect.map(marked, (names) => assert.deepStrictEqual(names, []))
       )
     }).pipe(Effect.provide(sqlite()))
   )

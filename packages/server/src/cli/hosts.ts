@@ -21,6 +21,12 @@ const columns: ReadonlyArray<Output.Column<Contract.Host>> = [
   { head: "ERROR", cell: ({ publication }) => publication.error }
 ]
 
+/** In order of their keys; undefined when there are none. */
+const labelsText = (labels: Contract.Host["labels"]): string | undefined => {
+  const pairs = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1))
+  return pairs.length === 0 ? undefined : pairs.map(([key, value]) => `${key}=${value}`).join(" ")
+}
+
 type Query = NonNullable<Parameters<Client["hosts"]["list"]>[0]>["query"]
 
 /** Pages until `limit` hosts are there or there are no more. */
@@ -89,6 +95,8 @@ const show = Command.make(
               ["name", host.fqdn],
               ["id", host.id],
               ["addresses", host.addresses.join(" ")],
+              ["ttl", host.ttlSeconds === undefined ? "its zone's" : Output.seconds(host.ttlSeconds)],
+              ["labels", labelsText(host.labels)],
               ["state", host.state],
               ["owner", host.owner],
               ["first seen", host.firstSeen],

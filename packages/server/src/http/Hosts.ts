@@ -21,6 +21,7 @@ const toContract = (host: Host, publication: Publication): Contract.Host => ({
   zone: host.zone,
   addresses: host.addresses,
   labels: host.labels,
+  ...(host.ttlSeconds !== undefined && { ttlSeconds: host.ttlSeconds }),
   state: host.state,
   generation: host.generation,
   owner: host.owner,

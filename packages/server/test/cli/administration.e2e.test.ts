@@ -161,6 +161,10 @@ describe("the command line steers a running server", () => {
             .join("\t")
             .trimEnd()
         )
+        assert.match(
+          yield* printed(running, "hosts", "show", host.id),
+          /^addresses\t127\.0\.0\.11\nttl\tits zone's\nstate\tonline$/m
+        )
         assert.include(yield* printed(running, "hosts", "retire", `web-1.${zone}`, "sold"), "is retired")
         yield* running.untilDig(`web-1.${zone}`, "A", [], "10 seconds")
         assert.include(yield* printed(running, "hosts", "release", host.id, "sold"), "its name is free")

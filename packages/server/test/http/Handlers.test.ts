@@ -69,6 +69,16 @@ describe("/v1/hosts", () => {
       })
     )
 
+    it.effect("a host shows the labels and the TTL that its agent wishes for", () =>
+      Effect.gen(function* () {
+        const labels = { rack: "7", role: "web" }
+        const host = yield* register("wishes", "192.0.2.61", zone, { labels, ttlSeconds: 120 })
+        const { hosts } = yield* client
+        const shown = yield* hosts.get({ params: { host: host.id } })
+        assert.deepStrictEqual([shown.labels, shown.ttlSeconds], [labels, 120])
+      })
+    )
+
     it.effect("a host is found by its id and by its full name, in any case, with or without the dot", () =>
       Effect.gen(function* () {
         const host = yield* register("by-name", "192.0.2.2")

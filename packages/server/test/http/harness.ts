@@ -22,6 +22,7 @@ import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
+import type { Wishes } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Layer, Redacted, Result } from "effect"
@@ -84,7 +85,7 @@ export const server = (options: Partial<HttpServer.HttpServerOptions> = {}) =>
     ...options
   }).pipe(Layer.provideMerge(services))
 
-export const register = Effect.fn(function* (hostname: string, address: string, inZone = zone) {
+export const register = Effect.fn(function* (hostname: string, address: string, inZone = zone, wishes: Wishes = {}) {
   const registry = yield* Registry
   const name = Result.getOrThrow(DomainName.parseHostName(hostname))
   const { host } = yield* registry.register({
@@ -93,7 +94,8 @@ export const register = Effect.fn(function* (hostname: string, address: string, 
     zone: inZone,
     addresses: [IpAddress.make(address)],
     registrant: { name: "rack-7", anonymous: false },
-    peer: "192.0.2.250"
+    peer: "192.0.2.250",
+    ...wishes
   })
   return host
 })
