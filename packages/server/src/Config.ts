@@ -46,6 +46,8 @@ export interface PrismConfig {
     readonly frameBytesMax: number
     /** Registrations of one connection that are under way at once. */
     readonly pipelineMax: number
+    /** Hosts that one session of protocol 2 may hold. */
+    readonly sessionHostsMax: number
   }
   readonly http: {
     readonly host: string
@@ -241,6 +243,10 @@ export const settings = Settings.group("", {
     pipelineMax: Settings.setting(Kind.integer(1, 10_000), {
       doc: "Registrations of one connection that are under way at once; more wait unread.",
       default: "64"
+    }),
+    sessionHostsMax: Settings.setting(Kind.integer(1, 10_000), {
+      doc: "Hosts that one session of protocol 2 may hold.",
+      default: "100"
     })
   }),
   tls: Settings.group("TLS for hosts.", {}),

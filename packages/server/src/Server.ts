@@ -29,6 +29,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
+import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -71,7 +72,11 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const agents = TcpServer.layer({
     ...tcp,
     mode: auth.mode,
+    instance: server.instance,
+    lease: { duration: leases.duration, beatInterval: leases.beatInterval },
     ackTimeout: leases.ackTimeout,
+    drainDelay: server.drainDelay,
+    makeNonce: Proof.makeNonce,
     shutdownTimeout: server.shutdownTimeout
   })
 

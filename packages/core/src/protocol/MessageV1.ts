@@ -5,6 +5,7 @@
  */
 import { Result, Schema, SchemaIssue } from "effect"
 import { type HostName, labelCharactersMax, nameCharactersMax, parseHostName } from "../domain/DomainName.ts"
+import { type Fields, parseObject } from "./Payload.ts"
 
 /** `2026-11-23T06:14:00.123456Z`: date, a literal T, time, 0 to 9 fraction digits; `Z`, an offset or no zone. */
 const timestampPattern =
@@ -41,7 +42,6 @@ export class MessageInvalid extends Schema.TaggedError<MessageInvalid>()("Messag
   message: Schema.String
 }) {}
 
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const decodeRegistration = Schema.decodeUnknownResult(Registration)
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
@@ -49,22 +49,12 @@ const invalid = (code: MessageInvalid["code"], message: string) => Result.fail(n
 
 /** Reads a frame's payload. */
 export const decode = (payload: Uint8Array): Result.Result<RegistrationV1, MessageInvalid> => {
-  if (payload.length === 0) return invalid("empty", "the message is empty")
-  let text: string
-  try {
-    text = utf8.decode(payload)
-  } catch {
-    return invalid("bad-utf8", "the message is not UTF-8")
-  }
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return invalid("bad-json", "the message is not JSON")
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    return invalid("not-an-object", "the message is not a JSON object")
-  }
+  const parsed = parseObject(payload)
+  return Result.isSuccess(parsed) ? decodeObject(parsed.success) : invalid(parsed.failure.code, parsed.failure.message)
+}
+
+/** Reads what a frame's payload was parsed into. */
+export const decodeObject = (value: Fields): Result.Result<RegistrationV1, MessageInvalid> => {
   const decoded = decodeRegistration(value)
   if (Result.isFailure(decoded)) return explain(value, decoded.failure)
   const { auth_token, hostname } = decoded.success

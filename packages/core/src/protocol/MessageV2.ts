@@ -12,6 +12,9 @@
 import { Result, Schema, SchemaIssue } from "effect"
 import { nameCharactersMax, parseHostName } from "../domain/DomainName.ts"
 import { ackLevels } from "../domain/Host.ts"
+import { type Fields, parseObject, type Unreadable } from "./Payload.ts"
+
+export { parseObject, type Unreadable }
 
 /** What `hello` and `welcome` say. */
 export const version = "2.0"
@@ -264,43 +267,13 @@ export type ServerMessage = typeof ServerMessage.Type
 
 // --- Text ----------------------------------------------------------------------------------------------------------
 
-/** The payload is no message of this side. */
-export interface Unreadable {
-  readonly code: "empty" | "bad-utf8" | "bad-json" | "not-an-object" | "invalid"
-  readonly message: string
-  /** Of the request, where it could be read. */
-  readonly id: number | undefined
-}
-
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 const unreadable = (code: Unreadable["code"], message: string, id?: number) => Result.fail({ code, message, id })
 
-/** A payload as a JSON object: what both versions begin with. */
-export const parseObject = (payload: Uint8Array): Result.Result<Readonly<Record<string, unknown>>, Unreadable> => {
-  if (payload.length === 0) return unreadable("empty", "the message is empty")
-  let text: string
-  try {
-    text = utf8.decode(payload)
-  } catch {
-    return unreadable("bad-utf8", "the message is not UTF-8")
-  }
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return unreadable("bad-json", "the message is not JSON")
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    return unreadable("not-an-object", "the message is not a JSON object")
-  }
-  return Result.succeed(value as Readonly<Record<string, unknown>>)
-}
-
 const decoder = <A>(schema: Schema.Codec<A, unknown>, types: ReadonlySet<string>) => {
   const decode = Schema.decodeUnknownResult(schema)
-  return (value: Readonly<Record<string, unknown>>): Result.Result<A, Unreadable> => {
+  return (value: Fields): Result.Result<A, Unreadable> => {
     const { id, type } = value
     const known = Number.isSafeInteger(id) && (id as number) >= 0 ? (id as number) : undefined
     if (typeof type !== "string" || !types.has(type)) {
@@ -318,11 +291,19 @@ const decoder = <A>(schema: Schema.Codec<A, unknown>, types: ReadonlySet<string>
   }
 }
 
+/** Types of what agents send. */
+export const agentTypes: ReadonlySet<string> = new Set([
+  "hello",
+  "proof",
+  "register",
+  "update",
+  "heartbeat",
+  "release",
+  "rotate"
+])
+
 /** Reads what an agent sent. Hostnames are as it wrote them. */
-export const decodeAgentMessage = decoder<AgentMessage>(
-  AgentMessage,
-  new Set(["hello", "proof", "register", "update", "heartbeat", "release", "rotate"])
-)
+export const decodeAgentMessage = decoder<AgentMessage>(AgentMessage, agentTypes)
 
 /** Reads what the server sent. A type that is not known is a failure with the code `invalid`: pass over it. */
 export const decodeServerMessage = decoder<ServerMessage>(

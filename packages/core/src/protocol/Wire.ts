@@ -19,9 +19,12 @@ export type Frame =
   /** The announced length is above the limit. Nothing after it can be read. */
   | { readonly _tag: "TooLarge"; readonly announcedBytes: number; readonly prefix: Uint8Array }
 
+/** What a decoder holds between frames; shared, since most hold nothing most of the time. */
+const empty = new Uint8Array(0)
+
 export class FrameDecoder {
   readonly #payloadBytesMax: number
-  #buffer = new Uint8Array(0)
+  #buffer = empty
   #filled = 0
   #broken = false
 
@@ -89,7 +92,7 @@ export class FrameDecoder {
   }
 
   #release(): void {
-    this.#buffer = new Uint8Array(0)
+    this.#buffer = empty
     this.#filled = 0
   }
 }
@@ -112,4 +115,16 @@ const encodeWithin = (text: string, payloadBytes: number): Uint8Array | undefine
   frame[2] = written >>> 8
   frame[3] = written
   return frame.subarray(0, prefixBytes + written)
+}
+
+/** The frames around `texts`, in one piece. */
+export const encodeAll = (texts: ReadonlyArray<string>): Uint8Array => {
+  const frames = texts.map(encode)
+  const all = new Uint8Array(frames.reduce((bytes, frame) => bytes + frame.length, 0))
+  let at = 0
+  for (const frame of frames) {
+    all.set(frame, at)
+    at += frame.length
+  }
+  return all
 }

@@ -15,6 +15,7 @@ import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as MessageV1 from "@prism-dns/core/protocol/MessageV1"
+import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
 import type { Registration } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { type Registered, Registry } from "@prism-dns/core/registry/Registry"
@@ -78,8 +79,16 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
 
   /** Answers the payload of one frame that came from `peer`. */
   const answer = (payload: Uint8Array, peer: IpAddress | undefined): Response => {
+    const object = parseObject(payload)
+    return Result.isSuccess(object)
+      ? answerObject(object.success, peer)
+      : refused(object.failure.code, object.failure.message)
+  }
+
+  /** The same for a payload that was parsed already. */
+  const answerObject = (object: Fields, peer: IpAddress | undefined): Response => {
     const readMillis = now()
-    const message = MessageV1.decode(payload)
+    const message = MessageV1.decodeObject(object)
     if (Result.isFailure(message)) return refused(message.failure.code, message.failure.message)
     const { authToken, hostname } = message.success
 
@@ -167,7 +176,7 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     )
   })
 
-  return { answer, error }
+  return { answer, answerObject, error, refused, notAllowed }
 })
 
 const sentences: Readonly<Record<Registered["outcome"], string>> = {

@@ -5,6 +5,11 @@ export const connections = Metric.gauge("prism_tcp_connections", {
   description: "Connections of agents open now."
 })
 
+/** Attribute: `kind`, how it was proven who speaks. */
+export const sessions = Metric.gauge("prism_sessions", {
+  description: "Sessions of protocol 2 open now, by how it was proven who speaks: key, certificate, token, anonymous."
+})
+
 export const registrations = Metric.counter("prism_registrations_total", {
   description: "Registrations by result: created, changed, returned, renewed, refused, failed.",
   incremental: true

@@ -5,24 +5,24 @@
  * closed; when its scope closes it accepts no more, answers what was read for
  * at most `shutdownTimeout`, and leaves nothing behind.
  */
+import { parseObject } from "@prism-dns/core/protocol/Payload"
 import { encode } from "@prism-dns/core/protocol/Wire"
-import { Context, Deferred, Duration, Effect, Layer } from "effect"
+import { Context, Deferred, Duration, Effect, Layer, Result } from "effect"
 import type * as Net from "node:net"
-import { AgentSession, type Refusal } from "./AgentSession.ts"
+import { AgentSession, type Protocol, type Refusal, type SessionOptions } from "./AgentSession.ts"
 import type { Hooks } from "./Connection.ts"
 import * as Listener from "./Listener.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import * as ProtocolV1 from "./ProtocolV1.ts"
+import * as SessionV2 from "./SessionV2.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
-export interface TcpServerOptions extends ProtocolV1.ProtocolOptions {
+export interface TcpServerOptions extends ProtocolV1.ProtocolOptions, SessionV2.SessionOptions {
   readonly host: string
   /** 0: any free port. */
   readonly port: number
   readonly connectionsMax: number
   readonly frameTimeout: Duration.Duration
-  readonly frameBytesMax: number
-  readonly pipelineMax: number
   readonly shutdownTimeout: Duration.Duration
 }
 
@@ -41,7 +41,7 @@ export class TcpServer extends Context.Service<
 }
 
 const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
-  const protocol = yield* ProtocolV1.make(options)
+  const v1 = yield* ProtocolV1.make(options)
   const peerOf = yield* PeerAddress.make
   const context = yield* Effect.context()
   const run = Effect.runForkWith(context)
@@ -54,33 +54,70 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     if (stopping && sessions.size === 0 && underWay === 0) Deferred.doneUnsafe(idle, Effect.void)
   }
 
-  const answer = (
-    payload: Uint8Array,
-    peer: Parameters<typeof protocol.answer>[1],
-    respond: (text: string) => void
-  ) => {
-    const response = protocol.answer(payload, peer)
-    if (typeof response === "string") return response
+  const start: SessionV2.Run = (effect, done) => {
     underWay += 1
-    run(response).addObserver((exit) => {
+    run(effect).addObserver((exit) => {
       underWay -= 1
-      respond(exit._tag === "Success" ? exit.value : protocol.error("internal", "the server failed to answer"))
+      done(exit._tag === "Success" ? exit.value : undefined)
       noteIdle()
     })
-    return undefined
   }
+  const shared = yield* SessionV2.make(options, start)
 
   const refusals: Readonly<Record<Refusal, string>> = {
     "too-large": `the frame is longer than ${options.frameBytesMax} bytes`,
     http: "this port speaks the Prism protocol, not HTTP; the API is on the HTTP port",
     tls: "this port speaks the Prism protocol without TLS",
+    proxy: "a PROXY header comes from an address that may not send one",
     timeout: `no complete frame within ${Duration.toSeconds(options.frameTimeout)} s`
   }
   const codes: Readonly<Record<Refusal, string>> = {
     "too-large": "too-large",
     http: "not-prism",
     tls: "not-prism",
+    proxy: "proxy-not-allowed",
     timeout: "timeout"
+  }
+
+  const answerV1 = (response: ProtocolV1.Response, session: AgentSession): string | undefined => {
+    if (typeof response === "string") return response
+    const slot = session.reserve()
+    start(response, (text) => session.respond(slot, text ?? v1.error("internal", "the server failed to answer")))
+    return undefined
+  }
+
+  const protocolV1: Protocol = {
+    answer: (payload, session) => answerV1(v1.answer(payload, session.peer), session),
+    refuse: (reason) => v1.error(codes[reason], refusals[reason]),
+    outlivesConnection: true,
+    closed: () => undefined
+  }
+
+  /** Until a frame decides what is spoken. */
+  const undecided: Protocol = {
+    ...protocolV1,
+    answer: (payload, session) => {
+      const fields = parseObject(payload)
+      if (Result.isFailure(fields)) return v1.refused(fields.failure.code, fields.failure.message)
+      if (SessionV2.isMeant(fields.success)) {
+        const protocol = new SessionV2.SessionV2(shared, session)
+        session.protocol = protocol
+        return protocol.take(fields.success)
+      }
+      session.protocol = protocolV1
+      return answerV1(v1.answerObject(fields.success, session.peer), session)
+    }
+  }
+
+  const sessionOptions: SessionOptions = {
+    frameTimeoutMillis: Duration.toMillis(options.frameTimeout),
+    payloadBytesMax: options.frameBytesMax,
+    pipelineMax: options.pipelineMax,
+    protocol: undecided,
+    onClose: (closed) => {
+      sessions.delete(closed)
+      noteIdle()
+    }
   }
 
   let connections = 0
@@ -102,19 +139,8 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     },
     // Nothing refuses a connection to the plain port before its first frame.
     refused: (socket) => socket.destroy(),
-    ready: ({ peer, socket }) => {
-      const session = new AgentSession(socket, peer, {
-        frameTimeoutMillis: Duration.toMillis(options.frameTimeout),
-        payloadBytesMax: options.frameBytesMax,
-        pipelineMax: options.pipelineMax,
-        answer,
-        refuse: (reason) => protocol.error(codes[reason], refusals[reason]),
-        onClose: (closed) => {
-          sessions.delete(closed)
-          noteIdle()
-        }
-      })
-      sessions.add(session)
+    ready: (connection) => {
+      sessions.add(new AgentSession(connection, sessionOptions))
     }
   }
 
@@ -126,7 +152,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     socket.once("close", () => (turningAway -= 1))
     socket.resume()
     socket.end(
-      encode(protocol.error("capacity", `the server has its ${options.connectionsMax} connections, try again later`, 5))
+      encode(v1.error("capacity", `the server has its ${options.connectionsMax} connections, try again later`, 5))
     )
     setTimeout(() => socket.destroy(), 1000).unref()
   }

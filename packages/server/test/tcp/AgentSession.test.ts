@@ -3,25 +3,34 @@ import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Effect } from "effect"
 import * as Net from "node:net"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
-import { AgentSession, type Answer } from "../../src/tcp/AgentSession.ts"
+import { AgentSession, type Protocol } from "../../src/tcp/AgentSession.ts"
 
 const frameTimeoutMillis = 300
 /** Long enough that a few hundred fill every buffer on the way. */
 const longAnswer = "x".repeat(60_000)
 
 /** A port whose sessions answer by `answer`; gone with the scope. */
-const listen = Effect.fnUntraced(function* (answer: Answer) {
+const listen = Effect.fnUntraced(function* (answer: Protocol["answer"], more: Partial<Protocol> = {}) {
+  const protocol: Protocol = {
+    answer,
+    refuse: (reason) => reason,
+    outlivesConnection: true,
+    closed: () => undefined,
+    ...more
+  }
   const sessions = new Set<AgentSession>()
   const server = Net.createServer({ allowHalfOpen: true }, (socket) => {
     sessions.add(
-      new AgentSession(socket, undefined, {
-        frameTimeoutMillis,
-        payloadBytesMax: Wire.payloadBytesMax,
-        pipelineMax: 64,
-        answer,
-        refuse: (reason) => reason,
-        onClose: (session) => sessions.delete(session)
-      })
+      new AgentSession(
+        { socket, peer: undefined, transport: { _tag: "Plain" } },
+        {
+          frameTimeoutMillis,
+          payloadBytesMax: Wire.payloadBytesMax,
+          pipelineMax: 64,
+          protocol,
+          onClose: (session) => sessions.delete(session)
+        }
+      )
     )
   })
   yield* Effect.callback<void>((resume) => {
@@ -89,8 +98,9 @@ describe("a client that takes no answer", () => {
 describe("a client that has ended its side", () => {
   it.live("is waited for as long as its request is under way", () =>
     Effect.gen(function* () {
-      const { port } = yield* listen((_payload, _peer, respond) => {
-        setTimeout(() => respond("late"), frameTimeoutMillis * 3)
+      const { port } = yield* listen((_payload, session) => {
+        const slot = session.reserve()
+        setTimeout(() => session.respond(slot, "late"), frameTimeoutMillis * 3)
         return undefined
       })
       const received = yield* Effect.callback<string>((resume) => {

@@ -1,84 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Refusals } from "@prism-dns/core/audit/Refusals"
-import { Admission, type AdmissionOptions } from "@prism-dns/core/auth/Admission"
-import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
-import { DnsManager } from "@prism-dns/core/dns/DnsManager"
-import { Outbox } from "@prism-dns/core/dns/Outbox"
-import { Ownership } from "@prism-dns/core/dns/Ownership"
-import { Plans } from "@prism-dns/core/dns/Plans"
-import { Provisioner } from "@prism-dns/core/dns/Provisioner"
-import { RecordSource } from "@prism-dns/core/dns/RecordSource"
-import { Serving } from "@prism-dns/core/dns/Serving"
-import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
-import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
-import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Duration, Effect, Layer, Metric, Option, Redacted } from "effect"
-import { SecureRandom } from "effect/crypto"
-import { IpNetwork } from "effect/net"
+import { Duration, Effect, Metric, Option } from "effect"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
-import * as Database from "../../src/Database.ts"
 import { registrationDuration } from "../../src/tcp/TcpMetrics.ts"
-import { TcpServer, type TcpServerOptions } from "../../src/tcp/TcpServer.ts"
+import { TcpServer } from "../../src/tcp/TcpServer.ts"
 import * as Agent from "../harness/AgentClient.ts"
-
-const zone = DomainName.make("hosts.prism.test")
-const reverse = DomainName.make("127.in-addr.arpa")
-
-const publisher = DnsManager.layer().pipe(
-  Layer.provideMerge(Plans.layer),
-  Layer.provideMerge(Provisioner.layer()),
-  Layer.provideMerge(Serving.layerNone),
-  Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
-  Layer.provideMerge(Registry.layer()),
-  Layer.provideMerge(PowerDnsMemory.layer()),
-  Layer.provideMerge(RecordSource.layer),
-  Layer.provideMerge(Ownership.layer),
-  Layer.provideMerge(Outbox.layer)
-)
-
-/** The tests speak from loopback. */
-const networks = ["127.0.0.0/8", "::1/128"].map((text) => IpNetwork.fromStringUnsafe(text))
-
-const server = (options: Partial<TcpServerOptions> = {}, anonymous: AdmissionOptions["anonymous"] = "open") =>
-  TcpServer.layer({
-    host: "127.0.0.1",
-    port: 0,
-    connectionsMax: 2000,
-    frameTimeout: Duration.seconds(30),
-    frameBytesMax: 65_536,
-    pipelineMax: 64,
-    mode: "off",
-    ackTimeout: Duration.seconds(2),
-    shutdownTimeout: Duration.seconds(10),
-    ...options
-  }).pipe(
-    Layer.provideMerge(publisher),
-    Layer.provideMerge(Acknowledgements.layer),
-    Layer.provideMerge(Leases.layer),
-    Layer.provideMerge(
-      Tokens.layerStatic([
-        { name: "rack-7", token: Redacted.make("good"), role: "agent" },
-        { name: "ops", token: Redacted.make("admin"), role: "admin" }
-      ])
-    ),
-    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), Refusals.layerNone)),
-    Layer.provideMerge(Zones.layer([Zone.make(zone, { policy: { networks } }), Zone.make(reverse)])),
-    Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
-    Layer.provide(SecureRandom.layerWebCrypto),
-    Layer.orDie
-  )
-
-const address = Effect.map(TcpServer, (tcp) => tcp.address)
-const connect = (options?: Agent.ConnectOptions) => Effect.flatMap(address, (to) => Agent.connect(to, options))
-const register = (hostname: string, options?: Parameters<typeof Agent.register>[2]) =>
-  Effect.flatMap(address, (to) => Agent.register(to, hostname, options))
+import { address, connect, register, reverse, server, zone } from "./layers.ts"
 
 const recordsAt = (name: string) =>
   Effect.gen(function* () {

@@ -1,0 +1,278 @@
+/**
+ * What an agent asks for by protocol 2.0, done: `register`, `update` and
+ * `release` become claims, and claims that are allowed become changes of the
+ * registry.
+ *
+ * What can be said without the database is said at once. Leaves to others: the
+ * order of messages and how far a change has come since (`SessionV2`).
+ */
+import { Admission } from "@prism-dns/core/auth/Admission"
+import type { Claim } from "@prism-dns/core/auth/Policy"
+import type { Principal } from "@prism-dns/core/auth/Principal"
+import { type RecordPlace, Zones } from "@prism-dns/core/dns/Zones"
+import type { Ticket } from "@prism-dns/core/dns/Acknowledgements"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import type { HostName } from "@prism-dns/core/domain/DomainName"
+import type { Host } from "@prism-dns/core/domain/Host"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import type { Ack, Register, Release, Update } from "@prism-dns/core/protocol/MessageV2"
+import { isOwner, mayActFor, type Wishes } from "@prism-dns/core/registry/Decision"
+import { type RegisterError, Registry, type RegistryUnavailable } from "@prism-dns/core/registry/Registry"
+import { detailOf } from "@prism-dns/core/storage/SqlFailure"
+import { Clock, Effect, Option, Result } from "effect"
+import type { SqlError } from "effect/sql"
+
+/** Who asks, and from where. */
+export interface Asker {
+  readonly principal: Principal
+  readonly peer: IpAddress.IpAddress
+}
+
+/** It was done, and is on its way to the DNS. */
+export interface Done {
+  readonly _tag: "Done"
+  readonly host: Host
+  readonly outcome: NonNullable<Ack["outcome"]>
+  /** Told of each level that it reaches, or has reached; undefined when that cannot be said. */
+  readonly ticket: Ticket | undefined
+  /** It is a change that this request made. */
+  readonly isChange: boolean
+}
+
+/** It was not, and nothing was changed. */
+export interface Refused {
+  readonly _tag: "Refused"
+  readonly code: string
+  /** For people. */
+  readonly message: string
+  /** The same may succeed later. */
+  readonly retryable: boolean
+  readonly retryAfterSeconds: number | undefined
+  /** What it was about, for the audit. */
+  readonly subject?: string
+}
+
+export type Outcome = Done | Refused
+
+export const refused = (code: string, message: string, retryAfterSeconds?: number, retryable = false): Refused => ({
+  _tag: "Refused",
+  code,
+  message,
+  retryable: retryable || retryAfterSeconds !== undefined,
+  retryAfterSeconds: retryAfterSeconds === undefined ? undefined : Math.max(1, Math.ceil(retryAfterSeconds))
+})
+
+const unavailable = refused("unavailable", "the registry is not available", 5)
+const internal = refused("internal", "the server failed to answer", undefined, true)
+
+export interface Requests {
+  /** The zones that this principal may have hosts in; the first is meant where none is said. */
+  readonly zonesOf: (principal: Principal) => ReadonlyArray<DomainName.DomainName>
+  readonly register: (asker: Asker, message: Register) => Refused | Effect.Effect<Outcome>
+  /** `held`: the hosts of the session. */
+  readonly update: (asker: Asker, message: Update, held: ReadonlyArray<Host>) => Refused | Effect.Effect<Outcome>
+  readonly release: (asker: Asker, message: Release, held: ReadonlyArray<Host>) => Refused | Effect.Effect<Outcome>
+}
+
+export const make = Effect.gen(function* () {
+  const registry = yield* Registry
+  const admission = yield* Admission
+  const zones = yield* Zones
+  const clock = yield* Clock.Clock
+  const now = () => clock.currentTimeMillisUnsafe()
+  const forward = zones.all.filter((zone) => !Zone.isReverse(zone)).map((zone) => zone.name)
+
+  const zonesOf = ({ anonymous, grant }: Principal) =>
+    anonymous
+      ? admission.anonymousZone === undefined
+        ? forward
+        : [admission.anonymousZone]
+      : grant.zones === undefined
+        ? forward
+        : forward.filter((zone) => grant.zones!.includes(zone))
+
+  /** The full name that is meant, and its zone. */
+  const place = (
+    hostname: HostName,
+    wanted: string | undefined,
+    principal: Principal
+  ): Result.Result<RecordPlace, Refused> => {
+    if (wanted === undefined) {
+      return Result.mapError(zones.placeHost(hostname, zonesOf(principal)[0]), ({ reason }) =>
+        refused("invalid", reason)
+      )
+    }
+    const zone = DomainName.parse(wanted)
+    if (Result.isFailure(zone) || !forward.includes(zone.success)) {
+      return Result.fail(refused("invalid", `zone: no zone for hosts is called ${wanted}`))
+    }
+    const placed = zones.placeHost(hostname, zone.success)
+    if (Result.isFailure(placed)) return Result.fail(refused("invalid", placed.failure.reason))
+    return DomainName.isWithin(placed.success.zone, zone.success)
+      ? Result.succeed(placed.success)
+      : Result.fail(refused("invalid", `${placed.success.name} is in the zone ${placed.success.zone}`))
+  }
+
+  /** How far a host has come that was as it should be. */
+  const follow = (host: Host, outcome: Done["outcome"]): Effect.Effect<Outcome> =>
+    registry.follow(host).pipe(
+      Effect.map(({ ticket }): Ticket | undefined => ticket),
+      // It is registered all the same.
+      Effect.catch((error) =>
+        Effect.logWarning("how far a host has come cannot be said").pipe(
+          Effect.annotateLogs({ host: host.fqdn, reason: detailOf(error) }),
+          Effect.as(undefined)
+        )
+      ),
+      Effect.map((ticket): Outcome => ({ _tag: "Done", host, outcome, ticket, isChange: false }))
+    )
+
+  /** Lets the claim in and carries it out. */
+  const submit = (
+    { peer, principal }: Asker,
+    { fqdn, hostname, zone }: Pick<Host, "fqdn" | "hostname" | "zone">,
+    addresses: ReadonlyArray<IpAddress.IpAddress>,
+    wishes: Wishes
+  ): Refused | Effect.Effect<Outcome> => {
+    const claim: Claim = { fqdn, zone, addresses, peer, protocol: "2.0", ttlSeconds: wishes.ttlSeconds ?? undefined }
+    const verdict = admission.admit(principal, claim, now())
+    if (verdict._tag === "Refused") {
+      return { ...refused(verdict.code, verdict.message, verdict.retryAfterSeconds), subject: fqdn }
+    }
+    return registry
+      .register({
+        fqdn,
+        hostname,
+        zone,
+        addresses,
+        registrant: principal,
+        peer,
+        // Within the bounds of the zone.
+        ttlSeconds: verdict.ttlSeconds ?? wishes.ttlSeconds,
+        labels: wishes.labels,
+        // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
+        hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal)
+      })
+      .pipe(
+        Effect.flatMap(({ host, outcome, ticket }) => {
+          if (outcome !== "renewed")
+            return Effect.succeed<Outcome>({ _tag: "Done", host, outcome, ticket, isChange: true })
+          admission.giveBack(principal, claim)
+          return follow(host, outcome)
+        }),
+        Effect.catch((failure) =>
+          Effect.sync(() => {
+            if (failure._tag === "RegistryUnavailable") admission.giveBack(principal, claim)
+            return { ...explain(failure, now()), subject: fqdn }
+          })
+        )
+      )
+  }
+
+  const register: Requests["register"] = (asker, message) => {
+    const hostname = message.hostname.toLowerCase() as HostName
+    const placed = place(hostname, message.zone, asker.principal)
+    if (Result.isFailure(placed)) return placed.failure
+    const addresses = parseAddresses(message.addresses, asker.peer)
+    if (Result.isFailure(addresses)) return addresses.failure
+    const { name: fqdn, zone } = placed.success
+    return submit(asker, { fqdn, hostname, zone }, addresses.success, {
+      // What is left out is not wished for, whatever the host had before.
+      ttlSeconds: message.ttlSeconds ?? null,
+      labels: message.labels ?? {}
+    })
+  }
+
+  /** The host of a name that the asker may act for, as the database has it. */
+  const findOwn = (
+    { principal }: Asker,
+    name: string,
+    held: ReadonlyArray<Host>
+  ): Effect.Effect<Option.Option<Host>, SqlError.SqlError> => {
+    const fqdn = DomainName.parse(name)
+    if (Result.isFailure(fqdn)) return Effect.succeed(Option.none())
+    const isHeld = held.some((host) => host.fqdn === fqdn.success)
+    // Whoever has proved nothing has only what this very session registered.
+    if (principal.anonymous && !isHeld) return Effect.succeed(Option.none())
+    return Effect.map(
+      registry.findByName(fqdn.success),
+      Option.filter((host) => isOwner(principal, host.owner) || (isHeld && mayActFor(principal, host.owner)))
+    )
+  }
+
+  const unknown = (name: string) => refused("host-unknown", `this session has no host ${name}`)
+
+  const update: Requests["update"] = (asker, message, held) =>
+    Effect.gen(function* () {
+      const found = yield* findOwn(asker, message.host, held)
+      if (Option.isNone(found)) return unknown(message.host)
+      const host = found.value
+      const addresses =
+        message.addresses === undefined
+          ? Result.succeed(host.addresses)
+          : parseAddresses(message.addresses === "observed" ? undefined : message.addresses, asker.peer)
+      if (Result.isFailure(addresses)) return addresses.failure
+      const outcome = submit(asker, host, addresses.success, message)
+      return Effect.isEffect(outcome) ? yield* outcome : outcome
+    }).pipe(recover)
+
+  const release: Requests["release"] = (asker, message, held) =>
+    Effect.gen(function* () {
+      const found = yield* findOwn(asker, message.host, held)
+      if (Option.isNone(found)) return unknown(message.host)
+      const { fqdn } = found.value
+      const actor = { name: asker.principal.name, peer: asker.peer }
+      return yield* registry.retire(fqdn, actor, "released by its agent").pipe(
+        Effect.map(({ host, ticket }): Outcome => ({
+          _tag: "Done",
+          host,
+          outcome: "released",
+          ticket,
+          isChange: true
+        })),
+        Effect.catchTag("HostRetired", () => follow(found.value, "released")),
+        Effect.catchTag("HostUnknown", () => Effect.succeed<Outcome>(unknown(message.host)))
+      )
+    }).pipe(recover)
+
+  const requests: Requests = { zonesOf, register, update, release }
+  return requests
+})
+
+const recover = (effect: Effect.Effect<Outcome, SqlError.SqlError | RegistryUnavailable>): Effect.Effect<Outcome> =>
+  Effect.catch(effect, () => Effect.succeed<Outcome>(unavailable)).pipe(
+    Effect.catchCause((cause) => Effect.logError("a request failed", cause).pipe(Effect.as<Outcome>(internal)))
+  )
+
+/** Sorted, each once; the observed one where none are said. */
+const parseAddresses = (
+  texts: ReadonlyArray<string> | undefined,
+  peer: IpAddress.IpAddress
+): Result.Result<ReadonlyArray<IpAddress.IpAddress>, Refused> => {
+  if (texts === undefined) return Result.succeed([peer])
+  const addresses = new Set<IpAddress.IpAddress>()
+  for (const text of texts) {
+    const address = IpAddress.parse(text)
+    if (Result.isFailure(address)) return Result.fail(refused("invalid", `addresses: ${address.failure.message}`))
+    addresses.add(address.success)
+  }
+  return Result.succeed([...addresses].sort())
+}
+
+const explain = (failure: RegisterError, nowMillis: number): Refused => {
+  switch (failure._tag) {
+    case "HostnameTaken":
+      return refused(
+        "hostname-taken",
+        failure.message,
+        failure.freeAtMillis === undefined ? undefined : (failure.freeAtMillis - nowMillis) / 1000
+      )
+    case "HostnameFlapping":
+      return refused("hostname-flapping", failure.message, (failure.untilMillis - nowMillis) / 1000)
+    case "QuotaExceeded":
+      return refused("quota-exceeded", failure.message)
+    case "RegistryUnavailable":
+      return unavailable
+  }
+}

@@ -1,0 +1,516 @@
+/**
+ * One session of protocol 2.0: messages become answers, and levels that come
+ * later are sent behind them.
+ *
+ * A plain state machine on an `AgentSession`, without a fiber of its own; only
+ * a request that needs the database runs as an Effect. Promises: before the
+ * welcome nothing but the handshake is looked at; each level of a change is
+ * sent once, in order, the one that was asked for as `final`; a beat touches no
+ * database; hosts of a session and changes it follows are bounded; when it
+ * ends nothing waits for it any more.
+ */
+import type { Outcome as TicketOutcome, Ticket } from "@prism-dns/core/dns/Acknowledgements"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import type { Principal } from "@prism-dns/core/auth/Principal"
+import { type RefusalCode, refusalCodes } from "@prism-dns/core/auth/RefusalCode"
+import type { TokenMode } from "@prism-dns/core/auth/TokenMode"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
+import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
+import * as Handshake from "@prism-dns/core/protocol/Handshake"
+import * as MessageV2 from "@prism-dns/core/protocol/MessageV2"
+import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Clock, Duration, Effect, Metric, Result } from "effect"
+import { version } from "../Version.ts"
+import type { AgentSession, Protocol, Refusal, Slot } from "./AgentSession.ts"
+import * as Authentication from "./Authentication.ts"
+import * as RequestsV2 from "./RequestsV2.ts"
+import * as Sessions from "./Sessions.ts"
+import * as TcpMetrics from "./TcpMetrics.ts"
+
+export interface SessionOptions {
+  /** Whether who proves nothing may speak. */
+  readonly mode: TokenMode
+  /** Names this server in the welcome. */
+  readonly instance: string
+  readonly lease: { readonly duration: Duration.Duration; readonly beatInterval: Duration.Duration }
+  readonly frameBytesMax: number
+  readonly pipelineMax: number
+  /** Hosts that one session may hold. */
+  readonly sessionHostsMax: number
+  /** From the start of draining until no connection is taken any more. */
+  readonly drainDelay: Duration.Duration
+  /** Nonces of challenges. */
+  readonly makeNonce: () => string
+}
+
+/** What all sessions of a server share. */
+export interface Shared {
+  readonly options: SessionOptions
+  readonly leaseMillis: number
+  readonly now: () => number
+  readonly authenticate: Authentication.Authenticate
+  readonly requests: RequestsV2.Requests
+  readonly sessions: Sessions.Sessions
+  readonly beat: (host: Host, nowMillis: number) => boolean
+  readonly ttlSeconds: (host: Host) => number
+  /** Runs what needs the database; the server waits for it when it stops. */
+  readonly run: <A>(effect: Effect.Effect<A>, done: (value: A | undefined) => void) => void
+  readonly countRegistration: (result: string) => void
+  readonly countBeat: () => void
+  /** What is refused for what was proved or claimed is audited and counted. */
+  readonly recordRefusal: (
+    code: string,
+    message: string,
+    actor: string,
+    peer: string | undefined,
+    subject: string
+  ) => void
+  readonly observe: (level: AckLevel, millis: number) => void
+  readonly nextName: () => string
+}
+
+export type Run = Shared["run"]
+
+export const make = Effect.fnUntraced(function* (options: SessionOptions, run: Run) {
+  const clock = yield* Clock.Clock
+  const zones = yield* Zones
+  const leases = yield* Leases
+  const refusals = yield* Refusals
+  const context = yield* Effect.context()
+  const registrations = memoize((result) => Metric.withAttributes(TcpMetrics.registrations, { result }))
+  const durations = memoize((level) => Metric.withAttributes(TcpMetrics.registrationDuration, { level }))
+  const now = () => clock.currentTimeMillisUnsafe()
+  const startedAt = now().toString(36)
+  let sessionsSoFar = 0
+
+  const shared: Shared = {
+    options,
+    leaseMillis: Duration.toMillis(options.lease.duration),
+    now,
+    authenticate: yield* Authentication.make({ mode: options.mode }),
+    requests: yield* RequestsV2.make,
+    sessions: yield* Sessions.make,
+    beat: leases.beat,
+    ttlSeconds: (host) => host.ttlSeconds ?? zones.find(host.zone)?.policy.ttlSeconds ?? 0,
+    run,
+    countRegistration: (result) => registrations(result).updateUnsafe(1, context),
+    countBeat: () => TcpMetrics.heartbeats.updateUnsafe(1, context),
+    recordRefusal: (code, message, actor, peer, subject) => {
+      if (isRefusal(code)) refusals.record({ code, message, actor, peer, subject })
+    },
+    observe: (level, millis) => durations(level).updateUnsafe(millis / 1000, context),
+    nextName: () => `${startedAt}-${(sessionsSoFar++).toString(36)}`
+  }
+  return shared
+})
+
+const codes: ReadonlySet<string> = new Set(refusalCodes)
+const isRefusal = (code: string): code is RefusalCode => codes.has(code)
+
+/** True for a first frame that is meant as protocol 2: its types are others than those of version 1. */
+export const isMeant = (fields: Fields): boolean =>
+  fields["version"] !== "1.0" && typeof fields["type"] === "string" && MessageV2.agentTypes.has(fields["type"])
+
+/** A change whose levels are sent as they come. */
+interface Following {
+  readonly ticket: Ticket
+  readonly onApplied: (outcome: TicketOutcome) => void
+  readonly onServed: (outcome: TicketOutcome) => void
+}
+
+/** The order of levels: an acknowledgement is final from the one that was asked for. */
+const defaultLevel: AckLevel = "applied"
+
+const noHosts: ReadonlyArray<Host> = []
+
+export class SessionV2 implements Protocol {
+  readonly outlivesConnection = false
+  readonly #shared: Shared
+  readonly #session: AgentSession
+  #handshake: Handshake.State = Handshake.greeting
+  #principal: Principal | undefined
+  #expiresAtMillis = Number.POSITIVE_INFINITY
+  /** Those that its beats renew. */
+  #hosts: ReadonlyArray<Host> = noHosts
+  /** Registrations under way. */
+  #registering = 0
+  #following: Set<Following> | undefined
+
+  constructor(shared: Shared, session: AgentSession) {
+    this.#shared = shared
+    this.#session = session
+  }
+
+  answer(payload: Uint8Array): string | undefined {
+    const fields = parseObject(payload)
+    return Result.isSuccess(fields) ? this.take(fields.success) : this.#unreadable(fields.failure)
+  }
+
+  /** Answers a payload that was parsed already. */
+  take(fields: Fields): string | undefined {
+    const isOpen = this.#handshake._tag === "Welcomed"
+    if (isOpen && this.#shared.now() >= this.#expiresAtMillis) return this.#expired()
+    if (isOpen && fields["type"] === "heartbeat" && isId(fields["id"])) return this.#beat(fields["id"])
+    const message = MessageV2.decodeAgentMessage(fields)
+    if (Result.isFailure(message)) return this.#unreadable(message.failure)
+    const { id } = message.success
+    const { state, step } = Handshake.receive(this.#handshake, message.success, {
+      makeNonce: this.#shared.options.makeNonce,
+      channel: () => channelOf(this.#session)
+    })
+    this.#handshake = state
+    switch (step._tag) {
+      case "Challenge":
+        return MessageV2.encodeText({ type: "challenge", id, nonce: step.nonce })
+      case "Decide":
+        return this.#decide(id, step.evidence)
+      case "Take":
+        return this.#take(step.message)
+      case "Refuse":
+        return this.#turnAway(id, step)
+    }
+  }
+
+  refuse(reason: Refusal): string {
+    return closing(undefined, refusals[reason](this.#shared))
+  }
+
+  closed(): void {
+    if (this.#following !== undefined) {
+      for (const following of this.#following) stopFollowing(following)
+      this.#following = undefined
+    }
+    if (this.#principal !== undefined && this.#handshake._tag === "Welcomed") {
+      this.#shared.sessions.remove(this, this.#principal)
+    }
+    this.#hosts = noHosts
+  }
+
+  /** Ends it from our side, at once. */
+  end(code: string, message: string): void {
+    this.#session.terminate(closing(undefined, { code, message }))
+  }
+
+  /** Tells the agent to look for another server. */
+  drain(): void {
+    this.#session.push(this.#drainText)
+  }
+
+  get #drainText(): string {
+    const withinSeconds = Duration.toSeconds(this.#shared.options.drainDelay)
+    return MessageV2.encodeText({ type: "drain", reason: "the server is about to stop", withinSeconds })
+  }
+
+  #unreadable({ code, id, message }: MessageV2.Unreadable): string {
+    if (this.#handshake._tag === "Welcomed") return errorText(id, RequestsV2.refused(code, message))
+    this.#session.conclude()
+    return closing(id, { code, message })
+  }
+
+  #expired(): string {
+    const kind = this.#principal?.kind
+    this.#session.conclude()
+    return closing(
+      undefined,
+      kind === "certificate"
+        ? { code: "certificate-invalid", message: "the certificate has expired" }
+        : { code: "token-expired", message: "the token has expired" }
+    )
+  }
+
+  /** Ends the handshake; the connection goes with it. */
+  #turnAway(id: number, { code, message, subject = "" }: Authentication.Unrecognised): string {
+    this.#record(code, message, subject)
+    this.#session.conclude()
+    return closing(id, { code, message })
+  }
+
+  #record(code: string, message: string, subject: string): void {
+    this.#shared.recordRefusal(code, message, this.#principal?.name ?? "unknown", this.#session.peer, subject)
+  }
+
+  #decide(id: number, evidence: Handshake.Evidence): string | undefined {
+    if (this.#session.peer === undefined) {
+      return this.#turnAway(id, {
+        code: "peer-unknown",
+        message: "the connection was reset before its address could be read"
+      })
+    }
+    // Messages that are sent behind a proof wait until it is known who sent them.
+    const slot = this.#session.reserve(true)
+    const outcome = this.#shared.authenticate(evidence, this.#session)
+    if (Effect.isEffect(outcome)) this.#shared.run(outcome, (value = unanswered) => this.#decided(slot, id, value))
+    else this.#decided(slot, id, outcome)
+    return undefined
+  }
+
+  #decided(slot: Slot, id: number, outcome: Authentication.Outcome): void {
+    const session = this.#session
+    // The agent has gone meanwhile.
+    if (!session.isOpen) return
+    const holds = "principal" in outcome
+    this.#handshake = Handshake.decided(holds)
+    if (!holds) return session.respond(slot, this.#turnAway(id, outcome))
+    const { principal } = outcome
+    this.#principal = principal
+    this.#expiresAtMillis = outcome.expiresAtMillis
+    session.allowSilence(this.#shared.leaseMillis)
+    session.respond(slot, this.#welcome(id, principal))
+    this.#shared.sessions.add(this, principal)
+    if (this.#shared.sessions.isDraining()) session.follow(slot, this.#drainText)
+  }
+
+  #welcome(id: number, principal: Principal): string {
+    const { lease, ...options } = this.#shared.options
+    return MessageV2.encodeText({
+      type: "welcome",
+      id,
+      version: MessageV2.version,
+      session: this.#shared.nextName(),
+      server: { instance: options.instance, version },
+      identity: { name: principal.name, kind: principal.kind },
+      observedAddress: this.#session.peer ?? "",
+      lease: {
+        durationSeconds: Duration.toSeconds(lease.duration),
+        beatSeconds: Duration.toSeconds(lease.beatInterval)
+      },
+      limits: {
+        frameBytesMax: options.frameBytesMax,
+        pipelineMax: options.pipelineMax,
+        addressesMax: MessageV2.addressesMax,
+        hostsMax: options.sessionHostsMax
+      },
+      zones: [...this.#shared.requests.zonesOf(principal)],
+      time: isoTime(this.#shared.now())
+    })
+  }
+
+  #beat(id: number): string {
+    const nowMillis = this.#shared.now()
+    for (const host of this.#hosts) if (!this.#shared.beat(host, nowMillis)) this.#lose(host)
+    this.#shared.countBeat()
+    return `{"type":"beat","id":${id}}`
+  }
+
+  #lose(host: Host): void {
+    this.#hosts = this.#hosts.filter((each) => each !== host)
+    this.#session.push(MessageV2.encodeText({ type: "lease-unknown", host: host.fqdn }))
+  }
+
+  #take(message: Handshake.Request): string | undefined {
+    const { peer } = this.#session
+    const principal = this.#principal
+    // Whoever was welcomed has both.
+    if (peer === undefined || principal === undefined) return errorText(message.id, internal)
+    const asker = { principal, peer }
+    const readMillis = this.#shared.now()
+    switch (message.type) {
+      case "register": {
+        const { sessionHostsMax } = this.#shared.options
+        if (this.#hosts.length + this.#registering >= sessionHostsMax && !this.#isHeld(message)) {
+          return errorText(
+            message.id,
+            RequestsV2.refused("quota-exceeded", `a session holds at most ${sessionHostsMax} hosts`)
+          )
+        }
+        return this.#do(message, readMillis, this.#shared.requests.register(asker, message))
+      }
+      case "update":
+        return this.#do(message, readMillis, this.#shared.requests.update(asker, message, this.#hosts))
+      case "release":
+        return this.#do(message, readMillis, this.#shared.requests.release(asker, message, this.#hosts))
+      case "rotate":
+        return errorText(message.id, RequestsV2.refused("protocol-not-allowed", "keys are not taken here"))
+      case "heartbeat":
+        return this.#beat(message.id)
+    }
+  }
+
+  /** Perhaps one that it has already, by the name it asked for. */
+  #isHeld({ hostname }: MessageV2.Register): boolean {
+    const name = hostname.toLowerCase()
+    return this.#hosts.some((host) => host.hostname === name || host.fqdn === `${name}.`)
+  }
+
+  #do(
+    message: MessageV2.Register | MessageV2.Update | MessageV2.Release,
+    readMillis: number,
+    request: RequestsV2.Refused | Effect.Effect<RequestsV2.Outcome>
+  ): string | undefined {
+    if (!Effect.isEffect(request)) return this.#refused(message, request)
+    const slot = this.#session.reserve()
+    if (message.type === "register") this.#registering += 1
+    this.#shared.run(request, (outcome = internal) => {
+      if (message.type === "register") this.#registering -= 1
+      if (outcome._tag === "Done") this.#done(slot, message, readMillis, outcome)
+      else this.#session.respond(slot, this.#refused(message, outcome))
+    })
+    return undefined
+  }
+
+  #refused(message: MessageV2.Register | MessageV2.Update | MessageV2.Release, refused: RequestsV2.Refused): string {
+    const { code } = refused
+    this.#shared.countRegistration(code === "unavailable" || code === "internal" ? "failed" : "refused")
+    this.#record(
+      code,
+      refused.message,
+      refused.subject ?? (message.type === "register" ? message.hostname : message.host)
+    )
+    return errorText(message.id, refused)
+  }
+
+  #done(
+    slot: Slot,
+    message: MessageV2.Register | MessageV2.Update | MessageV2.Release,
+    readMillis: number,
+    { host, isChange, outcome, ticket }: RequestsV2.Done
+  ): void {
+    const shared = this.#shared
+    const nowMillis = shared.now()
+    const others = this.#hosts.filter((each) => each.fqdn !== host.fqdn)
+    this.#hosts = outcome === "released" ? others : [...others, host]
+    if (outcome !== "released") {
+      shared.countRegistration(outcome)
+      shared.observe("accepted", nowMillis - readMillis)
+    }
+    const wanted = message.ack ?? defaultLevel
+    const ack = (level: AckLevel, atMillis: number, elapsedMillis: number): MessageV2.Ack => ({
+      type: "ack",
+      id: message.id,
+      level,
+      host: host.fqdn,
+      ...(level === "accepted" ? { outcome, addresses: [...host.addresses], ttlSeconds: shared.ttlSeconds(host) } : {}),
+      generation: host.generation,
+      at: isoTime(atMillis),
+      elapsedMillis: Math.max(0, elapsedMillis),
+      ...(level === wanted ? { final: true } : {})
+    })
+    this.#session.respond(slot, MessageV2.encodeText(ack("accepted", nowMillis, nowMillis - readMillis)))
+    if (ticket === undefined) return
+    // Also when the agent is gone by then: what takes longest must not be missing.
+    if (isChange) {
+      ticket.onApplied(({ _tag }) => _tag === "Applied" && shared.observe("applied", shared.now() - readMillis))
+      ticket.onServed(({ _tag }) => _tag === "Served" && shared.observe("served", shared.now() - readMillis))
+    }
+    this.#follow(slot, message.id, host.fqdn, ticket, readMillis, ack)
+  }
+
+  /** Sends the levels that `ticket` is told of, behind the answer at `slot`. */
+  #follow(
+    slot: Slot,
+    id: number,
+    host: DomainName,
+    ticket: Ticket,
+    readMillis: number,
+    ack: (level: AckLevel, atMillis: number, elapsedMillis: number) => MessageV2.Ack
+  ): void {
+    const shared = this.#shared
+    const send = (message: MessageV2.ServerMessage) => this.#session.follow(slot, MessageV2.encodeText(message))
+    const following: Following = {
+      ticket,
+      onApplied: (outcome) => {
+        if (outcome._tag === "Applied" || outcome._tag === "Served") {
+          send(ack("applied", outcome.atMillis, outcome.atMillis - readMillis))
+        }
+      },
+      onServed: (outcome) => {
+        this.#following?.delete(following)
+        switch (outcome._tag) {
+          case "Served":
+            return send({
+              ...ack("served", outcome.atMillis, outcome.atMillis - readMillis),
+              nodes: outcome.nodes.map(({ atMillis, node }) => ({ node, at: isoTime(atMillis) }))
+            })
+          case "Parked":
+            return send({ type: "parked", id, host, reason: outcome.reason })
+          case "Forgotten":
+            return send(notFollowed(host))
+          case "Applied":
+            return undefined
+        }
+      }
+    }
+    if (!this.#session.isOpen) return
+    this.#following ??= new Set()
+    if (this.#following.size >= followingMax(shared.options)) {
+      const [oldest] = this.#following
+      stopFollowing(oldest!)
+      this.#following.delete(oldest!)
+      this.#session.push(MessageV2.encodeText(notFollowed(host)))
+    }
+    this.#following.add(following)
+    ticket.onApplied(following.onApplied)
+    ticket.onServed(following.onServed)
+  }
+}
+
+/** Changes of one session that are followed at once; one more, and the oldest is followed no more. */
+const followingMax = ({ pipelineMax, sessionHostsMax }: SessionOptions): number => pipelineMax + sessionHostsMax
+
+const stopFollowing = ({ onApplied, onServed, ticket }: Following): void => {
+  ticket.off(onApplied)
+  ticket.off(onServed)
+}
+
+const notFollowed = (host: DomainName): MessageV2.ServerMessage => ({
+  type: "notice",
+  code: "not-followed",
+  message: `nobody will say how far a change of ${host} comes: too many are under way`
+})
+
+const unanswered: Authentication.Unrecognised = { code: "internal", message: "the server failed to answer" }
+const internal = RequestsV2.refused("internal", "the server failed to answer", undefined, true)
+
+const isId = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0
+
+const channelOf = ({ transport }: AgentSession): Uint8Array | undefined =>
+  transport._tag === "Tls" ? transport.exporter() : undefined
+
+const isoTime = (millis: number): string => new Date(millis).toISOString()
+
+/** Codes of what ends a connection that may be worth another. */
+const retryableCodes: ReadonlySet<string> = new Set(["timeout", "internal", "peer-unknown", "unavailable", "capacity"])
+
+/** An error behind which the connection is closed. */
+const closing = (id: number | undefined, { code, message }: { readonly code: string; readonly message: string }) =>
+  errorText(id, RequestsV2.refused(code, message, undefined, retryableCodes.has(code)), true)
+
+export const errorText = (
+  id: number | undefined,
+  { code, message, retryAfterSeconds, retryable }: RequestsV2.Refused,
+  isClosing = false
+): string =>
+  MessageV2.encodeText({
+    type: "error",
+    ...(id === undefined ? {} : { id }),
+    code,
+    message,
+    retryable,
+    ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
+    ...(isClosing ? { closing: true } : {})
+  })
+
+const refusals: Readonly<Record<Refusal, (shared: Shared) => Authentication.Unrecognised>> = {
+  "too-large": ({ options }) => ({
+    code: "too-large",
+    message: `the frame is longer than ${options.frameBytesMax} bytes`
+  }),
+  http: () => ({ code: "not-prism", message: "these bytes are HTTP, not the Prism protocol" }),
+  tls: () => ({ code: "not-prism", message: "these bytes are TLS, not the Prism protocol" }),
+  proxy: () => ({
+    code: "proxy-not-allowed",
+    message: "a PROXY header comes first, and only from where it is allowed"
+  }),
+  timeout: ({ leaseMillis }) => ({ code: "timeout", message: `nothing was heard for ${leaseMillis / 1000} s` })
+}
+
+const memoize = <A>(f: (key: string) => A): ((key: string) => A) => {
+  const known = new Map<string, A>()
+  return (key) => {
+    const value = known.get(key) ?? f(key)
+    known.set(key, value)
+    return value
+  }
+}

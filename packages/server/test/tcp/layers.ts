@@ -1,0 +1,91 @@
+/**
+ * The agents' port as tests need it: a real `TcpServer` with the parts below it
+ * in memory.
+ */
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Admission, type AdmissionOptions } from "@prism-dns/core/auth/Admission"
+import { Identities } from "@prism-dns/core/auth/Identities"
+import { Revocations } from "@prism-dns/core/auth/Revocations"
+import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { Plans } from "@prism-dns/core/dns/Plans"
+import { Provisioner } from "@prism-dns/core/dns/Provisioner"
+import { RecordSource } from "@prism-dns/core/dns/RecordSource"
+import { Serving } from "@prism-dns/core/dns/Serving"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
+import * as Proof from "@prism-dns/core/protocol/Proof"
+import { Leases } from "@prism-dns/core/registry/Leases"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Duration, Effect, Layer, Redacted } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { IpNetwork } from "effect/net"
+import * as Database from "../../src/Database.ts"
+import { Drain } from "../../src/Drain.ts"
+import { TcpServer, type TcpServerOptions } from "../../src/tcp/TcpServer.ts"
+import * as Agent from "../harness/AgentClient.ts"
+
+export const zone = DomainName.make("hosts.prism.test")
+export const reverse = DomainName.make("127.in-addr.arpa")
+
+const publisher = DnsManager.layer().pipe(
+  Layer.provideMerge(Plans.layer),
+  Layer.provideMerge(Provisioner.layer()),
+  Layer.provideMerge(Serving.layerNone),
+  Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
+  Layer.provideMerge(Registry.layer()),
+  Layer.provideMerge(PowerDnsMemory.layer()),
+  Layer.provideMerge(RecordSource.layer),
+  Layer.provideMerge(Ownership.layer),
+  Layer.provideMerge(Outbox.layer)
+)
+
+/** The tests speak from loopback. */
+const networks = ["127.0.0.0/8", "::1/128"].map((text) => IpNetwork.fromStringUnsafe(text))
+
+export const server = (options: Partial<TcpServerOptions> = {}, anonymous: AdmissionOptions["anonymous"] = "open") =>
+  TcpServer.layer({
+    host: "127.0.0.1",
+    port: 0,
+    connectionsMax: 2000,
+    frameTimeout: Duration.seconds(30),
+    frameBytesMax: 65_536,
+    pipelineMax: 64,
+    mode: "off",
+    ackTimeout: Duration.seconds(2),
+    shutdownTimeout: Duration.seconds(10),
+    instance: "test",
+    lease: { duration: Duration.seconds(150), beatInterval: Duration.seconds(60) },
+    sessionHostsMax: 100,
+    drainDelay: Duration.seconds(3),
+    makeNonce: Proof.makeNonce,
+    ...options
+  }).pipe(
+    Layer.provideMerge(Identities.layer()),
+    Layer.provideMerge(Layer.mergeAll(Drain.layer, Revocations.layer)),
+    Layer.provideMerge(publisher),
+    Layer.provideMerge(Acknowledgements.layer),
+    Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(
+      Tokens.layerStatic([
+        { name: "rack-7", token: Redacted.make("good"), role: "agent" },
+        { name: "ops", token: Redacted.make("admin"), role: "admin" }
+      ])
+    ),
+    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), Refusals.layerNone)),
+    Layer.provideMerge(Zones.layer([Zone.make(zone, { policy: { networks } }), Zone.make(reverse)])),
+    Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
+    Layer.provide(SecureRandom.layerWebCrypto),
+    Layer.orDie
+  )
+
+export const address = Effect.map(TcpServer, (tcp) => tcp.address)
+export const connect = (options?: Agent.ConnectOptions) => Effect.flatMap(address, (to) => Agent.connect(to, options))
+export const register = (hostname: string, options?: Parameters<typeof Agent.register>[2]) =>
+  Effect.flatMap(address, (to) => Agent.register(to, hostname, options))
