@@ -7,10 +7,13 @@ import { HttpApi, OpenApi } from "effect/http-api"
 import { describe } from "./Document.ts"
 import { Guards } from "./Guards.ts"
 import { Hosts } from "./Hosts.ts"
+import { Identities } from "./Identities.ts"
 import { Plans } from "./Plans.ts"
 import { Publications } from "./Publications.ts"
 import { RequestCheck } from "./RequestCheck.ts"
 import { StatusGroup } from "./Status.ts"
+import { Tokens } from "./Tokens.ts"
+import { WhoamiGroup } from "./Whoami.ts"
 import { Zones } from "./Zones.ts"
 
 export class Api extends HttpApi.make("prism-dns")
@@ -19,6 +22,9 @@ export class Api extends HttpApi.make("prism-dns")
   .add(Plans)
   .add(Publications)
   .add(Guards)
+  .add(Tokens)
+  .add(Identities)
+  .add(WhoamiGroup)
   .add(StatusGroup)
   .middleware(RequestCheck)
   // A misspelt filter would otherwise silently give everything, a misspelt field silently do something else.

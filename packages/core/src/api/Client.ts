@@ -7,9 +7,14 @@ import { AdminToken } from "./Authentication.ts"
 
 export type Client = HttpApiClient.ForApi<typeof Api>
 
+/** The path of a request as the server knows it: `/identities::reset` of the contract is `/identities:reset`. */
+const asCalled = HttpClientRequest.updateUrl((url) => url.replace(/(?<=\/[a-z]+)::(?=[a-z]+(?:[?#]|$))/, ":"))
+
 /** Sends `token` with each request. */
 export const withToken = (token: Redacted.Redacted) =>
-  HttpApiMiddleware.layerClient(AdminToken, ({ next, request }) => next(HttpClientRequest.bearerToken(request, token)))
+  HttpApiMiddleware.layerClient(AdminToken, ({ next, request }) =>
+    next(HttpClientRequest.bearerToken(asCalled(request), token))
+  )
 
 /** A client of the server at `baseUrl`, such as `http://127.0.0.1:8081`. */
 export const make = (options: { readonly baseUrl: string | URL; readonly token: Redacted.Redacted }) =>

@@ -1,7 +1,8 @@
 /**
  * What the generated OpenAPI document does not say by itself: the meaning of
  * query parameters (a generated parameter loses the description and, being
- * text, the type of its value), and that answers may gain fields.
+ * text, the type of its value), that answers may gain fields, and how a path with
+a colon is called.
  */
 import * as Page from "./Page.ts"
 
@@ -18,6 +19,9 @@ const parameters: Readonly<Record<string, object>> = {
   cursor: { description: "`nextCursor` of the page before, unchanged." },
   host: { description: "The host's id, or its full name in any case, with or without the trailing dot." },
   plan: { description: "The plan's id." },
+  token: { description: "The token's name, or its id." },
+  identity: { description: "The identity's id." },
+  enrolledBy: { description: "Only those that were enrolled with the token of this name." },
   guard: { description: "The guard's kind." },
   format: { description: "`json` (the default), `text`, or `markdown`." },
   ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
@@ -41,4 +45,11 @@ const improve = (node: unknown): unknown => {
     : improved
 }
 
-export const describe = (document: Record<string, any>): Record<string, any> => improve(document) as Record<string, any>
+/** A colon that stands for itself is doubled in the contract, where a single one begins a parameter. */
+const asCalled = (paths: Readonly<Record<string, unknown>>) =>
+  Object.fromEntries(Object.entries(paths).map(([path, item]) => [path.replaceAll("::", ":"), item]))
+
+export const describe = (document: Record<string, any>): Record<string, any> => {
+  const improved = improve(document) as Record<string, any>
+  return { ...improved, paths: asCalled(improved["paths"]) }
+}

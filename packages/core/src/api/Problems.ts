@@ -31,6 +31,13 @@ export const problems = {
   hostNotFound: problem("host-not-found", 404, "Host not found"),
   zoneNotFound: problem("zone-not-found", 404, "Zone not found"),
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
+  tokenNotFound: problem("token-not-found", 404, "Token not found"),
+  identityNotFound: problem("identity-not-found", 404, "Identity not found"),
+  tokenNameTaken: problem("token-name-taken", 409, "Token name taken"),
+  tokenRevoked: problem("token-revoked", 409, "Token revoked already"),
+  tokenConfigured: problem("token-configured", 409, "Token of the configuration"),
+  tooManyTokens: problem("too-many-tokens", 409, "Too many tokens"),
+  identityRevoked: problem("identity-revoked", 409, "Identity revoked already"),
   hostRetired: problem("host-retired", 409, "Host retired already"),
   guardNotTripped: problem("guard-not-tripped", 409, "Guard not tripped"),
   planDecided: problem("plan-decided", 409, "Plan already decided"),
@@ -108,6 +115,59 @@ export class PlanAltered extends Schema.TaggedError<PlanAltered>()("PlanAltered"
 
 /** The host is retired already; nothing was changed. */
 export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+export class TokenNotFound extends Schema.TaggedError<TokenNotFound>()("TokenNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+export class IdentityNotFound extends Schema.TaggedError<IdentityNotFound>()("IdentityNotFound", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Another token has the name, or had it. */
+export class TokenNameTaken extends Schema.TaggedError<TokenNameTaken>()("TokenNameTaken", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The token is revoked already; nothing was changed. */
+export class TokenRevoked extends Schema.TaggedError<TokenRevoked>()("TokenRevoked", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Only the configuration can take the token away. */
+export class TokenConfigured extends Schema.TaggedError<TokenConfigured>()("TokenConfigured", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There are as many tokens as there may be. */
+export class TooManyTokens extends Schema.TaggedError<TooManyTokens>()("TooManyTokens", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The identity is revoked already; nothing was changed. */
+export class IdentityRevoked extends Schema.TaggedError<IdentityRevoked>()("IdentityRevoked", {
+  detail: Schema.String
+}) {
   override get message(): string {
     return this.detail
   }
@@ -193,6 +253,13 @@ export const ZoneNotFoundProblem = onlyDetail(problems.zoneNotFound, ZoneNotFoun
 export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)
 export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
 export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)
+export const TokenNotFoundProblem = onlyDetail(problems.tokenNotFound, TokenNotFound)
+export const IdentityNotFoundProblem = onlyDetail(problems.identityNotFound, IdentityNotFound)
+export const TokenNameTakenProblem = onlyDetail(problems.tokenNameTaken, TokenNameTaken)
+export const TokenRevokedProblem = onlyDetail(problems.tokenRevoked, TokenRevoked)
+export const TokenConfiguredProblem = onlyDetail(problems.tokenConfigured, TokenConfigured)
+export const TooManyTokensProblem = onlyDetail(problems.tooManyTokens, TooManyTokens)
+export const IdentityRevokedProblem = onlyDetail(problems.identityRevoked, IdentityRevoked)
 export const HostRetiredProblem = onlyDetail(problems.hostRetired, HostRetired)
 export const GuardNotTrippedProblem = onlyDetail(problems.guardNotTripped, GuardNotTripped)
 export const PowerDnsFailedProblem = onlyDetail(problems.powerDnsFailed, PowerDnsFailed)

@@ -41,5 +41,15 @@ export const Reason = Schema.String.check(Schema.isTrimmed(), Schema.isBetweenLe
 /** RFC 3339, in UTC, with milliseconds: `2026-11-23T10:48:00.000Z`. */
 export const Timestamp = Schema.String.annotate({ format: "date-time" })
 
+/** A time as requests may hold it: RFC 3339, in UTC or with an offset. */
+export const TimestampInput = Schema.String.check(
+  Schema.makeFilter((text: string) =>
+    /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/.test(text) &&
+    !Number.isNaN(Date.parse(text))
+      ? undefined
+      : "is to be a time such as 2026-11-23T10:48:00Z"
+  )
+).annotate({ format: "date-time" })
+
 /** What `Timestamp` says of `millis` since 1970. */
 export const timestamp = (millis: number): string => new Date(millis).toISOString()

@@ -5,7 +5,7 @@ import type { Grant } from "./Principal.ts"
 
 /** A grant as JSON can hold it; what is not there is not limited. */
 export interface Plain {
-  readonly zones?: ReadonlyArray<string>
+  readonly zones?: ReadonlyArray<DomainName>
   readonly names?: ReadonlyArray<string>
   readonly networks: ReadonlyArray<string>
   readonly namesMax?: number
@@ -24,7 +24,7 @@ export const encode = (grant: Grant): string => JSON.stringify(toPlain(grant))
 export const decode = (text: string): Grant => {
   const { names, namesMax, networks, zones } = JSON.parse(text) as Plain
   return {
-    zones: zones as ReadonlyArray<DomainName> | undefined,
+    zones,
     names,
     networks: networks.map(IpNetwork.fromStringUnsafe),
     namesMax

@@ -411,6 +411,12 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     if (spec.role === "admin" && spec.allows !== "bearer") {
       return invalid("allows", "an administrator's token enrols nobody")
     }
+    for (const name of spec.grant.zones ?? []) {
+      const zone = zones.find(name)
+      if (zone === undefined || Zone.isReverse(zone)) {
+        return invalid("grant/zones", `${name} is not one of the zones for hosts`)
+      }
+    }
     if (spec.host !== undefined && spec.allows !== "enrol") {
       return invalid("host", "a token that is marked for a name is for enrolment")
     }

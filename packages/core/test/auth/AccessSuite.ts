@@ -262,6 +262,8 @@ export const suite = <R>(
           ["host", { host: T.nameOf("web").replace("hosts", "elsewhere") as never }],
           ["host", { host: T.forward.name }],
           ["host", { host: T.reverse4.name }],
+          ["grant/zones", { grant: { ...unlimited, zones: [T.nameOf("web")] } }],
+          ["grant/zones", { grant: { ...unlimited, zones: [T.reverse4.name] } }],
           ["usesMax", { allows: "bearer", usesMax: 1 }],
           ["expiresAt", { expiresAtMillis: 1_000_000 }]
         ]

@@ -121,6 +121,9 @@ const internalError = Effect.fnUntraced(function* (
   return respond(problems.internalError, "This is a fault of the server. Its log says more.")
 })
 
+/** A colon that stands for itself is doubled in a route, where a single one begins a parameter. */
+const asCalled = (path: string): string => path.replaceAll("::", ":")
+
 /** Around each route: measures it, and turns what it did not expect into an answer that says nothing about our insides. */
 export const observed = HttpRouter.middleware(
   Effect.map(
@@ -128,14 +131,14 @@ export const observed = HttpRouter.middleware(
     (drain) => (handler) =>
       Effect.gen(function* () {
         const request = yield* HttpServerRequest.HttpServerRequest
-        const { route } = yield* HttpRouter.RouteContext
+        const route = asCalled((yield* HttpRouter.RouteContext).route.path)
         const startNanos = yield* Clock.currentTimeNanos
         return yield* (isTooLong(request) ? Effect.succeed(bodyTooLarge()) : handler).pipe(
           Effect.provideService(HttpServerRequest.MaxBodySize, ByteSize.bytes(bodyBytesMax)),
           Effect.catchCause((cause) => {
             if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
             const response = unread(cause)
-            return response === undefined ? internalError(request, route.path, cause) : Effect.succeed(response)
+            return response === undefined ? internalError(request, route, cause) : Effect.succeed(response)
           }),
           Effect.map((response) => inOurWords(request, response)),
           // Else a client that keeps its connection alive keeps coming here until the end.
@@ -143,7 +146,7 @@ export const observed = HttpRouter.middleware(
             drain.isDraining() ? HttpServerResponse.setHeader(response, "connection", "close") : response
           ),
           Effect.onExit((exit) =>
-            measure(request, route.path, Exit.isSuccess(exit) ? exit.value.status : clientGone, startNanos)
+            measure(request, route, Exit.isSuccess(exit) ? exit.value.status : clientGone, startNanos)
           )
         )
       })

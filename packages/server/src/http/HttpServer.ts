@@ -20,10 +20,13 @@ import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
 import * as Hosts from "./Hosts.ts"
 import { HttpAddress } from "./HttpAddress.ts"
+import * as Identities from "./Identities.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Plans from "./Plans.ts"
 import * as Publications from "./Publications.ts"
 import * as Status from "./Status.ts"
+import * as Tokens from "./Tokens.ts"
+import * as Whoami from "./Whoami.ts"
 import * as Zones from "./Zones.ts"
 
 export interface HttpServerOptions {
@@ -51,6 +54,9 @@ const api = (instance: string) =>
       Plans.layer,
       Publications.layer,
       Guards.layer,
+      Tokens.layer,
+      Identities.layer,
+      Whoami.layer,
       Status.layer({ instance })
     ]),
     Layer.provide([Authentication.layer, requestCheck])

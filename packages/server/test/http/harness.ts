@@ -1,5 +1,6 @@
 /** What the HTTP side stands on, for its tests: the registry in memory, and a PowerDNS that can be steered. */
 import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
@@ -52,7 +53,8 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(Outbox.layer)
 )
 
-export const services = Registry.layer().pipe(
+export const services = Identities.layer().pipe(
+  Layer.provideMerge(Registry.layer()),
   Layer.provideMerge(Guards.layer),
   Layer.provideMerge(Parked.layer),
   Layer.provideMerge(Adoption.layer),
