@@ -1,0 +1,25 @@
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Cause, Effect, Layer, Predicate } from "effect"
+import { CliConfig, Command, GlobalFlag } from "effect/cli"
+import { version } from "../Version.ts"
+import * as Failure from "./Failure.ts"
+import { prismAgent } from "./prismAgent.ts"
+
+/** The parser's own failures are shown by it, with the command's help. */
+const isShown = (cause: Cause.Cause<unknown>) => Predicate.isTagged(Cause.squash(cause), "ShowHelp")
+
+Command.run(prismAgent, { version }).pipe(
+  Effect.tapCause((cause) =>
+    Effect.sync(() => {
+      if (!Cause.hasInterruptsOnly(cause) && !isShown(cause)) process.stderr.write(`${Failure.report(cause).text}\n`)
+    })
+  ),
+  Effect.provide(
+    Layer.merge(
+      NodeServices.layer,
+      CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
+    )
+  ),
+  NodeRuntime.runMain({ disableErrorReporting: true, teardown: Failure.teardown })
+)
