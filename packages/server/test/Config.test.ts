@@ -1,5 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import { defaultLimits } from "@prism-dns/core/auth/Admission"
+import { reservedNames } from "@prism-dns/core/auth/Policy"
+import { unlimited } from "@prism-dns/core/auth/Principal"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Duration, Redacted, Result } from "effect"
+import { IpNetwork } from "effect/net"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -102,6 +107,48 @@ describe("what is good", () => {
     assert.deepStrictEqual(config.zones[0]!.policy.whenOffline, { _tag: "Keep" })
     assert.deepStrictEqual<ReadonlyArray<string>>(config.zones[0]!.nameservers, ["ns.a.test.", "ns.b.test."])
     assert.strictEqual(config.zones[0]!.createIfMissing, false)
+  })
+
+  it("a zone says what its hosts may have, and a token what its holder may claim", () => {
+    const config = Config.make({
+      ...minimalValues,
+      zones: [
+        {
+          name: "a.test",
+          networks: ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"],
+          labelsMax: 2,
+          hostsMax: 5,
+          ttlMin: "1s",
+          ttlMax: "1d"
+        }
+      ],
+      auth: {
+        reservedNames: ["WWW", "ns#"],
+        limits: { network: { ratePerSecond: 5 } },
+        agentTokens: [
+          { name: "wide", token: "w" },
+          { name: "narrow", token: "n", zones: ["A.test"], names: ["web-*"], networks: ["10.1.0.0/16"], namesMax: 3 }
+        ]
+      }
+    })
+    const { policy } = config.zones[0]!
+    assert.deepStrictEqual(policy.networks?.map(IpNetwork.format), ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32"])
+    assert.deepInclude(policy, { labelsMax: 2, hostsMax: 5, ttlSecondsMin: 1, ttlSecondsMax: 86_400 })
+    assert.deepStrictEqual(config.auth.reservedNames, ["www", "ns#"])
+    assert.deepStrictEqual(config.auth.limits.network, { ratePerSecond: 5, burst: defaultLimits.network.burst })
+    const [wide, narrow] = config.auth.agentTokens.map(({ grant }) => grant)
+    assert.deepStrictEqual(wide, unlimited)
+    assert.deepStrictEqual(
+      { ...narrow, networks: narrow?.networks.map(IpNetwork.format) },
+      { zones: [DomainName.make("a.test")], names: ["web-*"], networks: ["10.1.0.0/16"], namesMax: 3 }
+    )
+  })
+
+  it("a zone and the server that say nothing about it take what is usual", () => {
+    const config = Config.make(minimalValues)
+    assert.deepInclude(config.zones[0]!.policy, { networks: undefined, labelsMax: undefined, hostsMax: 1_000_000 })
+    assert.deepStrictEqual(config.auth.reservedNames, reservedNames)
+    assert.deepStrictEqual(config.auth.limits, defaultLimits)
   })
 
   it("the primary comes first among the nodes", () => {
@@ -347,6 +394,31 @@ describe("what is wrong", () => {
       "only reverse zones are there",
       { flags: { zone: ["10.in-addr.arpa"] } },
       "prism.yaml: zones: name at least one zone for hosts, for example hosts.example.net"
+    ],
+    [
+      "a network is none",
+      { environment: { PRISM_ZONES_0_NETWORKS: "[10.0.0.1/8]" } },
+      "PRISM_ZONES_0_NETWORKS: zones[0].networks[0].network: must be a network such as 10.1.0.0/16 or 2001:db8::/32, with no bit behind the prefix, not '10.0.0.1/8'"
+    ],
+    [
+      "a pattern is none",
+      { text: "auth: { agentTokens: [{ name: a, token: t, names: [a b] }] }\n" },
+      "prism.yaml:5: auth.agentTokens[0].names[0].name: must be labels of letters, digits, hyphens, * and # with dots between them, such as web-* or *.rack-7, not 'a b'"
+    ],
+    [
+      "a token is for a zone that is not there",
+      { text: "auth: { agentTokens: [{ name: a, token: t, zones: [b.test] }] }\n" },
+      "prism.yaml: auth.agentTokens: a has the zone b.test., which is not one of those for hosts: hosts.prism.test."
+    ],
+    [
+      "a reserved name has a dot",
+      { text: "auth: { reservedNames: [a.b] }\n" },
+      "prism.yaml: auth.reservedNames: a.b has a dot; a name is reserved by its first label"
+    ],
+    [
+      "the bounds of the TTL are turned round",
+      { environment: { PRISM_ZONES_0_TTL_MIN: "2h" } },
+      "prism.yaml: zones: hosts.prism.test. has a ttlMin above its ttlMax"
     ],
     ["a key stands twice", { text: "http: {}\nhttp: {}\n" }, "prism.yaml:6: the same key stands twice"]
   ]

@@ -61,7 +61,7 @@ export class Refusals extends Context.Service<
     readonly record: (refusal: Refusal) => void
   }
 >()("@prism-dns/core/audit/Refusals") {
-  static readonly layer = (options: Partial<RefusalsOptions> = {}) => Layer.effect(Refusals, make(options))
+  static readonly layer = (options: Partial<RefusalsOptions> = {}) => Layer.effect(Refusals, run(options))
 
   /** Only the metric, for tests without a database. */
   static readonly layerNone: Layer.Layer<Refusals> = Layer.effect(
@@ -85,7 +85,8 @@ const shortened = (text: string): string => (text.length > charactersMax ? `${te
 const keyOf = ({ actor, code, message, peer, subject }: Refusal): string =>
   JSON.stringify([code, actor, peer, subject, message])
 
-const make = Effect.fnUntraced(function* (given: Partial<RefusalsOptions>) {
+/** `record`, and the turn of the loop: writes what waits; what could not be written waits on. */
+export const make = Effect.fnUntraced(function* (given: Partial<RefusalsOptions> = {}) {
   const options = { ...defaultOptions, ...given }
   const sql = yield* SqlClient.SqlClient
   const clock = yield* Clock.Clock
@@ -140,7 +141,6 @@ const make = Effect.fnUntraced(function* (given: Partial<RefusalsOptions>) {
       if (left > 0) refusalsLeftOut.updateUnsafe(left, context)
     })
 
-  /** Writes what waits; what could not be written waits on. */
   const flush = Effect.suspend(() => {
     if (pending.size === 0 && leftOut.size === 0) return Effect.void
     const entries = [...pending.values()]
@@ -161,15 +161,20 @@ const make = Effect.fnUntraced(function* (given: Partial<RefusalsOptions>) {
     )
   })
 
-  const flushOrLog = flush.pipe(
+  return { record, flush }
+})
+
+const run = Effect.fnUntraced(function* (given: Partial<RefusalsOptions>) {
+  const options = { ...defaultOptions, ...given }
+  const { flush, record } = yield* make(options)
+  const turn = flush.pipe(
     Effect.catchTag("SqlError", (error) =>
       Effect.logWarning("refusals could not be written to the audit, they wait").pipe(
         Effect.annotateLogs({ reason: detailOf(error) })
       )
     )
   )
-
-  yield* Effect.addFinalizer(() => Effect.timeoutOption(flushOrLog, options.stopMillisMax))
-  yield* flushOrLog.pipe(Effect.delay(options.flushMillis), Effect.forever, Effect.forkScoped)
+  yield* Effect.addFinalizer(() => Effect.timeoutOption(turn, options.stopMillisMax))
+  yield* turn.pipe(Effect.delay(options.flushMillis), Effect.forever, Effect.forkScoped)
   return Refusals.of({ record })
 })

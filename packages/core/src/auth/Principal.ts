@@ -71,6 +71,10 @@ const patternCharactersMax = 253
 
 /** Character by character all that the pattern may have come to: time by the product of the lengths. */
 const matchesLabel = (pattern: string, label: string): boolean => {
+  // Nearly every label differs before the first wildcard.
+  const plain = pattern.search(/[*#]/)
+  if (plain === -1) return pattern === label
+  if (!label.startsWith(pattern.slice(0, plain))) return false
   // `reached[l]`: the pattern so far fits the first `l` characters of the label.
   let reached = Array.from({ length: label.length + 1 }, (_, l) => l === 0)
   for (const wanted of pattern) {
