@@ -253,8 +253,13 @@ const parseAddresses = (
   if (texts === undefined) return Result.succeed([peer])
   const addresses = new Set<IpAddress.IpAddress>()
   for (const text of texts) {
-    const address = IpAddress.parse(text)
-    if (Result.isFailure(address)) return Result.fail(refused("invalid", `addresses: ${address.failure.message}`))
+    const address = IpAddress.parseClaimed(text)
+    if (Result.isFailure(address)) {
+      const { _tag, message } = address.failure
+      return Result.fail(
+        _tag === "AddressMapped" ? refused("address-not-allowed", message) : refused("invalid", `addresses: ${message}`)
+      )
+    }
     addresses.add(address.success)
   }
   return Result.succeed([...addresses].sort())
