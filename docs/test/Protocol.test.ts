@@ -27,11 +27,13 @@ const known = () => {
   ]
     .map((file) => Fs.readFileSync(Path.join(root, "packages", file), "utf8"))
     .join("\n")
+  const listeners = Fs.readFileSync(Path.join(root, "packages/server/src/tcp/Connection.ts"), "utf8")
   const table = /const codes[^{]*\{([^}]*)\}/.exec(text)![1]!
   return new Set([
     ...MessageV1.MessageInvalid.fields.code.literals,
     ...Array.from(text.matchAll(/(?:(?:refused|error|failed)\(\s*|code: )"([a-z-]+)"/g), ([, code]) => code!),
-    ...Array.from(table.matchAll(/: "([a-z-]+)"/g), ([, code]) => code!)
+    ...Array.from(table.matchAll(/: "([a-z-]+)"/g), ([, code]) => code!),
+    ...Array.from(listeners.matchAll(/^ {2}\| "([a-z-]+)"$/gm), ([, code]) => code!)
   ])
 }
 

@@ -17,11 +17,14 @@ import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import * as Logging from "@prism-dns/core/logging/Logging"
 import { Duration, Effect, type LogLevel, Redacted, Result, Runtime, Schema } from "effect"
+import type { IpNetwork } from "effect/net"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Kind from "./config/Kind.ts"
 import * as Settings from "./config/Settings.ts"
 import * as Source from "./config/Source.ts"
+import { type NameSource, nameSources } from "./tcp/ClientCertificates.ts"
+import { clientCertificateModes } from "./tcp/Tls.ts"
 
 export type { Endpoint, StorageUrl } from "./config/Kind.ts"
 
@@ -38,8 +41,10 @@ export interface PrismConfig {
   }
   readonly tcp: {
     readonly host: string
-    /** 0: any free port. */
-    readonly port: number
+    /** 0: any free port; undefined: hosts have TLS only. */
+    readonly port: number | undefined
+    /** Load balancers, whose connections begin with a PROXY header; on the TLS port too. */
+    readonly proxyFrom: ReadonlyArray<IpNetwork.IpNetwork>
     readonly connectionsMax: number
     /** From one complete frame to the next. */
     readonly frameTimeout: Duration.Duration
@@ -49,6 +54,8 @@ export interface PrismConfig {
     /** Hosts that one session of protocol 2 may hold. */
     readonly sessionHostsMax: number
   }
+  /** Undefined: no TLS for hosts. */
+  readonly tls: TlsConfig | undefined
   readonly http: {
     readonly host: string
     /** 0: any free port. */
@@ -110,6 +117,21 @@ export interface PrismConfig {
     readonly reservedNames: ReadonlyArray<string>
     readonly limits: Limits
   }
+}
+
+export interface TlsConfig {
+  readonly host: string
+  /** 0: any free port. */
+  readonly port: number
+  /** Files in PEM. */
+  readonly certificate: string
+  readonly key: string
+  readonly clientCertificates: (typeof clientCertificateModes)[number]
+  readonly clientCa: string | undefined
+  readonly clientCrl: string | undefined
+  /** What of a client's certificate names its holder. */
+  readonly clientName: NameSource
+  readonly reloadInterval: Duration.Duration
 }
 
 /**
@@ -223,11 +245,18 @@ export const settings = Settings.group("", {
   }),
   tcp: Settings.group("The port on which hosts register.", {
     host: Settings.setting(Kind.text, { doc: "Address to listen on.", default: "0.0.0.0", flag: "tcp-host" }),
-    port: Settings.setting(Kind.port, {
-      doc: "Port to listen on; 0 is any free one.",
-      default: "8080",
+    port: Settings.optional(Kind.port, {
+      doc: "Port to listen on without TLS; 0 is any free one.",
+      words: "8080; where tls.certificate is set, none",
       flag: "tcp-port"
     }),
+    proxyFrom: Settings.list(
+      "Load balancers: each connection from there, to this port or to that of tls, begins with a PROXY header (version 1 or 2), which says whose it is. A header from elsewhere is refused.",
+      {
+        network: Settings.required(Kind.network, { doc: "An address or a network, such as 10.0.0.5 or 10.0.0.0/29." })
+      },
+      { shorthand: "network" }
+    ),
     connectionsMax: Settings.setting(Kind.integer(1, 1_000_000), {
       doc: "Open connections; one more is answered with an error and closed.",
       default: "12000"
@@ -249,7 +278,42 @@ export const settings = Settings.group("", {
       default: "100"
     })
   }),
-  tls: Settings.group("TLS for hosts.", {}),
+  tls: Settings.group("TLS for hosts, on a port of its own; on where a certificate is given. TLS 1.3 only.", {
+    host: Settings.setting(Kind.text, { doc: "Address to listen on.", default: "0.0.0.0", flag: "tls-host" }),
+    port: Settings.setting(Kind.port, {
+      doc: "Port to listen on; 0 is any free one.",
+      default: "8443",
+      flag: "tls-port"
+    }),
+    certificate: Settings.optional(Kind.text, {
+      doc: "File with the server's certificate and those between it and its authority, in PEM.",
+      words: "no TLS"
+    }),
+    key: Settings.optional(Kind.text, {
+      doc: "File with its key, in PEM, without a passphrase.",
+      words: "none; certificate needs one"
+    }),
+    clientCertificates: Settings.setting(Kind.choice(clientCertificateModes), {
+      doc: "Whether clients are asked for a certificate, and refused without one.",
+      default: "off"
+    }),
+    clientCa: Settings.optional(Kind.text, {
+      doc: "File with the authorities that sign clients' certificates, in PEM; no others are trusted.",
+      words: "none; clientCertificates needs one"
+    }),
+    clientCrl: Settings.optional(Kind.text, {
+      doc: "File with their revocation lists, one for each authority, in PEM.",
+      words: "no list: certificates hold until they run out"
+    }),
+    clientName: Settings.setting(Kind.choice(nameSources), {
+      doc: "What of a client's certificate names its holder: the subject's common name, the first DNS name or the first URI.",
+      default: "cn"
+    }),
+    reloadInterval: Settings.setting(Kind.duration("100ms", "1d"), {
+      doc: "How often these files are looked at, and read anew when they have changed; SIGHUP does so at once.",
+      default: "10s"
+    })
+  }),
   http: Settings.group("API, health and metrics.", {
     host: Settings.setting(Kind.text, { doc: "Address to listen on.", default: "127.0.0.1", flag: "http-host" }),
     port: Settings.setting(Kind.port, {
@@ -652,10 +716,17 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     }
   }
 
+  const tls = assembleTls(values.tls, problems)
+
   if (problems.length > 0 || preferred === undefined) return Result.fail(problems)
   return Result.succeed({
     server: { ...server, instance: server.instance ?? hostName, logLevel: severities[server.logLevel] },
-    tcp: values.tcp,
+    tcp: {
+      ...values.tcp,
+      port: values.tcp.port ?? (tls === undefined ? 8080 : undefined),
+      proxyFrom: values.tcp.proxyFrom.map(({ network }) => network)
+    },
+    tls,
     http: values.http,
     storage: values.storage,
     powerdns: {
@@ -674,6 +745,28 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
     }
   })
+}
+
+/** Undefined where TLS is off. Adds what is wrong to `problems`. */
+const assembleTls = (tls: Values["tls"], problems: Array<string>): TlsConfig | undefined => {
+  const { certificate, clientCa, clientCertificates, clientCrl, key } = tls
+  if (certificate === undefined) {
+    const given = Object.entries({ key, clientCa, clientCrl }).find(([, value]) => value !== undefined)?.[0]
+    if (given !== undefined || clientCertificates !== "off") {
+      problems.push(`tls.certificate: is missing; without it tls.${given ?? "clientCertificates"} has no effect`)
+    }
+    return undefined
+  }
+  if (key === undefined) problems.push("tls.key: is missing; name the file with the key of tls.certificate")
+  if (clientCertificates !== "off" && clientCa === undefined) {
+    problems.push("tls.clientCa: is missing; name the file with the authorities that sign clients' certificates")
+  }
+  if (clientCertificates === "off" && (clientCa !== undefined || clientCrl !== undefined)) {
+    problems.push(
+      "tls.clientCertificates: is off, so that clientCa and clientCrl have no effect; optional or required?"
+    )
+  }
+  return key === undefined ? undefined : { ...tls, certificate, key }
 }
 
 export interface Loaded {

@@ -50,14 +50,16 @@ import { TcpServer } from "./tcp/TcpServer.ts"
 export class Running extends Context.Service<
   Running,
   {
-    readonly tcp: { readonly host: string; readonly port: number }
+    /** Where hosts register without TLS, and with it. */
+    readonly tcp: { readonly host: string; readonly port: number } | undefined
+    readonly tls: { readonly host: string; readonly port: number } | undefined
     readonly http: { readonly url: string }
   }
 >()("@prism-dns/server/Server/Running") {}
 
 /** Everything between the configuration and a server that answers. */
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
-  const { auth, http, leases, powerdns, server, storage, tcp } = config
+  const { auth, http, leases, powerdns, server, storage, tcp, tls } = config
 
   const nodes = PowerDnsNodes.layer({
     nodes: powerdns.nodes,
@@ -71,6 +73,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
 
   const agents = TcpServer.layer({
     ...tcp,
+    tls,
     mode: auth.mode,
     instance: server.instance,
     lease: { duration: leases.duration, beatInterval: leases.beatInterval },
@@ -163,6 +166,6 @@ const running = (config: PrismConfig) =>
           Effect.andThen(Effect.sleep(config.server.drainDelay))
         )
       )
-      return { tcp: tcp.address, http: { url: http.url } }
+      return { tcp: tcp.plain, tls: tcp.tls, http: { url: http.url } }
     })
   )

@@ -7,7 +7,7 @@ import { Schema } from "effect"
 /** An address or port cannot be listened on. `code` is the system's: EADDRINUSE, EACCES, EADDRNOTAVAIL. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", {
   /** Also the configuration's section. */
-  service: Schema.Literals(["tcp", "http"]),
+  service: Schema.Literals(["tcp", "tls", "http"]),
   host: Schema.String,
   port: Schema.Int,
   code: Schema.String
@@ -23,6 +23,17 @@ export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFail
   }
 }
 
+/** What TLS is configured with cannot be used. `detail` is a sentence with the next step; it has nothing of the key. */
+export class CertificateUnusable extends Schema.TaggedError<CertificateUnusable>()("CertificateUnusable", {
+  /** The setting that names the file. */
+  setting: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.setting}: ${this.detail}`
+  }
+}
+
 /** The registry's database cannot be opened. `detail` never carries its password. */
 export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>()("StorageUnavailable", {
   /** `PostgreSQL at db.example.net:5432`, or the file. */
@@ -34,4 +45,4 @@ export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>()
   }
 }
 
-export type ServerError = ListenFailed | StorageUnavailable
+export type ServerError = CertificateUnusable | ListenFailed | StorageUnavailable

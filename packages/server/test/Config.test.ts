@@ -90,6 +90,20 @@ describe("what is good", () => {
     assert.strictEqual(Config.make({ ...minimalValues, tcp: { port: 0 } }).tcp.port, 0)
   })
 
+  it("with a certificate there is a port with TLS, and one without only where it is set", () => {
+    const files = { certificate: "/etc/prism/tls.crt", key: "/etc/prism/tls.key" }
+    const { tcp, tls } = Config.make({ ...minimalValues, tls: files })
+    assert.strictEqual(tcp.port, undefined)
+    assert.deepInclude(tls, { ...files, host: "0.0.0.0", port: 8443, clientCertificates: "off", clientName: "cn" })
+    assert.strictEqual(Config.make({ ...minimalValues, tls: files, tcp: { port: 8080 } }).tcp.port, 8080)
+    assert.strictEqual(Config.make(minimalValues).tls, undefined)
+  })
+
+  it("load balancers are addresses and networks", () => {
+    const { tcp } = Config.make({ ...minimalValues, tcp: { proxyFrom: ["192.0.2.5", "2001:db8::/64"] } })
+    assert.deepStrictEqual(tcp.proxyFrom.map(IpNetwork.format), ["192.0.2.5/32", "2001:db8::/64"])
+  })
+
   it("reverse zones are known by their names", () => {
     const config = Config.make({ ...minimalValues, zones: ["Hosts.Prism.Test.", "2.0.192.in-addr.arpa"] })
     assert.strictEqual(config.zones[0]!.name, "hosts.prism.test.")
@@ -268,7 +282,7 @@ describe("what is wrong", () => {
     [
       "a key is in the wrong place",
       { text: "port: 1\n" },
-      "prism.yaml:5: port: unknown key, did you mean tcp.port or http.port?"
+      "prism.yaml:5: port: unknown key, did you mean tcp.port or tls.port or http.port?"
     ],
     [
       "a key is like nothing known",
@@ -351,6 +365,31 @@ describe("what is wrong", () => {
       "the anonymous zone is no zone of ours",
       { text: "auth: { anonymous: { zone: b.test } }\n" },
       "prism.yaml: auth.anonymous.zone: b.test. is not one of the zones for hosts: hosts.prism.test."
+    ],
+    [
+      "a load balancer's network has bits behind its prefix",
+      { text: "tcp: { proxyFrom: [10.0.0.5/8] }\n" },
+      "prism.yaml:5: tcp.proxyFrom[0].network: must be a network such as 10.1.0.0/16 or 2001:db8::/32, with no bit behind the prefix, not '10.0.0.5/8'"
+    ],
+    [
+      "a certificate has no key",
+      { text: "tls: { certificate: tls.crt }\n" },
+      "prism.yaml: tls.key: is missing; name the file with the key of tls.certificate"
+    ],
+    [
+      "a key has no certificate",
+      { text: "tls: { key: tls.key }\n" },
+      "prism.yaml: tls.certificate: is missing; without it tls.key has no effect"
+    ],
+    [
+      "clients are asked for certificates of nobody",
+      { text: "tls: { certificate: tls.crt, key: tls.key, clientCertificates: required }\n" },
+      "prism.yaml: tls.clientCa: is missing; name the file with the authorities that sign clients' certificates"
+    ],
+    [
+      "an authority is named, and nobody is asked",
+      { text: "tls: { certificate: tls.crt, key: tls.key, clientCa: ca.crt }\n" },
+      "prism.yaml: tls.clientCertificates: is off, so that clientCa and clientCrl have no effect; optional or required?"
     ],
     [
       "no node has the primary's name",

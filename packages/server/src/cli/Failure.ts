@@ -7,7 +7,7 @@
 import { PowerDnsMissing, PowerDnsStartFailed } from "@prism-dns/core/powerdns/PowerDnsProcess"
 import { Cause, Exit, Predicate, type Runtime, Schema } from "effect"
 import { ConfigInvalid } from "../Config.ts"
-import { ListenFailed, StorageUnavailable } from "../ServerError.ts"
+import { CertificateUnusable, ListenFailed, StorageUnavailable } from "../ServerError.ts"
 
 export const exitCodes = { ok: 0, failed: 1, usage: 2, configuration: 78 } as const
 
@@ -56,6 +56,7 @@ const badConfiguration = (text: string): Report => ({ text: `prism-dns: ${text}`
 export const isFailure = Schema.is(
   Schema.Union([
     ConfigInvalid,
+    CertificateUnusable,
     ListenFailed,
     StorageUnavailable,
     PowerDnsMissing,
@@ -92,6 +93,8 @@ export const describe = (error: unknown): Report | undefined => {
             : ".")
       )
     }
+    case "CertificateUnusable":
+      return badConfiguration(`${error.message}.`)
     case "PortTaken":
       return failed(
         `port ${error.port} is in use by another program. Choose another one with --${error.flag} (0 is any free one), ` +

@@ -16,7 +16,10 @@ import { FileUnusable } from "./Failure.ts"
 /** Released: outside programs read it. */
 export interface Ready {
   readonly pid: number
-  readonly tcp: Endpoint
+  /** Where hosts register without TLS; not there where they have to use it. */
+  readonly tcp?: Endpoint
+  /** Where they register with TLS; not there where it is off. */
+  readonly tls?: Endpoint
   readonly http: { readonly url: string }
   readonly dns: Endpoint
   readonly powerdns: { readonly url: string; readonly apiKey: string }
@@ -24,6 +27,9 @@ export interface Ready {
   readonly adminToken?: string
   readonly agentToken?: string
 }
+
+/** Of a server that takes hosts without TLS. */
+export type ReadyPlain = Ready & { readonly tcp: Endpoint }
 
 const connects = (endpoint: Endpoint) =>
   Effect.callback<void, Error>((resume) => {
@@ -97,7 +103,8 @@ export const until = (what: string, check: Effect.Effect<unknown, unknown>): Eff
 export const awaitAnswers = (ready: Ready): Effect.Effect<void> =>
   Effect.forEach(
     [
-      until("the agents' port", connects(ready.tcp)),
+      ...(ready.tcp === undefined ? [] : [until("the agents' port", connects(ready.tcp))]),
+      ...(ready.tls === undefined ? [] : [until("the agents' TLS port", connects(ready.tls))]),
       until("the API", answersHttp(`${ready.http.url}/livez`)),
       until("the API of PowerDNS", answersApi(ready, "GET", "")),
       ...ready.zones.map((zone) => until(`zone ${zone}`, answersZone(ready, zone)))

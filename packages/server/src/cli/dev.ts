@@ -81,7 +81,7 @@ const input = {
 const environmentOfDev = (): Record<string, string | undefined> =>
   Object.fromEntries(
     Object.entries(process.env).filter(([name]) =>
-      /^PRISM_(?:SERVER_|LEASES_|TCP_(?!HOST$|PORT$)|AUTH_MODE$|AUTH_ANONYMOUS_|AUTH_LIMITS_)/.test(name)
+      /^PRISM_(?:SERVER_|LEASES_|TCP_(?!HOST$|PORT$|PROXY_FROM)|AUTH_MODE$|AUTH_ANONYMOUS_|AUTH_LIMITS_)/.test(name)
     )
   )
 
@@ -136,7 +136,8 @@ const start = Effect.fn("dev.start")(function* (options: {
     flags: options.flags
   })
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
-  const ready: Ready.Ready = {
+  if (running.tcp === undefined) return yield* Effect.die(new Error("dev has no port without TLS"))
+  const ready: Ready.ReadyPlain = {
     pid: process.pid,
     tcp: running.tcp,
     http: running.http,
@@ -151,7 +152,7 @@ const start = Effect.fn("dev.start")(function* (options: {
 })
 
 /** Registers the first host as any host does, waits until it resolves, and keeps its lease. */
-const keepFirstHost = Effect.fnUntraced(function* (config: Config.PrismConfig, ready: Ready.Ready, token: string) {
+const keepFirstHost = Effect.fnUntraced(function* (config: Config.PrismConfig, ready: Ready.ReadyPlain, token: string) {
   const beat = Beat.send(ready.tcp, firstHost, token)
   yield* beat
   const resolver = yield* Effect.promise(() => Ready.resolverFor(ready.dns))
@@ -186,7 +187,7 @@ const frameForPrintf = (text: string): string => {
   return `${prefix.join("")}${text}`
 }
 
-const block = (folder: DevFolder.DevFolder, ready: Ready.Ready): string => {
+const block = (folder: DevFolder.DevFolder, ready: Ready.ReadyPlain): string => {
   const zone = ready.zones[0]!.slice(0, -1)
   const dig = `dig @${ready.dns.host} -p ${ready.dns.port}`
   const forward = ready.zones.filter((name) => !name.endsWith(".arpa."))

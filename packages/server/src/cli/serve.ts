@@ -40,7 +40,8 @@ const ready = (config: PrismConfig, running: Server.Running["Service"]): Ready.R
   const { adminTokens, agentTokens } = config.auth
   return {
     pid: process.pid,
-    tcp: running.tcp,
+    ...(running.tcp !== undefined && { tcp: running.tcp }),
+    ...(running.tls !== undefined && { tls: running.tls }),
     http: running.http,
     dns: config.powerdns.primaries[0].dns,
     powerdns: {
@@ -84,7 +85,11 @@ const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.
   )
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
   yield* Effect.addFinalizer(() => endInTime(config))
-  yield* Effect.logInfo("running", { tcp: `${running.tcp.host}:${running.tcp.port}`, http: running.http.url })
+  yield* Effect.logInfo("running", {
+    ...(running.tcp !== undefined && { tcp: `${running.tcp.host}:${running.tcp.port}` }),
+    ...(running.tls !== undefined && { tls: `${running.tls.host}:${running.tls.port}` }),
+    http: running.http.url
+  })
   if (Option.isSome(readyFile)) {
     const content = ready(config, running)
     yield* Ready.awaitAnswers(content)

@@ -31,11 +31,34 @@ export interface ClientCertificate {
   readonly expiresAtMillis: number
 }
 
+/**
+ * Why a connection is not handed on. `timeout`: its header did not come in time; `not-tls`: it speaks the protocol without
+ * TLS on the TLS port. The others are refusals of access.
+ */
+export type RefusalCode =
+  | "proxy-not-allowed"
+  | "proxy-missing"
+  | "proxy-invalid"
+  | "certificate-missing"
+  | "certificate-invalid"
+  | "certificate-revoked"
+  | "timeout"
+  | "not-tls"
+
 /** What the listeners tell the server. */
 export interface Hooks {
   /** A connection was accepted; false: it is over the limit, and the hook has turned it away. */
   readonly opened: (socket: Net.Socket) => boolean
-  /** Header or handshake is wrong: audited, counted, answered where that is possible, closed. */
-  readonly refused: (socket: Net.Socket, code: string, message: string, peer: IpAddress | undefined) => void
+  /**
+   * Header or handshake is wrong: audited, counted, answered, closed. `peer` is who is really connected. Without `answer`
+   * nothing can be said to the other end: it expects TLS, and that failed.
+   */
+  readonly refused: (
+    socket: Net.Socket,
+    code: RefusalCode,
+    message: string,
+    peer: IpAddress | undefined,
+    answer: boolean
+  ) => void
   readonly ready: (connection: Connection) => void
 }

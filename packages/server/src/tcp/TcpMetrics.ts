@@ -25,3 +25,12 @@ export const registrationDuration = Metric.histogram("prism_registration_duratio
   description: "Seconds from a registration being read to the level being reached.",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 })
+
+export const tlsHandshakes = Metric.counter("prism_tls_handshakes_total", {
+  description: "TLS handshakes of agents by result: completed, refused (the client's certificate), failed, timeout.",
+  incremental: true
+})
+
+export const tlsCertificateExpiry = Metric.gauge("prism_tls_certificate_expiry_timestamp_seconds", {
+  description: "When the certificate of the TLS port runs out."
+})

@@ -1,16 +1,20 @@
 /**
- * The agents' port: accepts connections and gives each an `AgentSession`.
+ * The agents' ports, with TLS and without: gives each connection that the
+ * listeners hand on an `AgentSession`.
  *
  * Promises: at most `connectionsMax` connections, the next one is told so and
  * closed; when its scope closes it accepts no more, answers what was read for
  * at most `shutdownTimeout`, and leaves nothing behind.
  */
+import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { parseObject } from "@prism-dns/core/protocol/Payload"
 import { encode } from "@prism-dns/core/protocol/Wire"
 import { Context, Deferred, Duration, Effect, Layer, Result } from "effect"
+import type { IpNetwork } from "effect/net"
 import type * as Net from "node:net"
 import { AgentSession, type Protocol, type Refusal, type SessionOptions } from "./AgentSession.ts"
-import type { Hooks } from "./Connection.ts"
+import type { Hooks, RefusalCode } from "./Connection.ts"
 import * as Listener from "./Listener.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import * as ProtocolV1 from "./ProtocolV1.ts"
@@ -19,21 +23,37 @@ import * as TcpMetrics from "./TcpMetrics.ts"
 
 export interface TcpServerOptions extends ProtocolV1.ProtocolOptions, SessionV2.SessionOptions {
   readonly host: string
-  /** 0: any free port. */
-  readonly port: number
+  /** 0: any free port; undefined: no port without TLS. */
+  readonly port: number | undefined
+  /** The load balancers, on both ports. Default: none. */
+  readonly proxyFrom?: ReadonlyArray<IpNetwork.IpNetwork>
+  /** The port with TLS. Default: none. */
+  readonly tls?: TlsPortOptions | undefined
   readonly connectionsMax: number
   readonly frameTimeout: Duration.Duration
   readonly shutdownTimeout: Duration.Duration
 }
 
-/** Connections beyond the limit that are being told so; further ones are closed without a word. */
-const turningAwayMax = 1000
+export interface TlsPortOptions extends Omit<Listener.TlsListenOptions["tls"], "announce"> {
+  readonly host: string
+  /** 0: any free port. */
+  readonly port: number
+}
+
+/** Connections that are being told why they are not served; further ones are closed without a word. */
+const sayingGoodbyeMax = 1000
+
+/** The others say that something else speaks there, or too slowly. */
+const isRefusalOfAccess = (code: RefusalCode): code is Exclude<RefusalCode, "timeout" | "not-tls"> =>
+  code !== "timeout" && code !== "not-tls"
 
 export class TcpServer extends Context.Service<
   TcpServer,
   {
-    /** Where it listens. */
-    readonly address: { readonly host: string; readonly port: number }
+    /** Where it listens without TLS; where it does not, with TLS. */
+    readonly address: Listener.ListenAddress
+    readonly plain: Listener.ListenAddress | undefined
+    readonly tls: Listener.ListenAddress | undefined
     readonly connections: () => number
   }
 >()("@prism-dns/server/tcp/TcpServer") {
@@ -43,6 +63,8 @@ export class TcpServer extends Context.Service<
 const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   const v1 = yield* ProtocolV1.make(options)
   const peerOf = yield* PeerAddress.make
+  const revocations = yield* Revocations
+  const refused = yield* Refusals
   const context = yield* Effect.context()
   const run = Effect.runForkWith(context)
   const sessions = new Set<AgentSession>()
@@ -68,7 +90,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     "too-large": `the frame is longer than ${options.frameBytesMax} bytes`,
     http: "this port speaks the Prism protocol, not HTTP; the API is on the HTTP port",
     tls: "this port speaks the Prism protocol without TLS",
-    proxy: "a PROXY header comes from an address that may not send one",
+    proxy: Listener.proxyNotAllowed,
     timeout: `no complete frame within ${Duration.toSeconds(options.frameTimeout)} s`
   }
   const codes: Readonly<Record<Refusal, string>> = {
@@ -88,7 +110,12 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
 
   const protocolV1: Protocol = {
     answer: (payload, session) => answerV1(v1.answer(payload, session.peer), session),
-    refuse: (reason) => v1.error(codes[reason], refusals[reason]),
+    refuse: (reason, { peer }) => {
+      if (reason === "proxy") {
+        refused.record({ code: "proxy-not-allowed", message: refusals.proxy, actor: "unknown", peer, subject: "" })
+      }
+      return v1.error(codes[reason], refusals[reason])
+    },
     outlivesConnection: true,
     closed: () => undefined
   }
@@ -137,25 +164,36 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
       socket.on("close", noteClosed)
       return true
     },
-    // Nothing refuses a connection to the plain port before its first frame.
-    refused: (socket) => socket.destroy(),
+    refused: (socket, code, message, peer, answer) => {
+      if (isRefusalOfAccess(code)) refused.record({ code, message, actor: "unknown", peer, subject: "" })
+      if (answer) sayGoodbye(socket, v1.error(code, message))
+      else destroy(socket)
+    },
     ready: (connection) => {
       sessions.add(new AgentSession(connection, sessionOptions))
     }
   }
 
-  let turningAway = 0
-  const turnAway = (socket: Net.Socket) => {
+  let sayingGoodbye = 0
+  /** Sends `text`, waits a moment for it to be read, and closes. */
+  const sayGoodbye = (socket: Net.Socket, text: string) => {
+    if (sayingGoodbye >= sayingGoodbyeMax) return destroy(socket)
     socket.on("error", () => socket.destroy())
-    if (turningAway >= turningAwayMax) return socket.destroy()
-    turningAway += 1
-    socket.once("close", () => (turningAway -= 1))
+    sayingGoodbye += 1
+    socket.once("close", () => (sayingGoodbye -= 1))
     socket.resume()
-    socket.end(
-      encode(v1.error("capacity", `the server has its ${options.connectionsMax} connections, try again later`, 5))
-    )
+    socket.end(encode(text))
     setTimeout(() => socket.destroy(), 1000).unref()
   }
+  const destroy = (socket: Net.Socket) => {
+    socket.on("error", () => undefined)
+    socket.destroy()
+  }
+  const turnAway = (socket: Net.Socket) =>
+    sayGoodbye(
+      socket,
+      v1.error("capacity", `the server has its ${options.connectionsMax} connections, try again later`, 5)
+    )
 
   // Added before the ports open: when the scope closes they have stopped accepting by then.
   yield* Effect.addFinalizer(() =>
@@ -168,6 +206,24 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     })
   )
 
-  const address = yield* Listener.listenPlain({ host: options.host, port: options.port, peerOf }, hooks)
-  return TcpServer.of({ address, connections: () => connections })
+  const ways = { peerOf, proxyFrom: options.proxyFrom ?? [], openingTimeout: options.frameTimeout }
+  const plain =
+    options.port === undefined
+      ? undefined
+      : yield* Listener.listenPlain({ ...ways, host: options.host, port: options.port }, hooks)
+  const tls =
+    options.tls === undefined
+      ? undefined
+      : yield* Listener.listenTls(
+          {
+            ...ways,
+            host: options.tls.host,
+            port: options.tls.port,
+            tls: { ...options.tls, announce: revocations.announce }
+          },
+          hooks
+        )
+  const address = plain ?? tls
+  if (address === undefined) return yield* Effect.die(new Error("the agents have no port, with TLS or without"))
+  return TcpServer.of({ address, plain, tls, connections: () => connections })
 })

@@ -13,7 +13,7 @@ import * as Path from "node:path"
 import { freePorts } from "../../../core/test/harness/ports.ts"
 import { temporaryFolder } from "../../../core/test/harness/PowerDns.ts"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
-import type { Ready } from "../../src/cli/Ready.ts"
+import type { ReadyPlain } from "../../src/cli/Ready.ts"
 
 const root = Path.resolve(import.meta.dirname, "../../../..")
 const bundle = Path.join(root, "packages/server/dist/prism-dns.js")
@@ -48,15 +48,15 @@ export interface Ended {
 export interface PrismServer {
   /** Temporary; its working directory. */
   readonly folder: string
-  /** What the ready file of the present run says. */
-  readonly ready: () => Ready
+  /** What the ready file of the present run says; `tcp` is not there where TLS has to be used. */
+  readonly ready: () => ReadyPlain
   readonly pid: () => number
   /** All that the present run has said. */
   readonly output: () => { readonly stdout: string; readonly stderr: string }
   /** Sends the signal and waits for the end. */
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<Ended>
   /** Starts it again as before and waits until it is ready. The former run must have ended. */
-  readonly restart: Effect.Effect<Ready>
+  readonly restart: Effect.Effect<ReadyPlain>
 }
 
 /** Only what a process needs; nothing of the tests' own settings. */
@@ -145,7 +145,7 @@ export const start = Effect.fnUntraced(function* (
   const readyFile = Path.join(folder, "ready.json")
   let current: Run
 
-  const ready = (): Ready => JSON.parse(Fs.readFileSync(readyFile, "utf8")) as Ready
+  const ready = (): ReadyPlain => JSON.parse(Fs.readFileSync(readyFile, "utf8")) as ReadyPlain
 
   const begin = Effect.gen(function* () {
     Fs.rmSync(readyFile, { force: true })
