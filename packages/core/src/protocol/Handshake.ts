@@ -12,7 +12,7 @@
  * was shown holds (`server/tcp/Authentication`), and every message after the
  * welcome.
  */
-import type { AgentMessage, Hello } from "./MessageV2.ts"
+import type { AgentMessage, Hello, Rotate } from "./MessageV2.ts"
 import * as Proof from "./Proof.ts"
 
 /** What an agent has shown; keys are proven. */
@@ -22,6 +22,12 @@ export type Evidence =
   | { readonly method: "token"; readonly token: string }
   | { readonly method: "certificate" }
   | { readonly method: "anonymous" }
+
+/** The key that a session proved, and on which nonce. */
+export interface ProvenKey {
+  readonly publicKey: string
+  readonly nonce: string
+}
 
 export type State =
   /** Nothing was said. */
@@ -33,8 +39,8 @@ export type State =
       readonly evidence: Extract<Evidence, { readonly publicKey: string }>
     }
   /** What was shown is looked at. Messages wait meanwhile. */
-  | { readonly _tag: "Deciding"; readonly nonce: string | undefined }
-  | { readonly _tag: "Welcomed" }
+  | { readonly _tag: "Deciding"; readonly key: ProvenKey | undefined }
+  | { readonly _tag: "Welcomed"; readonly key: ProvenKey | undefined }
   /** Refused: the connection ends. */
   | { readonly _tag: "Ended" }
 
@@ -63,7 +69,7 @@ export interface Transition {
 }
 
 export const greeting: State = { _tag: "Greeting" }
-const welcomed: State = { _tag: "Welcomed" }
+const welcomed: State = { _tag: "Welcomed", key: undefined }
 const ended: State = { _tag: "Ended" }
 
 const refuse = (code: RefusalCode, message: string): Transition => ({
@@ -101,7 +107,7 @@ const greet = ({ auth, version }: Hello, { makeNonce }: Surroundings): Transitio
       return { state: { _tag: "Challenged", nonce, evidence: auth }, step: { _tag: "Challenge", nonce } }
     }
     default:
-      return { state: { _tag: "Deciding", nonce: undefined }, step: { _tag: "Decide", evidence: auth } }
+      return { state: { _tag: "Deciding", key: undefined }, step: { _tag: "Decide", evidence: auth } }
   }
 }
 
@@ -112,9 +118,33 @@ const prove = (
 ): Transition => {
   const { method, publicKey } = evidence
   return Proof.verify({ purpose: method, nonce, publicKey, channel: channel() }, signature)
-    ? { state: { _tag: "Deciding", nonce }, step: { _tag: "Decide", evidence } }
+    ? { state: { _tag: "Deciding", key: { publicKey, nonce } }, step: { _tag: "Decide", evidence } }
     : refuse("proof-invalid", "the signature is not that of this key over this challenge on this connection")
 }
 
 /** What was shown holds, or it does not. */
-export const decided = (holds: boolean): State => (holds ? welcomed : ended)
+export const decided = (state: State, holds: boolean): State => {
+  if (!holds || state._tag !== "Deciding") return ended
+  return state.key === undefined ? welcomed : { _tag: "Welcomed", key: state.key }
+}
+
+/** Why the key of the session is not replaced by another; undefined when both keys have signed. */
+export const refuseRotation = (
+  state: State,
+  { proof, publicKey, signature }: Rotate,
+  { channel }: Surroundings
+): Extract<Step, { readonly _tag: "Refuse" }> | undefined => {
+  const key = state._tag === "Welcomed" ? state.key : undefined
+  if (key === undefined) {
+    return { _tag: "Refuse", code: "protocol-not-allowed", message: "only a session that has proved a key replaces it" }
+  }
+  const claim = { nonce: key.nonce, publicKey, channel: channel() }
+  return Proof.verify({ ...claim, purpose: "rotate" }, signature, key.publicKey) &&
+    Proof.verify({ ...claim, purpose: "rotate-new" }, proof)
+    ? undefined
+    : { _tag: "Refuse", code: "proof-invalid", message: "the old key and the new one have both to sign" }
+}
+
+/** From now on the session's key is another. */
+export const rotated = (state: State, publicKey: string): State =>
+  state._tag === "Welcomed" && state.key !== undefined ? { ...state, key: { ...state.key, publicKey } } : state

@@ -63,7 +63,7 @@ export const refused = (code: string, message: string, retryAfterSeconds?: numbe
   retryAfterSeconds: retryAfterSeconds === undefined ? undefined : Math.max(1, Math.ceil(retryAfterSeconds))
 })
 
-const unavailable = refused("unavailable", "the registry is not available", 5)
+export const unavailable = refused("unavailable", "the registry is not available", 5)
 const internal = refused("internal", "the server failed to answer", undefined, true)
 
 export interface Requests {

@@ -12,6 +12,7 @@
 import type { Outcome as TicketOutcome, Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Identities } from "@prism-dns/core/auth/Identities"
 import type { Principal } from "@prism-dns/core/auth/Principal"
 import { type RefusalCode, refusalCodes } from "@prism-dns/core/auth/RefusalCode"
 import type { TokenMode } from "@prism-dns/core/auth/TokenMode"
@@ -20,6 +21,7 @@ import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
 import * as Handshake from "@prism-dns/core/protocol/Handshake"
 import * as MessageV2 from "@prism-dns/core/protocol/MessageV2"
 import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
+import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Clock, Duration, Effect, Metric, Result } from "effect"
 import { version } from "../Version.ts"
@@ -52,6 +54,10 @@ export interface Shared {
   readonly now: () => number
   readonly authenticate: Authentication.Authenticate
   readonly requests: RequestsV2.Requests
+  readonly rotate: (
+    asker: RequestsV2.Asker,
+    publicKey: string
+  ) => Effect.Effect<{ readonly _tag: "Rotated" } | RequestsV2.Refused>
   readonly sessions: Sessions.Sessions
   readonly beat: (host: Host, nowMillis: number) => boolean
   readonly ttlSeconds: (host: Host) => number
@@ -78,6 +84,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
   const zones = yield* Zones
   const leases = yield* Leases
   const refusals = yield* Refusals
+  const identities = yield* Identities
   const context = yield* Effect.context()
   const registrations = memoize((result) => Metric.withAttributes(TcpMetrics.registrations, { result }))
   const durations = memoize((level) => Metric.withAttributes(TcpMetrics.registrationDuration, { level }))
@@ -91,6 +98,17 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     now,
     authenticate: yield* Authentication.make({ mode: options.mode }),
     requests: yield* RequestsV2.make,
+    rotate: ({ peer, principal }, publicKey) =>
+      identities.rotate(principal.name, publicKey, { name: principal.name, peer }).pipe(
+        Effect.as({ _tag: "Rotated" as const }),
+        Effect.catch((failure) =>
+          Effect.succeed(
+            failure._tag === "RegistryUnavailable"
+              ? RequestsV2.unavailable
+              : RequestsV2.refused(failure.code, failure.message)
+          )
+        )
+      ),
     sessions: yield* Sessions.make,
     beat: leases.beat,
     ttlSeconds: (host) => host.ttlSeconds ?? zones.find(host.zone)?.policy.ttlSeconds ?? 0,
@@ -153,13 +171,11 @@ export class SessionV2 implements Protocol {
     const isOpen = this.#handshake._tag === "Welcomed"
     if (isOpen && this.#shared.now() >= this.#expiresAtMillis) return this.#expired()
     if (isOpen && fields["type"] === "heartbeat" && isId(fields["id"])) return this.#beat(fields["id"])
+    if (fields["type"] === "registration") return this.#turnAway(undefined, otherVersion)
     const message = MessageV2.decodeAgentMessage(fields)
     if (Result.isFailure(message)) return this.#unreadable(message.failure)
     const { id } = message.success
-    const { state, step } = Handshake.receive(this.#handshake, message.success, {
-      makeNonce: this.#shared.options.makeNonce,
-      channel: () => channelOf(this.#session)
-    })
+    const { state, step } = Handshake.receive(this.#handshake, message.success, this.#surroundings)
     this.#handshake = state
     switch (step._tag) {
       case "Challenge":
@@ -171,6 +187,10 @@ export class SessionV2 implements Protocol {
       case "Refuse":
         return this.#turnAway(id, step)
     }
+  }
+
+  get #surroundings(): Handshake.Surroundings {
+    return { makeNonce: this.#shared.options.makeNonce, channel: () => channelOf(this.#session) }
   }
 
   refuse(reason: Refusal): string {
@@ -221,7 +241,7 @@ export class SessionV2 implements Protocol {
   }
 
   /** Ends the handshake; the connection goes with it. */
-  #turnAway(id: number, { code, message, subject = "" }: Authentication.Unrecognised): string {
+  #turnAway(id: number | undefined, { code, message, subject = "" }: Authentication.Unrecognised): string {
     this.#record(code, message, subject)
     this.#session.conclude()
     return closing(id, { code, message })
@@ -240,10 +260,20 @@ export class SessionV2 implements Protocol {
     }
     // Messages that are sent behind a proof wait until it is known who sent them.
     const slot = this.#session.reserve(true)
-    const outcome = this.#shared.authenticate(evidence, this.#session)
-    if (Effect.isEffect(outcome)) this.#shared.run(outcome, (value = unanswered) => this.#decided(slot, id, value))
-    else this.#decided(slot, id, outcome)
+    this.#ask(slot, id, evidence)
     return undefined
+  }
+
+  #ask(slot: Slot, id: number, evidence: Handshake.Evidence): void {
+    const { sessions } = this.#shared
+    const revoked = sessions.revocations()
+    const outcome = this.#shared.authenticate(evidence, this.#session)
+    if (!Effect.isEffect(outcome)) return this.#decided(slot, id, outcome)
+    this.#shared.run(outcome, (value = unanswered) => {
+      // Somebody was revoked after the database was asked: it may have been this one.
+      if ("principal" in value && sessions.revocations() !== revoked) this.#ask(slot, id, evidence)
+      else this.#decided(slot, id, value)
+    })
   }
 
   #decided(slot: Slot, id: number, outcome: Authentication.Outcome): void {
@@ -251,7 +281,7 @@ export class SessionV2 implements Protocol {
     // The agent has gone meanwhile.
     if (!session.isOpen) return
     const holds = "principal" in outcome
-    this.#handshake = Handshake.decided(holds)
+    this.#handshake = Handshake.decided(this.#handshake, holds)
     if (!holds) return session.respond(slot, this.#turnAway(id, outcome))
     const { principal } = outcome
     this.#principal = principal
@@ -322,10 +352,35 @@ export class SessionV2 implements Protocol {
       case "release":
         return this.#do(message, readMillis, this.#shared.requests.release(asker, message, this.#hosts))
       case "rotate":
-        return errorText(message.id, RequestsV2.refused("protocol-not-allowed", "keys are not taken here"))
+        return this.#rotate(message, asker)
       case "heartbeat":
         return this.#beat(message.id)
     }
+  }
+
+  #rotate(message: MessageV2.Rotate, asker: RequestsV2.Asker): string | undefined {
+    const { id, publicKey } = message
+    const subject = Proof.fingerprint(publicKey)
+    const refuse = ({ code, message }: { readonly code: string; readonly message: string }) => {
+      this.#record(code, message, subject)
+      return errorText(id, RequestsV2.refused(code, message))
+    }
+    const refusal = Handshake.refuseRotation(this.#handshake, message, this.#surroundings)
+    if (refusal !== undefined) return refuse(refusal)
+    // What is signed with the new key comes after it.
+    const slot = this.#session.reserve(true)
+    this.#shared.run(this.#shared.rotate(asker, publicKey), (outcome = internal) => {
+      if (outcome._tag === "Rotated") this.#handshake = Handshake.rotated(this.#handshake, publicKey)
+      this.#session.respond(
+        slot,
+        outcome._tag === "Rotated"
+          ? MessageV2.encodeText({ type: "rotated", id, publicKey })
+          : isRefusal(outcome.code)
+            ? refuse(outcome)
+            : errorText(id, outcome)
+      )
+    })
+    return undefined
   }
 
   /** Perhaps one that it has already, by the name it asked for. */
@@ -460,6 +515,10 @@ const notFollowed = (host: DomainName): MessageV2.ServerMessage => ({
   message: `nobody will say how far a change of ${host} comes: too many are under way`
 })
 
+const otherVersion: Authentication.Unrecognised = {
+  code: "protocol-not-allowed",
+  message: "a session of protocol 2 takes no message of version 1"
+}
 const unanswered: Authentication.Unrecognised = { code: "internal", message: "the server failed to answer" }
 const internal = RequestsV2.refused("internal", "the server failed to answer", undefined, true)
 

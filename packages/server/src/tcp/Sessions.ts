@@ -12,6 +12,8 @@ import * as TcpMetrics from "./TcpMetrics.ts"
 export interface Sessions {
   readonly add: (session: SessionV2, principal: Principal) => void
   readonly remove: (session: SessionV2, principal: Principal) => void
+  /** How many revocations there have been. */
+  readonly revocations: () => number
   /** True once those that are there were told to look for another server. */
   readonly isDraining: () => boolean
 }
@@ -37,7 +39,9 @@ export const make = Effect.gen(function* () {
     return found === undefined ? [] : found instanceof Set ? [...found] : [found]
   }
 
+  let revoked = 0
   const stop = revocations.listen(({ code, message, principal }) => {
+    revoked += 1
     for (const session of of(principal)) session.end(code, message)
   })
   yield* Effect.addFinalizer(() => Effect.sync(stop))
@@ -70,6 +74,7 @@ export const make = Effect.gen(function* () {
       }
       change(kind, -1)
     },
+    revocations: () => revoked,
     isDraining: drain.isDraining
   }
   return sessions

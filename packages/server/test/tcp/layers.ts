@@ -49,7 +49,11 @@ const publisher = DnsManager.layer().pipe(
 /** The tests speak from loopback. */
 const networks = ["127.0.0.0/8", "::1/128"].map((text) => IpNetwork.fromStringUnsafe(text))
 
-export const server = (options: Partial<TcpServerOptions> = {}, anonymous: AdmissionOptions["anonymous"] = "open") =>
+export const server = (
+  options: Partial<TcpServerOptions> = {},
+  anonymous: AdmissionOptions["anonymous"] = "open",
+  refusals: typeof Refusals.layerNone | ReturnType<typeof Refusals.layer> = Refusals.layerNone
+) =>
   TcpServer.layer({
     host: "127.0.0.1",
     port: 0,
@@ -78,7 +82,7 @@ export const server = (options: Partial<TcpServerOptions> = {}, anonymous: Admis
         { name: "ops", token: Redacted.make("admin"), role: "admin" }
       ])
     ),
-    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), Refusals.layerNone)),
+    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), refusals)),
     Layer.provideMerge(Zones.layer([Zone.make(zone, { policy: { networks } }), Zone.make(reverse)])),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
     Layer.provide(SecureRandom.layerWebCrypto),
