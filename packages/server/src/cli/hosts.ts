@@ -1,15 +1,15 @@
 /** `prism-dns hosts`: the registry of hosts. */
 import type { Client } from "@prism-dns/core/api/Client"
 import type * as Contract from "@prism-dns/core/api/Hosts"
-import * as Page from "@prism-dns/core/api/Page"
 import { hostStates } from "@prism-dns/core/domain/Host"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
-import { Console, Effect, Option, Result, Schema } from "effect"
+import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
+import * as Pages from "./Pages.ts"
 
 const columns: ReadonlyArray<Output.Column<Contract.Host>> = [
   { head: "NAME", cell: ({ fqdn }) => fqdn },
@@ -29,19 +29,6 @@ const labelsText = (labels: Contract.Host["labels"]): string | undefined => {
 
 type Query = NonNullable<Parameters<Client["hosts"]["list"]>[0]>["query"]
 
-/** Pages until `limit` hosts are there or there are no more. */
-const collect = Effect.fnUntraced(function* (hosts: Client["hosts"], query: Query, limit: number) {
-  const items: Array<Contract.Host> = []
-  let cursor: string | undefined
-  do {
-    const page = Math.min(limit - items.length, Page.limitMax)
-    const { body } = yield* hosts.list({ query: { ...query, limit: page, ...(cursor !== undefined && { cursor }) } })
-    items.push(...body.items)
-    cursor = body.nextCursor
-  } while (cursor !== undefined && items.length < limit)
-  return { items, ...(cursor !== undefined && { nextCursor: cursor }) }
-})
-
 const parseAddress = (input: string) =>
   Result.match(IpAddress.parse(input), {
     onFailure: ({ message }) => Effect.fail(new Failure.UsageWrong({ detail: `'${input}': ${message}` })),
@@ -59,11 +46,7 @@ const list = Command.make(
     state: Flag.Literals("state", hostStates).pipe(Flag.withDescription("Only hosts in this state."), Flag.optional),
     address: optional("address", "ADDRESS", "Only hosts that have this address."),
     prefix: optional("prefix", "TEXT", "Only hosts whose full name begins so."),
-    limit: Flag.Int("limit").pipe(
-      Flag.withDescription("Hosts at the most. Default: 1000."),
-      Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))),
-      Flag.withDefault(1000)
-    )
+    limit: Pages.limit("Hosts")
   },
   Effect.fn(function* (input) {
     const query: Query = {
@@ -74,7 +57,7 @@ const list = Command.make(
     }
     yield* Connection.withClient(input, ({ hosts }) =>
       Effect.gen(function* () {
-        const found = yield* collect(hosts, query, input.limit)
+        const found = yield* Pages.collect((asked) => hosts.list({ query: { ...query, ...asked } }), input.limit)
         if (input.json) return yield* Output.json(found)
         yield* Output.rows(columns, found.items, "There are no such hosts.")
         if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)

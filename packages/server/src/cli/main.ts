@@ -11,16 +11,33 @@ import { doctor } from "./doctor.ts"
 import * as Failure from "./Failure.ts"
 import { guards } from "./guards.ts"
 import { hosts } from "./hosts.ts"
+import { identities } from "./identities.ts"
 import { plan } from "./plan.ts"
 import { publications } from "./publications.ts"
 import { serve } from "./serve.ts"
 import { status } from "./status.ts"
+import { tokens } from "./tokens.ts"
+import { whoami } from "./whoami.ts"
 import { zones } from "./zones.ts"
 
 /** `prism-dns`: one file here for each command. */
 const prismDns = Command.make("prism-dns").pipe(
   Command.withDescription("Hosts register, and their names resolve."),
-  Command.withSubcommands([dev, serve, config, doctor, status, zones, plan, hosts, publications, guards])
+  Command.withSubcommands([
+    dev,
+    serve,
+    config,
+    doctor,
+    status,
+    zones,
+    plan,
+    hosts,
+    publications,
+    guards,
+    tokens,
+    identities,
+    whoami
+  ])
 )
 
 /** The parser's own failures are shown by it, with the command's help. */
