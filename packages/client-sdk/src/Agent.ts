@@ -82,7 +82,8 @@ export interface EngineOptions extends AgentOptions {
 }
 
 interface Waiter {
-  readonly revision: number
+  /** Of the change that is waited for; undefined until it is made. */
+  revision: number | undefined
   readonly level: Level
   readonly done: Deferred.Deferred<Reached, RegistrationFailed>
 }
@@ -160,6 +161,10 @@ export const make = Effect.fnUntraced(function* (
   const listeners = new Set<(event: AgentEvent) => void>()
   const waiters = new Set<Waiter>()
 
+  // Inputs that come up while one is carried out (a listener that changes something) wait for their turn.
+  const inputs: Array<() => Machine.Input | undefined> = []
+  let busy = false
+
   // --- Telling --------------------------------------------------------------------------------------------------
 
   const emit = (event: AgentEvent) => {
@@ -172,15 +177,25 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
+  // Whoever is answered goes on at once, and may come back here: not before this step is done.
+  const answers: Array<() => void> = []
+  const answer = () => {
+    if (busy) return
+    for (let next = answers.shift(); next !== undefined; next = answers.shift()) next()
+  }
+
   const settle = (waiter: Waiter, exit: Exit.Exit<Reached, RegistrationFailed>) => {
     waiters.delete(waiter)
-    Deferred.doneUnsafe(waiter.done, exit)
+    answers.push(() => Deferred.doneUnsafe(waiter.done, exit))
   }
 
   const settleReached = () => {
     if (reached === undefined) return
     for (const waiter of waiters) {
-      if (model.held >= waiter.revision && reaches(reached.level, waiter.level)) settle(waiter, Exit.succeed(reached))
+      const { level, revision } = waiter
+      if (revision !== undefined && model.held >= revision && reaches(reached.level, level)) {
+        settle(waiter, Exit.succeed(reached))
+      }
     }
   }
 
@@ -248,7 +263,7 @@ export const make = Effect.fnUntraced(function* (
         const why = new RegistrationFailed(code, message, retryAfterSeconds)
         logger?.warn?.("a change was refused; the name stays as it was", { code, message })
         for (const waiter of waiters) {
-          if (waiter.revision > model.held) settle(waiter, Exit.fail(why))
+          if ((waiter.revision ?? 0) > model.held) settle(waiter, Exit.fail(why))
         }
         return
       }
@@ -276,20 +291,18 @@ export const make = Effect.fnUntraced(function* (
           over = action.failure
           settleAll(over)
           emit({ type: "refused", data: action.failure })
-          Deferred.doneUnsafe(ended, Exit.fail(action.failure))
+          answers.push(() => Deferred.doneUnsafe(ended, Exit.fail(action.failure)))
           return
         }
         over = new RegistrationFailed(action.how, `the registration was ${action.how}`)
         settleAll(over)
-        Deferred.doneUnsafe(ended, Exit.succeed(action.how))
+        const { how } = action
+        answers.push(() => Deferred.doneUnsafe(ended, Exit.succeed(how)))
         return
       }
     }
   }
 
-  // Inputs that come up while one is carried out (a listener that changes something) wait for their turn.
-  const inputs: Array<() => Machine.Input | undefined> = []
-  let busy = false
   const dispatchWith = (make: () => Machine.Input | undefined) => {
     inputs.push(make)
     if (busy) return
@@ -312,6 +325,7 @@ export const make = Effect.fnUntraced(function* (
     } finally {
       busy = false
     }
+    answer()
   }
   const dispatch = (input: Machine.Input) => dispatchWith(() => input)
 
@@ -356,6 +370,7 @@ export const make = Effect.fnUntraced(function* (
     }
     if (ack.level === "accepted") return dispatch({ _tag: "Accepted", link })
     settleReached()
+    answer()
   }
 
   const onError = (link: number, line: Line, frame: Message.ErrorFrame) => {
@@ -480,15 +495,23 @@ export const make = Effect.fnUntraced(function* (
 
   // --- What programs call ---------------------------------------------------------------------------------------
 
-  const wait = (revision: () => number, level: Level): Effect.Effect<Reached, RegistrationFailed> =>
+  const wait = (level: Level, changes?: Changes): Effect.Effect<Reached, RegistrationFailed> =>
     Effect.suspend(() => {
       if (over !== undefined) return Effect.fail(over)
       if (waiters.size >= waitersMax) {
         return Effect.fail(new RegistrationFailed("busy", `more than ${waitersMax} wait already`))
       }
-      const waiter: Waiter = { revision: revision(), level, done: Deferred.makeUnsafe() }
+      const waiter: Waiter = { revision: changes === undefined ? 0 : undefined, level, done: Deferred.makeUnsafe() }
       waiters.add(waiter)
-      settleReached()
+      if (changes === undefined) settleReached()
+      else {
+        dispatchWith(() => {
+          wish = Wish.change(wish, changes)
+          waiter.revision = model.wanted + 1
+          return { _tag: "Changed" }
+        })
+      }
+      answer()
       return Effect.onExit(Deferred.await(waiter.done), () => Effect.sync(() => waiters.delete(waiter)))
     })
 
@@ -504,17 +527,12 @@ export const make = Effect.fnUntraced(function* (
       listeners.add(own)
       return () => void listeners.delete(own)
     },
-    waitFor: (level) => wait(() => 0, level),
+    waitFor: (level) => wait(level),
     update: (changes, level = "accepted") =>
-      Effect.flatMap(
+      // What is checked here fits any wish: each field is checked by itself.
+      Effect.andThen(
         checked(() => Wish.change(wish, changes)),
-        (changed) =>
-          wait(() => {
-            wish = changed
-            const revision = model.wanted + 1
-            dispatch({ _tag: "Changed" })
-            return revision
-          }, level)
+        wait(level, changes)
       ),
     release: Effect.suspend(() => {
       dispatch({ _tag: "Release" })

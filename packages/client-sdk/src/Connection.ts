@@ -17,7 +17,7 @@ import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Net from "node:net"
-import * as Tls from "node:tls"
+import type * as Tls from "node:tls"
 import type { TlsOptions } from "./Options.ts"
 import type { Server } from "./Servers.ts"
 
@@ -94,13 +94,16 @@ export const open = Effect.fnUntraced(function* (
   options: ConnectOptions
 ): Effect.fn.Return<Connection, ConnectionLost, Scope.Scope> {
   const lookup = yield* Lookup
+  // Loaded where it is needed: it takes as long to load as all else together.
+  const tls = server.tls ? yield* Effect.promise(() => import("node:tls")) : undefined
   const socket = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const address = { host: server.host, port: server.port, ...(lookup === undefined ? {} : { lookup }) }
       // Else the socket throws where nobody listens any more.
-      const socket = server.tls
-        ? Tls.connect({ ...address, ...secureOptions(server, options.tls ?? {}) })
-        : Net.connect(address)
+      const socket =
+        tls === undefined
+          ? Net.connect(address)
+          : tls.connect({ ...address, ...secureOptions(server, options.tls ?? {}) })
       socket.on("error", () => undefined)
       socket.setNoDelay(true)
       if (options.unref === true) socket.unref()
@@ -159,7 +162,7 @@ export const open = Effect.fnUntraced(function* (
   return {
     server,
     channel:
-      socket instanceof Tls.TLSSocket
+      tls !== undefined && socket instanceof tls.TLSSocket
         ? new Uint8Array(socket.exportKeyingMaterial(Proof.exporterBytes, Proof.exporterLabel, Buffer.alloc(0)))
         : undefined,
     send: (message) => {

@@ -340,6 +340,7 @@ const refused = (model: Model, link: Link, refusal: Refusal, settings: Settings,
       Backoff.delayMillis(model.failures + 1, waitSettings(model, settings), random, retryAfterSeconds)
     )
   if (of === "release") {
+    if (!link.releasing) return stay(model)
     // It cannot be given up because it is not ours: then it is given up.
     if (!retryable) return end(model, "released")
     if (closing) return lose(model, link, reason, settings, random, retryAfterSeconds)
@@ -349,13 +350,14 @@ const refused = (model: Model, link: Link, refusal: Refusal, settings: Settings,
     }
   }
   if (of === "wish" && !closing) {
+    if (link.telling === undefined) return stay(model)
     if (retryable) {
       return {
         model: { ...put(model, { ...link, telling: undefined }), failures: model.failures + 1 },
         actions: [...(link.beating ? [] : [settled]), later()]
       }
     }
-    if (model.held > 0 && link.telling !== undefined && link.telling !== model.held) {
+    if (model.held > 0 && link.telling !== model.held) {
       const reverted: Model = { ...put(model, { ...link, telling: undefined }), wanted: model.held }
       const revert: Action = { _tag: "Revert", refusal }
       if (link.stage === "ready") return { model: reverted, actions: [...(link.beating ? [] : [settled]), revert] }
@@ -384,11 +386,13 @@ const onLink = (
 ): Step => {
   switch (input._tag) {
     case "Connected":
+      if (link.stage !== "connecting") return stay(model)
       return {
         model: put(model, { ...link, stage: "handshaking" }),
         actions: [set({ name: "answer", link: link.id }, answerMillis(link, settings))]
       }
     case "Welcomed": {
+      if (link.stage !== "handshaking") return stay(model)
       const welcomed = { ...link, beatMillis: input.beatMillis }
       return register({ ...put(model, welcomed), beatMillis: input.beatMillis }, welcomed, settings)
     }

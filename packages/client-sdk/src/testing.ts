@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * A server for tests of programs that use the SDK: it speaks protocol 2 on a
  * real port of loopback, keeps hosts in memory, and does wrong what a test
@@ -51,9 +52,13 @@ export interface FakeHost {
   readonly level: Level
   /** Sessions that hold its lease at this moment: one, in a hand-over two for a while, none when its agent is away. */
   readonly sessions: number
+  /** How often it was left without one. */
+  readonly gaps: number
 }
 
 export interface FakeServerOptions {
+  /** Default `127.0.0.1`. */
+  readonly host?: string | undefined
   /** Default: any free one. */
   readonly port?: number | undefined
   /** Default `hosts.prism.test`. */
@@ -82,20 +87,39 @@ interface HostRecord {
   owner: string
   generation: number
   level: Level
+  gaps: number
   readonly holders: Set<Session>
 }
 
+/** What a registry holds. Not for those who use it: the types of it are not published. */
+interface Kept {
+  readonly records: Map<string, HostRecord>
+  /** Names of identities by public key. */
+  readonly identities: Map<string, { readonly name: string; readonly token: string }>
+  readonly formerKeys: Set<string>
+  readonly revoked: Set<string>
+  /** By token. */
+  readonly uses: Map<string, number>
+}
+
+const kept = new WeakMap<FakeRegistry, Kept>()
+
+const keptBy = (registry: FakeRegistry): Kept => kept.get(registry)!
+
 /** What outlives a restart of a fake server, and what several of them share. */
 export class FakeRegistry {
-  readonly records = new Map<string, HostRecord>()
-  /** Names of identities by public key. */
-  readonly identities = new Map<string, { readonly name: string; readonly token: string }>()
-  readonly formerKeys = new Set<string>()
-  readonly revoked = new Set<string>()
-  readonly uses = new Map<string, number>()
+  constructor() {
+    kept.set(this, {
+      records: new Map(),
+      identities: new Map(),
+      formerKeys: new Set(),
+      revoked: new Set(),
+      uses: new Map()
+    })
+  }
 
   get hosts(): ReadonlyArray<FakeHost> {
-    return [...this.records.values()].map(({ holders, ...record }) => ({ ...record, sessions: holders.size }))
+    return [...keptBy(this).records.values()].map(({ holders, ...record }) => ({ ...record, sessions: holders.size }))
   }
 }
 
@@ -161,7 +185,15 @@ export class FakeServer {
 
   /** For the SDK's `server`. */
   get address(): string {
-    return `${this.#options.tls === undefined ? "" : "tls://"}127.0.0.1:${this.#port}`
+    return `${this.#options.tls === undefined ? "" : "tls://"}${this.#host}:${this.#port}`
+  }
+
+  get #host(): string {
+    return this.#options.host ?? "127.0.0.1"
+  }
+
+  get port(): number {
+    return this.#port
   }
 
   get hosts(): ReadonlyArray<FakeHost> {
@@ -232,10 +264,13 @@ export class FakeServer {
   /** Connections stay open and are accepted, and nothing is read or answered: half open, as when a cable is pulled. */
   freeze(): void {
     this.#frozen = true
+    for (const { socket } of this.#sessions) socket.pause()
   }
 
+  /** Goes on, with all that has come meanwhile. */
   thaw(): void {
     this.#frozen = false
+    for (const { socket } of this.#sessions) socket.resume()
   }
 
   /** Tells every session, and every one to come, to go elsewhere. */
@@ -252,7 +287,7 @@ export class FakeServer {
   forgetLeases(now = false): void {
     for (const session of this.#sessions) {
       const hosts = [...session.hosts.values()]
-      for (const record of hosts) record.holders.delete(session)
+      for (const record of hosts) letGo(record, session)
       session.hosts.clear()
       this.#forgotten.set(
         session,
@@ -280,7 +315,7 @@ export class FakeServer {
 
   /** Revokes the identity, ends its sessions, and takes its key no more. */
   revoke(identity: string): void {
-    this.registry.revoked.add(identity)
+    keptBy(this.registry).revoked.add(identity)
     for (const session of this.#sessions) {
       if (session.principal.name !== identity) continue
       this.#refuse(session, undefined, {
@@ -339,7 +374,7 @@ export class FakeServer {
     server.on("tlsClientError", () => undefined)
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject)
-      server.listen({ port, host: "127.0.0.1", backlog: 4096 }, () => resolve())
+      server.listen({ port, host: this.#host, backlog: 4096 }, () => resolve())
     })
     this.#server = server
     this.#port = (server.address() as Net.AddressInfo).port
@@ -362,12 +397,11 @@ export class FakeServer {
     socket.on("error", () => undefined)
     socket.on("close", () => {
       session.state = "closed"
-      for (const record of session.hosts.values()) record.holders.delete(session)
+      for (const record of session.hosts.values()) letGo(record, session)
       this.#sessions.delete(session)
       this.#forgotten.delete(session)
     })
     socket.on("data", (chunk) => {
-      if (this.#frozen) return
       for (const frame of session.decoder.push(chunk)) {
         if (frame._tag === "TooLarge") {
           this.#refuse(session, undefined, { code: "too-large", message: "the frame is too large", closing: true })
@@ -376,6 +410,7 @@ export class FakeServer {
         }
       }
     })
+    if (this.#frozen) socket.pause()
   }
 
   #take(session: Session, payload: Uint8Array): void {
@@ -534,7 +569,7 @@ export class FakeServer {
     if (!Proof.verify({ purpose, nonce, publicKey, channel }, proof.signature)) {
       return this.#end(session, proof.id, "proof-invalid", "the signature is not that of the key")
     }
-    const { formerKeys, identities, revoked, uses } = this.registry
+    const { formerKeys, identities, revoked, uses } = keptBy(this.registry)
     const known = identities.get(publicKey)
     if (known !== undefined && revoked.has(known.name)) {
       return this.#end(session, proof.id, "identity-revoked", "the identity was revoked")
@@ -604,7 +639,7 @@ export class FakeServer {
     if (!this.#zones.includes(zone)) {
       return this.#refuse(session, message.id, { code: "zone-not-allowed", message: `there is no zone ${zone}` })
     }
-    const { records } = this.registry
+    const { records } = keptBy(this.registry)
     const before = records.get(host)
     if (before !== undefined && before.owner !== session.principal.name && before.owner !== anonymous.name) {
       return this.#refuse(session, message.id, { code: "hostname-taken", message: `${host} belongs to someone else` })
@@ -620,6 +655,7 @@ export class FakeServer {
       owner: session.principal.name,
       generation: 0,
       level: "accepted",
+      gaps: 0,
       holders: new Set()
     }
     const changed = before === undefined || !isSame(before, wanted)
@@ -660,7 +696,7 @@ export class FakeServer {
     record.generation += 1
     for (const holder of record.holders) holder.hosts.delete(record.host)
     record.holders.clear()
-    this.registry.records.delete(record.host)
+    keptBy(this.registry).records.delete(record.host)
     this.#acknowledge(session, message, record, "released")
   }
 
@@ -678,7 +714,7 @@ export class FakeServer {
       Proof.verify({ purpose: "rotate-new", nonce, publicKey, channel }, message.proof)
     if (!valid)
       return this.#refuse(session, message.id, { code: "proof-invalid", message: "the signatures do not fit" })
-    const { formerKeys, identities } = this.registry
+    const { formerKeys, identities } = keptBy(this.registry)
     const identity = identities.get(old)
     identities.delete(old)
     formerKeys.add(old)
@@ -740,6 +776,10 @@ export class FakeServer {
     }
     further("applied", () => further("served", () => undefined))
   }
+}
+
+const letGo = (record: HostRecord, session: Session): void => {
+  if (record.holders.delete(session) && record.holders.size === 0) record.gaps += 1
 }
 
 const tokenName = (token: FakeToken): string => `token-${Crypto.hash("sha256", token.token, "hex").slice(0, 8)}`

@@ -1,0 +1,468 @@
+import { assert, describe, it } from "@effect/vitest"
+import { FakeRegistry, FakeServer, type FakeServerOptions } from "@prism-dns/client-sdk/testing"
+import { Clock, Duration, Effect, Fiber, Random } from "effect"
+import { TestClock } from "effect/testing"
+import * as Fs from "node:fs"
+import type * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { waitUntil } from "../../core/test/harness/waitUntil.ts"
+import * as Agent from "../src/Agent.ts"
+import { Lookup } from "../src/Connection.ts"
+import type { AgentEvent, RegistrationFailed, Timing } from "../src/Options.ts"
+
+const fake = (options?: FakeServerOptions) =>
+  Effect.acquireRelease(
+    Effect.promise(() => FakeServer.start(options)),
+    (server) => Effect.promise(() => server.stop())
+  )
+
+/** Waits that a test can live with where time is real. */
+const quick: Timing = { backoffBaseMillis: 20, backoffCapMillis: 50 }
+
+interface Started {
+  readonly agent: Agent.Agent
+  readonly events: Array<AgentEvent>
+  readonly seen: (type: AgentEvent["type"]) => number
+}
+
+const start = Effect.fnUntraced(function* (
+  options: Partial<Agent.EngineOptions> & Pick<Agent.EngineOptions, "server">
+) {
+  const events: Array<AgentEvent> = []
+  const agent = yield* Agent.make({ hostname: "web-1", ...options })
+  agent.subscribe((event) => events.push(event))
+  return { agent, events, seen: (type) => events.filter((event) => event.type === type).length } satisfies Started
+})
+
+/** Waits in real time, also under a test clock. */
+const until = (what: string, holds: () => boolean) =>
+  TestClock.withLive(waitUntil(what, Effect.sync(holds), (held) => held)).pipe(Effect.asVoid)
+const untilLive = (what: string, holds: () => boolean) =>
+  Effect.asVoid(waitUntil(what, Effect.sync(holds), (held) => held))
+
+const failureOf = <A>(effect: Effect.Effect<A, RegistrationFailed>) => Effect.flip(effect)
+
+const stateFolder = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "prism-sdk-"))),
+  (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
+)
+
+describe("an agent", () => {
+  it.live("has its name again after a restart of the server, and tells no level twice", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent, events, seen } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("served")
+      yield* Effect.promise(() => server.restart())
+      yield* untilLive("it is back", () => seen("connected") === 2 && agent.snapshot().state === "online")
+      assert.strictEqual(server.host("web-1")?.sessions, 1)
+      assert.deepStrictEqual(
+        events.filter(({ type }) => ["accepted", "applied", "served"].includes(type)).map(({ type }) => type),
+        ["accepted", "applied", "served"]
+      )
+      assert.strictEqual(seen("disconnected") >= 1, true)
+    })
+  )
+
+  it.live("an update that a restart falls into is told again, and resolves", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("accepted")
+      server.cutOnNext("update")
+      const reached = yield* agent.update({ labels: { rack: "7" }, ttlSeconds: 30 }, "served")
+      assert.strictEqual(reached.level, "served")
+      assert.deepInclude(server.host("web-1"), { labels: { rack: "7" }, ttlSeconds: 30, generation: 2 })
+      assert.strictEqual(server.count("register"), 2)
+    })
+  )
+
+  it.live("changes that come together are told in few messages, and the last one counts", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("accepted")
+      yield* Effect.forEach(
+        Array.from({ length: 100 }, (_, i) => i),
+        (i) => agent.update({ labels: { n: String(i) } }),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(server.host("web-1")?.labels, { n: "99" })
+      assert.strictEqual(server.count("update"), 2)
+    })
+  )
+
+  it.live("a change that the server refuses rejects with its code and leaves the name as it was", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("accepted")
+      server.refuseNext("update", { code: "address-not-allowed" })
+      const failed = yield* failureOf(agent.update({ addresses: ["192.0.2.1"] }))
+      assert.strictEqual(failed.code, "address-not-allowed")
+      assert.strictEqual(agent.snapshot().state, "online")
+      yield* agent.update({ labels: { still: "here" } })
+      assert.deepInclude(server.host("web-1"), { addresses: ["127.0.0.1"], labels: { still: "here" } })
+    })
+  )
+
+  it.live("a name that is given up while no server is there is given up when one is", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("accepted")
+      yield* Effect.promise(() => server.stop())
+      yield* untilLive("it has noticed", () => agent.snapshot().state !== "online")
+      const releasing = yield* Effect.forkChild(agent.release)
+      yield* Effect.promise(() => server.restart())
+      yield* Fiber.join(releasing)
+      assert.deepStrictEqual([server.hosts.length, agent.snapshot().state], [0, "released"])
+      assert.strictEqual((yield* failureOf(agent.waitFor("served"))).code, "released")
+    })
+  )
+
+  it.live("a server that says accepted and dies has it registered again", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      server.cutAfterNext("accepted")
+      const { agent, seen } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("served")
+      assert.deepStrictEqual([server.count("register"), seen("accepted"), agent.snapshot().state], [2, 1, "online"])
+    })
+  )
+
+  it.live("goes to the next server where one is away, and on where that one goes", () =>
+    Effect.gen(function* () {
+      const registry = new FakeRegistry()
+      const away = yield* fake({ registry })
+      const second = yield* fake({ registry })
+      yield* Effect.promise(() => away.stop())
+      const { agent, events } = yield* start({ server: [away.address, second.address], timing: quick })
+      yield* agent.waitFor("accepted")
+      assert.strictEqual(second.sessions, 1)
+      yield* Effect.promise(() => away.restart())
+      yield* Effect.promise(() => second.stop())
+      yield* untilLive("it is at the first", () => away.sessions === 1 && agent.snapshot().state === "online")
+      assert.deepStrictEqual(
+        events.flatMap((event) => (event.type === "connected" ? [event.data.server] : [])),
+        [second.address, away.address]
+      )
+    })
+  )
+
+  it.live("on drain it is registered elsewhere before it leaves: the lease has no gap", () =>
+    Effect.gen(function* () {
+      const registry = new FakeRegistry()
+      const [first, second] = [yield* fake({ registry }), yield* fake({ registry })]
+      const { agent, seen } = yield* start({ server: [first.address, second.address], timing: quick })
+      yield* agent.waitFor("accepted")
+      first.drain(0.05)
+      yield* untilLive("it has moved", () => second.sessions === 1 && first.sessions === 0)
+      assert.deepInclude(registry.hosts[0], { host: "web-1.hosts.prism.test.", gaps: 0, sessions: 1 })
+      assert.deepStrictEqual([agent.snapshot().state, seen("disconnected")], ["online", 0])
+    })
+  )
+
+  it.live("on drain without another server it holds on to the old one until it ends", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address, timing: quick })
+      yield* agent.waitFor("accepted")
+      server.drain(0)
+      yield* untilLive("it has tried elsewhere", () => server.connections > 2)
+      assert.strictEqual(agent.snapshot().state, "draining")
+      assert.deepInclude(server.host("web-1"), { gaps: 0 })
+      yield* Effect.promise(() => server.restart())
+      yield* untilLive("it is online", () => agent.snapshot().state === "online")
+    })
+  )
+
+  it.live("registers again where the server does not know its lease", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address, timing: quick }).pipe(
+        Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 0.01, nextIntUnsafe: () => 1 })
+      )
+      yield* agent.waitFor("accepted")
+      server.forgetLeases(true)
+      yield* untilLive("it is registered", () => server.count("register") === 2)
+      yield* untilLive("it holds it", () => server.host("web-1")?.sessions === 1)
+      assert.strictEqual(server.connections, 1)
+    })
+  )
+
+  it.live.each<[string, FakeServerOptions, string]>([
+    ["a token that has run out", { tokens: [{ token: "t", expired: true }] }, "token-expired"],
+    ["a token that is used up", { tokens: [{ token: "t", usesMax: 0 }] }, "token-used-up"],
+    ["a token for another use", { tokens: [{ token: "t", allows: "bearer" }] }, "token-not-allowed"]
+  ])("%s ends it: state, event, and whoever waits", ([, options, code]) =>
+    Effect.gen(function* () {
+      const server = yield* fake(options)
+      const { agent, events } = yield* start({
+        server: server.address,
+        token: "t",
+        stateDir: yield* stateFolder,
+        timing: quick
+      })
+      assert.strictEqual((yield* failureOf(agent.waitFor("accepted"))).code, code)
+      assert.strictEqual((yield* failureOf(agent.ended)).code, code)
+      assert.strictEqual(agent.snapshot().state, "refused")
+      assert.deepStrictEqual(
+        events.flatMap((event) => (event.type === "refused" ? [event.data.code] : [])),
+        [code]
+      )
+      assert.strictEqual(server.connections, 1)
+    })
+  )
+
+  it.live("an identity that is revoked in a live session ends it", () =>
+    Effect.gen(function* () {
+      const server = yield* fake({ tokens: [{ token: "t" }] })
+      const { agent } = yield* start({ server: server.address, token: "t", stateDir: yield* stateFolder })
+      yield* agent.waitFor("accepted")
+      server.revoke(agent.snapshot().identity!)
+      assert.strictEqual((yield* failureOf(agent.ended)).code, "identity-revoked")
+    })
+  )
+
+  it.live("a key that the server has forgotten is enrolled again where there is a token", () =>
+    Effect.gen(function* () {
+      const stateDir = yield* stateFolder
+      const before = yield* fake({ tokens: [{ token: "t" }] })
+      const first = yield* start({ server: before.address, token: "t", stateDir })
+      yield* first.agent.waitFor("accepted")
+      yield* first.agent.close
+      const after = yield* fake({ tokens: [{ token: "t" }] })
+      const second = yield* start({ server: after.address, token: "t", stateDir, timing: quick })
+      yield* second.agent.waitFor("accepted")
+      assert.deepStrictEqual(
+        after.received
+          .filter(({ type }) => type === "hello")
+          .map(({ message }) => (message["auth"] as { method: string }).method),
+        ["key", "enrol"]
+      )
+      const third = yield* fake({ tokens: [{ token: "t" }] })
+      const without = yield* start({ server: third.address, stateDir, timing: quick })
+      assert.strictEqual((yield* failureOf(without.agent.ended)).code, "identity-unknown")
+    })
+  )
+
+  it.live("a name whose server moves in DNS is followed, since each attempt asks anew", () =>
+    Effect.gen(function* () {
+      const registry = new FakeRegistry()
+      const old = yield* fake({ registry })
+      const moved = yield* fake({ registry, host: "127.0.0.2", port: old.port })
+      let address = "127.0.0.1"
+      let asked = 0
+      const lookup: Net.LookupFunction = (_, options, callback) => {
+        asked += 1
+        if (options.all === true) callback(null, [{ address, family: 4 }])
+        else callback(null, address, 4)
+      }
+      const { agent } = yield* start({ server: `prism.example.net:${old.port}`, timing: quick }).pipe(
+        Effect.provideService(Lookup, lookup)
+      )
+      yield* agent.waitFor("accepted")
+      address = "127.0.0.2"
+      yield* Effect.promise(() => old.stop())
+      yield* untilLive("it is at the new address", () => moved.sessions === 1)
+      assert.isAtLeast(asked, 2)
+    })
+  )
+
+  it.live("tells what is parked, and what the server has to say", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent, events, seen } = yield* start({ server: server.address })
+      yield* agent.waitFor("served")
+      server.park("web-1", "foreign records")
+      server.notice("maintenance", "tonight")
+      yield* untilLive("it was told", () => seen("parked") + seen("notice") === 2)
+      const told = events.flatMap((event) => (event.type === "parked" || event.type === "notice" ? [event.data] : []))
+      assert.deepStrictEqual(told, [
+        { host: "web-1.hosts.prism.test.", reason: "foreign records" },
+        { code: "maintenance", message: "tonight" }
+      ])
+    })
+  )
+
+  it.live("a listener that throws disturbs nobody, and one that changes something is heard", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      const { agent } = yield* start({ server: server.address })
+      agent.subscribe(() => {
+        throw new Error("of the listener")
+      })
+      let updated = false
+      agent.subscribe((event) => {
+        if (event.type !== "accepted" || updated) return
+        updated = true
+        Effect.runFork(agent.update({ labels: { from: "a listener" } }))
+      })
+      yield* untilLive("it has", () => server.host("web-1")?.labels["from"] === "a listener")
+    })
+  )
+
+  it.live("leaves nothing open behind its scope, also in the middle of a handshake", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      server.ignoreNext("hello")
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* start({ server: server.address })
+          yield* untilLive("it has said hello", () => server.count("hello") === 1)
+        })
+      )
+      const { agent } = yield* Effect.scoped(start({ server: server.address }))
+      assert.strictEqual(agent.snapshot().state, "closed")
+      yield* untilLive("nothing is connected", () => server.sessions === 0)
+      assert.strictEqual((yield* failureOf(agent.update({ labels: {} }))).code, "closed")
+    })
+  )
+})
+
+/** Lets time pass, a second for each look, until it holds. */
+const pass = Effect.fnUntraced(function* (what: string, holds: () => boolean) {
+  const second = Effect.provideService(TestClock.adjust("1 second"), Clock.Clock, yield* Clock.Clock)
+  yield* TestClock.withLive(waitUntil(what, Effect.map(second, holds), (held) => held))
+})
+
+/** A clock whose wall can be set by hand; waits and monotonic time are those of the test clock. */
+const walled = Effect.gen(function* () {
+  const clock = yield* Clock.Clock
+  let offsetMillis = 0
+  const millis = () => clock.currentTimeMillisUnsafe() + offsetMillis
+  const own: Clock.Clock = {
+    sleep: (duration) => clock.sleep(duration),
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+    monotonicTimeNanos: clock.monotonicTimeNanos,
+    currentTimeNanosUnsafe: () => BigInt(millis()) * 1_000_000n,
+    currentTimeNanos: Effect.sync(() => BigInt(millis()) * 1_000_000n),
+    currentTimeMillisUnsafe: millis,
+    currentTimeMillis: Effect.sync(millis)
+  }
+  return {
+    clock: own,
+    jump: (duration: Duration.Input) => (offsetMillis += Duration.toMillis(Duration.fromInputUnsafe(duration)))
+  }
+})
+
+describe("time", () => {
+  it.effect("beats within each interval, and a beat without an answer is a lost connection", () =>
+    Effect.gen(function* () {
+      const server = yield* fake({ beatSeconds: 60 })
+      const { agent, seen } = yield* start({ server: server.address })
+      yield* until("it is online", () => agent.snapshot().state === "online")
+      for (let beats = 1; beats <= 3; beats++) {
+        yield* TestClock.adjust("1 minute")
+        yield* until("it has beaten", () => server.count("heartbeat") >= beats)
+      }
+      server.freeze()
+      yield* TestClock.adjust("1 minute")
+      // What is frozen reads nothing; that the beat is under way shows in what its limit does.
+      yield* TestClock.adjust("10 seconds")
+      assert.isAtLeast(seen("disconnected"), 1)
+      server.thaw()
+      yield* pass("it is back", () => agent.snapshot().state === "online")
+      assert.strictEqual(server.host("web-1")?.sessions, 1)
+    })
+  )
+
+  it.effect("waits as long as the server asks before it tries again", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      server.refuseNext("register", { code: "rate-limited", retryable: true, retryAfterSeconds: 20 })
+      const { agent } = yield* start({ server: server.address })
+      yield* until("it has asked", () => server.count("register") === 1)
+      yield* TestClock.adjust("19 seconds")
+      assert.deepStrictEqual([server.count("register"), agent.snapshot().state], [1, "registering"])
+      yield* TestClock.adjust("2 seconds")
+      yield* until("it has the name", () => agent.snapshot().state === "online")
+      assert.strictEqual(server.connections, 1)
+    })
+  )
+
+  it.effect("after a sleep of the machine the server is asked at once whether it still knows us", () =>
+    Effect.gen(function* () {
+      const server = yield* fake({ beatSeconds: 600 })
+      const { clock, jump } = yield* walled
+      const { agent } = yield* Effect.provideService(start({ server: server.address }), Clock.Clock, clock)
+      yield* until("it is online", () => agent.snapshot().state === "online")
+      jump("1 hour")
+      yield* TestClock.adjust("5 seconds")
+      yield* until("it has beaten", () => server.count("heartbeat") === 1)
+      server.freeze()
+      jump("1 hour")
+      yield* TestClock.adjust("5 seconds")
+      yield* TestClock.adjust("10 seconds")
+      assert.notStrictEqual(agent.snapshot().state, "online")
+    })
+  )
+
+  it.effect("a clock that is set back, or a little ahead, changes nothing", () =>
+    Effect.gen(function* () {
+      const server = yield* fake({ beatSeconds: 600 })
+      const { clock, jump } = yield* walled
+      const { agent, events } = yield* Effect.provideService(start({ server: server.address }), Clock.Clock, clock)
+      yield* until("it is online", () => agent.snapshot().state === "online")
+      const before = events.length
+      jump("-2 days")
+      yield* TestClock.adjust("1 minute")
+      jump("1 second")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual([server.count("heartbeat"), events.length], [0, before])
+    })
+  )
+
+  it.effect("waits for ever for a server that is away, less often with time", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      yield* Effect.promise(() => server.stop())
+      const { agent, events } = yield* start({ server: server.address })
+      for (let failures = 1; failures <= 12; failures++) {
+        yield* until("it has failed", () => events.filter(({ type }) => type === "disconnected").length >= failures)
+        yield* TestClock.adjust("30 seconds")
+      }
+      const waits = events.flatMap((event) => (event.type === "disconnected" ? [event.data.retryInMillis!] : []))
+      waits.slice(0, 12).forEach((wait, i) => assert.isAtMost(wait, Math.min(30_000, 1000 * 2 ** i)))
+      yield* Effect.promise(() => server.restart())
+      yield* pass("it is online", () => agent.snapshot().state === "online")
+    })
+  )
+})
+
+describe("many agents", () => {
+  it.live("of 1,000 agents that lose one server together, the reconnects are spread", () =>
+    Effect.gen(function* () {
+      const count = 1000
+      const server = yield* fake({ beatSeconds: 60 })
+      const agents = yield* Effect.forEach(
+        Array.from({ length: count }, (_, i) => i),
+        (i) => Agent.make({ server: server.address, hostname: `web-${i}`, timing: { backoffBaseMillis: 2000 } }),
+        { concurrency: 50 }
+      )
+      yield* Effect.forEach(agents, (agent) => agent.waitFor("accepted"), { concurrency: "unbounded", discard: true })
+      const before = server.received.length
+      yield* Effect.promise(() => server.restart())
+      const beganMillis = performance.now()
+      yield* waitUntil(
+        "all are back",
+        Effect.sync(() => [server.received.length - before, server.sessions]),
+        ([received, sessions]) => received === 2 * count && sessions === count,
+        { within: "15 seconds" }
+      )
+      const arrivals = server.received
+        .slice(before)
+        .filter(({ type }) => type === "hello")
+        .map(({ atMillis }) => atMillis - beganMillis)
+      const binOf = (millis: number) => Math.min(Math.max(Math.floor(millis / 100), 0), 19)
+      const bins = Array.from({ length: 20 }, (_, bin) => arrivals.filter((millis) => binOf(millis) === bin).length)
+      console.log(bins.map((n, i) => `${String(i * 100).padStart(5)} ms ${"#".repeat(n / 5)} ${n}`).join("\n"))
+      assert.strictEqual(arrivals.length, count)
+      // Spread evenly a bin has 50; a herd has all of them in one.
+      assert.isBelow(Math.max(...bins), count / 2)
+      assert.isAbove(bins.filter((n) => n > 0).length, 10)
+    })
+  )
+})
