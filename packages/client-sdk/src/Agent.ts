@@ -380,6 +380,14 @@ export const make = Effect.fnUntraced(function* (
       logger?.warn?.("the server complains", { code: frame.code, message: frame.message })
       return emit({ type: "notice", data: { code: frame.code, message: frame.message } })
     }
+    if (of === "wish" && frame.retryable) {
+      logger?.warn?.("not now", {
+        code: frame.code,
+        message: frame.message,
+        retryAfterSeconds: frame.retryAfterSeconds
+      })
+      emit({ type: "notice", data: { code: frame.code, message: frame.message } })
+    }
     dispatch({ _tag: "Refused", link, refusal: refusalOf(of, frame) })
   }
 

@@ -310,7 +310,7 @@ describe("Machine", () => {
       seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
       return seed / 2 ** 32
     }
-    const pick = <A>(all: ReadonlyArray<A>): A => all[Math.floor(random() * all.length)] as A
+    const pick = <A>(all: ReadonlyArray<A>): A => all[Math.floor(random() * all.length)]!
     for (let round = 0; round < 300; round++) {
       let model = Machine.transition(Machine.initial, start, settings, random()).model
       const open = new Set([1])
