@@ -8,6 +8,8 @@
  * that is wrong. Leaves to others: whether the things named here exist.
  */
 import { defaultLimits, type Limits } from "@prism-dns/core/auth/Admission"
+import * as Certificates from "@prism-dns/core/auth/Certificates"
+import type { CertificateGrant } from "@prism-dns/core/auth/Certificates"
 import * as Policy from "@prism-dns/core/auth/Policy"
 import type { Grant } from "@prism-dns/core/auth/Principal"
 import type { Rate } from "@prism-dns/core/auth/TokenBucket"
@@ -105,6 +107,7 @@ export interface PrismConfig {
     readonly mode: TokenMode
     readonly agentTokens: ReadonlyArray<AgentToken>
     readonly adminTokens: ReadonlyArray<NamedToken>
+    readonly certificates: CertificateGrant
     /** What hosts without a token may do where `mode` is `optional`. */
     readonly anonymous: {
       /** The one zone they may register in; undefined: the first forward zone. */
@@ -526,6 +529,27 @@ export const settings = Settings.group("", {
       }
     ),
     adminTokens: Settings.list("Tokens for the API.", namedToken),
+    certificates: Settings.group("What hosts may claim by their client certificates (tls.clientCertificates).", {
+      zones: Settings.list(
+        "Zones in which names may be claimed; without any, every zone. A certificate whose name lies in a zone claims in that one only.",
+        { zone: Settings.required(Kind.domainName, { doc: "Name of a zone for hosts." }) },
+        { shorthand: "zone" }
+      ),
+      names: Settings.list(
+        "Patterns of the names that may be claimed, below their zone; without any, the certificate's own: {name}.",
+        { name: Settings.required(Kind.ownNamePattern, { doc: "A pattern, such as {name} or {name}-*." }) },
+        { shorthand: "name" }
+      ),
+      networks: Settings.list(
+        "Networks whose addresses may be claimed, beside the address a host speaks from.",
+        { network: Settings.required(Kind.network, { doc: "A network, such as 10.1.0.0/16." }) },
+        { shorthand: "network" }
+      ),
+      namesMax: Settings.optional(Kind.integer(1, 100_000_000), {
+        doc: "Names held at once at the most by one certificate's name.",
+        words: "auth.limits.namesPerIdentity"
+      })
+    }),
     anonymous: Settings.group("Hosts without a token, where mode is optional.", {
       zone: Settings.optional(Kind.domainName, {
         doc: "The one zone they may register in.",
@@ -686,6 +710,18 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       }
     })
   )
+  const certificates: CertificateGrant = {
+    ...Certificates.ownNameOnly,
+    zones: auth.certificates.zones.length === 0 ? undefined : auth.certificates.zones.map(({ zone }) => zone),
+    ...(auth.certificates.names.length > 0 && { names: auth.certificates.names.map(({ name }) => name) }),
+    networks: auth.certificates.networks.map(({ network }) => network),
+    namesMax: auth.certificates.namesMax
+  }
+  for (const zone of certificates.zones ?? []) {
+    if (!forward.includes(zone)) {
+      problems.push(`auth.certificates: ${zone} is not one of the zones for hosts: ${forward.join(", ")}`)
+    }
+  }
   for (const { grant, name } of agentTokens) {
     for (const zone of grant.zones ?? []) {
       if (!forward.includes(zone)) {
@@ -742,6 +778,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     auth: {
       ...auth,
       agentTokens,
+      certificates,
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
     }
   })

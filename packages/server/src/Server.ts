@@ -75,6 +75,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     ...tcp,
     tls,
     mode: auth.mode,
+    certificates: auth.certificates,
     instance: server.instance,
     lease: { duration: leases.duration, beatInterval: leases.beatInterval },
     ackTimeout: leases.ackTimeout,

@@ -6,6 +6,7 @@
  * File, environment and flags all come here as text, so a value is written the
  * same way in each.
  */
+import { ownName } from "@prism-dns/core/auth/Certificates"
 import { isPattern } from "@prism-dns/core/auth/Principal"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Duration, Effect, Redacted, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
@@ -206,6 +207,17 @@ export const namePattern: Kind<string> = make(
       : Result.fail(
           `must be labels of letters, digits, hyphens, * and # with dots between them, such as web-* or *.rack-7, not '${input}'`
         )
+  })
+)
+
+/** A pattern of names in which `{name}` stands for a name that is known later. */
+export const ownNamePattern: Kind<string> = make(
+  "pattern of names, {name} for the certificate's own",
+  fromText(isString, (input) => {
+    const pattern = input.toLowerCase()
+    return isPattern(pattern.replaceAll(ownName, "x"))
+      ? Result.succeed(pattern)
+      : Result.fail(`must be a pattern of names such as {name}, {name}-* or web-*, not '${input}'`)
   })
 )
 

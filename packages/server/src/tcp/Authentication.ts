@@ -7,11 +7,14 @@
  * which came before (`core/protocol/Handshake`), and what the principal may
  * claim (`core/auth/Admission`).
  */
+import * as Certificates from "@prism-dns/core/auth/Certificates"
 import { Identities, type IdentityRefused } from "@prism-dns/core/auth/Identities"
 import * as Principal from "@prism-dns/core/auth/Principal"
 import type { TokenMode } from "@prism-dns/core/auth/TokenMode"
 import { TokenRefused } from "@prism-dns/core/auth/TokenRefused"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import { isReverse } from "@prism-dns/core/domain/Zone"
 import type { Evidence } from "@prism-dns/core/protocol/Handshake"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import type { RegistryUnavailable } from "@prism-dns/core/registry/Registry"
@@ -19,7 +22,10 @@ import { Effect } from "effect"
 import type { Connection } from "./Connection.ts"
 
 export interface AuthenticationOptions {
+  /** Whether who proves nothing may speak. */
   readonly mode: TokenMode
+  /** What client certificates may claim. Default: their own name. */
+  readonly certificates?: Certificates.CertificateGrant
 }
 
 /** Who speaks, and until when. */
@@ -53,8 +59,11 @@ const anonymous = forever(Principal.anonymous)
 export const make = Effect.fnUntraced(function* (options: AuthenticationOptions) {
   const tokens = yield* Tokens
   const identities = yield* Identities
+  const zones = yield* Zones
+  const forward = zones.all.filter((zone) => !isReverse(zone)).map(({ name }) => name)
+  const { certificates = Certificates.ownNameOnly } = options
 
-  const authenticate: Authenticate = (evidence, { peer }) => {
+  const authenticate: Authenticate = (evidence, { peer, transport }) => {
     switch (evidence.method) {
       case "anonymous":
         return options.mode === "required"
@@ -70,7 +79,12 @@ export const make = Effect.fnUntraced(function* (options: AuthenticationOptions)
           : forever({ name: holder.name, kind: "token", anonymous: false, actsFor: [], grant: holder.grant })
       }
       case "certificate":
-        return { code: "certificate-missing", message: "the connection has no client certificate" }
+        return transport._tag === "Plain" || transport.certificate === undefined
+          ? { code: "certificate-missing", message: "the connection has no client certificate" }
+          : {
+              principal: Certificates.principalOf(transport.certificate.name, certificates, forward),
+              expiresAtMillis: transport.certificate.expiresAtMillis
+            }
       case "key": {
         const { publicKey } = evidence
         return outcome(identities.authenticate(publicKey), publicKey)

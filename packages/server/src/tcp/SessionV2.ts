@@ -15,7 +15,6 @@ import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import type { Principal } from "@prism-dns/core/auth/Principal"
 import { type RefusalCode, refusalCodes } from "@prism-dns/core/auth/RefusalCode"
-import type { TokenMode } from "@prism-dns/core/auth/TokenMode"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
 import * as Handshake from "@prism-dns/core/protocol/Handshake"
@@ -31,9 +30,7 @@ import * as RequestsV2 from "./RequestsV2.ts"
 import * as Sessions from "./Sessions.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
-export interface SessionOptions {
-  /** Whether who proves nothing may speak. */
-  readonly mode: TokenMode
+export interface SessionOptions extends Authentication.AuthenticationOptions {
   /** Names this server in the welcome. */
   readonly instance: string
   readonly lease: { readonly duration: Duration.Duration; readonly beatInterval: Duration.Duration }
@@ -96,7 +93,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     options,
     leaseMillis: Duration.toMillis(options.lease.duration),
     now,
-    authenticate: yield* Authentication.make({ mode: options.mode }),
+    authenticate: yield* Authentication.make(options),
     requests: yield* RequestsV2.make,
     rotate: ({ peer, principal }, publicKey) =>
       identities.rotate(principal.name, publicKey, { name: principal.name, peer }).pipe(

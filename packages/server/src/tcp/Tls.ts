@@ -14,6 +14,7 @@ import { Clock, Duration, Effect, Queue, Result } from "effect"
 import { constants, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import * as NodeTls from "node:tls"
+import { principalName } from "@prism-dns/core/auth/Certificates"
 import type { Revocation } from "@prism-dns/core/auth/Revocations"
 import { CertificateUnusable } from "../ServerError.ts"
 import * as ClientCertificates from "./ClientCertificates.ts"
@@ -39,9 +40,6 @@ export interface TlsOptions {
   /** Ends sessions by the name of their principal. */
   readonly announce: (revocation: Revocation) => void
 }
-
-/** The name of the principal that a client certificate makes. */
-export const principalName = (certificate: Pick<ClientCertificate, "name">): string => `cert:${certificate.name}`
 
 /** A client certificate that does not hold. */
 export interface Refused {
@@ -253,7 +251,7 @@ export const make = Effect.fnUntraced(function* (options: TlsOptions) {
   const end = (socket: NodeTls.TLSSocket, { certificate }: Live, code: Refused["code"], reason: string) => {
     live.delete(socket)
     options.announce({
-      principal: principalName(certificate),
+      principal: principalName(certificate.name),
       code,
       message: `the client certificate ${certificate.fingerprint.slice(0, 16)} ${reason}`
     })
