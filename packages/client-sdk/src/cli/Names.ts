@@ -84,13 +84,24 @@ const firstSelection = Effect.fnUntraced(function* (options: Following.FollowOpt
   }
 })
 
-/** Opens the names, and tells `opened` of each before anything has happened to it. */
+/** What is done beside keeping the names. */
+export interface OpenOptions {
+  /** Is told of each name before anything has happened to it. */
+  readonly opened?: (name: Name) => void
+  /** How this machine's addresses are looked at. */
+  readonly following?: Pick<Following.FollowOptions, "every" | "settle" | "settleMax" | "read">
+}
+
+/** Opens the names. */
 export const open = Effect.fnUntraced(function* (
   settings: Settings,
   credentials: Credentials,
-  opened: (name: Name) => void
+  { following: looks = {}, opened = () => undefined }: OpenOptions = {}
 ): Effect.fn.Return<ReadonlyArray<Name>, ConfigurationWrong | Refused, Scope.Scope> {
-  const following: Following.FollowOptions = settings.addresses._tag === "Interfaces" ? settings.addresses.options : {}
+  const following: Following.FollowOptions = {
+    ...looks,
+    ...(settings.addresses._tag === "Interfaces" ? settings.addresses.options : {})
+  }
   const addresses =
     settings.addresses._tag === "Observed"
       ? "observed"
@@ -120,7 +131,7 @@ export const open = Effect.fnUntraced(function* (
     if (settings.releaseOnExit) yield* Effect.addFinalizer(() => release(name))
     if (names.length < settings.hostnames.length) yield* connected(agent)
   }
-  if (settings.addresses._tag !== "Listed") yield* follow(names, settings.addresses._tag, following)
+  if (settings.addresses._tag !== "Listed") yield* follow(names, addresses, following)
   return names
 })
 
@@ -140,20 +151,21 @@ const release = ({ agent, hostname }: Name): Effect.Effect<void> =>
 /** Tells all names what has become of this machine's addresses, for as long as the scope lasts. */
 const follow = Effect.fnUntraced(function* (
   names: ReadonlyArray<Name>,
-  from: "Observed" | "Interfaces",
+  registered: "observed" | ReadonlyArray<string>,
   options: Following.FollowOptions
 ) {
   // The newest change replaces one that still waits for a server.
   const updates = yield* FiberMap.make<Name>()
-  let first = true
+  const isObserved = registered === "observed"
+  let known = isObserved ? undefined : registered.join(" ")
   const tell = ({ addresses }: Selection) => {
-    const wasFirst = first
-    first = false
-    if (wasFirst && from === "Observed") return Effect.void
+    const before = known
+    known = addresses.join(" ")
+    if (known === before || before === undefined) return Effect.void
     // Where the server observes, an empty change finds out whether the connection still stands.
-    const changes: Changes = from === "Observed" ? {} : { addresses }
+    const changes: Changes = isObserved ? {} : { addresses }
     return Effect.andThen(
-      wasFirst ? Effect.void : Effect.logInfo("the addresses of this machine have changed", { addresses }),
+      Effect.logInfo("the addresses of this machine have changed", { addresses }),
       Effect.forEach(
         names,
         (name) =>

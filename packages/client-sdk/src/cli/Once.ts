@@ -47,6 +47,9 @@ const watch = (name: Names.Name, reachedAny: (reached: Reached) => void): Progre
       case "disconnected":
         progress.trouble = `${event.data.server}: ${event.data.reason}`
         return
+      case "notice":
+        progress.trouble = `${event.data.code}: ${event.data.message}`
+        return
       case "parked": {
         progress.trouble = `its records were not taken: ${event.data.reason}`
         const detail = `${event.data.host} is accepted, but ${progress.trouble}`
@@ -104,7 +107,7 @@ export const run = Effect.fnUntraced(function* (settings: Settings, { json, time
     )
   const attempt = Effect.gen(function* () {
     const credentials = yield* Credentials.load(settings)
-    yield* Names.open(settings, credentials, (name) => all.push(watch(name, print)))
+    yield* Names.open(settings, credentials, { opened: (name) => all.push(watch(name, print)) })
     const exits = yield* Effect.forEach(all, wait, { concurrency: "unbounded" })
     yield* exits.find(Exit.isFailure) ?? Effect.void
   })

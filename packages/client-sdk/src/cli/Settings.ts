@@ -24,7 +24,7 @@ import * as Servers from "../Servers.ts"
 export const authMethods = ["auto", "key", "token", "certificate", "anonymous"] as const
 export type AuthMethod = (typeof authMethods)[number]
 
-const logLevels: Readonly<Record<string, LogLevel.LogLevel>> = {
+const logLevels: Readonly<Partial<Record<string, LogLevel.LogLevel>>> = {
   debug: "Debug",
   info: "Info",
   warn: "Warn",
@@ -61,7 +61,8 @@ export interface Settings {
   }
   readonly releaseOnExit: boolean
   readonly explain: boolean
-  readonly logLevel: LogLevel.LogLevel
+  /** Undefined: the command's own. */
+  readonly logLevel: LogLevel.LogLevel | undefined
   readonly logFormat: Logging.Format
 }
 
@@ -325,6 +326,13 @@ const readAddresses = (reader: Reader, explain: boolean): Addresses => {
   return addresses.length === 0 ? { _tag: "Observed" } : { _tag: "Listed", addresses }
 }
 
+const parseLogLevel: Parse<LogLevel.LogLevel> = (text) => {
+  const level = logLevels[text]
+  return level === undefined
+    ? Result.fail(`'${text}' is none of ${Object.keys(logLevels).join(", ")}`)
+    : Result.succeed(level)
+}
+
 const readLabels = (reader: Reader): Readonly<Record<string, string>> | undefined => {
   const labels = reader.several("label", (text): Result.Result<readonly [string, string], string> => {
     const at = text.indexOf("=")
@@ -383,7 +391,7 @@ export const read = (
     tls: readTls(reader, auth),
     releaseOnExit: reader.isOn("release-on-exit"),
     explain,
-    logLevel: logLevels[reader.choice("log-level", Object.keys(logLevels)) ?? "info"]!,
+    logLevel: reader.one("log-level", parseLogLevel),
     logFormat: reader.choice("log-format", Logging.formats) ?? "auto"
   }
   const { problems } = reader

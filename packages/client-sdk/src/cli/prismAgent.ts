@@ -5,7 +5,7 @@
  * Results go to stdout, all else to stderr.
  */
 import * as Logging from "@prism-dns/core/logging/Logging"
-import { Console, Effect, Result, type Scope } from "effect"
+import { Console, Effect, type LogLevel, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Os from "node:os"
 import * as Explanation from "../addresses/Explanation.ts"
@@ -35,19 +35,20 @@ const explain = ({ addresses }: Settings.Settings) =>
 /** Runs a command with the settings, its lines as they say. */
 const withSettings = <E>(
   given: Settings.Given,
+  defaultLevel: LogLevel.LogLevel,
   run: (settings: Settings.Settings) => Effect.Effect<void, E, Scope.Scope>
 ) =>
   Effect.flatMap(load(given), (settings) =>
     (settings.explain ? explain(settings) : Effect.scoped(run(settings))).pipe(
       Effect.annotateLogs(Logging.loggerAnnotation, "prism-agent"),
-      Effect.provide(Logging.layer(settings))
+      Effect.provide(Logging.layer({ ...settings, logLevel: settings.logLevel ?? defaultLevel }))
     )
   )
 
 /** Keeps the names until it is told to end, or none of them is left. */
 const keep = Effect.fnUntraced(function* (settings: Settings.Settings) {
   yield* Effect.logInfo("starting", { version, servers: settings.servers })
-  const names = yield* Names.open(settings, yield* Credentials.load(settings), () => undefined)
+  const names = yield* Names.open(settings, yield* Credentials.load(settings))
   const ends = yield* Effect.forEach(
     names,
     ({ agent, hostname }) =>
@@ -82,12 +83,12 @@ const once = Command.make(
   },
   Effect.fn(function* ({ json, timeout }) {
     const given = yield* root
-    yield* withSettings(given, (settings) => Once.run(settings, { json, timeoutSeconds: timeout }))
+    yield* withSettings(given, "Warn", (settings) => Once.run(settings, { json, timeoutSeconds: timeout }))
   })
 ).pipe(Command.withDescription("Register, wait for --ack, print how long it took, and end. The lease is not kept."))
 
 export const prismAgent = root.pipe(
-  Command.withHandler((given) => withSettings(given, keep)),
+  Command.withHandler((given) => withSettings(given, "Info", keep)),
   Command.withDescription("Gives this machine a name in Prism DNS, and keeps it."),
   Command.withSubcommands([once])
 )

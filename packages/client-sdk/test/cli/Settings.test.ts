@@ -2,17 +2,15 @@ import { assert, describe, it } from "@effect/vitest"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import { Redacted, Result } from "effect"
 import * as Settings from "../../src/cli/Settings.ts"
+import { nothingGiven } from "../harness/settings.ts"
 
-const nothing = Object.fromEntries(
-  Object.keys(Settings.settings).map((name) => [name, []])
-) as unknown as Settings.Given
 const server = { server: ["prism.example.net:8080"] }
 
 const read = (
   flags: Partial<Settings.Given>,
   environment: Readonly<Record<string, string>> = {},
   machine = { home: "/home/ann", isRoot: false }
-) => Settings.read({ ...nothing, ...flags }, environment, machine)
+) => Settings.read({ ...nothingGiven, ...flags }, environment, machine)
 
 const settings = (...args: Parameters<typeof read>): Settings.Settings => Result.getOrThrow(read(...args))
 
@@ -39,7 +37,7 @@ describe("what the agent is told", () => {
       tls: { ca: undefined, cert: undefined, key: undefined, serverName: undefined },
       releaseOnExit: false,
       explain: false,
-      logLevel: "Info",
+      logLevel: undefined,
       logFormat: "auto"
     })
   })

@@ -272,7 +272,7 @@ describe("prism-agent once", () => {
   it.live("does not wait for records that PowerDNS will not have", () =>
     Effect.gen(function* () {
       const server = yield* fake({ stopAt: "accepted" })
-      const agent = yield* start(["once", "--server", server.address, "--hostname", "web-1"], {
+      const agent = yield* start(["once", "--server", server.address, "--hostname", "web-1", "--log-level", "info"], {
         PRISM_AGENT_STATE: yield* folder
       })
       yield* agent.said("accepted")
