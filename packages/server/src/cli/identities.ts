@@ -99,6 +99,14 @@ const revoke = Command.make(
   })
 ).pipe(Command.withDescription("Revoke an identity for good; its sessions end."))
 
+/** What became of the identity that held the name. */
+const fateOf = ({ identity }: Contract.NameReset): string =>
+  identity === undefined
+    ? ""
+    : identity.state === "revoked"
+      ? ", which is revoked"
+      : ", which holds other names and stays"
+
 const reset = Command.make(
   "reset",
   {
@@ -118,7 +126,7 @@ const reset = Command.make(
           ? Output.json(done)
           : Console.log(
               `${done.host} is free of ${Output.harmless(done.formerOwner)}` +
-                `${done.identity === undefined ? "" : done.identity.state === "revoked" ? ", which is revoked" : ", which holds other names and stays"}` +
+                fateOf(done) +
                 ". Its records stay; the next that may claim the name has it."
             )
       )

@@ -102,7 +102,15 @@ describe("access, from the command line", () => {
         // By a token that is marked for the name.
         const marked = yield* printed(
           running,
-          ...["tokens", "create", "web-1-again", "its disk died again", "--enrol", "--for", name, "--expires", "1h"]
+          "tokens",
+          "create",
+          "web-1-again",
+          "its disk died again",
+          "--enrol",
+          "--for",
+          name,
+          "--expires",
+          "1h"
         )
         const three = yield* session(running, third, "127.0.0.13", marked)
         yield* three.agent.register("web-1")
@@ -141,8 +149,24 @@ describe("access, from the command line", () => {
         )
         const scoped = yield* json(
           running,
-          ...["tokens", "create", "rack-8", "x", "--enrol", "--bearer", "--zone", zone, "--name-pattern", "web-*"],
-          ...["--network", "127.0.0.0/8", "--network", "192.0.2.7", "--names-max", "3", "--uses", "any"]
+          "tokens",
+          "create",
+          "rack-8",
+          "x",
+          "--enrol",
+          "--bearer",
+          "--zone",
+          zone,
+          "--name-pattern",
+          "web-*",
+          "--network",
+          "127.0.0.0/8",
+          "--network",
+          "192.0.2.7",
+          "--names-max",
+          "3",
+          "--uses",
+          "any"
         )
         assert.deepStrictEqual(scoped.grant, {
           zones: [`${zone}.`],
