@@ -29,71 +29,112 @@ const table = (name: string, rows: ReadonlyArray<Row>): Table => {
   }
 }
 
+/** What a registry consists of, in the order in which it was made. */
+const schemaOf = (source: DatabaseSync): ReadonlyArray<string> =>
+  source
+    .prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rootpage")
+    .all()
+    .map((row) => row["sql"] as string)
+
+/**
+ * Inserts the rows of all tables into a new database of that schema and Prism's durability, evenly in `batches`
+ * transactions. Seconds for the inserts alone.
+ */
+const insertAll = (
+  file: string,
+  schema: ReadonlyArray<string>,
+  tables: ReadonlyArray<Table>,
+  batches: number
+): number => {
+  const db = new DatabaseSync(file)
+  try {
+    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+    for (const sql of schema) db.exec(sql)
+    const statements = tables.map(({ insert, rows }) => ({ insert: db.prepare(insert), rows }))
+    const start = performance.now()
+    for (let batch = 0; batch < batches; batch++) {
+      db.exec("BEGIN IMMEDIATE")
+      for (const { insert, rows } of statements) {
+        const to = Math.ceil(((batch + 1) * rows.length) / batches)
+        for (let i = Math.ceil((batch * rows.length) / batches); i < to; i++) insert.run(...rows[i]!)
+      }
+      db.exec("COMMIT")
+    }
+    return (performance.now() - start) / 1000
+  } finally {
+    db.close()
+  }
+}
+
+const inserting = (
+  registry: string,
+  insert: (select: (sql: string) => ReadonlyArray<Row>, schema: ReadonlyArray<string>) => number
+) =>
+  Effect.try({
+    try: () => {
+      const source = new DatabaseSync(registry, { readOnly: true })
+      try {
+        return insert((sql) => source.prepare(sql).all(), schemaOf(source))
+      } finally {
+        source.close()
+      }
+    },
+    catch: failed("the rows could not be inserted")
+  })
+
 /**
  * Copies what Prism wrote for its hosts into a new database of the same schema and durability, in transactions of 500
  * hosts, and with it the outbox marks and unserved names that were there meanwhile. Seconds for the inserts alone.
  */
 export const insertRows = (registry: string, folder: string): Effect.Effect<number, BenchFailed> =>
-  Effect.try({
-    try: () => {
-      const source = new DatabaseSync(registry, { readOnly: true })
-      const select = (sql: string) => source.prepare(sql).all() as ReadonlyArray<Row>
-      const schema = select(
-        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rootpage"
+  inserting(registry, (select, schema) => {
+    const hosts = select("SELECT * FROM host ORDER BY generation, rowid")
+    const published = select("SELECT * FROM published ORDER BY generation, rowid")
+    const tables = [
+      table("host", hosts),
+      table("host_address", select("SELECT * FROM host_address ORDER BY rowid")),
+      table("host_history", select("SELECT * FROM host_history ORDER BY sequence")),
+      table("audit_entry", select("SELECT * FROM audit_entry ORDER BY sequence")),
+      table(
+        "outbox",
+        published.map((row) => ({
+          zone: row["zone"]!,
+          name: row["name"]!,
+          generation: row["generation"]!,
+          cause: "registered",
+          urgency: 0,
+          marked_at: row["published_at"]!
+        }))
+      ),
+      table("published", published),
+      table(
+        "unserved",
+        published.map((row) => ({
+          zone: row["zone"]!,
+          name: row["name"]!,
+          generation: row["generation"]!,
+          content: row["content"]!,
+          applied_at: row["published_at"]!
+        }))
       )
-      const hosts = select("SELECT * FROM host ORDER BY generation, rowid")
-      const published = select("SELECT * FROM published ORDER BY generation, rowid")
-      const tables = [
-        table("host", hosts),
-        table("host_address", select("SELECT * FROM host_address ORDER BY rowid")),
-        table("host_history", select("SELECT * FROM host_history ORDER BY sequence")),
-        table("audit_entry", select("SELECT * FROM audit_entry ORDER BY sequence")),
-        table(
-          "outbox",
-          published.map((row) => ({
-            zone: row["zone"]!,
-            name: row["name"]!,
-            generation: row["generation"]!,
-            cause: "registered",
-            urgency: 0,
-            marked_at: row["published_at"]!
-          }))
-        ),
-        table("published", published),
-        table(
-          "unserved",
-          published.map((row) => ({
-            zone: row["zone"]!,
-            name: row["name"]!,
-            generation: row["generation"]!,
-            content: row["content"]!,
-            applied_at: row["published_at"]!
-          }))
-        )
-      ]
-      source.close()
+    ]
+    return insertAll(Path.join(folder, "rows.db"), schema, tables, Math.ceil(hosts.length / batchMax))
+  })
 
-      const db = new DatabaseSync(Path.join(folder, "rows.db"))
-      try {
-        db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
-        for (const { sql } of schema) db.exec(sql as string)
-        const statements = tables.map(({ insert, rows }) => ({ insert: db.prepare(insert), rows }))
-        const batches = Math.ceil(hosts.length / batchMax)
-        const start = performance.now()
-        for (let batch = 0; batch < batches; batch++) {
-          db.exec("BEGIN IMMEDIATE")
-          for (const { insert, rows } of statements) {
-            const to = Math.ceil(((batch + 1) * rows.length) / batches)
-            for (let i = Math.ceil((batch * rows.length) / batches); i < to; i++) insert.run(...rows[i]!)
-          }
-          db.exec("COMMIT")
-        }
-        return (performance.now() - start) / 1000
-      } finally {
-        db.close()
-      }
-    },
-    catch: failed("the rows could not be inserted")
+/**
+ * Copies what Prism wrote for its identities, in transactions of `size` of them: the identity, its audit entry, and a
+ * token as it is once used. Seconds for the inserts alone.
+ */
+export const insertIdentities = (registry: string, folder: string, size: number): Effect.Effect<number, BenchFailed> =>
+  inserting(registry, (select, schema) => {
+    const identities = select("SELECT * FROM identity ORDER BY enrolled_at, rowid")
+    const tables = [
+      table("identity", identities),
+      table("audit_entry", select("SELECT * FROM audit_entry WHERE action = 'identity.enrolled' ORDER BY sequence")),
+      table("access_token", select("SELECT * FROM access_token WHERE uses > 0 ORDER BY rowid"))
+    ]
+    const file = Path.join(folder, `identities-${size}.db`)
+    return insertAll(file, schema, tables, Math.ceil(identities.length / size))
   })
 
 const request = async (powerDns: PowerDns, method: string, path: string, body: unknown): Promise<void> => {

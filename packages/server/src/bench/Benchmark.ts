@@ -14,13 +14,15 @@ export type Backend = (typeof backends)[number]
 
 /** What is undefined has a default of the benchmark's own. */
 export interface Options {
-  /** Hosts, or connections. */
+  /** Hosts, connections or sessions. */
   readonly hosts: number | undefined
   readonly backends: ReadonlyArray<Backend> | undefined
-  /** Names in the zones that are written or compared. */
+  /** Names in the zones that are written or compared, or sessions. */
   readonly sizes: ReadonlyArray<number> | undefined
   /** Changes a second. */
   readonly rates: ReadonlyArray<number> | undefined
+  /** Over TLS 1.3 in place of plain TCP. */
+  readonly tls: boolean
   /** How long each part that has no end of its own is measured. */
   readonly seconds: number | undefined
   /** How often the short parts are repeated; their medians count. */

@@ -38,6 +38,34 @@ export const describe = (): Machine => ({
   bind: ask("named", "-v", /BIND ([\d.]+\S*)/)
 })
 
+/**
+ * Files and connections that one process may have open. Node takes its limit up as far as it may by itself; Infinity
+ * where there is none, or nobody tells.
+ */
+export const openFilesMax = (): number => {
+  const { stdout } = spawnSync("sh", ["-c", "ulimit -H -n"], { encoding: "utf8" })
+  const limit = Number.parseInt(stdout, 10)
+  return Number.isInteger(limit) ? limit : Infinity
+}
+
+/** The cores of a server that is measured and of whoever sends to it; undefined where they cannot be told apart. */
+export const pinnedCores = (): { readonly server: number; readonly load: number } | undefined => {
+  const { stdout } = spawnSync("taskset", ["--cpu-list", "--pid", `${process.pid}`], { encoding: "utf8" })
+  const [server, load] = cores(/: ([\d,-]+)\s*$/.exec(stdout ?? "")?.[1] ?? "")
+  return server === undefined || load === undefined ? undefined : { server, load }
+}
+
+/** The first two of a list like `0,2-7`. */
+const cores = (list: string): ReadonlyArray<number> =>
+  list
+    .split(",")
+    .filter((part) => part !== "")
+    .flatMap((part) => {
+      const [first, last] = part.split("-").map(Number)
+      return last === undefined || last === first ? [first!] : [first!, first! + 1]
+    })
+    .slice(0, 2)
+
 /** In one line, for people. */
 export const line = (machine: Machine): string =>
   [

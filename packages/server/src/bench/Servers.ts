@@ -7,7 +7,9 @@ import { Effect, Redacted, Schedule } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as DevPowerDns from "../cli/DevPowerDns.ts"
+import type { BareOptions } from "./BareServer.ts"
 import { type Backend, BenchFailed, failed } from "./Benchmark.ts"
+import type { Certificate } from "./Certificate.ts"
 import * as Postgres from "./Postgres.ts"
 import { type Child, message, nodeArguments, spawn } from "./Workspace.ts"
 
@@ -65,6 +67,8 @@ export const powerDns = Effect.fnUntraced(function* (
 export interface Memory {
   readonly rss: number
   readonly heapUsed: number
+  /** Buffers and what else lies outside of the heap. */
+  readonly external: number
   /** Open TCP connections, of any kind. */
   readonly sockets: number
 }
@@ -88,9 +92,25 @@ const memoryOf = (child: Child): Effect.Effect<Memory, BenchFailed> =>
     return answer
   })
 
+/** The memory of a server once it has noticed all that was opened or closed. */
+export const settledMemory = (
+  server: Server,
+  holds: (sockets: number) => boolean
+): Effect.Effect<Memory, BenchFailed> =>
+  server.memory.pipe(
+    Effect.repeat({ until: ({ sockets }) => holds(sockets), schedule: Schedule.spaced("50 millis") }),
+    // Memory is given back to the system step by step, one collection after another.
+    Effect.andThen(Effect.repeat(server.memory, { schedule: Schedule.spaced("100 millis"), times: 5 })),
+    Effect.andThen(server.memory),
+    Effect.timeout("60 seconds"),
+    Effect.mapError(failed("the server did not take the connections"))
+  )
+
 export interface Prism extends Server {
   /** The registry's SQLite file. */
   readonly registry: string
+  /** Of the agents' port that speaks TLS; 0 when there is none. */
+  readonly tlsPort: number
   readonly httpUrl: string
 }
 
@@ -105,6 +125,12 @@ export const node = (name: string, role: "primary" | "secondary", powerDns: Powe
 
 export const bothZones = [{ name: zone }, { name: reverseZone }]
 
+/** For hosts of protocol 2.0, where pointers are not the point. */
+export const forwardOnly = [{ name: zone }]
+
+/** Settings of the agents' port that open one for TLS beside it. */
+export const tls = ({ certificate, key }: Certificate) => ({ tls: { host: "127.0.0.1", port: 0, certificate, key } })
+
 export interface PrismOptions {
   /** The registry is `prism.db` in it, kept when it is there already. */
   readonly folder: string
@@ -113,14 +139,20 @@ export interface PrismOptions {
   readonly nodes?: ReadonlyArray<ReturnType<typeof node>>
   /** Settings of each zone besides name and TTL. Default: the forward and the reverse zone, without any. */
   readonly zones?: ReadonlyArray<Readonly<Record<string, unknown>> & { readonly name: string }>
+  /** More settings of the agents' port. */
+  readonly tcp?: Readonly<Record<string, unknown>>
+  /** More settings of `auth`. */
+  readonly auth?: Readonly<Record<string, unknown>>
   /** More sections of the configuration. */
   readonly more?: Readonly<Record<string, unknown>>
+  readonly core?: number | undefined
   readonly profile: string | undefined
 }
 
 /** What the ready file says, as far as it is needed. */
 interface Ready {
   readonly tcp: Endpoint
+  readonly tls?: Endpoint
   readonly http: { readonly url: string }
 }
 
@@ -131,7 +163,7 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
   const registry = file("prism.db")
   const configuration = {
     server: { instance: "bench", drainDelay: "0s" },
-    tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m" },
+    tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m", ...options.tcp },
     http: { port: 0 },
     storage: { url: `sqlite:${registry}` },
     powerdns: { nodes: [node("bench", "primary", options.powerDns), ...(options.nodes ?? [])] },
@@ -143,7 +175,8 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
     auth: {
       mode: "required",
       agentTokens: [{ name: "bench", token }],
-      adminTokens: [{ name: "bench-admin", token: adminToken }]
+      adminTokens: [{ name: "bench-admin", token: adminToken }],
+      ...options.auth
     },
     ...options.more
   }
@@ -155,7 +188,7 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
   const child = yield* spawn(
     process.execPath,
     [...args, "serve", "--config", file("prism.json"), "--ready-file", file("ready.json")],
-    { folder, log: "prism.log", channel: true }
+    { folder, log: "prism.log", channel: true, core: options.core }
   )
   const ready = yield* Effect.sync(() => Fs.existsSync(file("ready.json"))).pipe(
     Effect.flatMap((exists) => (exists ? Effect.void : Effect.fail("not yet"))),
@@ -171,19 +204,20 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
     ended: child.ended,
     memory: memoryOf(child),
     registry,
+    tlsPort: ready.tls?.port ?? 0,
     httpUrl: ready.http.url
   }
   return server
 })
 
-/** Posts `{}` to the API, below `/v1`; gives the answer's JSON. */
-export const post = <A = unknown>(server: Prism, path: string): Effect.Effect<A, BenchFailed> =>
+/** Posts `body` to the API, below `/v1`; gives the answer's JSON. */
+export const post = <A = unknown>(server: Prism, path: string, body: unknown = {}): Effect.Effect<A, BenchFailed> =>
   Effect.tryPromise({
     try: async () => {
       const response = await fetch(`${server.httpUrl}/v1${path}`, {
         method: "POST",
         headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
-        body: "{}",
+        body: JSON.stringify(body),
         signal: AbortSignal.timeout(requestMillisMax)
       })
       const text = await response.text()
@@ -198,12 +232,17 @@ export interface Bare extends Server {
   readonly reached: (frames: number) => Effect.Effect<void, BenchFailed>
 }
 
-/** The bare server. */
-export const bare = Effect.fnUntraced(function* (folder: string) {
-  const child = yield* spawn(process.execPath, nodeArguments("BareServer"), {
+/** The bare server, as its options say. */
+export const bare = Effect.fnUntraced(function* (
+  folder: string,
+  options: BareOptions & { readonly core?: number | undefined } = {}
+) {
+  const { core, ...given } = options
+  const child = yield* spawn(process.execPath, [...nodeArguments("BareServer"), JSON.stringify(given)], {
     folder,
     log: "bare.log",
-    channel: true
+    channel: true,
+    core
   })
   const port = yield* message(child, (value) =>
     typeof value === "object" && value !== null && "port" in value ? Number(value.port) : undefined

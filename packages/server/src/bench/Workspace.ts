@@ -38,6 +38,8 @@ export interface SpawnOptions {
   readonly as?: { readonly uid?: number; readonly gid?: number }
   /** What asks it to stop. Default SIGTERM. */
   readonly stopSignal?: NodeJS.Signals
+  /** The one core it runs on with all of its threads; undefined: whichever the system likes. */
+  readonly core?: number | undefined
 }
 
 /** How long a child may take to stop before it is killed. */
@@ -48,12 +50,14 @@ const lastLines = (file: string): string =>
 
 export const spawn = Effect.fnUntraced(function* (program: string, args: ReadonlyArray<string>, options: SpawnOptions) {
   const logFile = Path.join(options.folder, options.log)
+  const [command, ...given] =
+    options.core === undefined ? [program, ...args] : ["taskset", "--cpu-list", `${options.core}`, program, ...args]
   const kill = (child: ChildProcess.ChildProcess) => () => void child.kill("SIGKILL")
   const { child } = yield* Effect.acquireRelease(
     Effect.callback<{ readonly child: ChildProcess.ChildProcess; readonly killAtExit: () => void }, BenchFailed>(
       (resume) => {
         const log = Fs.openSync(logFile, "w")
-        const child = ChildProcess.spawn(program, args, {
+        const child = ChildProcess.spawn(command, given, {
           cwd: options.folder,
           env: { ...process.env, PATH: searchPath },
           ...options.as,

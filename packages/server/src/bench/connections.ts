@@ -1,9 +1,9 @@
 /** Open connections that say nothing: the memory of each, beside that of a bare `node:net` server. */
-import { Effect, Schedule } from "effect"
+import { Effect } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Agents from "./Agents.ts"
-import { backendOf, type Benchmark, failed, figure, type Options } from "./Benchmark.ts"
+import { backendOf, type Benchmark, figure, type Options } from "./Benchmark.ts"
 import * as Servers from "./Servers.ts"
 import { progress, temporaryFolder } from "./Workspace.ts"
 
@@ -12,22 +12,11 @@ const hostsByDefault = 5000
 const warmUp = 500
 const atOnceMax = 200
 
-/** Its memory once it has noticed all that we opened or closed. */
-const settled = (server: Servers.Server, holds: (sockets: number) => boolean) =>
-  server.memory.pipe(
-    Effect.repeat({ until: ({ sockets }) => holds(sockets), schedule: Schedule.spaced("50 millis") }),
-    // Memory is given back to the system step by step, one collection after another.
-    Effect.andThen(Effect.repeat(server.memory, { schedule: Schedule.spaced("100 millis"), times: 5 })),
-    Effect.andThen(server.memory),
-    Effect.timeout("30 seconds"),
-    Effect.mapError(failed("the server did not take the connections"))
-  )
-
 const measure = Effect.fnUntraced(function* (server: Servers.Server, hosts: number) {
   yield* Effect.scoped(Agents.connectEach({ port: server.port, hosts: warmUp, atOnceMax }))
-  const before = yield* settled(server, (sockets) => sockets < warmUp)
+  const before = yield* Servers.settledMemory(server, (sockets) => sockets < warmUp)
   yield* Agents.connectEach({ port: server.port, hosts, atOnceMax })
-  const after = yield* settled(server, (sockets) => sockets >= hosts)
+  const after = yield* Servers.settledMemory(server, (sockets) => sockets >= hosts)
   return { rss: (after.rss - before.rss) / hosts, heapUsed: (after.heapUsed - before.heapUsed) / hosts }
 }, Effect.scoped)
 

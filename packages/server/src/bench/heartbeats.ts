@@ -6,9 +6,9 @@
 import { Effect } from "effect"
 import * as Path from "node:path"
 import * as Fs from "node:fs"
-import { DatabaseSync } from "node:sqlite"
 import * as Agents from "./Agents.ts"
-import { backendOf, below, type Benchmark, failed, figure, median, type Options } from "./Benchmark.ts"
+import { backendOf, below, type Benchmark, figure, median, type Options } from "./Benchmark.ts"
+import { countingCommits } from "./RegistryFile.ts"
 import * as Servers from "./Servers.ts"
 import { cpuSeconds, progress, temporaryFolder, timed } from "./Workspace.ts"
 
@@ -53,36 +53,6 @@ const beatsOf = Effect.fnUntraced(function* (server: Servers.Server, hosts: numb
   )
   return { open, each }
 })
-
-/**
- * Counts the commits of others to a SQLite file for as long as `effect` runs, looking often enough that none of a
- * server that commits for every beat could hide; two within one look count as one.
- */
-const countingCommits = <A, E, R>(registry: string, effect: Effect.Effect<A, E, R>) =>
-  Effect.acquireUseRelease(
-    Effect.try({
-      try: () => {
-        const db = new DatabaseSync(registry, { readOnly: true })
-        const look = db.prepare("PRAGMA data_version")
-        const version = () => Number(Object.values(look.get()!)[0])
-        let last = version()
-        let commits = 0
-        const ticker = setInterval(() => {
-          const now = version()
-          if (now !== last) commits += 1
-          last = now
-        }, 20)
-        return { db, ticker, commits: () => commits }
-      },
-      catch: failed("the registry cannot be read")
-    }),
-    ({ commits }) => Effect.map(effect, (value) => ({ value, commits: commits() })),
-    ({ db, ticker }) =>
-      Effect.sync(() => {
-        clearInterval(ticker)
-        db.close()
-      })
-  )
 
 const run = Effect.fnUntraced(function* (options: Options) {
   const hosts = options.hosts ?? hostsByDefault

@@ -8,30 +8,44 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect, Schema } from "effect"
 import * as Fs from "node:fs"
 import { parseArgs } from "node:util"
+import { beats } from "./beats.ts"
 import { type Benchmark, backends, type Figure, type Options, type Result, type Target } from "./Benchmark.ts"
 import { connections } from "./connections.ts"
+import { enrol } from "./enrol.ts"
 import { heartbeats } from "./heartbeats.ts"
 import * as Machine from "./Machine.ts"
 import { publish } from "./publish.ts"
 import { reconcile } from "./reconcile.ts"
 import { registrations } from "./registrations.ts"
 import { servedLatency } from "./servedLatency.ts"
+import { sessions } from "./sessions.ts"
 
 /** Every benchmark there is. */
-const benchmarks: ReadonlyArray<Benchmark> = [registrations, heartbeats, connections, publish, servedLatency, reconcile]
+const benchmarks: ReadonlyArray<Benchmark> = [
+  registrations,
+  heartbeats,
+  connections,
+  publish,
+  servedLatency,
+  reconcile,
+  sessions,
+  beats,
+  enrol
+]
 
 const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
-                          [--rounds N] [--profile DIR]
+                          [--rounds N] [--tls] [--profile DIR]
        ./prism bench --list
 
 ${benchmarks.map(({ description, name }) => `  ${name.padEnd(15)} ${description}`).join("\n")}
 
-  --hosts N      hosts, or connections
+  --hosts N      hosts, connections or sessions
   --backend B    where PowerDNS keeps its zones: sqlite, lmdb or pgsql; or several of them with commas between
-  --sizes N,N    names in the zones (publish, reconcile)
+  --sizes N,N    names in the zones (publish, reconcile), or sessions
   --rates N,N    changes a second (served-latency)
   --seconds N    how long each part that has no end of its own is measured
   --rounds N     how often the short parts are repeated; medians count (default 3)
+  --tls          over TLS 1.3 (sessions)
   --profile DIR  a CPU profile of each Prism server that is measured
 `
 
@@ -77,6 +91,7 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
     allowPositionals: true,
     options: {
       json: { type: "boolean", default: false },
+      tls: { type: "boolean", default: false },
       list: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
       hosts: { type: "string" },
@@ -108,6 +123,7 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
       backends: chosen,
       sizes: several(values.sizes, (part) => wholeNumber("sizes", part, namesMax)!),
       rates: several(values.rates, (part) => wholeNumber("rates", part, rateMax)!),
+      tls: values.tls,
       seconds: wholeNumber("seconds", values.seconds, secondsMax),
       rounds: wholeNumber("rounds", values.rounds, roundsMax) ?? 3,
       profile: values.profile

@@ -124,6 +124,31 @@ describe("bench", () => {
     assert.include(result.figures["drift_names_3000"], { value: 30 })
   })
 
+  it("sessions measures the memory of each beyond its socket", async () => {
+    const result = await output("sessions", "--sizes", "2000")
+    positive(result, "prism_heap_2000", "bare_heap_2000", "prism_welcomed_2000", "prism_registered_2000")
+    assert.include(result.figures["processes_2000"], { value: 1 })
+    assert.deepStrictEqual(Object.keys(result.targets), ["rss_above_bare_2000"])
+  }, 120_000)
+
+  it("sessions does so over TLS", async () => {
+    const result = await output("sessions", "--sizes", "500", "--tls")
+    positive(result, "prism_heap_500_tls", "bare_heap_500_tls", "prism_welcomed_500_tls")
+    assert.deepStrictEqual(Object.keys(result.targets), ["rss_above_bare_500_tls"])
+  }, 120_000)
+
+  it("beats measures what one core takes beside a bare loop, and finds that beats write nothing", async () => {
+    const result = await output("beats", "--hosts", "20", "--seconds", "1")
+    positive(result, "prism_beats", "bare_beats", "prism_beats_8_in_flight", "bare_beats_8_in_flight")
+    assert.include(result.targets["database_commits_per_beat"], { met: true })
+    assert.hasAllKeys(result.targets, ["prism_over_bare", "prism_over_bare_by_cpu", "database_commits_per_beat"])
+  }, 120_000)
+
+  it("enrol measures enrolments and proofs beside their parts", async () => {
+    const result = await output("enrol", "--hosts", "50")
+    positive(result, "prism_enrolments", "prism_proofs", "bare_verifications", "bare_connections", "bare_rows_each")
+  }, 120_000)
+
   it("ends all it started when it is interrupted in the middle", async () => {
     let interrupted = false
     const ended = await bench(["registrations", "--hosts", "3000"], (stderr, child) => {
@@ -147,7 +172,17 @@ describe("bench", () => {
         .trim()
         .split("\n")
         .map((line) => line.split("\t")[0]),
-      ["registrations", "heartbeats", "connections", "publish", "served-latency", "reconcile"]
+      [
+        "registrations",
+        "heartbeats",
+        "connections",
+        "publish",
+        "served-latency",
+        "reconcile",
+        "sessions",
+        "beats",
+        "enrol"
+      ]
     )
     for (const args of [
       ["nothing"],
