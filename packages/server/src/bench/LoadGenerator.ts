@@ -28,7 +28,7 @@ export interface Target {
 }
 
 export type Job =
-  /** Makes a key for each of the hosts, kept until the end. */
+  /** Makes a key for each of the hosts, kept until the end; answers with the public ones. */
   | { readonly _tag: "Keys"; readonly first: number; readonly hosts: number }
   /** Hosts `first` and on connect and say hello; done when all are welcomed. Their sessions stay open. */
   | {
@@ -55,6 +55,7 @@ export interface Done {
   /** What was done: keys, connections, answers. */
   readonly count: number
   readonly seconds: number
+  readonly publicKeys?: ReadonlyArray<string>
 }
 
 export interface Failed {
@@ -222,7 +223,6 @@ const recital =
   }
 
 const exampleKey = "A".repeat(43)
-const bareHello = recital(hello({ method: "token", token: exampleKey }))
 const bareProof = recital(
   hello({ method: "key", publicKey: exampleKey }),
   frameOf({ type: "proof", id: proofId, signature: "A".repeat(86) })
@@ -366,14 +366,14 @@ const beat = (inFlight: number, millis: number): Promise<Done> =>
     }
   })
 
-const makeKeys = (first: number, hosts: number): Done => {
+const makeKeys = (hosts: ReadonlyArray<number>): Done => {
   const start = performance.now()
-  keys.clear()
-  for (const host of range(first, hosts)) {
+  for (const host of hosts) {
     const { privateKey } = Crypto.generateKeyPairSync("ed25519")
     keys.set(host, { privateKey, publicKey: Proof.exportPublicKey(privateKey) })
   }
-  return { _tag: "Done", count: hosts, seconds: (performance.now() - start) / 1000 }
+  const seconds = (performance.now() - start) / 1000
+  return { _tag: "Done", count: hosts.length, seconds, publicKeys: hosts.map((host) => keyOf(host).publicKey) }
 }
 
 /** Tokens go round, so that one may stand for all. */
@@ -387,7 +387,7 @@ const enrolment = (tokens: ReadonlyArray<string>): WriteScript => {
 }
 
 const scriptAs = (as: Extract<Job, { readonly _tag: "Open" }>["as"]): WriteScript => {
-  if (as === "bare") return bareHello
+  if (as === "bare") return bareProof
   if (as === "key") return introduction(withKey)
   return introduction(() => ({ method: "token", token: as.token }))
 }
@@ -395,7 +395,7 @@ const scriptAs = (as: Extract<Job, { readonly _tag: "Open" }>["as"]): WriteScrip
 const perform = async (job: Job): Promise<Done> => {
   switch (job._tag) {
     case "Keys":
-      return makeKeys(job.first, job.hosts)
+      return makeKeys(range(job.first, job.hosts))
     case "Open":
       return openEach(range(job.first, job.hosts), job.target, scriptAs(job.as))
     case "Register": {

@@ -3,6 +3,9 @@ import { Effect, Schedule } from "effect"
 import { DatabaseSync } from "node:sqlite"
 import { BenchFailed, failed } from "./Benchmark.ts"
 
+/** How long the server may have it locked. */
+const lockedMillisMax = 10_000
+
 /**
  * Counts the commits of others to a SQLite file for as long as `effect` runs, looking often enough that none of a
  * server that commits for every beat could hide; two within one look count as one.
@@ -53,3 +56,32 @@ export const untilQuiet = (registry: string, options: { readonly served: boolean
     },
     (db) => Effect.sync(() => db.close())
   )
+
+/** Makes an identity of each key, as if it had been enrolled long ago; `first` makes their ids differ from others. */
+export const addIdentities = (
+  registry: string,
+  publicKeys: ReadonlyArray<string>,
+  first: number
+): Effect.Effect<void, BenchFailed> =>
+  Effect.try({
+    try: () => {
+      const db = new DatabaseSync(registry, { timeout: lockedMillisMax })
+      const insert = db.prepare(
+        "INSERT INTO identity (id, public_key, grants, enrolled_by, enrolled_at) VALUES (?, ?, ?, ?, ?)"
+      )
+      db.exec("BEGIN IMMEDIATE")
+      publicKeys.forEach((publicKey, i) => {
+        insert.run(identityId(first + i), publicKey, JSON.stringify({ networks: [] }), "bench", Date.now())
+      })
+      db.exec("COMMIT")
+      db.close()
+    },
+    catch: failed("the identities could not be written")
+  })
+
+/** An id of the form that identities have: the number in octal, with letters for digits. */
+const identityId = (n: number): string =>
+  `i-${n
+    .toString(8)
+    .padStart(16, "0")
+    .replaceAll(/\d/g, (digit) => "abcdefgh"[Number(digit)]!)}`

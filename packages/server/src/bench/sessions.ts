@@ -2,7 +2,7 @@
  * Idle sessions of protocol 2.0: the memory of the server for each beyond that
  * of a bare socket, and how long it takes until all are welcomed.
  *
- * A session has proved who it is, registered one host, and is silent. The bare
+ * A session has proved its key, registered one host, and is silent. The bare
  * server, `node:net` or with `--tls` `node:tls`, has had the same frames. As
  * many server processes as the limit of open files asks for share the
  * sessions, each with a registry and a PowerDNS of its own: on a machine that
@@ -16,7 +16,7 @@ import * as Certificate from "./Certificate.ts"
 import * as Load from "./Load.ts"
 import type { Job } from "./LoadGenerator.ts"
 import * as Machine from "./Machine.ts"
-import { untilQuiet } from "./RegistryFile.ts"
+import { addIdentities, untilQuiet } from "./RegistryFile.ts"
 import * as Servers from "./Servers.ts"
 import { progress, temporaryFolder } from "./Workspace.ts"
 
@@ -43,6 +43,8 @@ interface Station {
   /** Its sessions are those of hosts `first` and on. */
   readonly first: number
   readonly sessions: number
+  /** Makes the keys of hosts known. */
+  readonly enrol: (publicKeys: ReadonlyArray<string>, first: number) => Effect.Effect<void, BenchFailed>
   /** Waits until nothing of what was registered is under way any more. */
   readonly quiet: Effect.Effect<void, BenchFailed>
 }
@@ -90,10 +92,18 @@ const measure = Effect.fnUntraced(function* (stations: ReadonlyArray<Station>, {
       target: { port: server.port, tls, atOnceMax },
       first,
       hosts,
-      as: bare ? "bare" : { token: Servers.token }
+      as: bare ? "bare" : "key"
     })
   const register: Job = { _tag: "Register", atOnceMax, bare }
 
+  const enrol = ({ enrol, load }: Station, first: number, hosts: number) =>
+    Effect.flatMap(load.perform({ _tag: "Keys", first, hosts }), ({ publicKeys = [] }) => enrol(publicKeys, first))
+
+  if (!bare) {
+    yield* forAll(stations, (station) =>
+      Effect.andThen(enrol(station, station.first, station.sessions), enrol(station, warmUpFirst, warmUp))
+    )
+  }
   yield* forAll(stations, (station) =>
     open(station, warmUpFirst, warmUp).pipe(
       Effect.andThen(station.load.perform(register)),
@@ -149,7 +159,8 @@ const run = Effect.fnUntraced(function* (options: Options) {
         const load = yield* Load.start(below, "load")
         const quiet = untilQuiet(server.registry, { served: true, millisMax: publishedMillisMax })
         const port = certificate === undefined ? server.port : server.tlsPort
-        const station: Station = { ...part, server: { ...server, port }, load, quiet }
+        const enrol: Station["enrol"] = (keys, first) => addIdentities(server.registry, keys, first)
+        const station: Station = { ...part, server: { ...server, port }, load, enrol, quiet }
         return station
       })
     )
@@ -162,7 +173,8 @@ const run = Effect.fnUntraced(function* (options: Options) {
       Effect.fnUntraced(function* (part, i) {
         const below = subfolder(own, `bare-${i}`)
         const server = yield* Servers.bare(below, certificate === undefined ? {} : { tls: certificate })
-        const station: Station = { ...part, server, load: yield* Load.start(below, "load"), quiet: Effect.void }
+        const load = yield* Load.start(below, "load")
+        const station: Station = { ...part, server, load, enrol: () => Effect.void, quiet: Effect.void }
         return station
       })
     )
