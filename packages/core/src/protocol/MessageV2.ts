@@ -311,5 +311,30 @@ export const decodeServerMessage = decoder<ServerMessage>(
   new Set(["challenge", "welcome", "ack", "parked", "beat", "rotated", "error", "drain", "lease-unknown", "notice"])
 )
 
+const heartbeatHead = Buffer.from(JSON.stringify({ type: "heartbeat", id: 0 }).slice(0, -2))
+/** Digits that make no number beyond the safe ones. */
+const plainDigitsMax = 15
+
+/**
+ * The id of a heartbeat that is written as `encodeText` writes it, without looking at it any closer. Undefined for all
+ * else, a heartbeat in other words included: that is to be decoded. Almost everything ever sent is such a heartbeat.
+ */
+export const plainHeartbeatId = (payload: Uint8Array): number | undefined => {
+  const first = heartbeatHead.length
+  const last = payload.length - 1
+  const digits = last - first
+  if (digits < 1 || digits > plainDigitsMax || payload[last] !== 0x7d) return undefined
+  for (let i = 0; i < first; i++) if (payload[i] !== heartbeatHead[i]) return undefined
+  // JSON knows no leading zeros.
+  if (digits > 1 && payload[first] === 0x30) return undefined
+  let id = 0
+  for (let i = first; i < last; i++) {
+    const digit = payload[i]! - 0x30
+    if (digit < 0 || digit > 9) return undefined
+    id = id * 10 + digit
+  }
+  return id
+}
+
 /** The text of a message, compact. */
 export const encodeText = (message: AgentMessage | ServerMessage): string => JSON.stringify(message)

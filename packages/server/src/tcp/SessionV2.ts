@@ -89,6 +89,13 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
   const startedAt = now().toString(36)
   let sessionsSoFar = 0
 
+  /** Beats of this turn of the event loop: the metric takes them at once. */
+  let uncounted = 0
+  const countBeats = () => {
+    TcpMetrics.heartbeats.updateUnsafe(uncounted, context)
+    uncounted = 0
+  }
+
   const shared: Shared = {
     options,
     leaseMillis: Duration.toMillis(options.lease.duration),
@@ -111,7 +118,10 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     ttlSeconds: (host) => host.ttlSeconds ?? zones.find(host.zone)?.policy.ttlSeconds ?? 0,
     run,
     countRegistration: (result) => registrations(result).updateUnsafe(1, context),
-    countBeat: () => TcpMetrics.heartbeats.updateUnsafe(1, context),
+    countBeat: () => {
+      if (uncounted === 0) setImmediate(countBeats)
+      uncounted += 1
+    },
     recordRefusal: (code, message, actor, peer, subject) => {
       if (isRefusal(code)) refusals.record({ code, message, actor, peer, subject })
     },
@@ -159,15 +169,15 @@ export class SessionV2 implements Protocol {
   }
 
   answer(payload: Uint8Array): string | undefined {
+    const beatId = this.#handshake._tag === "Welcomed" ? MessageV2.plainHeartbeatId(payload) : undefined
+    if (beatId !== undefined) return this.#beat(beatId)
     const fields = parseObject(payload)
     return Result.isSuccess(fields) ? this.take(fields.success) : this.#unreadable(fields.failure)
   }
 
   /** Answers a payload that was parsed already. */
   take(fields: Fields): string | undefined {
-    const isOpen = this.#handshake._tag === "Welcomed"
-    if (isOpen && this.#shared.now() >= this.#expiresAtMillis) return this.#expired()
-    if (isOpen && fields["type"] === "heartbeat" && isId(fields["id"])) return this.#beat(fields["id"])
+    if (this.#handshake._tag === "Welcomed" && this.#shared.now() >= this.#expiresAtMillis) return this.#expired()
     if (fields["type"] === "registration") return this.#turnAway(undefined, otherVersion)
     const message = MessageV2.decodeAgentMessage(fields)
     if (Result.isFailure(message)) return this.#unreadable(message.failure)
@@ -316,6 +326,7 @@ export class SessionV2 implements Protocol {
 
   #beat(id: number): string {
     const nowMillis = this.#shared.now()
+    if (nowMillis >= this.#expiresAtMillis) return this.#expired()
     for (const host of this.#hosts) if (!this.#shared.beat(host, nowMillis)) this.#lose(host)
     this.#shared.countBeat()
     return `{"type":"beat","id":${id}}`
@@ -518,8 +529,6 @@ const otherVersion: Authentication.Unrecognised = {
 }
 const unanswered: Authentication.Unrecognised = { code: "internal", message: "the server failed to answer" }
 const internal = RequestsV2.refused("internal", "the server failed to answer", undefined, true)
-
-const isId = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0
 
 const channelOf = ({ transport }: AgentSession): Uint8Array | undefined =>
   transport._tag === "Tls" ? transport.exporter() : undefined
