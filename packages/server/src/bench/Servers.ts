@@ -128,8 +128,8 @@ export const bothZones = [{ name: zone }, { name: reverseZone }]
 /** For hosts of protocol 2.0, where pointers are not the point. */
 export const forwardOnly = [{ name: zone }]
 
-/** Settings of the agents' port that open one for TLS beside it. */
-export const tls = ({ certificate, key }: Certificate) => ({ tls: { host: "127.0.0.1", port: 0, certificate, key } })
+/** The section `tls`: a port for agents beside the plain one. */
+export const tls = ({ certificate, key }: Certificate) => ({ host: "127.0.0.1", port: 0, certificate, key })
 
 export interface PrismOptions {
   /** The registry is `prism.db` in it, kept when it is there already. */

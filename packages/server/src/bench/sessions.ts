@@ -154,7 +154,8 @@ const run = Effect.fnUntraced(function* (options: Options) {
           powerDns,
           profile: options.profile,
           zones: Servers.forwardOnly,
-          tcp: { connectionsMax: part.sessions + warmUp, ...(certificate !== undefined && Servers.tls(certificate)) }
+          tcp: { connectionsMax: part.sessions + warmUp },
+          ...(certificate !== undefined && { more: { tls: Servers.tls(certificate) } })
         })
         const load = yield* Load.start(below, "load")
         const quiet = untilQuiet(server.registry, { served: true, millisMax: publishedMillisMax })
