@@ -55,13 +55,16 @@ export const step = (
 export interface FollowOptions extends SelectOptions {
   /** Between looks. Default 5 s. */
   readonly every?: Duration.Input | undefined
-  /** How long a change must stand. Default 3 s; at least one more look sees it. */
+  /** How long a change must stand. Default 3 s. */
   readonly settle?: Duration.Input | undefined
   /** After this a change that does not settle is passed on. Default 30 s. */
   readonly settleMax?: Duration.Input | undefined
   /** Gives the present snapshot. Default: the machine's. */
   readonly read?: (() => Snapshot.Snapshot) | undefined
 }
+
+/** While a change has not settled it is looked at more often. */
+const pendingEvery = Duration.seconds(1)
 
 /** What the machine has at this moment, decided upon. */
 export const look = (options: FollowOptions = {}): Effect.Effect<Selection> =>
@@ -84,6 +87,6 @@ export const follow = Effect.fnUntraced(function* <E, R>(
     const next = step(state, selection, yield* Clock.currentTimeMillis, settleOptions)
     state = next.state
     if (next.tell) yield* tell(selection)
-    yield* Effect.sleep(every)
+    yield* Effect.sleep(state.pending === undefined ? every : Duration.min(every, pendingEvery))
   }
 })
