@@ -129,7 +129,12 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   return running(config).pipe(
     Layer.provideMerge(agents),
     Layer.provideMerge(
-      HttpServer.layer({ ...http, instance: server.instance, shutdownTimeout: server.shutdownTimeout })
+      HttpServer.layer({
+        ...http,
+        instance: server.instance,
+        certificates: auth.certificates,
+        shutdownTimeout: server.shutdownTimeout
+      })
     ),
     Layer.provideMerge(access),
     Layer.provideMerge(expiry),

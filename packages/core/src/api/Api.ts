@@ -4,6 +4,7 @@
  * problem type that was released stays readable.
  */
 import { HttpApi, OpenApi } from "effect/http-api"
+import { Access } from "./Access.ts"
 import { describe } from "./Document.ts"
 import { Guards } from "./Guards.ts"
 import { Hosts } from "./Hosts.ts"
@@ -24,6 +25,7 @@ export class Api extends HttpApi.make("prism-dns")
   .add(Guards)
   .add(Tokens)
   .add(Identities)
+  .add(Access)
   .add(WhoamiGroup)
   .add(StatusGroup)
   .middleware(RequestCheck)

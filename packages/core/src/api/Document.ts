@@ -23,6 +23,15 @@ const parameters: Readonly<Record<string, object>> = {
   identity: { description: "The identity's id." },
   enrolledBy: { description: "Only those that were enrolled with the token of this name." },
   guard: { description: "The guard's kind." },
+  principal: {
+    description:
+      "Who claims: the id of an identity, the name of a token, `cert:` and the name of a client certificate, or `anonymous`."
+  },
+  hostname: { description: "The name that is claimed: the full one, or what stands before its zone." },
+  addresses: { description: "The addresses that are claimed, with commas between them." },
+  peer: { description: "The address it is said from. Default: the first of `addresses`." },
+  protocol: { description: "Default: `2.0`." },
+  ttlSeconds: { description: "The TTL that is wished for.", schema: { type: "integer", minimum: 1 } },
   format: { description: "`json` (the default), `text`, or `markdown`." },
   ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
 }

@@ -33,6 +33,7 @@ export const problems = {
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
   tokenNotFound: problem("token-not-found", 404, "Token not found"),
   identityNotFound: problem("identity-not-found", 404, "Identity not found"),
+  principalNotFound: problem("principal-not-found", 404, "Principal not found"),
   tokenNameTaken: problem("token-name-taken", 409, "Token name taken"),
   tokenRevoked: problem("token-revoked", 409, "Token revoked already"),
   tokenConfigured: problem("token-configured", 409, "Token of the configuration"),
@@ -121,6 +122,15 @@ export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired"
 }
 
 export class TokenNotFound extends Schema.TaggedError<TokenNotFound>()("TokenNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Nobody of this name may claim anything. */
+export class PrincipalNotFound extends Schema.TaggedError<PrincipalNotFound>()("PrincipalNotFound", {
+  detail: Schema.String
+}) {
   override get message(): string {
     return this.detail
   }
@@ -255,6 +265,7 @@ export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
 export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)
 export const TokenNotFoundProblem = onlyDetail(problems.tokenNotFound, TokenNotFound)
 export const IdentityNotFoundProblem = onlyDetail(problems.identityNotFound, IdentityNotFound)
+export const PrincipalNotFoundProblem = onlyDetail(problems.principalNotFound, PrincipalNotFound)
 export const TokenNameTakenProblem = onlyDetail(problems.tokenNameTaken, TokenNameTaken)
 export const TokenRevokedProblem = onlyDetail(problems.tokenRevoked, TokenRevoked)
 export const TokenConfiguredProblem = onlyDetail(problems.tokenConfigured, TokenConfigured)

@@ -2,6 +2,7 @@
 import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import * as DomainName from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
+import { addressesMax } from "../protocol/MessageV2.ts"
 
 const parsed = <S extends Schema.Codec<string, string>>(
   target: S,
@@ -32,6 +33,24 @@ export const Address = Schema.String.pipe(Schema.brand("IpAddress"))
 
 /** An address in any form it may be written in. */
 export const AddressInput = parsed(Address, IpAddress.parse)
+
+/** An address as somebody claims it: not an IPv4 address in the form of an IPv6 one. */
+export const ClaimedAddressInput = parsed(Address, IpAddress.parseClaimed)
+
+/** The same, several with commas between them, as a query may hold them. */
+export const ClaimedAddresses = Schema.String.pipe(
+  Schema.decodeTo(
+    Schema.Array(Address).check(Schema.isBetweenLength(1, addressesMax)),
+    SchemaTransformation.transformEffect<ReadonlyArray<string>, string>({
+      decode: (input) =>
+        Result.match(Result.all(input.split(",").map((each) => IpAddress.parseClaimed(each.trim()))), {
+          onFailure: ({ message }) => Effect.fail(new SchemaIssue.InvalidValue({ message }, input)),
+          onSuccess: Effect.succeed
+        }),
+      encode: (addresses) => Effect.succeed(addresses.join(","))
+    })
+  )
+)
 
 /** Why a person does something, in a sentence; it lands in the audit. */
 export const Reason = Schema.String.check(Schema.isTrimmed(), Schema.isBetweenLength(1, 500)).annotate({

@@ -153,7 +153,12 @@ const make = Effect.fnUntraced(function* (options: AdmissionOptions) {
           const waitSeconds = bucket.waitSeconds(nowMillis)
           return waitSeconds === 0
             ? { rule, outcome: "passed", detail: `${whose}: a change is possible now` }
-            : { rule, outcome: "failed", detail: `${whose}: a change is possible in ${Math.ceil(waitSeconds)} s` }
+            : {
+                rule,
+                outcome: "failed",
+                code: "rate-limited",
+                detail: `${whose}: a change is possible in ${Math.ceil(waitSeconds)} s`
+              }
         })
       ]
     },

@@ -39,7 +39,7 @@ export interface Rules {
   readonly anonymousZone: DomainName.DomainName | undefined
 }
 
-/** The rules in their order, then the rates of `auth/Admission`. */
+/** The rules in their order. */
 export const ruleNames = [
   "zone",
   "apex",
@@ -50,13 +50,13 @@ export const ruleNames = [
   "own-addresses",
   "special-addresses",
   "zone-networks",
-  "ttl",
-  "rate-anonymous",
-  "rate-principal",
-  "rate-name",
-  "rate-network"
+  "ttl"
 ] as const
-export type RuleName = (typeof ruleNames)[number]
+/** What is asked behind them: the rates of `auth/Admission`. */
+export const rateNames = ["rate-anonymous", "rate-principal", "rate-name", "rate-network"] as const
+/** And in the end what the registry has (`registry/Foresight`). */
+export const registryRuleNames = ["owner", "quota"] as const
+export type RuleName = (typeof ruleNames | typeof rateNames | typeof registryRuleNames)[number]
 
 export interface Allowed {
   readonly _tag: "Allowed"
@@ -81,6 +81,8 @@ export interface Explanation {
   readonly rule: RuleName
   readonly outcome: "passed" | "failed" | "not-applicable"
   readonly detail: string
+  /** With what it would be refused; of a rule that failed. */
+  readonly code?: ClaimCode
 }
 
 /**
@@ -135,8 +137,9 @@ export const explain = (
 ): ReadonlyArray<Explanation> => {
   const all: Given = { principal, claim, zone, rules, below: labelsBelow(claim) }
   return table.map(([rule, apply]) => {
-    const { _tag, detail } = apply(all)
-    return { rule, outcome: outcomes[_tag], detail }
+    const said = apply(all)
+    const { _tag, detail } = said
+    return { rule, outcome: outcomes[_tag], detail, ...(_tag === "Failed" && { code: said.code }) }
   })
 }
 
@@ -307,7 +310,8 @@ const zoneNetworks = ({ claim, zone }: Given): Said => {
       )
 }
 
-const clampedTtl = ({ ttlSeconds }: Claim, zone: Zone.Zone | undefined): number | undefined =>
+/** The TTL that is wished for, within the zone's bounds; undefined where there is no wish. */
+export const clampedTtl = ({ ttlSeconds }: Claim, zone: Zone.Zone | undefined): number | undefined =>
   ttlSeconds === undefined || zone === undefined
     ? undefined
     : Math.min(Math.max(ttlSeconds, zone.policy.ttlSecondsMin), zone.policy.ttlSecondsMax)

@@ -19,13 +19,14 @@ export interface Case {
   readonly name: string
   readonly zone: string
   readonly addresses: ReadonlyArray<string>
-  readonly peer: string | "unknown"
+  /** `unknown` when nothing can tell. */
+  readonly peer: string
   readonly version: "1.0" | "2.0" | "api"
   readonly wish: number | "none"
   /** Zones of the server by name. */
   readonly zones: Readonly<Record<string, ZoneSettings>>
   /** `auth.anonymous.zone`, or `everywhere` when `auth.mode` is `off`. */
-  readonly openZone: string | "everywhere"
+  readonly openZone: string
   readonly reserved: ReadonlyArray<string>
 }
 

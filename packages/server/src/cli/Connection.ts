@@ -109,6 +109,7 @@ const isProblem = Schema.is(
     Problems.TokenConfigured,
     Problems.TooManyTokens,
     Problems.IdentityNotFound,
+    Problems.PrincipalNotFound,
     Problems.IdentityRevoked,
     Problems.RequestInvalid,
     Problems.TokenInvalid,

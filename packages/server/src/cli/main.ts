@@ -5,6 +5,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Layer, Predicate } from "effect"
 import { CliConfig, Command, GlobalFlag } from "effect/cli"
 import { version } from "../Version.ts"
+import { access } from "./access.ts"
 import { config } from "./config.ts"
 import { dev } from "./dev.ts"
 import { doctor } from "./doctor.ts"
@@ -36,6 +37,7 @@ const prismDns = Command.make("prism-dns").pipe(
     guards,
     tokens,
     identities,
+    access,
     whoami
   ])
 )

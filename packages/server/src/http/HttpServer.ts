@@ -8,6 +8,7 @@
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Api } from "@prism-dns/core/api/Api"
+import type { CertificateGrant } from "@prism-dns/core/auth/Certificates"
 import { type Duration, Effect, Layer } from "effect"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
@@ -15,6 +16,7 @@ import { NetAddress } from "effect/net"
 import * as Http from "node:http"
 import { ListenFailed } from "../ServerError.ts"
 import { type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig, unmatched } from "./Answers.ts"
+import * as Access from "./Access.ts"
 import * as Authentication from "./Authentication.ts"
 import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
@@ -35,6 +37,8 @@ export interface HttpServerOptions {
   readonly port: number
   /** What this process is called in what it shows. Default: `prism`. */
   readonly instance?: string
+  /** What client certificates may claim, for those who ask. Default: their own name. */
+  readonly certificates?: CertificateGrant
   /** How long requests under way may take to end. */
   readonly shutdownTimeout?: Duration.Input
   readonly health?: Partial<Health.HealthOptions>
@@ -46,7 +50,7 @@ const defaultInstance = "prism"
 export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
-const api = (instance: string) =>
+const api = ({ certificates, instance = defaultInstance }: HttpServerOptions) =>
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
     Layer.provide([
       Hosts.layer,
@@ -56,6 +60,7 @@ const api = (instance: string) =>
       Guards.layer,
       Tokens.layer,
       Identities.layer,
+      Access.layer({ certificates }),
       Whoami.layer,
       Status.layer({ instance })
     ]),
@@ -84,12 +89,7 @@ const knownPaths: ReadonlyArray<KnownPath> = [
 ]
 
 export const layer = (options: HttpServerOptions) => {
-  const routes = Layer.mergeAll(
-    api(options.instance ?? defaultInstance),
-    docs,
-    Health.layer(options.health),
-    Metrics.route
-  ).pipe(
+  const routes = Layer.mergeAll(api(options), docs, Health.layer(options.health), Metrics.route).pipe(
     Layer.provide(observed.layer),
     Layer.merge(unmatched(knownPaths)),
     Layer.provide(Metrics.Metrics.layer(options.metrics))

@@ -2,6 +2,7 @@
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
+import { Admission } from "@prism-dns/core/auth/Admission"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -23,7 +24,7 @@ import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
-import type { Wishes } from "@prism-dns/core/registry/Decision"
+import type { Registrant, Wishes } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Layer, Redacted, Result } from "effect"
@@ -69,7 +70,7 @@ export const services = Identities.layer().pipe(
       { name: "rack-7", token: agentToken, role: "agent" }
     ])
   ),
-  Layer.provideMerge(Layer.merge(Revocations.layer, Refusals.layerNone)),
+  Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
   Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
   Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
   Layer.provideMerge(Drain.layer),
@@ -87,7 +88,12 @@ export const server = (options: Partial<HttpServer.HttpServerOptions> = {}) =>
     ...options
   }).pipe(Layer.provideMerge(services))
 
-export const register = Effect.fn(function* (hostname: string, address: string, inZone = zone, wishes: Wishes = {}) {
+export const register = Effect.fn(function* (
+  hostname: string,
+  address: string,
+  inZone = zone,
+  more: Wishes & { readonly registrant?: Registrant } = {}
+) {
   const registry = yield* Registry
   const name = Result.getOrThrow(DomainName.parseHostName(hostname))
   const { host } = yield* registry.register({
@@ -97,7 +103,7 @@ export const register = Effect.fn(function* (hostname: string, address: string, 
     addresses: [IpAddress.make(address)],
     registrant: { name: "rack-7", anonymous: false },
     peer: "192.0.2.250",
-    ...wishes
+    ...more
   })
   return host
 })

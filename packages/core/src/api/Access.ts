@@ -1,0 +1,99 @@
+/** Access in the HTTP API: which rule decides a claim, for whom. */
+import { Schema } from "effect"
+import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import { addressesMax } from "../protocol/MessageV2.ts"
+import { AdminToken } from "./Authentication.ts"
+import { Grant } from "./Grant.ts"
+import { PrincipalNotFoundProblem, StorageUnavailableProblem } from "./Problems.ts"
+import * as Values from "./Values.ts"
+
+export const outcomes = ["passed", "failed", "not-applicable"] as const
+export const claimProtocols = ["1.0", "2.0", "api"] as const
+
+const Principal = Schema.String.check(Schema.isBetweenLength(1, 1024)).annotate({
+  description:
+    "Who claims: the id of an identity, the name of a token, `cert:` and the name of a client certificate, or `anonymous`."
+})
+
+const Protocol = Schema.Literals(claimProtocols)
+
+const Ttl = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2_147_483_647 }))
+
+export const ExplainRequest = Schema.Struct({
+  principal: Principal,
+  hostname: Values.NameInput.annotate({
+    description: "The name that is claimed: the full one, or what stands before its zone."
+  }),
+  zone: Schema.optionalKey(Values.NameInput.annotate({ description: "Default: as for a host that says none." })),
+  addresses: Schema.Array(Values.ClaimedAddressInput)
+    .check(Schema.isBetweenLength(1, addressesMax))
+    .annotate({ description: "The addresses that are claimed." }),
+  peer: Schema.optionalKey(
+    Values.AddressInput.annotate({ description: "The address it is said from. Default: the first of `addresses`." })
+  ),
+  protocol: Schema.optionalKey(Protocol.annotate({ description: "Default: `2.0`." })),
+  ttlSeconds: Schema.optionalKey(Ttl.annotate({ description: "The TTL that is wished for. Default: none." }))
+}).annotate({ identifier: "ExplainRequest" })
+export type ExplainRequest = typeof ExplainRequest.Type
+
+const Rule = Schema.Struct({
+  rule: Schema.String.annotate({ description: "As the guide to access calls it." }),
+  outcome: Schema.Literals(outcomes),
+  detail: Schema.String,
+  code: Schema.optionalKey(Schema.String.annotate({ description: "With what it would be refused." }))
+})
+
+export const Explained = Schema.Struct({
+  principal: Schema.Struct({
+    name: Schema.String,
+    kind: Schema.Literals(["key", "certificate", "token", "anonymous"]),
+    grant: Grant,
+    namesMax: Schema.optionalKey(
+      Schema.Int.annotate({
+        description: "Names it may hold at once, by its grant or the server's limits. Absent: any number."
+      })
+    )
+  }),
+  host: Values.Name,
+  zone: Values.Name,
+  addresses: Schema.Array(Values.Address),
+  peer: Schema.optionalKey(Values.Address),
+  protocol: Protocol,
+  allowed: Schema.Boolean,
+  decidedBy: Schema.optionalKey(
+    Schema.String.annotate({ description: "The first rule that failed. Absent where the claim is allowed." })
+  ),
+  code: Schema.optionalKey(Schema.String.annotate({ description: "With what the claim is refused." })),
+  detail: Schema.String.annotate({ description: "What that rule says, and what to do; or that the claim is allowed." }),
+  ttlSeconds: Schema.optionalKey(Schema.Int.annotate({ description: "What becomes of the wish for a TTL." })),
+  rules: Schema.Array(Rule).annotate({ description: "Every rule, in the order in which they decide." })
+}).annotate({ identifier: "Explained" })
+export type Explained = typeof Explained.Type
+
+const description =
+  "Nothing is claimed, and no rate is taken from. Whether several machines claim the name in turn is not looked at."
+
+export class Access extends HttpApiGroup.make("access")
+  .add(
+    HttpApiEndpoint.get("explain", "/access::explain", {
+      query: {
+        principal: Principal,
+        hostname: Values.NameInput,
+        zone: Schema.optionalKey(Values.NameInput),
+        addresses: Values.ClaimedAddresses,
+        peer: Schema.optionalKey(Values.AddressInput),
+        protocol: Schema.optionalKey(Protocol),
+        ttlSeconds: Schema.optionalKey(Schema.FiniteFromString.pipe(Schema.decodeTo(Ttl)))
+      },
+      success: Explained,
+      error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
+    }).annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim", description })),
+    HttpApiEndpoint.post("explainRequest", "/access::explain", {
+      payload: ExplainRequest,
+      success: Explained,
+      error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
+    }).annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim, asked in a body", description }))
+  )
+  .middleware(AdminToken)
+  .prefix("/v1")
+  .annotateMerge(OpenApi.annotations({ title: "Access", description: "Who may claim what, and why not." })) {}
