@@ -212,10 +212,10 @@ const refusals = {
       code: "token-not-allowed",
       message: use === "enrol" ? `the token ${name} is not for enrolment` : `the token ${name} is for enrolment only`
     }),
-  otherRole: (role: TokenRole) =>
+  otherRole: (name: string, role: TokenRole) =>
     new TokenRefused({
       code: "token-not-allowed",
-      message: role === "agent" ? "the token is not one for hosts" : "the token is not one of an administrator"
+      message: `the token ${name} is not one ${role === "agent" ? "for hosts" : "of an administrator"}`
     })
 }
 
@@ -290,9 +290,8 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
     const digest = hashOf(text)
     const token = held.get(keyOf(role, digest))
     if (token === undefined) {
-      return held.has(keyOf(role === "agent" ? "admin" : "agent", digest))
-        ? refusals.otherRole(role)
-        : refusals.invalid()
+      const other = held.get(keyOf(role === "agent" ? "admin" : "agent", digest))
+      return other === undefined ? refusals.invalid() : refusals.otherRole(other.record.name, role)
     }
     const nowMillis = clock.currentTimeMillisUnsafe()
     const refusal = whyNotGood(token.record, nowMillis)
