@@ -5,6 +5,9 @@ import { TestClock } from "effect/testing"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { type Revocation, Revocations } from "@prism-dns/core/auth/Revocations"
 import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
+import * as Zone from "@prism-dns/core/domain/Zone"
+import * as Expiry from "@prism-dns/core/registry/Expiry"
+import { Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
 import { access, actor, keyOf, spec, suite } from "./AccessSuite.ts"
 
@@ -105,5 +108,45 @@ describe("as time goes on", () => {
       yield* issue({ name: "more" })
     }),
     { tokensMax: 4, rememberMillis: 60_000 }
+  )
+})
+
+describe("a machine that was rebuilt, in a zone of the policy reject", () => {
+  it.effect("gets its name by a marked token, from other addresses once the old lease has passed", () =>
+    T.withTime(
+      "still",
+      Effect.gen(function* () {
+        const time = yield* T.Time
+        yield* time.set(1_000_000)
+        const zone = Zone.make(T.forward.name, { policy: { conflict: "reject" } })
+        const body = Effect.gen(function* () {
+          const registry = yield* Registry
+          const identities = yield* Identities
+          const expiry = yield* Expiry.make({})
+          const enrol = Effect.fnUntraced(function* (text: string, key: number) {
+            const token = (yield* Tokens).verify(text, "agent", "enrol")
+            if (token instanceof TokenRefused) return assert.fail(token.message)
+            return yield* identities.enrol({ publicKey: keyOf(key), token, peer: undefined })
+          })
+          const before = yield* enrol("fleet-secret", 1)
+          yield* registry.register({ ...T.registration("web", "192.0.2.7"), registrant: before })
+          const rebuilt = yield* enrol(yield* issue({ host: T.nameOf("web") }), 2)
+          const registration = { ...T.registration("web", "192.0.2.8"), registrant: rebuilt }
+          assert.strictEqual((yield* Effect.flip(registry.register(registration)))._tag, "HostnameTaken")
+          // In the same place it is there at once.
+          const same = { ...T.registration("web", ["192.0.2.7", "192.0.2.8"]), registrant: rebuilt }
+          assert.strictEqual((yield* registry.register(same)).host.owner, rebuilt.name)
+
+          const again = yield* enrol(yield* issue({ name: "again", host: T.nameOf("web") }), 3)
+          for (let at = 1_000_000; at <= 1_310_000; at += 5000) {
+            yield* time.set(at)
+            yield* expiry.sweep
+          }
+          const moved = { ...T.registration("web", "192.0.2.9"), registrant: again }
+          assert.strictEqual((yield* registry.register(moved)).outcome, "returned")
+        })
+        yield* Effect.provide(body, access({}, [zone]).pipe(Layer.provideMerge(Layer.fresh(T.sqlite()))))
+      })
+    )
   )
 })

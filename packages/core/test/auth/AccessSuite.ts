@@ -20,6 +20,7 @@ import {
   type TokensOptions,
   type TokenSpec
 } from "@prism-dns/core/auth/Tokens"
+import type * as Zone from "@prism-dns/core/domain/Zone"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -36,11 +37,14 @@ export const actor = { name: "ops", peer: "192.0.2.250" }
 export const keyOf = (n: number): string => Buffer.alloc(32, n).toString("base64url")
 
 /** Tokens and identities with all they stand on, on the database around. */
-export const access = (options: Partial<TokensOptions & IdentitiesOptions> = {}) =>
+export const access = (
+  options: Partial<TokensOptions & IdentitiesOptions> = {},
+  zones: ReadonlyArray<Zone.Zone> = T.zones
+) =>
   Identities.layer(options).pipe(
     Layer.provideMerge(Tokens.layer(configured, options)),
     Layer.provideMerge(Revocations.layer),
-    Layer.provideMerge(T.registry()),
+    Layer.provideMerge(T.registry({}, zones)),
     Layer.provide(SecureRandom.layerWebCrypto),
     Layer.orDie
   )
