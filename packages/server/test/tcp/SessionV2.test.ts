@@ -229,7 +229,7 @@ describe("a session", () => {
       const accepted: Array<number> = []
       while (accepted.length < names.length) {
         const [message] = yield* agent.receive()
-        if (message!.type === "ack" && message!.level === "accepted") accepted.push(message!.id)
+        if (message!.type === "ack" && message.level === "accepted") accepted.push(message.id)
       }
       assert.deepStrictEqual(
         accepted,
