@@ -55,6 +55,8 @@ export interface PrismConfig {
     readonly pipelineMax: number
     /** Hosts that one session of protocol 2 may hold. */
     readonly sessionHostsMax: number
+    /** Whether hosts may register by protocol 1.0. */
+    readonly protocol1: boolean
   }
   /** Undefined: no TLS for hosts. */
   readonly tls: TlsConfig | undefined
@@ -279,6 +281,10 @@ export const settings = Settings.group("", {
     sessionHostsMax: Settings.setting(Kind.integer(1, 10_000), {
       doc: "Hosts that one session of protocol 2 may hold.",
       default: "100"
+    }),
+    protocol1: Settings.optional(Kind.choice(["on", "off"]), {
+      doc: "Whether hosts may register by protocol 1, which shows its token in clear text and proves no key.",
+      words: "on; where tls.certificate is set, off"
     })
   }),
   tls: Settings.group("TLS for hosts, on a port of its own; on where a certificate is given. TLS 1.3 only.", {
@@ -760,6 +766,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     tcp: {
       ...values.tcp,
       port: values.tcp.port ?? (tls === undefined ? 8080 : undefined),
+      protocol1: (values.tcp.protocol1 ?? (tls === undefined ? "on" : "off")) === "on",
       proxyFrom: values.tcp.proxyFrom.map(({ network }) => network)
     },
     tls,

@@ -97,6 +97,10 @@ describe("what is good", () => {
     assert.deepInclude(tls, { ...files, host: "0.0.0.0", port: 8443, clientCertificates: "off", clientName: "cn" })
     assert.strictEqual(Config.make({ ...minimalValues, tls: files, tcp: { port: 8080 } }).tcp.port, 8080)
     assert.strictEqual(Config.make(minimalValues).tls, undefined)
+    assert.isFalse(tcp.protocol1)
+    assert.isTrue(Config.make({ ...minimalValues, tls: files, tcp: { protocol1: "on" } }).tcp.protocol1)
+    assert.isTrue(Config.make(minimalValues).tcp.protocol1)
+    assert.isFalse(Config.make({ ...minimalValues, tcp: { protocol1: "off" } }).tcp.protocol1)
   })
 
   it("load balancers are addresses and networks", () => {

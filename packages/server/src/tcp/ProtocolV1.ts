@@ -29,6 +29,9 @@ export interface ProtocolOptions {
   readonly ackTimeout: Duration.Duration
 }
 
+/** True for what is meant as a message of this version, whether it is a good one or not. */
+export const isMeant = ({ type, version }: Fields): boolean => version === "1.0" || type === "registration"
+
 /** The text of a response: there already, or on its way. */
 export type Response = string | Effect.Effect<string>
 

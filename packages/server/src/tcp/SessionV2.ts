@@ -171,12 +171,13 @@ export class SessionV2 implements Protocol {
   answer(payload: Uint8Array): string | undefined {
     const beatId = this.#handshake._tag === "Welcomed" ? MessageV2.plainHeartbeatId(payload) : undefined
     if (beatId !== undefined) return this.#beat(beatId)
-    const fields = parseObject(payload)
-    return Result.isSuccess(fields) ? this.take(fields.success) : this.#unreadable(fields.failure)
+    return this.take(parseObject(payload))
   }
 
   /** Answers a payload that was parsed already. */
-  take(fields: Fields): string | undefined {
+  take(parsed: Result.Result<Fields, MessageV2.Unreadable>): string | undefined {
+    if (Result.isFailure(parsed)) return this.#unreadable(parsed.failure)
+    const fields = parsed.success
     if (this.#handshake._tag === "Welcomed" && this.#shared.now() >= this.#expiresAtMillis) return this.#expired()
     if (fields["type"] === "registration") return this.#turnAway(undefined, otherVersion)
     const message = MessageV2.decodeAgentMessage(fields)
@@ -201,7 +202,9 @@ export class SessionV2 implements Protocol {
   }
 
   refuse(reason: Refusal): string {
-    return closing(undefined, refusals[reason](this.#shared))
+    const refusal = refusals[reason](this.#shared)
+    this.#record(refusal.code, refusal.message, "")
+    return closing(undefined, refusal)
   }
 
   closed(): void {
@@ -215,8 +218,9 @@ export class SessionV2 implements Protocol {
     this.#hosts = noHosts
   }
 
-  /** Ends it from our side, at once. */
+  /** Ends it from our side, at once: who speaks may not go on. */
   end(code: string, message: string): void {
+    this.#record(code, message, this.#principal?.name ?? "")
     this.#session.terminate(closing(undefined, { code, message }))
   }
 
@@ -539,10 +543,13 @@ const isoTime = (millis: number): string => new Date(millis).toISOString()
 const retryableCodes: ReadonlySet<string> = new Set(["timeout", "internal", "peer-unknown", "unavailable", "capacity"])
 
 /** An error behind which the connection is closed. */
-const closing = (id: number | undefined, { code, message }: { readonly code: string; readonly message: string }) =>
-  errorText(id, RequestsV2.refused(code, message, undefined, retryableCodes.has(code)), true)
+export const closing = (
+  id: number | undefined,
+  { code, message }: { readonly code: string; readonly message: string },
+  retryAfterSeconds?: number
+): string => errorText(id, RequestsV2.refused(code, message, retryAfterSeconds, retryableCodes.has(code)), true)
 
-export const errorText = (
+const errorText = (
   id: number | undefined,
   { code, message, retryAfterSeconds, retryable }: RequestsV2.Refused,
   isClosing = false

@@ -8,7 +8,7 @@
  */
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
-import { parseObject } from "@prism-dns/core/protocol/Payload"
+import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
 import { encode } from "@prism-dns/core/protocol/Wire"
 import { Context, Deferred, Duration, Effect, Layer, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -27,6 +27,8 @@ export interface TcpServerOptions extends ProtocolV1.ProtocolOptions, SessionV2.
   readonly port: number | undefined
   /** The load balancers, on both ports. Default: none. */
   readonly proxyFrom?: ReadonlyArray<IpNetwork.IpNetwork>
+  /** Whether hosts may register by protocol 1.0. Default: yes. */
+  readonly protocol1?: boolean
   /** The port with TLS. Default: none. */
   readonly tls?: TlsPortOptions | undefined
   readonly connectionsMax: number
@@ -101,6 +103,14 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     timeout: "timeout"
   }
 
+  const { protocol1 = true } = options
+
+  /** The text of an error for whoever has not said yet which protocol it speaks, behind which the connection is closed. */
+  const errorToAll = (code: string, message: string, retryAfterSeconds?: number): string =>
+    protocol1
+      ? v1.error(code, message, retryAfterSeconds)
+      : SessionV2.closing(undefined, { code, message }, retryAfterSeconds)
+
   const answerV1 = (response: ProtocolV1.Response, session: AgentSession): string | undefined => {
     if (typeof response === "string") return response
     const slot = session.reserve()
@@ -114,10 +124,24 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
       if (reason === "proxy") {
         refused.record({ code: "proxy-not-allowed", message: refusals.proxy, actor: "unknown", peer, subject: "" })
       }
-      return v1.error(codes[reason], refusals[reason])
+      return errorToAll(codes[reason], refusals[reason])
     },
     outlivesConnection: true,
     closed: () => undefined
+  }
+
+  const beginV2 = (session: AgentSession): SessionV2.SessionV2 => {
+    const protocol = new SessionV2.SessionV2(shared, session)
+    session.protocol = protocol
+    return protocol
+  }
+
+  /** Whoever speaks version 1 is told so in its words. */
+  const refuseV1 = (session: AgentSession, { hostname }: Fields): string => {
+    session.conclude()
+    const message = "version 1 of the protocol is not spoken here"
+    const subject = typeof hostname === "string" ? hostname : ""
+    return v1.notAllowed({ code: "protocol-not-allowed", message }, "unknown", session.peer, subject)
   }
 
   /** Until a frame decides what is spoken. */
@@ -125,11 +149,10 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     ...protocolV1,
     answer: (payload, session) => {
       const fields = parseObject(payload)
-      if (Result.isFailure(fields)) return v1.refused(fields.failure.code, fields.failure.message)
-      if (SessionV2.isMeant(fields.success)) {
-        const protocol = new SessionV2.SessionV2(shared, session)
-        session.protocol = protocol
-        return protocol.take(fields.success)
+      if (Result.isFailure(fields) && protocol1) return v1.refused(fields.failure.code, fields.failure.message)
+      if (Result.isFailure(fields) || SessionV2.isMeant(fields.success)) return beginV2(session).take(fields)
+      if (!protocol1) {
+        return ProtocolV1.isMeant(fields.success) ? refuseV1(session, fields.success) : beginV2(session).take(fields)
       }
       session.protocol = protocolV1
       return answerV1(v1.answerObject(fields.success, session.peer), session)
@@ -166,7 +189,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     },
     refused: (socket, code, message, peer, answer) => {
       if (isRefusalOfAccess(code)) refused.record({ code, message, actor: "unknown", peer, subject: "" })
-      if (answer) sayGoodbye(socket, v1.error(code, message))
+      if (answer) sayGoodbye(socket, errorToAll(code, message))
       else destroy(socket)
     },
     ready: (connection) => {
@@ -192,7 +215,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   const turnAway = (socket: Net.Socket) =>
     sayGoodbye(
       socket,
-      v1.error("capacity", `the server has its ${options.connectionsMax} connections, try again later`, 5)
+      errorToAll("capacity", `the server has its ${options.connectionsMax} connections, try again later`, 5)
     )
 
   // Added before the ports open: when the scope closes they have stopped accepting by then.

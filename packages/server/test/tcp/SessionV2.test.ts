@@ -399,6 +399,61 @@ describe("whoever is refused", () => {
   )
 })
 
+describe("a server without protocol 1", () => {
+  const off = (options: Partial<TcpServerOptions> = {}) => audited({ protocol1: false, ...options })
+
+  it.live("refuses version 1 in its words, audited and counted, and registers nothing", () =>
+    Effect.gen(function* () {
+      const client = yield* Effect.flatMap(address, (to) => Agent.connect(to))
+      client.socket.write(Agent.frame("old", { auth_token: "good" }))
+      assert.deepInclude((yield* client.receive())[0], { status: "error", code: "protocol-not-allowed" })
+      yield* client.closed
+      assert.deepInclude(yield* untilAudited("protocol-not-allowed"), { actor: "unknown", subject: "old" })
+      assert.strictEqual(yield* countOf("protocol-not-allowed"), 1)
+      assert.isUndefined(yield* hostOf("old"))
+    }).pipe(Effect.scoped, Effect.provide(off()), counting)
+  )
+
+  it.live("speaks version 2 as ever", () =>
+    Effect.gen(function* () {
+      const agent = yield* open()
+      assert.deepStrictEqual(short(yield* agent.register("new")), ["accepted created", "applied final"])
+    }).pipe(Effect.scoped, Effect.provide(off()))
+  )
+
+  it.live("says in version 2 what is wrong with bytes of no version", () =>
+    Effect.gen(function* () {
+      for (const [bytes, code] of [
+        [Wire.encode("{"), "bad-json"],
+        [Wire.encode("{}"), "invalid"],
+        [new Uint8Array([0, 1, 0, 1]), "too-large"],
+        [Buffer.from("GET / HTTP/1.1\r\n\r\n"), "not-prism"],
+        [Buffer.from("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"), "proxy-not-allowed"]
+      ] as const) {
+        const agent = yield* connect()
+        agent.client.socket.write(bytes)
+        assert.deepInclude(yield* agent.expect("error"), { code, closing: true })
+        yield* agent.client.closed
+      }
+      yield* untilAudited("proxy-not-allowed")
+    }).pipe(Effect.scoped, Effect.provide(off()))
+  )
+
+  it.live("tells who is one too many when to come again", () =>
+    Effect.gen(function* () {
+      yield* open()
+      const agent = yield* connect()
+      assert.deepInclude(yield* agent.expect("error"), {
+        code: "capacity",
+        retryable: true,
+        retryAfterSeconds: 5,
+        closing: true
+      })
+      yield* agent.client.closed
+    }).pipe(Effect.scoped, Effect.provide(off({ connectionsMax: 1 })))
+  )
+})
+
 describe("a message that cannot be read", () => {
   it.live("is answered with an error of its number, and the session goes on", () =>
     Effect.gen(function* () {
@@ -659,10 +714,12 @@ describe("who may not go on", () => {
       yield* identities.revoke(name, { name: "ops", peer: undefined }, "stolen")
       assert.deepInclude(yield* agent.expect("error"), { code: "identity-revoked", closing: true, retryable: false })
       yield* agent.client.closed
+      assert.deepInclude(yield* untilAudited("identity-revoked"), { actor: name, peer: "127.0.0.1", subject: name })
+      assert.strictEqual(yield* countOf("identity-revoked"), 1)
       assert.strictEqual((yield* other.agent.beat).length, 1)
       const again = yield* connect()
       assert.deepInclude(yield* prove(again, key), { type: "error", code: "identity-revoked" })
-    }).pipe(Effect.scoped, Effect.provide(server()))
+    }).pipe(Effect.scoped, Effect.provide(audited()), counting)
   )
 
   it.live("is ended when its token has run out", () =>
