@@ -33,30 +33,48 @@ interface Output {
   readonly stderr: string
 }
 
-/** Runs a program to its end. */
+/** Runs a program to its end, or until it has said `endAfter`: then it is stopped, which counts as a good end. */
 const execute = (
   program: string,
   args: ReadonlyArray<string>,
-  options: { readonly cwd?: string; readonly env?: Readonly<Record<string, string>> } = {}
+  options: {
+    readonly cwd?: string
+    readonly env?: Readonly<Record<string, string>>
+    readonly endAfter?: string
+  } = {}
 ) =>
   Effect.callback<Output>((resume) => {
+    const { endAfter, ...rest } = options
+    let stopped = false
     const child = ChildProcess.execFile(
       program,
       args,
-      { ...options, env: { PATH: process.env["PATH"], ...options.env }, timeout: 20_000 },
-      (_, stdout, stderr) => resume(Effect.succeed({ status: child.exitCode, stdout, stderr }))
+      { ...rest, env: { PATH: process.env["PATH"], ...options.env }, timeout: 20_000 },
+      (_, stdout, stderr) => resume(Effect.succeed({ status: stopped ? 0 : child.exitCode, stdout, stderr }))
     )
+    let said = ""
+    child.stdout?.on("data", (text: string) => {
+      said += text
+      if (endAfter === undefined || !said.includes(endAfter) || stopped) return
+      stopped = true
+      child.kill()
+    })
   })
+
+/** A process that has a name runs on until it is stopped. */
+const staysUp = ({ text }: Block): boolean =>
+  /\bregister\(/.test(text) && !/\.(?:release|close)\(|await using/.test(text)
 
 const runProgram = Effect.fnUntraced(function* (block: Block) {
   const ready = (yield* Dev).ready()
   const folder = yield* temporaryFolder("prism-docs-")
   makeProject(Path.join(folder, "project"), { "program.ts": here(block.text, ready) })
+  const expected = promised(block).map((line) => `${line}\n`)
   const output = yield* execute(process.execPath, ["--conditions=@prism-dns/source", "program.ts"], {
     cwd: Path.join(folder, "project"),
-    env: { PRISM_TOKEN: ready.agentToken ?? "", PDNS_API_KEY: ready.powerdns.apiKey }
+    env: { PRISM_TOKEN: ready.agentToken ?? "", PDNS_API_KEY: ready.powerdns.apiKey },
+    ...(staysUp(block) ? { endAfter: expected.join("") } : {})
   })
-  const expected = promised(block).map((line) => `${line}\n`)
   assert.deepStrictEqual(output, { status: 0, stdout: expected.join(""), stderr: "" }, block.place)
 }, Effect.scoped)
 

@@ -21,6 +21,7 @@ import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
+import * as Following from "./addresses/Following.ts"
 import * as Connection from "./Connection.ts"
 import * as KeyStore from "./KeyStore.ts"
 import * as Machine from "./Machine.ts"
@@ -32,6 +33,7 @@ import {
   type Reached,
   reaches,
   RegistrationFailed,
+  type Snapshot,
   type StateName
 } from "./Options.ts"
 import * as Servers from "./Servers.ts"
@@ -41,20 +43,6 @@ import * as Wish from "./Wish.ts"
 
 /** Waits for a level or an update at once; more are refused with `busy`. */
 export const waitersMax = 1000
-
-/** How it stands at this moment. */
-export interface Snapshot {
-  readonly state: StateName
-  /** The full name, once the server has said it. */
-  readonly host: string | undefined
-  readonly addresses: ReadonlyArray<string>
-  /** The level that the newest accepted change has reached. */
-  readonly level: Level | undefined
-  /** What reached each level. */
-  readonly reached: { readonly [L in Level]?: Reached }
-  /** Who the server takes us for. */
-  readonly identity: string | undefined
-}
 
 export interface Agent {
   readonly snapshot: () => Snapshot
@@ -79,6 +67,8 @@ export interface Agent {
 export interface EngineOptions extends AgentOptions {
   /** Sockets do not keep the process running. Timers: by the `Clock` provided. */
   readonly unref?: boolean | undefined
+  /** How the addresses of interfaces are read and followed, for tests. */
+  readonly following?: Pick<Following.FollowOptions, "every" | "settle" | "read"> | undefined
 }
 
 interface Waiter {
@@ -124,7 +114,14 @@ export const make = Effect.fnUntraced(function* (
   options: EngineOptions
 ): Effect.fn.Return<Agent, RegistrationFailed, Scope.Scope> {
   const servers = yield* checked(() => Servers.parseServers(options.server))
-  const firstWish = yield* checked(() => Wish.fromOptions(options))
+  const { logger, stateDir, token } = options
+  const following: Following.FollowOptions | undefined =
+    options.addresses === "interfaces" ? { ...options.interfaces, ...options.following } : undefined
+  const found = following === undefined ? [] : (yield* Following.look(following)).addresses
+  if (following !== undefined && found.length === 0) {
+    logger?.warn?.("no interface has an address that fits; until one has, the server's view counts")
+  }
+  const firstWish = yield* checked(() => Wish.fromOptions(options, found))
   const timing = { ...defaultTiming, ...options.timing }
   const settings: Machine.Settings = {
     connectMillis: timing.connectMillis ?? defaultTiming.connectMillis,
@@ -134,7 +131,6 @@ export const make = Effect.fnUntraced(function* (
       capMillis: timing.backoffCapMillis ?? defaultTiming.backoffCapMillis
     }
   }
-  const { logger, stateDir, token } = options
   const hasCertificate = options.tls?.cert !== undefined && options.tls.key !== undefined
   let key = stateDir === undefined ? undefined : yield* KeyStore.load(stateDir)
 
@@ -526,6 +522,21 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => Effect.sync(() => dispatch({ _tag: "Close" })))
   start("clocks", watchClocks)
   dispatch({ _tag: "Start" })
+  if (following !== undefined) {
+    const tell = ({ addresses }: { readonly addresses: ReadonlyArray<string> }) =>
+      Effect.sync(() => {
+        if (addresses.join() === String(wish.addresses)) return
+        logger?.info?.("the addresses of this machine have changed", { addresses })
+        // The newest replaces one that still waits for a server.
+        start(
+          "addresses",
+          Effect.catch(wait("accepted", { addresses }), ({ code, message }) =>
+            Effect.sync(() => logger?.warn?.("the addresses were not taken", { code, message }))
+          )
+        )
+      })
+    start("interfaces", Following.follow(following, tell))
+  }
 
   return {
     snapshot: () => ({ state, host: reached?.host, addresses, level: reached?.level, reached: levels, identity }),

@@ -66,6 +66,18 @@ export interface Timing {
   readonly clockCheckMillis?: number | undefined
 }
 
+/** Which interfaces' addresses to take. Loopback, link-local, containers' and tunnels' are left out unless named. */
+export interface InterfaceOptions {
+  /** Patterns of interface names (`*` any characters, `?` one): only these. */
+  readonly include?: ReadonlyArray<string> | undefined
+  /** Patterns of interfaces to leave out; stronger than `include`. */
+  readonly exclude?: ReadonlyArray<string> | undefined
+  /** The families wanted, the preferred one first. Default: IPv4, then IPv6. */
+  readonly families?: ReadonlyArray<"ipv4" | "ipv6"> | undefined
+  /** How many addresses at the most. Default 16. */
+  readonly max?: number | undefined
+}
+
 export interface AgentOptions {
   /** Agents' port of the server: `HOST:PORT`, or `tls://HOST:PORT`. Several: when one is away, the next. */
   readonly server: string | ReadonlyArray<string>
@@ -78,9 +90,12 @@ export interface AgentOptions {
   /** Folder that keeps this machine's key. Made with rights for its owner alone. */
   readonly stateDir?: string | undefined
   /**
-   * `observed`: the one that the server sees. Or these. Default `observed`.
+   * `observed`: the one that the server sees. `interfaces`: those of this machine that others can reach, as they change.
+   * Or these. Default `observed`.
    */
-  readonly addresses?: "observed" | ReadonlyArray<string> | undefined
+  readonly addresses?: "observed" | "interfaces" | ReadonlyArray<string> | undefined
+  /** Which ones, with `interfaces`. */
+  readonly interfaces?: InterfaceOptions | undefined
   /** How long resolvers may keep the answer. The zone's policy bounds it; default: the zone's. */
   readonly ttlSeconds?: number | undefined
   readonly labels?: Readonly<Record<string, string>> | undefined
@@ -150,6 +165,20 @@ export interface AddressChanged {
 export interface Notice {
   readonly code: string
   readonly message: string
+}
+
+/** How it stands at this moment. */
+export interface Snapshot {
+  readonly state: StateName
+  /** The full name, once the server has said it. */
+  readonly host: string | undefined
+  readonly addresses: ReadonlyArray<string>
+  /** The level that the newest accepted change has reached. */
+  readonly level: Level | undefined
+  /** What reached each level. */
+  readonly reached: { readonly [L in Level]?: Reached }
+  /** Who the server takes us for. */
+  readonly identity: string | undefined
 }
 
 export interface StateChanged {

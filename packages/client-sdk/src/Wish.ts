@@ -53,12 +53,13 @@ const check = (wish: Wish): Wish => {
   return wish
 }
 
-/** Fails with `invalid`. */
-export const fromOptions = (options: AgentOptions): Wish =>
+/** Fails with `invalid`. `found`: the addresses of this machine's interfaces, where those are wanted. */
+export const fromOptions = (options: AgentOptions, found: ReadonlyArray<string> = []): Wish =>
   check({
     hostname: options.hostname ?? localHostname(),
     zone: options.zone,
-    addresses: options.addresses ?? "observed",
+    addresses:
+      options.addresses !== "interfaces" ? (options.addresses ?? "observed") : found.length > 0 ? found : "observed",
     ttlSeconds: options.ttlSeconds,
     labels: options.labels ?? {},
     ack: options.ack ?? "accepted"

@@ -13,7 +13,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Agent from "./Agent.ts"
-import type { AgentEvent, AgentOptions, Changes, Level, Reached, RegistrationFailed } from "./Options.ts"
+import type { AgentEvent, AgentOptions, Changes, Level, Reached, RegistrationFailed, Snapshot } from "./Options.ts"
 
 export {
   type AddressChanged,
@@ -24,18 +24,19 @@ export {
   type Disconnected,
   type EventName,
   type Events,
+  type InterfaceOptions,
   type Level,
   type Logger,
   type Notice,
   type Parked,
   type Reached,
   RegistrationFailed,
+  type Snapshot,
   type StateChanged,
   type StateName,
   type Timing,
   type TlsOptions
 } from "./Options.ts"
-export type { Snapshot } from "./Agent.ts"
 
 export interface RegistrationOptions extends AgentOptions {
   /** At the end of the scope: `release` (default) gives the name up, `keep` leaves it until its lease has passed. */
@@ -52,7 +53,7 @@ export class Registration extends Context.Service<
   Registration,
   {
     /** How it stands at this moment. */
-    readonly snapshot: Effect.Effect<Agent.Snapshot>
+    readonly snapshot: Effect.Effect<Snapshot>
     /** All that happens from now on. Ends when the registration does. */
     readonly events: Stream.Stream<AgentEvent>
     /** Waits until the newest change has come to `level`. */

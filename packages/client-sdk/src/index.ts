@@ -35,18 +35,19 @@ export {
   type Disconnected,
   type EventName,
   type Events,
+  type InterfaceOptions,
   type Level,
   type Logger,
   type Notice,
   type Parked,
   type Reached,
   RegistrationFailed,
+  type Snapshot,
   type StateChanged,
   type StateName,
   type Timing,
   type TlsOptions
 } from "./Options.ts"
-export { type RegisteredOnce, registerOnce, type RegisterOnceOptions } from "./registerOnce.ts"
 
 /** An `AbortSignal`, of Node or of a browser's types. */
 export interface Signal {

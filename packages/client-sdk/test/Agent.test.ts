@@ -9,6 +9,7 @@ import * as Path from "node:path"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as Agent from "../src/Agent.ts"
 import { Lookup } from "../src/Connection.ts"
+import type * as Snapshot from "../src/addresses/Snapshot.ts"
 import type { AgentEvent, RegistrationFailed, Timing } from "../src/Options.ts"
 
 const fake = (options?: FakeServerOptions) =>
@@ -443,26 +444,83 @@ describe("many agents", () => {
         { concurrency: 50 }
       )
       yield* Effect.forEach(agents, (agent) => agent.waitFor("accepted"), { concurrency: "unbounded", discard: true })
-      const before = server.received.length
+      const waits: Array<number> = []
+      for (const agent of agents) {
+        agent.subscribe((event) => {
+          if (event.type === "disconnected" && event.data.failures === 1) waits.push(event.data.retryInMillis ?? 0)
+        })
+      }
+      const before = server.count("hello")
       yield* Effect.promise(() => server.restart())
-      const beganMillis = performance.now()
       yield* waitUntil(
         "all are back",
-        Effect.sync(() => [server.received.length - before, server.sessions]),
-        ([received, sessions]) => received === 2 * count && sessions === count,
+        Effect.sync(() => [server.count("hello") - before, server.sessions]),
+        ([hellos, sessions]) => hellos! >= count && sessions === count,
         { within: "15 seconds" }
       )
-      const arrivals = server.received
-        .slice(before)
-        .filter(({ type }) => type === "hello")
-        .map(({ atMillis }) => atMillis - beganMillis)
-      const binOf = (millis: number) => Math.min(Math.max(Math.floor(millis / 100), 0), 19)
-      const bins = Array.from({ length: 20 }, (_, bin) => arrivals.filter((millis) => binOf(millis) === bin).length)
-      console.log(bins.map((n, i) => `${String(i * 100).padStart(5)} ms ${"#".repeat(n / 5)} ${n}`).join("\n"))
-      assert.strictEqual(arrivals.length, count)
+      // When they come is drawn, and shown; when they arrive also depends on how busy this machine is.
+      const bins = Array.from(
+        { length: 20 },
+        (_, bin) => waits.filter((millis) => Math.floor(millis / 100) === bin).length
+      )
+      console.log(bins.map((n, i) => `${String(i * 100).padStart(5)} ms ${"#".repeat(n / 2)} ${n}`).join("\n"))
+      assert.strictEqual(waits.length, count)
       // Spread evenly a bin has 50; a herd has all of them in one.
-      assert.isBelow(Math.max(...bins), count / 2)
-      assert.isAbove(bins.filter((n) => n > 0).length, 10)
+      assert.isBelow(Math.max(...bins), 150)
+      assert.isAbove(Math.min(...bins), 5)
+      assert.isBelow(server.count("hello") - before, 2 * count)
+    })
+  )
+})
+
+describe("addresses of interfaces", () => {
+  const machine = (...addresses: ReadonlyArray<string>): Snapshot.Snapshot => ({
+    interfaces: {
+      lo: [{ address: "127.0.0.1", internal: true }],
+      eth0: addresses.map((address) => ({ address, internal: false }))
+    },
+    links: undefined,
+    inet6: [],
+    defaultRoutes: []
+  })
+
+  it.live("are registered, and followed as they change", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      let now = machine("192.0.2.7")
+      const { agent, events } = yield* start({
+        server: server.address,
+        addresses: "interfaces",
+        following: { read: () => now, every: "10 millis", settle: "20 millis" }
+      })
+      yield* agent.waitFor("accepted")
+      assert.deepStrictEqual(server.host("web-1")?.addresses, ["192.0.2.7"])
+      now = machine("192.0.2.8", "2001:db8::8")
+      yield* untilLive("they are followed", () => server.host("web-1")?.addresses.length === 2)
+      now = machine()
+      yield* agent.update({ labels: { later: "yes" } })
+      assert.deepInclude(server.host("web-1"), {
+        addresses: ["192.0.2.8", "2001:db8::8"],
+        labels: { later: "yes" }
+      })
+      const changed = events.flatMap((event) => (event.type === "address" ? [event.data.previous] : []))
+      assert.deepStrictEqual(changed, [["192.0.2.7"]])
+    })
+  )
+
+  it.live("where none fits, the one that the server sees stands in until one does", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      let now = machine()
+      const { agent } = yield* start({
+        server: server.address,
+        addresses: "interfaces",
+        following: { read: () => now, every: "10 millis", settle: "20 millis" }
+      })
+      yield* agent.waitFor("accepted")
+      assert.deepStrictEqual(server.host("web-1")?.addresses, ["127.0.0.1"])
+      now = machine("192.0.2.7")
+      yield* untilLive("it is followed", () => server.host("web-1")?.addresses.join() === "192.0.2.7")
     })
   )
 })
