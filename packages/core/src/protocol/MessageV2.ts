@@ -316,20 +316,21 @@ const heartbeatHead = Buffer.from(JSON.stringify({ type: "heartbeat", id: 0 }).s
 const plainDigitsMax = 15
 
 /**
- * The id of a heartbeat that is written as `encodeText` writes it, without looking at it any closer. Undefined for all
- * else, a heartbeat in other words included: that is to be decoded. Almost everything ever sent is such a heartbeat.
+ * The id of a heartbeat that is written as `encodeText` writes it, from `start` to the end of `bytes`, without looking at
+ * it any closer. Undefined for all else, a heartbeat in other words included: that is to be decoded. Almost everything
+ * ever sent is such a heartbeat.
  */
-export const plainHeartbeatId = (payload: Uint8Array): number | undefined => {
-  const first = heartbeatHead.length
-  const last = payload.length - 1
+export const plainHeartbeatId = (bytes: Uint8Array, start = 0): number | undefined => {
+  const first = start + heartbeatHead.length
+  const last = bytes.length - 1
   const digits = last - first
-  if (digits < 1 || digits > plainDigitsMax || payload[last] !== 0x7d) return undefined
-  for (let i = 0; i < first; i++) if (payload[i] !== heartbeatHead[i]) return undefined
+  if (digits < 1 || digits > plainDigitsMax || bytes[last] !== 0x7d) return undefined
+  for (let i = start; i < first; i++) if (bytes[i] !== heartbeatHead[i - start]) return undefined
   // JSON knows no leading zeros.
-  if (digits > 1 && payload[first] === 0x30) return undefined
+  if (digits > 1 && bytes[first] === 0x30) return undefined
   let id = 0
   for (let i = first; i < last; i++) {
-    const digit = payload[i]! - 0x30
+    const digit = bytes[i]! - 0x30
     if (digit < 0 || digit > 9) return undefined
     id = id * 10 + digit
   }

@@ -97,6 +97,11 @@ export class FrameDecoder {
   }
 }
 
+/** True when `chunk` is one whole frame and nothing else. */
+export const isOneFrame = (chunk: Uint8Array): boolean =>
+  chunk.length >= prefixBytes &&
+  ((chunk[0]! << 24) | (chunk[1]! << 16) | (chunk[2]! << 8) | chunk[3]!) >>> 0 === chunk.length - prefixBytes
+
 /** A frame around `text`, in one piece. */
 export const encode = (text: string): Uint8Array => {
   // Short frames are cut from memory that Node keeps ready: a third of the time that a `TextEncoder` takes.

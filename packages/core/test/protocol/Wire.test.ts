@@ -88,4 +88,34 @@ describe("Wire", () => {
   it("the prefix counts bytes, not characters", () => {
     assert.deepStrictEqual([...Wire.encode("ä€😀").subarray(0, 4)], [0, 0, 0, 9])
   })
+
+  it("one frame alone is told from less, from more and from two", () => {
+    const frame = Wire.encode("hello")
+    assert.isTrue(Wire.isOneFrame(frame))
+    assert.isTrue(Wire.isOneFrame(Wire.encode("")))
+    for (const other of [new Uint8Array(0), frame.slice(0, 3), frame.slice(0, -1), concat([frame, frame])]) {
+      assert.isFalse(Wire.isOneFrame(other))
+    }
+  })
+
+  it.prop(
+    "text of any kind comes out as it was, alone and among others",
+    {
+      codes: Arbitrary.array(Arbitrary.array(integer(0, 0xffff), { minLength: 0, maxLength: 40 }), {
+        minLength: 1,
+        maxLength: 5
+      })
+    },
+    ({ codes }) => {
+      const texts = codes.map((each) => String.fromCharCode(...each))
+      // Half a surrogate pair is no character, and stands for nothing on the wire.
+      const expected = texts.map((text) => text.toWellFormed())
+      const read = (bytes: Uint8Array) => new Wire.FrameDecoder().push(bytes).map(textOf)
+      assert.deepStrictEqual(read(Wire.encodeAll(texts)), expected)
+      assert.deepStrictEqual(
+        texts.flatMap((text) => [...read(Wire.encode(text))]),
+        expected
+      )
+    }
+  )
 })

@@ -18,7 +18,7 @@ import { cpuSeconds, progress, temporaryFolder } from "./Workspace.ts"
 const sessionsByDefault = 1000
 const secondsByDefault = 3
 /** So long before the first round: what counts is code that has been compiled. */
-const warmUpMillis = 1500
+const warmUpMillis = 3000
 /** Beats of one session that are unanswered at once: agents have one; more shows what is left when the sockets cost less. */
 const inFlights = [1, 8] as const
 const atOnceMax = 200

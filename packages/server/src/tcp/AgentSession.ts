@@ -22,6 +22,11 @@ import type { Connection } from "./Connection.ts"
 export interface Protocol {
   /** Answers one payload: at once by the text of a frame, or later at a place that it reserves meanwhile. */
   readonly answer: (payload: Uint8Array, session: AgentSession) => string | undefined
+  /**
+   * Answers bytes that came alone, when nothing else is under way, if they are one whole frame that needs no more than its
+   * answer; undefined: they go the way of all others.
+   */
+  readonly answerAlone?: (chunk: Uint8Array) => string | undefined
   /** The text of an error for what no request stands behind. */
   readonly refuse: (reason: Refusal, session: AgentSession) => string
   /** Whether what was read counts when the connection is closed before its turn comes. */
@@ -202,6 +207,15 @@ export class AgentSession {
 
   #receive(chunk: Uint8Array): void {
     if (this.#state !== "open") return
+    if (this.#slots.length === 0 && this.#backlog.length === 0 && !this.#decoder.isPartial) {
+      const text = this.protocol.answerAlone?.(chunk)
+      if (text !== undefined) {
+        this.#timer.refresh()
+        this.#write(encode(text))
+        if (this.#socket.writableNeedDrain) this.#socket.pause()
+        return
+      }
+    }
     const frames = this.#decoder.push(chunk)
     if (frames.length === 0) return
     this.#timer.refresh()

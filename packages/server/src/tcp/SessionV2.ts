@@ -20,6 +20,7 @@ import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
 import * as Handshake from "@prism-dns/core/protocol/Handshake"
 import * as MessageV2 from "@prism-dns/core/protocol/MessageV2"
 import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
+import { isOneFrame, prefixBytes } from "@prism-dns/core/protocol/Wire"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Clock, Duration, Effect, Metric, Result } from "effect"
@@ -76,6 +77,9 @@ export interface Shared {
 
 export type Run = Shared["run"]
 
+/** How long a beat may wait to be counted. */
+const countMillis = 50
+
 export const make = Effect.fnUntraced(function* (options: SessionOptions, run: Run) {
   const clock = yield* Clock.Clock
   const zones = yield* Zones
@@ -89,7 +93,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
   const startedAt = now().toString(36)
   let sessionsSoFar = 0
 
-  /** Beats of this turn of the event loop: the metric takes them at once. */
+  /** Beats that the metric does not know of yet. */
   let uncounted = 0
   const countBeats = () => {
     TcpMetrics.heartbeats.updateUnsafe(uncounted, context)
@@ -119,7 +123,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     run,
     countRegistration: (result) => registrations(result).updateUnsafe(1, context),
     countBeat: () => {
-      if (uncounted === 0) setImmediate(countBeats)
+      if (uncounted === 0) setTimeout(countBeats, countMillis).unref()
       uncounted += 1
     },
     recordRefusal: (code, message, actor, peer, subject) => {
@@ -172,6 +176,18 @@ export class SessionV2 implements Protocol {
     const beatId = this.#handshake._tag === "Welcomed" ? MessageV2.plainHeartbeatId(payload) : undefined
     if (beatId !== undefined) return this.#beat(beatId)
     return this.take(parseObject(payload))
+  }
+
+  /** A heartbeat in the usual words that renews every lease: almost all that agents ever send. */
+  answerAlone(chunk: Uint8Array): string | undefined {
+    if (this.#handshake._tag !== "Welcomed" || !isOneFrame(chunk)) return undefined
+    const id = MessageV2.plainHeartbeatId(chunk, prefixBytes)
+    if (id === undefined) return undefined
+    const nowMillis = this.#shared.now()
+    if (nowMillis >= this.#expiresAtMillis) return undefined
+    for (const host of this.#hosts) if (!this.#shared.beat(host, nowMillis)) return undefined
+    this.#shared.countBeat()
+    return beatText(id)
   }
 
   /** Answers a payload that was parsed already. */
@@ -333,7 +349,7 @@ export class SessionV2 implements Protocol {
     if (nowMillis >= this.#expiresAtMillis) return this.#expired()
     for (const host of this.#hosts) if (!this.#shared.beat(host, nowMillis)) this.#lose(host)
     this.#shared.countBeat()
-    return `{"type":"beat","id":${id}}`
+    return beatText(id)
   }
 
   #lose(host: Host): void {
@@ -531,6 +547,9 @@ const otherVersion: Authentication.Unrecognised = {
   code: "protocol-not-allowed",
   message: "a session of protocol 2 takes no message of version 1"
 }
+/** As `MessageV2.encodeText` writes it. */
+const beatText = (id: number): string => `{"type":"beat","id":${id}}`
+
 const unanswered: Authentication.Unrecognised = { code: "internal", message: "the server failed to answer" }
 const internal = RequestsV2.refused("internal", "the server failed to answer", undefined, true)
 
