@@ -125,6 +125,15 @@ export const hasWishes = (host: Host, { labels, ttlSeconds }: Wishes): boolean =
   (ttlSeconds === undefined || (ttlSeconds ?? undefined) === host.ttlSeconds) &&
   (labels === undefined || sameLabels(host.labels, labels))
 
+/** True when both say the same of a host at the same generation: one commit may change it several times. */
+export const isSameVersion = (a: Host, b: Host): boolean =>
+  a === b ||
+  (a.generation === b.generation &&
+    a.owner === b.owner &&
+    a.ttlSeconds === b.ttlSeconds &&
+    sameAddresses(a.addresses, b.addresses) &&
+    sameLabels(a.labels, b.labels))
+
 /** True when `registrant` is `owner`, or the claims of `owner` have passed to it. */
 export const isOwner = (registrant: Registrant, owner: string): boolean =>
   registrant.name === owner || registrant.actsFor?.includes(owner) === true

@@ -37,7 +37,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     const count = (kind: "zone" | "owner") => counts.find((each) => each.kind === kind)?.hosts ?? 0
     const tooMany =
       decision._tag === "Write"
-        ? HostCounts.tally(counts).take(decision, { zoneMax: policy.hostsMax, ownerMax: registration.hostsMax })
+        ? HostCounts.tally(counts).take(decision, { zone: policy.hostsMax, owner: registration.hostsMax })
         : undefined
     const quota: Explanation =
       tooMany === undefined

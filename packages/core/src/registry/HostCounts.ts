@@ -26,37 +26,36 @@ export interface Counted {
   readonly after: Pick<Host, "zone" | "owner"> | undefined
 }
 
-const textOf = ({ key, kind }: CountKey): string => `${kind} ${key}`
+/** Counts of each kind by their key. */
+type ByKind = Readonly<Record<CountKey["kind"], Map<string, number>>>
 
-const keysOf = (host: Pick<Host, "zone" | "owner">): ReadonlyArray<CountKey> => [
-  { kind: "zone", key: host.zone },
-  { kind: "owner", key: host.owner }
-]
+const kinds = ["owner", "zone"] as const
+
+const byKind = (): ByKind => ({ owner: new Map(), zone: new Map() })
+
+const add = (counts: Map<string, number>, key: string, by: number) => counts.set(key, (counts.get(key) ?? 0) + by)
 
 /** By how much the counts change, where they do, in the order of their keys. */
 export const deltasOf = (changes: ReadonlyArray<Counted>): ReadonlyArray<HostCount> => {
-  const deltas = new Map<string, HostCount>()
-  const add = (count: CountKey, by: number) => {
-    const text = textOf(count)
-    deltas.set(text, { kind: count.kind, key: count.key, hosts: (deltas.get(text)?.hosts ?? 0) + by })
-  }
+  const deltas = byKind()
   for (const { after, before } of changes) {
-    if (before !== undefined && after !== undefined && before.zone === after.zone && before.owner === after.owner) {
-      continue
+    for (const kind of kinds) {
+      if (before?.[kind] === after?.[kind]) continue
+      if (before !== undefined) add(deltas[kind], before[kind], -1)
+      if (after !== undefined) add(deltas[kind], after[kind], 1)
     }
-    if (before !== undefined) for (const count of keysOf(before)) add(count, -1)
-    if (after !== undefined) for (const count of keysOf(after)) add(count, 1)
   }
-  return Array.from(deltas)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([, count]) => count)
-    .filter(({ hosts }) => hosts !== 0)
+  return kinds.flatMap((kind) =>
+    Array.from(deltas[kind], ([key, hosts]) => ({ kind, key, hosts }))
+      .filter(({ hosts }) => hosts !== 0)
+      .sort((a, b) => (a.key < b.key ? -1 : 1))
+  )
 }
 
 /** How many hosts a registration may bring its zone and its owner to; undefined: any number. */
 export interface Limits {
-  readonly zoneMax: number
-  readonly ownerMax: number | undefined
+  readonly zone: number
+  readonly owner: number | undefined
 }
 
 /** The counts while a batch is decided. */
@@ -69,27 +68,26 @@ export interface Tally {
 
 /** `counts`: as they were read; what is not there is zero. */
 export const tally = (counts: ReadonlyArray<HostCount>): Tally => {
-  const hosts = new Map(counts.map((count) => [textOf(count), count.hosts]))
-  const countOf = (count: CountKey) => hosts.get(textOf(count)) ?? 0
+  const hosts = byKind()
+  for (const count of counts) hosts[count.kind].set(count.key, count.hosts)
   /** Of the counts that were raised. */
-  const allowed = new Map<string, number>()
+  const allowed = byKind()
 
   return {
-    take: (change, { ownerMax, zoneMax }) => {
-      const deltas = deltasOf([change])
-      const maxOf = ({ kind }: CountKey) => (kind === "zone" ? zoneMax : ownerMax) ?? Infinity
-      const full = deltas.find((count) => count.hosts > 0 && countOf(count) >= maxOf(count))
-      if (full !== undefined) {
-        const scope = full.kind === "zone" ? "zone" : "identity"
-        return new QuotaExceeded({ scope, key: full.key, max: maxOf(full) })
+    take: ({ after, before }, limits) => {
+      const changing = kinds.filter((kind) => before?.[kind] !== after[kind])
+      for (const kind of changing) {
+        const max = limits[kind] ?? Infinity
+        if ((hosts[kind].get(after[kind]) ?? 0) < max) continue
+        return new QuotaExceeded({ scope: kind === "zone" ? "zone" : "identity", key: after[kind], max })
       }
-      for (const count of deltas) {
-        const text = textOf(count)
-        if (count.hosts > 0) allowed.set(text, Math.max(allowed.get(text) ?? 0, maxOf(count)))
-        hosts.set(text, countOf(count) + count.hosts)
+      for (const kind of changing) {
+        add(hosts[kind], after[kind], 1)
+        if (before !== undefined) add(hosts[kind], before[kind], -1)
+        allowed[kind].set(after[kind], Math.max(allowed[kind].get(after[kind]) ?? 0, limits[kind] ?? Infinity))
       }
       return undefined
     },
-    isExceededBy: (written) => written.some((count) => count.hosts > (allowed.get(textOf(count)) ?? Infinity))
+    isExceededBy: (written) => written.some(({ hosts, key, kind }) => hosts > (allowed[kind].get(key) ?? Infinity))
   }
 }

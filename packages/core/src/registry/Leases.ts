@@ -12,7 +12,7 @@ import { Context, Layer } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
-import { hasWishes, type Registrant, type Wishes } from "./Decision.ts"
+import { hasWishes, isSameVersion, type Registrant, type Wishes } from "./Decision.ts"
 
 interface Lease {
   readonly host: Host
@@ -110,7 +110,7 @@ export const make = (): Leases["Service"] => {
     },
     beat: (host, nowMillis) => {
       const lease = leases.get(host.fqdn)
-      if (lease === undefined || lease.host.generation !== host.generation) return false
+      if (lease === undefined || !isSameVersion(lease.host, host)) return false
       lease.seenMillis = nowMillis
       return true
     },

@@ -291,7 +291,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
                 break
               }
             }
-            const tooMany = tally.take({ before, after }, { zoneMax: policy.hostsMax, ownerMax: registration.hostsMax })
+            const tooMany = tally.take({ before, after }, { zone: policy.hostsMax, owner: registration.hostsMax })
             if (tooMany !== undefined) {
               answers.push(Effect.fail(tooMany))
               break

@@ -34,6 +34,10 @@ describe("a lease", () => {
     assert.isFalse(leases.beat({ ...web, generation: 2 }, 6))
     leases.hold({ ...web, generation: 2 }, 7)
     assert.isFalse(leases.beat(web, 8))
+    // changed twice in one commit
+    assert.isFalse(leases.beat({ ...web, generation: 2, addresses: [T.addressOf(9)] }, 8))
+    assert.isFalse(leases.beat({ ...web, generation: 2, labels: { rack: "7" } }, 8))
+    assert.isFalse(leases.beat({ ...web, generation: 2, owner: "others" }, 8))
     leases.drop(web.fqdn, 100)
     assert.isFalse(leases.beat({ ...web, generation: 2 }, 9))
   })

@@ -77,6 +77,49 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
     }).pipe(Effect.provide(Layer.fresh(T.postgres)))
   )
 
+  it.effect("two servers at once give an owner as many hosts as it may have, and not one more", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const database = Layer.succeed(SqlClient.SqlClient, sql)
+      const contexts = yield* Effect.all(
+        [1, 2].map(() => Layer.build(Layer.fresh(T.registry({ batchMax: 10 })).pipe(Layer.provide(database))))
+      )
+      const outcomes = yield* Effect.forEach(
+        contexts,
+        (context, server) =>
+          Effect.provide(
+            Effect.flatMap(Registry, (registry) =>
+              Effect.forEach(
+                Array.from({ length: 60 }, (_, i) => `h${server}-${i}`),
+                (name) =>
+                  Effect.match(registry.register({ ...T.registration(name, "192.0.2.1", "fleet"), hostsMax: 37 }), {
+                    onSuccess: ({ outcome }): string => outcome,
+                    onFailure: ({ _tag }): string => _tag
+                  }),
+                { concurrency: "unbounded" }
+              )
+            ),
+            context
+          ),
+        { concurrency: "unbounded" }
+      )
+      const counts = Map.groupBy(outcomes.flat(), (outcome) => outcome)
+      assert.deepStrictEqual(
+        [counts.get("created")?.length, counts.get("QuotaExceeded")?.length, counts.size],
+        [37, 83, 2]
+      )
+      const kept = yield* sql<{ readonly kind: string; readonly key: string; readonly hosts: bigint }>`
+        SELECT kind, key, hosts FROM host_count ORDER BY kind`
+      assert.deepStrictEqual(
+        kept.map(({ hosts, key, kind }) => [kind, key, Number(hosts)]),
+        [
+          ["owner", "fleet", 37],
+          ["zone", T.forward.name, 37]
+        ]
+      )
+    }).pipe(Effect.provide(Layer.fresh(T.postgres)))
+  )
+
   it.effect(
     "two servers that move the same hosts to and fro at once leave rising generations and a whole history",
     () =>

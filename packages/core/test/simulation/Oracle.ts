@@ -15,6 +15,8 @@ export interface HostRow {
   readonly fqdn: DomainName
   readonly zone: DomainName
   readonly addresses: ReadonlyArray<string>
+  /** The TTL that it wishes for; null: the zone's. */
+  readonly ttlSeconds: number | null
   readonly owner: string
   readonly state: string
   readonly generation: number
@@ -25,6 +27,8 @@ export interface HostRow {
 export interface Version {
   readonly generation: number
   readonly event: string
+  /** The last event that said something of its records: a new owner says nothing of them. */
+  readonly effect: string
   readonly atMillis: number
   readonly addresses: ReadonlyArray<string>
 }
@@ -44,30 +48,38 @@ export const typesOf = (zone: Zone.Zone): ReadonlyArray<string> => (Zone.isRever
 export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
   const hosts = (): ReadonlyArray<HostRow> =>
     database
-      .rows("SELECT id, fqdn, zone, addresses, owner, state, generation, withdrawn_since FROM host ORDER BY fqdn")
+      .rows("SELECT id, fqdn, zone, addresses, ttl, owner, state, generation, withdrawn_since FROM host ORDER BY fqdn")
       .map((row) => ({
         id: String(row["id"]),
         fqdn: row["fqdn"] as DomainName,
         zone: row["zone"] as DomainName,
         addresses: JSON.parse(String(row["addresses"])) as ReadonlyArray<string>,
+        ttlSeconds: row["ttl"] === null ? null : Number(row["ttl"]),
         owner: String(row["owner"]),
         state: String(row["state"]),
         generation: Number(row["generation"]),
         withdrawn: row["withdrawn_since"] !== null
       }))
 
-  const versions = (fqdn: DomainName): ReadonlyArray<Version> =>
-    database
+  const versions = (fqdn: DomainName): ReadonlyArray<Version> => {
+    let effect = ""
+    return database
       .rows(
         "SELECT generation, event, valid_from, addresses FROM host_history WHERE fqdn = ? ORDER BY generation",
         fqdn
       )
-      .map((row) => ({
-        generation: Number(row["generation"]),
-        event: String(row["event"]),
-        atMillis: Number(row["valid_from"]),
-        addresses: JSON.parse(String(row["addresses"])) as ReadonlyArray<string>
-      }))
+      .map((row) => {
+        const event = String(row["event"])
+        if (event !== "transferred") effect = event
+        return {
+          generation: Number(row["generation"]),
+          event,
+          effect,
+          atMillis: Number(row["valid_from"]),
+          addresses: JSON.parse(String(row["addresses"])) as ReadonlyArray<string>
+        }
+      })
+  }
 
   const wantsRecords = (host: HostRow): boolean => !host.withdrawn && host.state !== "retired"
 
@@ -84,14 +96,31 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     return records
   }
 
+  /** The middle one of what a host wishes for and what its zone allows. */
+  const ttlOf = ({ policy }: Zone.Zone, wish: number | null): number =>
+    wish === null ? policy.ttlSeconds : [policy.ttlSecondsMin, policy.ttlSecondsMax, wish].sort((a, b) => a - b)[1]!
+
   /** What a zone should hold of ours, by name. */
   const desired = (zone: Zone.Zone): Map<DomainName, Texts> => {
     const wanted = adopted(zone)
+    for (const [name, host] of holders(zone)) {
+      wanted.set(name, Zone.isReverse(zone) ? [`PTR ${host.fqdn}`] : textsOf(host.addresses))
+    }
+    return wanted
+  }
+
+  /** The TTL of what a zone should hold of its hosts, by name. */
+  const ttls = (zone: Zone.Zone): Map<DomainName, number> =>
+    new Map(Array.from(holders(zone), ([name, host]) => [name, ttlOf(zone, host.ttlSeconds)]))
+
+  /** Whose host a name of a zone is: of the name itself, or of the address that it stands for. */
+  const holders = (zone: Zone.Zone): Map<DomainName, HostRow> => {
+    const found = new Map<DomainName, HostRow>()
     if (!Zone.isReverse(zone)) {
       for (const host of hosts()) {
-        if (host.zone === zone.name && wantsRecords(host)) wanted.set(host.fqdn, textsOf(host.addresses))
+        if (host.zone === zone.name && wantsRecords(host)) found.set(host.fqdn, host)
       }
-      return wanted
+      return found
     }
     const byId = new Map(hosts().map((host) => [host.id, host]))
     const claims = database
@@ -109,15 +138,11 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
           b.host.generation - a.host.generation ||
           (a.host.fqdn < b.host.fqdn ? -1 : 1)
       )
-    const taken = new Set<DomainName>()
     for (const { address, host } of claims) {
       const place = zones.placePointer(IpAddress.make(address))
-      if (place?.zone === zone.name && !taken.has(place.name)) {
-        taken.add(place.name)
-        wanted.set(place.name, [`PTR ${host.fqdn}`])
-      }
+      if (place?.zone === zone.name && !found.has(place.name)) found.set(place.name, host)
     }
-    return wanted
+    return found
   }
 
   /** The latest that was given to a change. */
@@ -148,6 +173,8 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     const found: Array<string> = []
     for (const row of database.rows("SELECT fqdn, event, valid_from FROM host_history ORDER BY sequence")) {
       const [fqdn, event, atMillis] = [String(row["fqdn"]), String(row["event"]), Number(row["valid_from"])]
+      // Whoever owns it, it is where it was.
+      if (event === "transferred") continue
       if (event !== "offline") {
         if (event === "created" || event === "returned") online.add(fqdn)
         else if (event === "retired" || event === "released") online.delete(fqdn)
@@ -202,8 +229,26 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
     return wrong
   }
 
+  /** Where the counts that are kept differ from a count of the hosts. */
+  const miscounts = (): ReadonlyArray<string> => {
+    const counted = new Map<string, number>()
+    for (const { owner, zone } of hosts()) {
+      for (const key of [`owner ${owner}`, `zone ${zone}`]) counted.set(key, (counted.get(key) ?? 0) + 1)
+    }
+    const kept = new Map(
+      database
+        .rows("SELECT kind, key, hosts FROM host_count")
+        .map((row) => [`${row["kind"]} ${row["key"]}`, Number(row["hosts"])])
+    )
+    return [...new Set([...counted.keys(), ...kept.keys()])]
+      .filter((key) => counted.get(key) !== kept.get(key))
+      .map((key) => `${key}: ${kept.get(key) ?? 0} are kept, and there are ${counted.get(key) ?? 0}`)
+  }
+
   return {
     hosts,
+    miscounts,
+    ttls,
     versions,
     generation,
     unserved,

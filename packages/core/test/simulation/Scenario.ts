@@ -15,6 +15,17 @@ export interface Agent {
   /** Undefined for one that proves nothing. */
   readonly owner: string | undefined
   readonly addresses: ReadonlyArray<string>
+  /** It speaks protocol 2: its session holds the lease, and it says what it wishes for. */
+  readonly speaks?: "2.0"
+  /** Owners whose claims have passed to it. */
+  readonly actsFor?: ReadonlyArray<string>
+  readonly wishes?: Wishes
+}
+
+/** What an agent of protocol 2 wishes for; null: the zone's TTL. */
+export interface Wishes {
+  readonly ttlSeconds: number | null
+  readonly labels: Readonly<Record<string, string>>
 }
 
 export type Event = { readonly atMillis: number } & (
@@ -24,8 +35,16 @@ export type Event = { readonly atMillis: number } & (
   | { readonly do: "crash"; readonly points: number; readonly downMillis: number; readonly at?: "calls" }
   /** The same, and the machine with it: what was committed and not synced may be gone. */
   | { readonly do: "power cut"; readonly points: number; readonly downMillis: number }
-  /** With another TTL for all records, when one is given. */
-  | { readonly do: "restart"; readonly downMillis: number; readonly ttlSeconds?: number }
+  /** An agent of protocol 2 changes its wishes, or gives its host up. */
+  | { readonly do: "wish"; readonly agent: string; readonly wishes: Wishes }
+  | { readonly do: "leave"; readonly agent: string }
+  /** With another TTL for all records, or another least one that hosts may have, when one is given. */
+  | {
+      readonly do: "restart"
+      readonly downMillis: number
+      readonly ttlSeconds?: number
+      readonly ttlSecondsMin?: number
+    }
   | { readonly do: "pause"; readonly millis: number }
   | { readonly do: "clock"; readonly byMillis: number }
   | { readonly do: "powerdns down" | "powerdns frozen"; readonly node: NodeName; readonly millis: number }
@@ -41,6 +60,8 @@ export type Event = { readonly atMillis: number } & (
   | { readonly do: "look up"; readonly hostname: string }
   /** A person gives a host up, or lets deletions go on that wait for a word. */
   | { readonly do: "retire" | "release"; readonly hostname: string }
+  /** A person gives a host to another owner. */
+  | { readonly do: "transfer"; readonly hostname: string; readonly owner: string }
   | { readonly do: "approve" }
   /** A person takes over the record of someone else, or gives it back. */
   | { readonly do: "adopt" | "give back"; readonly hostname: string }
@@ -70,6 +91,8 @@ export interface Settings {
   /** Hosts that may vanish at once without a person's word; and, of the product alone, for a test that it is noticed. */
   readonly massExpiryMin: number
   readonly massExpiryGuard?: number
+  /** Hosts that an owner, and a zone, may have; undefined for as many as they like. */
+  readonly hostsMax?: { readonly owner: number; readonly zone: number } | undefined
   /** Whether there are power cuts; and whether commits are synced when that is asked for. */
   readonly powerCuts?: boolean
   readonly syncs?: boolean
@@ -267,11 +290,70 @@ export const generate = (seed: number): Scenario => {
       }
     }
   }
-  return {
+  return withProtocol2({
     seed: `${seed}`,
     settings,
     agents,
     events: events.filter(({ atMillis }) => atMillis < endMillis).sort((a, b) => a.atMillis - b.atMillis),
     endMillis
+  })
+}
+
+/**
+ * Lets some agents of a scenario speak protocol 2, and adds what they and people do with it. With dice of its own, so that
+ * the rest stays as it is.
+ */
+const withProtocol2 = (scenario: Scenario): Scenario => {
+  const { endMillis } = scenario
+  const dice = Dice.make(`protocol 2 of scenario ${scenario.seed}`)
+  if (dice.chance(0.4)) return scenario
+  const wishes = (): Wishes => ({
+    ttlSeconds: dice.pick([null, 5, 30, 120, 7200]),
+    labels: dice.chance(0.5) ? {} : { rack: `${dice.between(1, 3)}` }
+  })
+  const agents = scenario.agents.map((agent): Agent => {
+    if (dice.chance(0.3)) return agent
+    const heir = agent.owner !== undefined && dice.chance(0.3)
+    return {
+      ...agent,
+      ...(heir ? { owner: `i-${agent.id}`, actsFor: [agent.owner] } : {}),
+      speaks: "2.0",
+      wishes: wishes()
+    }
+  })
+  const speakers = agents.filter(({ speaks }) => speaks === "2.0").map(({ id }) => id)
+  if (speakers.length === 0) return scenario
+  const pickAddresses = () => [
+    ...new Set(
+      Array.from({ length: dice.between(1, 4) }, () => dice.pick([addressOf, address6Of])(dice.between(1, 200)))
+    )
+  ]
+  const anyAgent = () => dice.pick(speakers)
+  const anyHost = () => dice.pick(agents)
+  const kinds: ReadonlyArray<() => Event> = [
+    () => ({ do: "wish", agent: anyAgent(), wishes: wishes(), atMillis: dice.int(endMillis) }),
+    () => ({ do: "wish", agent: anyAgent(), wishes: wishes(), atMillis: dice.int(endMillis) }),
+    () => ({ do: "move", agent: anyAgent(), addresses: pickAddresses(), atMillis: dice.int(endMillis) }),
+    () => ({ do: "leave", agent: anyAgent(), atMillis: dice.int(endMillis) }),
+    () => ({ do: "on", agent: anyAgent(), atMillis: dice.int(endMillis) }),
+    () => ({
+      do: "transfer",
+      hostname: anyHost().hostname,
+      owner: anyHost().owner ?? "anonymous",
+      atMillis: dice.int(endMillis)
+    })
+  ]
+  const added = Array.from({ length: dice.between(1, 8) }, () => dice.pick(kinds)())
+  const events = scenario.events.map((event): Event =>
+    event.do === "restart" && dice.chance(0.5) ? { ...event, ttlSecondsMin: dice.pick([1, 30, 100]) } : event
+  )
+  return {
+    ...scenario,
+    settings: {
+      ...scenario.settings,
+      ...(dice.chance(0.15) ? { hostsMax: { owner: dice.between(1, 2), zone: dice.pick([1000, 1000, 2]) } } : {})
+    },
+    agents,
+    events: [...events, ...added].sort((a, b) => a.atMillis - b.atMillis)
   }
 }

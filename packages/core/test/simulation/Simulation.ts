@@ -9,7 +9,7 @@
  */
 import { Clock, Context, Duration, Effect, Exit, Layer, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
+import { Acknowledgements, type Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import * as DeleteBudget from "@prism-dns/core/dns/DeleteBudget"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -25,6 +25,7 @@ import { Serving } from "@prism-dns/core/dns/Serving"
 import * as ZoneList from "@prism-dns/core/dns/Zones"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
+import type { Host } from "@prism-dns/core/domain/Host"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
@@ -39,7 +40,7 @@ import { Durability } from "@prism-dns/core/storage/Durability"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import * as Dice from "./Dice.ts"
 import * as Oracle from "./Oracle.ts"
-import type { Agent, Event, Scenario, Settings } from "./Scenario.ts"
+import type { Agent, Event, Scenario, Settings, Wishes } from "./Scenario.ts"
 import type { SimulatedDatabase } from "./SimulatedDatabase.ts"
 import { type Caller, SimulatedPowerDns, type Write } from "./SimulatedPowerDns.ts"
 import { type Life, Spinning, World } from "./World.ts"
@@ -91,7 +92,9 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     startMillis
   })
   database.empty(settings.powerCuts)
-  let zones = zonesOf(settings, 60)
+  let ttlSeconds = 60
+  let { ttlSecondsMin } = Zone.defaultPolicy
+  let zones = zonesOf(settings, ttlSeconds, ttlSecondsMin)
   const list = ZoneList.make(zones)
   const forward = zones[0]!
   const oracle = Oracle.make(database, list)
@@ -210,12 +213,17 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
 
   // --- Agents ---------------------------------------------------------------------------------------------------
 
-  const agents = new Map(scenario.agents.map((agent) => [agent.id, makeAgent(agent, forward)]))
+  const agents = new Map(
+    scenario.agents.map((agent) => [agent.id, makeAgent(agent, forward, settings.hostsMax?.owner)])
+  )
   const promised: Array<{ readonly fqdn: DomainName.DomainName; readonly generation: number }> = []
 
   const beat = (agent: AgentState) => {
     agent.cancel()
-    if (!agent.on) return
+    if (!agent.on) {
+      agent.session = undefined
+      return
+    }
     agent.cancel = world.after(settings.beatMillis + network.int(1000), undefined, () => beat(agent))
     const registration = agent.registration()
     if (network.chance(lossShare)) return
@@ -236,9 +244,18 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     const nowMillis = world.nowMillis + at.clockOffsetMillis
     // As a session does: what changes nothing is answered at once.
     const leases = Context.get(context, Leases)
-    const held = leases.renew(registration.fqdn, addresses, registration.registrant, nowMillis)
+    const { session } = agent
+    if (session?.at === at && session.asked === JSON.stringify(registration) && leases.beat(session.host, nowMillis)) {
+      return
+    }
+    agent.session = undefined
+    const held = leases.renew(registration.fqdn, addresses, registration.registrant, nowMillis, registration)
     if (held !== undefined) {
       agent.told = { fqdn: held.fqdn, addresses }
+      if (agent.speaks === "2.0") {
+        agent.session = { at, host: held, asked: JSON.stringify(registration) }
+        run(at, context, follow(agent, held, at))
+      }
       return
     }
     run(
@@ -258,22 +275,61 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         const { fqdn, generation } = host
         accepted += 1
         agent.told = { fqdn, addresses }
+        if (agent.speaks === "2.0") agent.session = { at, host, asked: JSON.stringify(registration) }
         world.say(`${at.name} -> ${agent.id}: ${fqdn} ${outcome} at ${generation}: ${addresses.join(" ")}`)
         promised.push({ fqdn, generation })
         checkPromise(fqdn, generation)
-        if (ticket === undefined) return
-        const acceptedMillis = world.nowMillis
-        const acknowledgements = yield* Acknowledgements
-        const reached = yield* acknowledgements.wait(ticket)
-        if (reached._tag !== "Applied" || !at.alive) return
-        applied += 1
-        checkApplied(fqdn, generation, acceptedMillis)
-        const last = yield* acknowledgements.wait(ticket, "served")
-        if (last._tag !== "Served" || !at.alive) return
-        served += 1
-        checkServed(fqdn, generation, acceptedMillis)
+        if (outcome === "created") checkQuota(host.owner)
+        if (ticket !== undefined) yield* acknowledged(at, ticket, fqdn, world.nowMillis)
+        else if (agent.speaks === "2.0") yield* follow(agent, host, at)
       })
     )
+  }
+
+  /** Waits for the levels of a change, and looks whether they are true. */
+  const acknowledged = Effect.fnUntraced(function* (
+    at: Life,
+    ticket: Ticket,
+    fqdn: DomainName.DomainName,
+    acceptedMillis: number
+  ) {
+    const acknowledgements = yield* Acknowledgements
+    const reached = yield* acknowledgements.wait(ticket)
+    if (reached._tag !== "Applied" || !at.alive) return
+    applied += 1
+    checkApplied(fqdn, ticket.generation, acceptedMillis)
+    const last = yield* acknowledgements.wait(ticket, "served")
+    if (last._tag !== "Served" || !at.alive) return
+    served += 1
+    checkServed(fqdn, ticket.generation, acceptedMillis)
+  })
+
+  /** Learns how far a host has come that was registered before. */
+  const follow = Effect.fnUntraced(function* (agent: AgentState, host: Host, at: Life) {
+    const followed = yield* Effect.exit(Effect.flatMap(Registry, (registry) => registry.follow(host)))
+    if (!at.alive || Exit.isFailure(followed)) return
+    const { publication, ticket } = followed.value
+    world.say(`${at.name} -> ${agent.id}: ${host.fqdn} at ${host.generation} is ${publication.level}`)
+    // Whatever has disturbed it since it came so far may be to be seen.
+    yield* acknowledged(at, ticket, host.fqdn, startMillis)
+  })
+
+  /** An agent gives its host up, as far as it knows that it has one. */
+  const leave = (agent: AgentState) => {
+    const { session } = agent
+    agent.on = false
+    beat(agent)
+    const [at, context] = [life, services]
+    if (session === undefined || session.at !== at || at === undefined || context === undefined) return
+    const actor = { name: session.host.owner, peer: undefined }
+    const effect = Effect.gen(function* () {
+      const { fqdn } = session.host
+      const done = yield* Effect.exit((yield* Registry).retire(fqdn, actor, "released by its agent"))
+      if (!at.alive || Exit.isFailure(done)) return
+      world.say(`${at.name} -> ${agent.id}: ${fqdn} is given up at ${done.value.host.generation}`)
+      yield* acknowledged(at, done.value.ticket, fqdn, world.nowMillis)
+    })
+    world.soon(at, () => run(at, context, effect))
   }
 
   /** Something that a message or a person makes the server do. */
@@ -292,31 +348,45 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     }
   }
 
+  /** A person has given hosts to owners, however many they had. */
+  let isTransferred = false
+
+  const checkQuota = (owner: string) => {
+    const { hostsMax } = settings
+    if (hostsMax === undefined || isTransferred) return
+    const hosts = oracle.hosts()
+    const own = hosts.filter((host) => host.owner === owner).length
+    if (owner !== anonymous.name && own > hostsMax.owner) violate("quotas are kept to", `${owner} has ${own} hosts`)
+    if (hosts.length > hostsMax.zone) violate("quotas are kept to", `there are ${hosts.length} hosts`)
+  }
+
   /** What stood at a name of the forward zone, and since when; the latest last. */
   const contents = new Map<string, Array<{ readonly atMillis: number; readonly texts: Oracle.Texts }>>()
   /** When a write that nobody waited for any more last changed a name. */
   const disturbed = new Map<string, number>()
   /** Names that someone else changed behind our back, and that were not seen right since. */
   const edited = new Set<string>()
-  const acknowledged = new Map<string, { readonly generation: number; readonly atMillis: number }>()
+  const lastApplied = new Map<string, { readonly generation: number; readonly atMillis: number }>()
   /** Names at which a person has taken over what stood there. */
   const adoptable = new Set<string>()
   const foreign = new Map<string, { readonly name: DomainName.DomainName; readonly texts: Oracle.Texts }>()
 
   /** The contents that a name may have once `generation` was published: those of that change or of a later one. */
   const allowedSince = (fqdn: DomainName.DomainName, generation: number): ReadonlyArray<Oracle.Texts> => {
-    // What a name has without its host: nothing, or what a person took over there.
-    const without = oracle.adopted(forward).get(fqdn) ?? []
+    // What a name has without its host: nothing, what a person took over there, or what is someone else's.
+    const without = [oracle.adopted(forward).get(fqdn) ?? []]
+    const other = foreign.get(`${forward.name} ${fqdn}`)
+    if (other !== undefined) without.push(other.texts)
     return oracle
       .versions(fqdn)
       .filter((version) => version.generation >= generation)
-      .map(({ addresses, event }) =>
-        event === "withdrawn" ||
-        event === "retired" ||
-        event === "released" ||
-        (event === "offline" && settings.withdrawMillis === 0)
+      .flatMap(({ addresses, effect }) =>
+        effect === "withdrawn" ||
+        effect === "retired" ||
+        effect === "released" ||
+        (effect === "offline" && settings.withdrawMillis === 0)
           ? without
-          : Oracle.textsOf(addresses)
+          : [Oracle.textsOf(addresses)]
       )
   }
 
@@ -324,9 +394,9 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     const allowed = allowedSince(fqdn, generation)
     const isAllowed = (texts: Oracle.Texts) => allowed.some((each) => Oracle.same(each, texts))
     const now = powerdns.at(forward.name, fqdn, ["A", "AAAA"])
-    const before = acknowledged.get(fqdn)
+    const before = lastApplied.get(fqdn)
     if (before === undefined || before.generation < generation) {
-      acknowledged.set(fqdn, { generation, atMillis: world.nowMillis })
+      lastApplied.set(fqdn, { generation, atMillis: world.nowMillis })
     }
     if (isAllowed(now)) return void edited.delete(fqdn)
     if (edited.has(fqdn)) return
@@ -372,7 +442,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   /** Names that lose their answers because their host stayed away are few in any window of time. */
   const checkBudget = (name: DomainName.DomainName) => {
     const last = oracle.versions(name).at(-1)
-    const isInferred = last?.event === "withdrawn" || (last?.event === "offline" && settings.withdrawMillis === 0)
+    const isInferred = last?.effect === "withdrawn" || (last?.effect === "offline" && settings.withdrawMillis === 0)
     if (!isInferred || isOverridden) return
     const { nowMillis } = world
     const policy = forward.policy.deleteBudget
@@ -404,7 +474,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       if (texts.length === 0 && (past.at(-1)?.texts.length ?? 0) > 0 && !write.abandoned) checkBudget(name)
       past.push({ atMillis: world.nowMillis, texts })
       contents.set(name, past)
-      const last = acknowledged.get(name)
+      const last = lastApplied.get(name)
       if (write.abandoned || last === undefined || last.atMillis > write.sentMillis) continue
       if ((disturbed.get(name) ?? 0) >= write.sentMillis || edited.has(name)) continue
       if (!allowedSince(name, last.generation).some((each) => Oracle.same(each, texts))) {
@@ -435,6 +505,13 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         agent.addresses = event.addresses
         return beat(agent)
       }
+      case "wish": {
+        const agent = agents.get(event.agent)!
+        agent.wishes = event.wishes
+        return beat(agent)
+      }
+      case "leave":
+        return leave(agents.get(event.agent)!)
       case "crash":
       case "power cut": {
         if (life === undefined) return
@@ -445,7 +522,9 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         return
       }
       case "restart": {
-        if (event.ttlSeconds !== undefined) zones = zonesOf(settings, event.ttlSeconds)
+        if (event.ttlSeconds !== undefined) ttlSeconds = event.ttlSeconds
+        if (event.ttlSecondsMin !== undefined) ttlSecondsMin = event.ttlSecondsMin
+        zones = zonesOf(settings, ttlSeconds, ttlSecondsMin)
         return stop(event.downMillis)
       }
       case "pause": {
@@ -503,6 +582,16 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
       case "release": {
         const word = event.do
         return ask(Effect.flatMap(Registry, (registry) => registry[word](fqdnOf(event.hostname), person, "said so")))
+      }
+      case "transfer": {
+        isTransferred = true
+        const { hostname, owner } = event
+        return ask(
+          Effect.gen(function* () {
+            const { fqdn, generation } = yield* (yield* Registry).transfer(fqdnOf(hostname), owner, person, "said so")
+            world.say(`a person: ${fqdn} is ${owner}'s at ${generation}`)
+          })
+        )
       }
       case "approve":
         return approve()
@@ -623,7 +712,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         if (Oracle.same(has, texts)) continue
         violate("foreign records are left alone", `${name} was ${Oracle.show(texts)} and is ${Oracle.show(has)}`)
       }
-      checkTtls(zone, wanted, types, parked)
+      checkTtls(zone, types, parked)
       if (isForward && untended.size === 0) checkPlaceholders(zone, found, others, parked)
     }
   }
@@ -639,21 +728,12 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
   const isPublished = (name: DomainName.DomainName) =>
     database.rows("SELECT 1 FROM published WHERE name = ?", name).length > 0
 
-  const checkTtls = (
-    zone: Zone.Zone,
-    wanted: ReadonlyMap<DomainName.DomainName, Oracle.Texts>,
-    types: ReadonlyArray<string>,
-    parked: ReadonlySet<string>
-  ) => {
-    const adopted = oracle.adopted(zone)
-    const ttls = powerdns.ttls(zone.name, types)
-    for (const name of wanted.keys()) {
-      const ttlSeconds = ttls.get(name)
-      if (ttlSeconds === undefined || adopted.has(name) || parked.has(`${zone.name} ${name}`)) continue
-      if (untended.has(`${zone.name} ${name}`)) continue
-      if (ttlSeconds !== zone.policy.ttlSeconds) {
-        violate("a zone's TTL is that of its records", `${name} has ${ttlSeconds} s, not ${zone.policy.ttlSeconds} s`)
-      }
+  const checkTtls = (zone: Zone.Zone, types: ReadonlyArray<string>, parked: ReadonlySet<string>) => {
+    const found = powerdns.ttls(zone.name, types)
+    for (const [name, due] of oracle.ttls(zone)) {
+      const has = found.get(name)
+      if (has === undefined || parked.has(`${zone.name} ${name}`) || untended.has(`${zone.name} ${name}`)) continue
+      if (has !== due) violate("records have the TTL that is due", `${name} has ${has} s, not ${due} s`)
     }
   }
 
@@ -683,6 +763,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
 
   const checkBooks = () => {
     for (const detail of oracle.bookkeeping()) violate("audit entries equal effective changes", detail)
+    for (const detail of oracle.miscounts()) violate("hosts are counted as they are", detail)
     for (const { fqdn, generation } of promised) checkPromise(fqdn, generation)
     for (const { cause, name, parkedReason } of oracle.marks()) {
       if (parkedReason === undefined) violate("nothing waits for ever", `${name} is still marked (${cause})`)
@@ -814,9 +895,11 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
 
 const person = { name: "ops", peer: undefined }
 
-const zonesOf = (settings: Settings, ttlSeconds: number): ReadonlyArray<Zone.Zone> => {
+const zonesOf = (settings: Settings, ttlSeconds: number, ttlSecondsMin: number): ReadonlyArray<Zone.Zone> => {
   const policy: Partial<Zone.ZonePolicy> = {
     ttlSeconds,
+    ttlSecondsMin,
+    hostsMax: settings.hostsMax?.zone ?? Zone.defaultPolicy.hostsMax,
     whenOffline:
       settings.withdrawMillis === undefined
         ? { _tag: "Keep" }
@@ -888,30 +971,40 @@ const seededRandom = (dice: Dice.Dice) =>
 interface AgentState {
   readonly id: string
   readonly fqdn: DomainName.DomainName
+  readonly speaks: Agent["speaks"]
   on: boolean
   addresses: ReadonlyArray<string>
+  wishes: Wishes | undefined
+  /** Of protocol 2: the host that it has registered, with what, in which life of the server. */
+  session: { readonly at: Life; readonly host: Host; readonly asked: string } | undefined
   /** What it was told last: that it has this name with these addresses; undefined when it was told no. */
   told: { readonly fqdn: DomainName.DomainName; readonly addresses: ReadonlyArray<string> } | undefined
   cancel: () => void
   readonly registration: () => Registration
 }
 
-const makeAgent = (agent: Agent, zone: Zone.Zone): AgentState => {
+const makeAgent = (agent: Agent, zone: Zone.Zone, hostsMax: number | undefined): AgentState => {
   const fqdn = DomainName.make(`${agent.hostname}.${zone.name}`)
   const state: AgentState = {
     id: agent.id,
     fqdn,
+    speaks: agent.speaks,
     on: false,
     addresses: agent.addresses,
+    wishes: agent.wishes,
+    session: undefined,
     told: undefined,
     cancel: () => undefined,
     registration: () => ({
       fqdn,
       hostname: agent.hostname as Registration["hostname"],
       zone: zone.name,
-      addresses: state.addresses.map((address) => IpAddress.make(address)).sort(),
-      registrant: agent.owner === undefined ? anonymous : { name: agent.owner, anonymous: false },
-      peer: "198.51.100.1"
+      addresses: IpAddress.sorted(state.addresses.map(IpAddress.make)),
+      registrant:
+        agent.owner === undefined ? anonymous : { name: agent.owner, anonymous: false, actsFor: agent.actsFor },
+      peer: "198.51.100.1",
+      hostsMax: agent.owner === undefined ? undefined : hostsMax,
+      ...state.wishes
     })
   }
   return state
@@ -920,5 +1013,7 @@ const makeAgent = (agent: Agent, zone: Zone.Zone): AgentState => {
 const describe = (event: Event): string =>
   `${event.do} ${Object.entries(event)
     .filter(([key]) => key !== "do" && key !== "atMillis")
-    .map(([, value]) => (Array.isArray(value) ? value.join(" ") : String(value)))
+    .map(([, value]) =>
+      Array.isArray(value) ? value.join(" ") : typeof value === "object" ? JSON.stringify(value) : String(value)
+    )
     .join(", ")}`.trim()

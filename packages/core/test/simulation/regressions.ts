@@ -228,6 +228,69 @@ export const regressions: ReadonlyArray<Regression> = [
     }
   },
   {
+    name: "a host that one commit changes several times is held by the session that changed it last",
+    scenario: {
+      seed: "325",
+      settings: {
+        ...usual,
+        order: "any",
+        leaseMillis: 45_000,
+        beatMillis: 15_000,
+        withdrawMillis: 45_000,
+        conflict: "take-over-if-same-owner",
+        retireMillis: 120_000,
+        budget: { min: 1, windowMillis: 60_000 },
+        batchNamesMax: 1,
+        powerdns: { ...usual.powerdns, nodes: ["p1", "p2"], latencyMillisMax: 2, workMillisMax: 200 }
+      },
+      agents: [
+        {
+          id: "a.h0/a",
+          hostname: "a.h0",
+          owner: undefined,
+          addresses: ["192.0.2.92"],
+          speaks: "2.0",
+          wishes: { ttlSeconds: 5, labels: { rack: "3" } }
+        },
+        {
+          id: "a.h0/b",
+          hostname: "a.h0",
+          owner: undefined,
+          addresses: ["192.0.2.12"],
+          speaks: "2.0",
+          wishes: { ttlSeconds: 120, labels: {} }
+        },
+        { id: "a.h0/c", hostname: "a.h0", owner: undefined, addresses: ["192.0.2.115"] },
+        {
+          id: "x.y.h1/c",
+          hostname: "x.y.h1",
+          owner: "i-x.y.h1/c",
+          actsFor: ["bob"],
+          addresses: ["192.0.2.143", "2001:db8::8f"],
+          speaks: "2.0",
+          wishes: { ttlSeconds: 5, labels: {} }
+        },
+        {
+          id: "h2/a",
+          hostname: "h2",
+          owner: "bob",
+          addresses: ["2001:db8::26"],
+          speaks: "2.0",
+          wishes: { ttlSeconds: null, labels: {} }
+        }
+      ],
+      events: [
+        { do: "on", agent: "a.h0/b", atMillis: 142 },
+        { do: "on", agent: "h2/a", atMillis: 752 },
+        { do: "on", agent: "a.h0/c", atMillis: 2643 },
+        { do: "on", agent: "x.y.h1/c", atMillis: 4599 },
+        { do: "on", agent: "a.h0/a", atMillis: 4721 },
+        { do: "pause", millis: 100_000, atMillis: 51_433 }
+      ],
+      endMillis: 120_000
+    }
+  },
+  {
     // Never broken: here for what it is changed into, to see that it would be noticed.
     name: "what was accepted survives a power cut",
     scenario: {

@@ -39,7 +39,12 @@ export const happenings = [
   "PowerDNS held something else than it should",
   "the process was paused or the clock jumped",
   "the zone's settings have changed",
-  "the registry could not be written"
+  "the registry could not be written",
+  // What only protocol 2 and its people do.
+  " is given up at ",
+  "'s at ",
+  " is served",
+  "as many hosts as it may have: "
 ]
 
 export interface Seeds {
