@@ -571,13 +571,13 @@ export class FakeServer {
     }
     const { formerKeys, identities, revoked, uses } = keptBy(this.registry)
     const known = identities.get(publicKey)
-    if (known !== undefined && revoked.has(known.name)) {
-      return this.#end(session, proof.id, "identity-revoked", "the identity was revoked")
+    if (formerKeys.has(publicKey) || (known !== undefined && revoked.has(known.name))) {
+      return this.#end(session, proof.id, "identity-revoked", "the key was revoked, or replaced")
     }
     if (known !== undefined && (auth.method === "key" || known.token === auth.token)) {
       return this.#welcome(session, proof.id, { name: known.name, kind: "key" })
     }
-    if (auth.method === "key" || formerKeys.has(publicKey)) {
+    if (auth.method === "key") {
       return this.#end(session, proof.id, "identity-unknown", "no identity has this key")
     }
     const token = this.#token(session, proof.id, auth.token, "enrol")
