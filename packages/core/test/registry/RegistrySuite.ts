@@ -903,6 +903,28 @@ export const suite = <R>(
       )
 
       test(
+        "by all of its addresses together: what one of them has in common with another does not count, nor do wishes",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const time = yield* T.Time
+          const step = Effect.fnUntraced(function* (addresses: ReadonlyArray<string>, rack: string) {
+            yield* time.jump(30_000)
+            const registration = { ...T.registration("web", addresses, "fleet"), labels: { rack } }
+            return yield* Effect.match(registry.register(registration), {
+              onSuccess: ({ outcome }): string => outcome,
+              onFailure: ({ _tag }): string => _tag
+            })
+          })
+          const both = ["192.0.2.1", "2001:db8::1"]
+          yield* step(both, "0")
+          for (let i = 1; i <= 20; i++) assert.strictEqual(yield* step(both, `${i % 2}`), "changed")
+          const sets = [["192.0.2.1"], both, ["192.0.2.1"], both, ["192.0.2.1"]]
+          const outcomes = yield* Effect.forEach(sets, (addresses) => step(addresses, "0"))
+          assert.deepStrictEqual(outcomes, ["changed", "changed", "changed", "changed", "HostnameFlapping"])
+        })
+      )
+
+      test(
         "goes to the other once its host is offline, damped or not",
         Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
