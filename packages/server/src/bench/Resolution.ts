@@ -26,7 +26,7 @@ export const typeNumbers = { A: 1, PTR: 12 } as const
 const headerBytes = 12
 
 /** The packet that asks; its id, the first two bytes, is set when it is sent. */
-const encodeQuestion = ({ name, type }: Expectation): Buffer => {
+export const encodeQuestion = ({ name, type }: Expectation): Buffer => {
   const packet = Buffer.alloc(headerBytes + name.length + 2 + 4)
   packet.writeUInt16BE(1, 4) // one question; recursion is not desired
   let at = headerBytes
@@ -60,7 +60,7 @@ const readName = (packet: Buffer, at: number): { readonly name: string; readonly
 }
 
 /** True when `packet` answers `question` with exactly the record that is expected. */
-const isRight = (packet: Buffer, question: Buffer, expected: Expectation): boolean => {
+export const isRight = (packet: Buffer, question: Buffer, expected: Expectation): boolean => {
   if (packet.length < question.length || (packet.readUInt16BE(2) & 0x800f) !== 0x8000) return false
   if (packet.readUInt16BE(6) !== 1) return false
   if (packet.compare(question, headerBytes, question.length, headerBytes, question.length) !== 0) return false

@@ -17,6 +17,7 @@ import * as Machine from "./Machine.ts"
 import { publish } from "./publish.ts"
 import { reconcile } from "./reconcile.ts"
 import { registrations } from "./registrations.ts"
+import { restart } from "./restart.ts"
 import { servedLatency } from "./servedLatency.ts"
 import { sessions } from "./sessions.ts"
 
@@ -30,7 +31,8 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   reconcile,
   sessions,
   beats,
-  enrol
+  enrol,
+  restart
 ]
 
 const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]

@@ -149,6 +149,15 @@ describe("bench", () => {
     positive(result, "prism_enrolments", "prism_proofs", "bare_verifications", "bare_connections", "bare_rows_each")
   }, 120_000)
 
+  it("restart finds every agent back after a crash of the server, and no name absent meanwhile", async () => {
+    const result = await output("restart", "--hosts", "50", "--seconds", "2")
+    positive(result, "all_back", "reconnects_busiest_second", "lookups")
+    assert.include(result.figures["sessions_after"], { value: 50 })
+    assert.include(result.figures["online_after"], { value: 50 })
+    assert.include(result.figures["lookups_failed"], { value: 0 })
+    assert.include(result.targets["all_back_over_beat"], { met: true })
+  }, 180_000)
+
   it("ends all it started when it is interrupted in the middle", async () => {
     let interrupted = false
     const ended = await bench(["registrations", "--hosts", "3000"], (stderr, child) => {
@@ -181,7 +190,8 @@ describe("bench", () => {
         "reconcile",
         "sessions",
         "beats",
-        "enrol"
+        "enrol",
+        "restart"
       ]
     )
     for (const args of [
