@@ -1,7 +1,6 @@
 /** Access in the HTTP API: which rule decides a claim, for whom. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { addressesMax } from "../protocol/MessageV2.ts"
 import { AdminToken } from "./Authentication.ts"
 import { Grant } from "./Grant.ts"
 import { PrincipalNotFoundProblem, StorageUnavailableProblem } from "./Problems.ts"
@@ -26,7 +25,7 @@ export const ExplainRequest = Schema.Struct({
   }),
   zone: Schema.optionalKey(Values.NameInput.annotate({ description: "Default: as for a host that says none." })),
   addresses: Schema.Array(Values.ClaimedAddressInput)
-    .check(Schema.isBetweenLength(1, addressesMax))
+    .check(Schema.isBetweenLength(1, Values.addressesMax))
     .annotate({ description: "The addresses that are claimed." }),
   peer: Schema.optionalKey(
     Values.AddressInput.annotate({ description: "The address it is said from. Default: the first of `addresses`." })

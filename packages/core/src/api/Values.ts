@@ -2,7 +2,6 @@
 import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import * as DomainName from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
-import { addressesMax } from "../protocol/MessageV2.ts"
 
 const parsed = <S extends Schema.Codec<string, string>>(
   target: S,
@@ -33,6 +32,9 @@ export const Address = Schema.String.pipe(Schema.brand("IpAddress"))
 
 /** An address in any form it may be written in. */
 export const AddressInput = parsed(Address, IpAddress.parse)
+
+/** Addresses of one claim at the most, as in protocol 2.0. */
+export const addressesMax = 16
 
 /** An address as somebody claims it: not an IPv4 address in the form of an IPv6 one. */
 export const ClaimedAddressInput = parsed(Address, IpAddress.parseClaimed)
