@@ -3,22 +3,20 @@
  * credentials and addresses.
  *
  * Promises: the first one is connected before the others begin, so that a key
- * is enrolled once; where addresses come from interfaces, each change that has
- * settled is told to all; where the server observes them, it makes sure that
- * connections which stand on a former address are noticed at once. With the
- * scope all ends, and with `releaseOnExit` the names are given up before.
+ * is enrolled once; where the server observes addresses, connections which
+ * stand on a former one are noticed soon. With the scope all ends, and with
+ * `releaseOnExit` the names are given up before. Leaves to others: connections,
+ * leases, and the addresses of interfaces as they change (`Agent`).
  */
 import { Effect, FiberMap, type Scope } from "effect"
-import * as Explanation from "../addresses/Explanation.ts"
 import * as Following from "../addresses/Following.ts"
-import type { Selection } from "../addresses/Selection.ts"
 import * as Agent from "../Agent.ts"
-import type { AgentOptions, Changes, Logger } from "../Options.ts"
+import type { AgentOptions, Logger } from "../Options.ts"
 import { RegistrationFailed } from "../Options.ts"
 import { version } from "../Version.ts"
 import type { Credentials } from "./Credentials.ts"
 import { ConfigurationWrong, Refused } from "./Failure.ts"
-import type { Settings } from "./Settings.ts"
+import type { Addresses, Settings } from "./Settings.ts"
 
 export interface Name {
   /** What was asked for. */
@@ -68,22 +66,6 @@ const connected = (agent: Agent.Agent): Effect.Effect<void> =>
     return Effect.sync(stop)
   }).pipe(Effect.raceFirst(Effect.ignore(agent.ended)))
 
-/** The first selection that has an address. */
-const firstSelection = Effect.fnUntraced(function* (options: Following.FollowOptions) {
-  let told = false
-  while (true) {
-    const selection = yield* Following.look(options)
-    if (selection.addresses.length > 0) return selection
-    if (!told) {
-      told = true
-      yield* Effect.logWarning(
-        `no interface has an address that fits; waiting for one\n${Explanation.toTable(selection)}`
-      )
-    }
-    yield* Effect.sleep("1 second")
-  }
-})
-
 /** What is done beside keeping the names. */
 export interface OpenOptions {
   /** Is told of each name before anything has happened to it. */
@@ -92,28 +74,30 @@ export interface OpenOptions {
   readonly following?: Pick<Following.FollowOptions, "every" | "settle" | "settleMax" | "read">
 }
 
+const addressesOf = (addresses: Addresses): Pick<AgentOptions, "addresses" | "interfaces"> => {
+  switch (addresses._tag) {
+    case "Observed":
+      return { addresses: "observed" }
+    case "Listed":
+      return { addresses: addresses.addresses }
+    case "Interfaces":
+      return { addresses: "interfaces", interfaces: addresses.options }
+  }
+}
+
 /** Opens the names. */
 export const open = Effect.fnUntraced(function* (
   settings: Settings,
   credentials: Credentials,
-  { following: looks = {}, opened = () => undefined }: OpenOptions = {}
+  { following = {}, opened = () => undefined }: OpenOptions = {}
 ): Effect.fn.Return<ReadonlyArray<Name>, ConfigurationWrong | Refused, Scope.Scope> {
-  const following: Following.FollowOptions = {
-    ...looks,
-    ...(settings.addresses._tag === "Interfaces" ? settings.addresses.options : {})
-  }
-  const addresses =
-    settings.addresses._tag === "Observed"
-      ? "observed"
-      : settings.addresses._tag === "Listed"
-        ? settings.addresses.addresses
-        : (yield* firstSelection(following)).addresses
   const names: Array<Name> = []
-  const options: AgentOptions = {
+  const options: Agent.EngineOptions = {
     ...credentials,
+    ...addressesOf(settings.addresses),
+    following,
     server: settings.servers,
     zone: settings.zone,
-    addresses,
     ttlSeconds: settings.ttlSeconds,
     labels: settings.labels,
     ack: settings.ack,
@@ -131,7 +115,7 @@ export const open = Effect.fnUntraced(function* (
     if (settings.releaseOnExit) yield* Effect.addFinalizer(() => release(name))
     if (names.length < settings.hostnames.length) yield* connected(agent)
   }
-  if (settings.addresses._tag !== "Listed") yield* follow(names, addresses, following)
+  if (settings.addresses._tag === "Observed") yield* Effect.forkScoped(probe(names, following))
   return names
 })
 
@@ -148,37 +132,23 @@ const release = ({ agent, hostname }: Name): Effect.Effect<void> =>
     })
   )
 
-/** Tells all names what has become of this machine's addresses, for as long as the scope lasts. */
-const follow = Effect.fnUntraced(function* (
-  names: ReadonlyArray<Name>,
-  registered: "observed" | ReadonlyArray<string>,
-  options: Following.FollowOptions
-) {
-  // The newest change replaces one that still waits for a server.
-  const updates = yield* FiberMap.make<Name>()
-  const isObserved = registered === "observed"
-  let known = isObserved ? undefined : registered.join(" ")
-  const tell = ({ addresses }: Selection) => {
+/**
+ * Where the server observes addresses, a change of this machine's own is only noticed by a connection when it breaks. A
+ * change of nothing, which has to be answered, finds out at once.
+ */
+const probe = Effect.fnUntraced(function* (names: ReadonlyArray<Name>, following: Following.FollowOptions) {
+  // The newest replaces one that still waits for a server.
+  const probes = yield* FiberMap.make<Name>()
+  let known: string | undefined
+  yield* Following.follow(following, ({ addresses }) => {
     const before = known
     known = addresses.join(" ")
-    if (known === before || before === undefined) return Effect.void
-    // Where the server observes, an empty change finds out whether the connection still stands.
-    const changes: Changes = isObserved ? {} : { addresses }
+    if (before === undefined) return Effect.void
     return Effect.andThen(
       Effect.logInfo("the addresses of this machine have changed", { addresses }),
-      Effect.forEach(
-        names,
-        (name) =>
-          FiberMap.run(
-            updates,
-            name,
-            Effect.catch(name.agent.update(changes), ({ code, message }) =>
-              Effect.logWarning("the addresses were not taken", { name: name.hostname, code, message })
-            )
-          ),
-        { discard: true }
-      )
+      Effect.forEach(names, (name) => FiberMap.run(probes, name, Effect.ignore(name.agent.update({}))), {
+        discard: true
+      })
     )
-  }
-  yield* Effect.forkScoped(Following.follow(options, tell))
-})
+  })
+}, Effect.scoped)
