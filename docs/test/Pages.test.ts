@@ -59,7 +59,8 @@ describe("links", () => {
 
 describe("blocks", () => {
   it("each is of a kind that a test runs, or a picture, or commands", () => {
-    const kinds = /^(?:yaml|ts|console|json request accepted|json request refused [a-z0-9-]+|json answer|mermaid|sh)$/
+    const kinds =
+      /^(?:yaml|ts|console|json request accepted|json request refused [a-z0-9-]+|json answer|json signed|json agent(?: [a-z]+)?|json server(?: [a-z]+)?|mermaid|sh)$/
     assert.deepStrictEqual(
       pages.flatMap(({ blocks }) =>
         blocks.filter(({ info }) => !kinds.test(info)).map(({ info, place }) => [place, info])

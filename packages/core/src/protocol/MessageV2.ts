@@ -305,11 +305,22 @@ export const agentTypes: ReadonlySet<string> = new Set([
 /** Reads what an agent sent. Hostnames are as it wrote them. */
 export const decodeAgentMessage = decoder<AgentMessage>(AgentMessage, agentTypes)
 
+/** Types of what the server sends. */
+export const serverTypes: ReadonlySet<string> = new Set([
+  "challenge",
+  "welcome",
+  "ack",
+  "parked",
+  "beat",
+  "rotated",
+  "error",
+  "drain",
+  "lease-unknown",
+  "notice"
+])
+
 /** Reads what the server sent. A type that is not known is a failure with the code `invalid`: pass over it. */
-export const decodeServerMessage = decoder<ServerMessage>(
-  ServerMessage,
-  new Set(["challenge", "welcome", "ack", "parked", "beat", "rotated", "error", "drain", "lease-unknown", "notice"])
-)
+export const decodeServerMessage = decoder<ServerMessage>(ServerMessage, serverTypes)
 
 const heartbeatHead = Buffer.from(JSON.stringify({ type: "heartbeat", id: 0 }).slice(0, -2))
 /** Digits that make no number beyond the safe ones. */

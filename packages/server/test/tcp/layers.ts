@@ -6,7 +6,7 @@ import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Admission, type AdmissionOptions } from "@prism-dns/core/auth/Admission"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
-import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { type ConfiguredToken, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -49,10 +49,26 @@ const publisher = DnsManager.layer().pipe(
 /** The tests speak from loopback. */
 const networks = ["127.0.0.0/8", "::1/128"].map((text) => IpNetwork.fromStringUnsafe(text))
 
+/** What stands around the port, where a test needs another. */
+export interface Around {
+  /** Forward zones; their hosts may have loopback addresses and those of `networks`. */
+  readonly zones?: ReadonlyArray<DomainName.DomainName>
+  readonly networks?: ReadonlyArray<IpNetwork.IpNetwork>
+  readonly tokens?: ReadonlyArray<ConfiguredToken>
+  readonly random?: Layer.Layer<SecureRandom.SecureRandom>
+  readonly ticketsMax?: number
+}
+
+const defaultTokens: ReadonlyArray<ConfiguredToken> = [
+  { name: "rack-7", token: Redacted.make("good"), role: "agent" },
+  { name: "ops", token: Redacted.make("admin"), role: "admin" }
+]
+
 export const server = (
   options: Partial<TcpServerOptions> = {},
   anonymous: AdmissionOptions["anonymous"] = "open",
-  refusals: typeof Refusals.layerNone | ReturnType<typeof Refusals.layer> = Refusals.layerNone
+  refusals: typeof Refusals.layerNone | ReturnType<typeof Refusals.layer> = Refusals.layerNone,
+  around: Around = {}
 ) =>
   TcpServer.layer({
     host: "127.0.0.1",
@@ -74,18 +90,22 @@ export const server = (
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Layer.mergeAll(Drain.layer, Revocations.layer)),
     Layer.provideMerge(publisher),
-    Layer.provideMerge(Acknowledgements.layer),
-    Layer.provideMerge(Leases.layer),
     Layer.provideMerge(
-      Tokens.layerStatic([
-        { name: "rack-7", token: Redacted.make("good"), role: "agent" },
-        { name: "ops", token: Redacted.make("admin"), role: "admin" }
+      Acknowledgements.layerWith(around.ticketsMax === undefined ? {} : { ticketsMax: around.ticketsMax })
+    ),
+    Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(Tokens.layerStatic(around.tokens ?? defaultTokens)),
+    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), refusals)),
+    Layer.provideMerge(
+      Zones.layer([
+        ...(around.zones ?? [zone]).map((name) =>
+          Zone.make(name, { policy: { networks: [...networks, ...(around.networks ?? [])] } })
+        ),
+        Zone.make(reverse)
       ])
     ),
-    Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), refusals)),
-    Layer.provideMerge(Zones.layer([Zone.make(zone, { policy: { networks } }), Zone.make(reverse)])),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
-    Layer.provide(SecureRandom.layerWebCrypto),
+    Layer.provide(around.random ?? SecureRandom.layerWebCrypto),
     Layer.orDie
   )
 
