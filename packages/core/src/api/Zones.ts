@@ -10,6 +10,19 @@ import * as Values from "./Values.ts"
 
 export const ZonePolicy = Schema.Struct({
   ttlSeconds: Schema.Int,
+  ttlSecondsMin: Schema.Int.annotate({ description: "What a host's wish for a TTL is clamped to." }),
+  ttlSecondsMax: Schema.Int,
+  networks: Schema.optionalKey(
+    Schema.Array(Schema.String).annotate({
+      description: "Networks that hosts' addresses must lie in. Absent: every address that is not special."
+    })
+  ),
+  labelsMax: Schema.optionalKey(
+    Schema.Int.annotate({
+      description: "Labels of a host's name below the zone at the most. Absent: one, by protocol 1.0 any number."
+    })
+  ),
+  hostsMax: Schema.Int.annotate({ description: "Hosts at the most, whatever their state." }),
   whenOffline: Schema.Literals(["keep", "withdraw"]),
   withdrawAfterSeconds: Schema.optionalKey(
     Schema.Finite.annotate({ description: "Absent when records are kept until their host is retired." })

@@ -67,6 +67,10 @@ const show = Command.make(
           ["looked at every", Output.seconds(reconciliation.intervalSeconds)],
           ["drift is", reconciliation.repair ? "repaired" : "reported"],
           ["ttl", Output.seconds(policy.ttlSeconds)],
+          ["ttl by wish", `${Output.seconds(policy.ttlSecondsMin)} to ${Output.seconds(policy.ttlSecondsMax)}`],
+          ["networks", policy.networks?.join(", ")],
+          ["labels at most", policy.labelsMax],
+          ["hosts at most", policy.hostsMax],
           [
             "when offline",
             policy.withdrawAfterSeconds === undefined

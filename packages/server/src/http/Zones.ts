@@ -14,6 +14,7 @@ import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { Duration, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { IpNetwork } from "effect/net"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import { page } from "./Pages.ts"
 import { toZonePublication } from "./Publications.ts"
@@ -31,12 +32,22 @@ const toPolicy = ({
   conflict,
   deleteBudget,
   holdFor,
+  hostsMax,
+  labelsMax,
+  networks,
   quarantine,
   retireAfter,
   ttlSeconds,
+  ttlSecondsMax,
+  ttlSecondsMin,
   whenOffline
 }: Zone.ZonePolicy): Contract.ZonePolicy => ({
   ttlSeconds,
+  ttlSecondsMin,
+  ttlSecondsMax,
+  ...(networks !== undefined && { networks: networks.map(IpNetwork.format) }),
+  ...(labelsMax !== undefined && { labelsMax }),
+  hostsMax,
   ...(whenOffline._tag === "Keep"
     ? { whenOffline: "keep" as const }
     : { whenOffline: "withdraw" as const, withdrawAfterSeconds: Duration.toSeconds(whenOffline.after) }),

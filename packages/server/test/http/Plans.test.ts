@@ -310,6 +310,9 @@ describe("/v1/zones", () => {
       const before = yield* zones.get({ params: { zone } })
       assert.deepStrictEqual(before.policy, {
         ttlSeconds: 60,
+        ttlSecondsMin: 30,
+        ttlSecondsMax: 3600,
+        hostsMax: 1_000_000,
         whenOffline: "withdraw",
         withdrawAfterSeconds: 3600,
         conflict: "take-over-if-expired",
