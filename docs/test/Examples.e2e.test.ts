@@ -10,6 +10,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { freePorts } from "../../packages/core/test/harness/ports.ts"
 import { temporaryFolder } from "../../packages/core/test/harness/PowerDns.ts"
+import * as PrismAgent from "../../packages/client-sdk/test/harness/PrismAgent.ts"
 import * as PrismServer from "../../packages/server/test/harness/PrismServer.ts"
 import { dialogue, makeProject, promised, provideFiles } from "./examples.ts"
 import { type Block, type Page, pages, read, root } from "./markdown.ts"
@@ -78,12 +79,17 @@ const runProgram = Effect.fnUntraced(function* (block: Block) {
   assert.deepStrictEqual(output, { status: 0, stdout: expected.join(""), stderr: "" }, block.place)
 }, Effect.scoped)
 
-/** A folder with `prism-dns` in it, as where it is installed. */
+/** A folder with `prism-dns` and `prism-agent` in it, as where they are installed. */
 const installed = Effect.map(temporaryFolder("prism-docs-bin-"), (folder) => {
-  const program = Path.join(root, "packages/server/dist/prism-dns.js")
-  Fs.writeFileSync(Path.join(folder, "prism-dns"), `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`, {
-    mode: 0o755
-  })
+  const programs = {
+    "prism-dns": `'${process.execPath}' '${Path.join(root, "packages/server/dist/prism-dns.js")}'`,
+    "prism-agent": PrismAgent.bundle()
+      .map((word) => `'${word}'`)
+      .join(" ")
+  }
+  for (const [name, command] of Object.entries(programs)) {
+    Fs.writeFileSync(Path.join(folder, name), `#!/bin/sh\nexec ${command} "$@"\n`, { mode: 0o755 })
+  }
   return folder
 })
 
@@ -93,7 +99,9 @@ const runDialogue = Effect.fnUntraced(function* (block: Block) {
     PATH: `${yield* installed}:${process.env["PATH"]}`,
     PRISM_SERVER: ready.http.url,
     PRISM_TOKEN: ready.adminToken ?? "",
-    PDNS_API_KEY: ready.powerdns.apiKey
+    PDNS_API_KEY: ready.powerdns.apiKey,
+    PRISM_AGENT_TOKEN: ready.agentToken ?? "",
+    PRISM_AGENT_STATE: yield* temporaryFolder("prism-docs-agent-")
   }
   for (const { answer, command } of dialogue(block)) {
     // Without --norc bash takes a start without a terminal for one from the network, and reads the user's own file.

@@ -89,7 +89,8 @@ const matcher = (globs: ReadonlyArray<string>) => {
   return (name: string) => patterns.some((pattern) => pattern.test(name))
 }
 
-const details: Readonly<Record<LeftOut, string>> = {
+/** Why, as a sentence. */
+export const details: Readonly<Record<LeftOut, string>> = {
   excluded: "the interface is to be left out",
   "not-included": "the interface is none of those asked for",
   loopback: "it reaches nobody but this machine itself",
