@@ -53,8 +53,10 @@ export class AgentV2 {
 
   /** Says hello and waits for the answer. */
   hello(auth: MessageV2.Auth): Effect.Effect<MessageV2.ServerMessage, Error> {
-    this.send({ type: "hello", id: this.nextId(), version: "2.0", client: "test/1", auth })
-    return Effect.map(this.receive(), ([message]) => message!)
+    return Effect.suspend(() => {
+      this.send({ type: "hello", id: this.nextId(), version: "2.0", client: "test/1", auth })
+      return Effect.map(this.receive(), ([message]) => message!)
+    })
   }
 
   /** Proves the key that the challenge is about. */
@@ -65,8 +67,10 @@ export class AgentV2 {
 
   /** Registers a host and waits for the acknowledgements up to the level that is asked for. */
   register(hostname: string, fields: object = {}): Effect.Effect<ReadonlyArray<MessageV2.ServerMessage>, Error> {
-    this.send({ type: "register", id: this.nextId(), hostname, ...fields })
-    return this.untilFinal
+    return Effect.suspend(() => {
+      this.send({ type: "register", id: this.nextId(), hostname, ...fields })
+      return this.untilFinal
+    })
   }
 
   /** Everything until an acknowledgement that is final, an error, or a change that is parked. */
