@@ -296,6 +296,14 @@ describe("what is not theirs", () => {
         assert.deepInclude(yield* agent.expect("error"), { code: "identity-revoked", closing: true })
         yield* agent.client.closed
       }
+      const ended = yield* waitUntil(
+        "the end of both sessions is audited",
+        Effect.sync(() => audited(deployment)),
+        (entries) => entries.length >= 2,
+        { within: "5 seconds" }
+      )
+      assert.deepStrictEqual(ended.map(({ peer }) => peer).sort(), [victim, intruder])
+      assert.isTrue(ended.every(({ actor, reason }) => actor === holder.identity && reason.startsWith("identity-rev")))
       const again = Effect.gen(function* () {
         const agent = yield* connect(deployment.tcp(), { from: intruder })
         const first = yield* agent.hello({ method: "key", publicKey })
