@@ -106,6 +106,8 @@ export class AgentSession {
   readonly #options: SessionOptions
   readonly #decoder: FrameDecoder
   #timer: NodeJS.Timeout
+  /** The timer runs for another time than that of a frame. */
+  #isPatient = false
   readonly #slots: Array<Slot> = []
   /** Frames that were read and wait for their turn. */
   #backlog: ReadonlyArray<Frame> = none
@@ -137,6 +139,11 @@ export class AgentSession {
     return this.#state === "open"
   }
 
+  /** True once it has ended and nobody hears any more. */
+  get isClosed(): boolean {
+    return this.#state === "closed"
+  }
+
   /** Takes the next place in the order of answers, for the request that is being answered. */
   reserve(holds = false): Slot {
     const slot: Slot = { texts: undefined, isSent: false, holds }
@@ -166,8 +173,14 @@ export class AgentSession {
     if (this.#socket.writableLength > unsentBytesMax) this.#socket.destroy()
   }
 
-  /** From now on it may be silent for so long. */
+  /** As long as it is open it may be silent for so long. */
   allowSilence(millis: number): void {
+    if (this.#state !== "open") return
+    this.#isPatient = true
+    this.#wait(millis)
+  }
+
+  #wait(millis: number): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(onTimer, millis, this)
   }
@@ -201,7 +214,8 @@ export class AgentSession {
   #stopReading(): void {
     if (this.#state !== "open") return
     this.#state = "ending"
-    this.#timer.refresh()
+    if (this.#isPatient) this.#wait(this.#options.frameTimeoutMillis)
+    else this.#timer.refresh()
     this.#proceed()
   }
 

@@ -228,9 +228,8 @@ export class SessionV2 implements Protocol {
       for (const following of this.#following) stopFollowing(following)
       this.#following = undefined
     }
-    if (this.#principal !== undefined && this.#handshake._tag === "Welcomed") {
-      this.#shared.sessions.remove(this, this.#principal)
-    }
+    // Whoever was welcomed is listed, however it ended.
+    if (this.#principal !== undefined) this.#shared.sessions.remove(this, this.#principal)
     this.#hosts = noHosts
   }
 
@@ -257,14 +256,12 @@ export class SessionV2 implements Protocol {
   }
 
   #expired(): string {
-    const kind = this.#principal?.kind
-    this.#session.conclude()
-    return closing(
-      undefined,
-      kind === "certificate"
-        ? { code: "certificate-invalid", message: "the certificate has expired" }
-        : { code: "token-expired", message: "the token has expired" }
-    )
+    return this.#turnAway(undefined, {
+      ...(this.#principal?.kind === "certificate"
+        ? { code: "certificate-invalid", message: "the certificate has run out" }
+        : { code: "token-expired", message: "the token has run out" }),
+      subject: this.#principal?.name ?? ""
+    })
   }
 
   /** Ends the handshake; the connection goes with it. */
@@ -298,15 +295,15 @@ export class SessionV2 implements Protocol {
     if (!Effect.isEffect(outcome)) return this.#decided(slot, id, outcome)
     this.#shared.run(outcome, (value = unanswered) => {
       // Somebody was revoked after the database was asked: it may have been this one.
-      if ("principal" in value && sessions.revocations() !== revoked) this.#ask(slot, id, evidence)
+      if ("principal" in value && sessions.revocations() !== revoked && !this.#session.isClosed)
+        this.#ask(slot, id, evidence)
       else this.#decided(slot, id, value)
     })
   }
 
   #decided(slot: Slot, id: number, outcome: Authentication.Outcome): void {
     const session = this.#session
-    // The agent has gone meanwhile.
-    if (!session.isOpen) return
+    if (session.isClosed) return
     const holds = "principal" in outcome
     this.#handshake = Handshake.decided(this.#handshake, holds)
     if (!holds) return session.respond(slot, this.#turnAway(id, outcome))
@@ -314,8 +311,8 @@ export class SessionV2 implements Protocol {
     this.#principal = principal
     this.#expiresAtMillis = outcome.expiresAtMillis
     session.allowSilence(this.#shared.leaseMillis)
-    session.respond(slot, this.#welcome(id, principal))
     this.#shared.sessions.add(this, principal)
+    session.respond(slot, this.#welcome(id, principal))
     if (this.#shared.sessions.isDraining()) session.follow(slot, this.#drainText)
   }
 
@@ -368,8 +365,8 @@ export class SessionV2 implements Protocol {
       case "register": {
         const { sessionHostsMax } = this.#shared.options
         if (this.#hosts.length + this.#registering >= sessionHostsMax && !this.#isHeld(message)) {
-          return errorText(
-            message.id,
+          return this.#refused(
+            message,
             RequestsV2.refused("quota-exceeded", `a session holds at most ${sessionHostsMax} hosts`)
           )
         }
@@ -471,7 +468,14 @@ export class SessionV2 implements Protocol {
       ...(level === wanted ? { final: true } : {})
     })
     this.#session.respond(slot, MessageV2.encodeText(ack("accepted", nowMillis, nowMillis - readMillis)))
-    if (ticket === undefined) return
+    if (ticket === undefined) return this.#session.follow(slot, MessageV2.encodeText(notFollowed(host.fqdn)))
+    if (ticket.places.length === 0) {
+      // There is nothing of it in the DNS that could change.
+      for (const level of ["applied", "served"] as const) {
+        this.#session.follow(slot, MessageV2.encodeText(ack(level, nowMillis, nowMillis - readMillis)))
+      }
+      return
+    }
     // Also when the agent is gone by then: what takes longest must not be missing.
     if (isChange) {
       ticket.onApplied(({ _tag }) => _tag === "Applied" && shared.observe("applied", shared.now() - readMillis))

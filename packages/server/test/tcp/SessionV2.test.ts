@@ -104,6 +104,10 @@ const untilAudited = (code: string) =>
 const countOf = (code: string) =>
   Effect.map(Metric.value(Metric.withAttributes(authFailures, { reason: code })), ({ count }) => count)
 
+/** Sessions that are open, by how it was proven who speaks. */
+const openOf = (kind: string) =>
+  Effect.map(Metric.value(Metric.withAttributes(sessions, { kind })), ({ value }) => value)
+
 /** Metrics of this test alone. */
 const counting = Effect.provideServiceEffect(
   Metric.MetricRegistry,
@@ -221,6 +225,22 @@ describe("a session", () => {
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
 
+  it.live("whose agent has ended its side is answered to the end, and nothing is left of it", () =>
+    Effect.gen(function* () {
+      const key = AgentV2.makeKey()
+      const publicKey = Proof.exportPublicKey(key)
+      const agent = yield* connect({ allowHalfOpen: true })
+      const challenge = yield* agent.hello({ method: "enrol", publicKey, token: "good" })
+      if (challenge.type !== "challenge") return assert.fail(challenge.type)
+      agent.prove(challenge, key, "enrol")
+      agent.send({ type: "register", id: 3, hostname: "half", ack: "accepted" })
+      agent.client.socket.end()
+      assert.deepStrictEqual(short(yield* agent.receive(2)), ["welcome", "accepted created final"])
+      yield* agent.client.closed
+      yield* waitUntil("no session is counted", openOf("key"), (open) => open === 0)
+    }).pipe(Effect.scoped, Effect.provide(server()), counting)
+  )
+
   it.live("is answered in the order of its requests", () =>
     Effect.gen(function* () {
       const agent = yield* open()
@@ -240,13 +260,11 @@ describe("a session", () => {
 
   it.live("is counted while it is open, by how it was proven who speaks", () =>
     Effect.gen(function* () {
-      const ofKind = (kind: string) =>
-        Effect.map(Metric.value(Metric.withAttributes(sessions, { kind })), ({ value }) => value)
       const agent = yield* open()
       yield* openByKey(AgentV2.makeKey(), "enrol")
-      assert.deepStrictEqual(yield* Effect.all([ofKind("anonymous"), ofKind("key"), ofKind("token")]), [1, 1, 0])
+      assert.deepStrictEqual(yield* Effect.all([openOf("anonymous"), openOf("key"), openOf("token")]), [1, 1, 0])
       agent.client.socket.destroy()
-      yield* waitUntil("it is not counted", ofKind("anonymous"), (open) => open === 0)
+      yield* waitUntil("it is not counted", openOf("anonymous"), (open) => open === 0)
     }).pipe(Effect.scoped, Effect.provide(server()), counting)
   )
 })
@@ -374,7 +392,8 @@ describe("whoever is refused", () => {
         yield* agent.client.closed
       }
       assert.isUndefined(yield* hostOf("old"))
-    }).pipe(Effect.scoped, Effect.provide(server()))
+      yield* waitUntil("no session is counted", openOf("anonymous"), (open) => open === 0)
+    }).pipe(Effect.scoped, Effect.provide(server()), counting)
   )
 
   it.live("a hello on a connection of version 1 is a message that version 1 does not know", () =>
