@@ -61,6 +61,8 @@ export class Admission extends Context.Service<
   {
     /** Whether a claim that may change something is let in, now. Takes from the rates when it is. */
     readonly admit: (principal: Principal, claim: Policy.Claim, nowMillis: number) => Policy.Verdict
+    /** Whether the claim is granted, whatever the rates say; takes nothing. */
+    readonly isGranted: (principal: Principal, claim: Policy.Claim) => boolean
     /** The claim was admitted and changed nothing after all: it does not count. */
     readonly giveBack: (principal: Principal, claim: Policy.Claim) => void
     /** What each rule and each rate says of the claim at the moment; takes nothing. */
@@ -142,6 +144,7 @@ const make = Effect.fnUntraced(function* (options: AdmissionOptions) {
 
   return Admission.of({
     admit,
+    isGranted: (principal, claim) => Policy.decide(principal, claim, zones.find(claim.zone), rules)._tag === "Allowed",
     giveBack: (principal, claim) => {
       for (const { bucket } of ratesOf(principal, claim, clock.currentTimeMillisUnsafe())) bucket.giveBack()
     },

@@ -35,6 +35,8 @@ export interface Registration extends Wishes {
   readonly registrant: Registrant
   /** Hosts that the registrant may own at once; undefined: any number. */
   readonly hostsMax?: number | undefined
+  /** Whether the registrant may have this name, where the zone gives another than the one asked for; undefined: any. */
+  readonly mayHave?: (fqdn: DomainName) => boolean
   /** The address the message came from, for the audit. */
   readonly peer: string
 }

@@ -196,7 +196,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const suffixes = (registration: Registration): ReadonlyArray<DomainName> =>
     zones.find(registration.zone)?.policy.conflict === "suffix"
-      ? suffixedNames(registration.fqdn, options.suffixesMax)
+      ? suffixedNames(registration.fqdn, options.suffixesMax).filter((name) => registration.mayHave?.(name) ?? true)
       : []
 
   /** What is known of the zones and owners that may come to have a host more by `batch`. */

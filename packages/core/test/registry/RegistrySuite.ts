@@ -856,6 +856,20 @@ export const suite = <R>(
           assert.strictEqual(yield* everything, before)
         })
       )
+
+      suffixed(
+        "gives nobody a name that is not granted to it",
+        Effect.gen(function* () {
+          const [first, second, third] = yield* registerAllExits([
+            web(1),
+            { ...web(2), mayHave: (name) => name === T.nameOf("web-3") },
+            { ...web(3), mayHave: (name) => name === T.nameOf("web") }
+          ])
+          assert.isTrue(Exit.isSuccess(first!) && first.value.host.fqdn === T.nameOf("web"))
+          assert.isTrue(Exit.isSuccess(second!) && second.value.host.fqdn === T.nameOf("web-3"))
+          assert.isTrue(Exit.isFailure(third!))
+        })
+      )
     })
 
     describe("a name that two machines claim in turn", () => {

@@ -11,6 +11,7 @@ import type { Claim } from "@prism-dns/core/auth/Policy"
 import type { RefusalCode } from "@prism-dns/core/auth/RefusalCode"
 import { identify, NotAllowed, type TokenMode } from "@prism-dns/core/auth/TokenMode"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Zones } from "@prism-dns/core/dns/Zones"
@@ -119,8 +120,9 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
     if (verdict._tag === "Refused") return notAllowed(verdict, principal.name, peer, fqdn)
     // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
     const hostsMax = principal.anonymous ? undefined : admission.hostsMax(principal)
+    const mayHave = (name: DomainName) => admission.isGranted(principal, { ...claim, fqdn: name })
     return register(
-      { fqdn, hostname, zone, addresses: [peer], registrant: principal, peer, hostsMax },
+      { fqdn, hostname, zone, addresses: [peer], registrant: principal, peer, hostsMax, mayHave },
       () => admission.giveBack(principal, claim),
       readMillis
     )

@@ -152,7 +152,8 @@ export const make = Effect.gen(function* () {
         ttlSeconds: verdict.ttlSeconds ?? wishes.ttlSeconds,
         labels: wishes.labels,
         // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
-        hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal)
+        hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal),
+        mayHave: (name) => admission.isGranted(principal, { ...claim, fqdn: name })
       })
       .pipe(
         Effect.flatMap(({ host, outcome, ticket }) => {
