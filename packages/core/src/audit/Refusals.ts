@@ -80,7 +80,14 @@ interface Pending {
 /** Characters of a column at the most. What is longer was never going to be read. */
 const charactersMax = 512
 
-const shortened = (text: string): string => (text.length > charactersMax ? `${text.slice(0, charactersMax)}…` : text)
+const shortened = (text: string): string =>
+  writable(text.length > charactersMax ? `${text.slice(0, charactersMax)}…` : text)
+
+/**
+ * Text that every database takes, and that does nothing to a terminal: what was refused may have been sent by anybody, and
+ * one entry that cannot be written would hold up all of them.
+ */
+const writable = (text: string): string => text.toWellFormed().replace(/\p{Cc}/gu, "\ufffd")
 
 const keyOf = ({ actor, code, message, peer, subject }: Refusal): string =>
   JSON.stringify([code, actor, peer, subject, message])

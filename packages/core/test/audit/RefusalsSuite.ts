@@ -72,6 +72,19 @@ export const suite = <R>(
       assert.strictEqual((yield* entries).length, 1)
     }))
 
+  test("what no database takes is written in other characters, and holds up none of the others", (made) =>
+    Effect.gen(function* () {
+      made.record(refusal)
+      made.record({ ...refusal, subject: "a\u0000b" })
+      made.record({ ...refusal, subject: "\ud800" })
+      made.record({ ...refusal, subject: `${"x".repeat(511)}\u{1f600}` })
+      yield* made.flush
+      assert.deepStrictEqual(
+        (yield* entries).map(({ subject }) => subject),
+        ["wpad.hosts.test.", "a\ufffdb", "\ufffd", `${"x".repeat(511)}\ufffd…`]
+      )
+    }))
+
   test("equal ones are one entry with their number", (made) =>
     Effect.gen(function* () {
       for (let i = 0; i < 3; i++) made.record(refusal)
