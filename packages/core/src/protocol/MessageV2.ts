@@ -62,8 +62,13 @@ const Labels = Schema.Record(Schema.String, LabelValue).check(
 
 const AckLevel = Schema.Literals(ackLevels)
 
-/** An Ed25519 public key: 32 bytes in base64url without padding (RFC 8037). */
-const PublicKey = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9_-]{43}$/, { message: "is no Ed25519 public key" }))
+/**
+ * An Ed25519 public key: 32 bytes in base64url without padding (RFC 8037). The two bits that are left over are zero: a key
+ * has one text, or one that is taken no more would come back in another.
+ */
+const PublicKey = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/, { message: "is no Ed25519 public key" })
+)
 /** An Ed25519 signature: 64 bytes in base64url without padding. */
 const Signature = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9_-]{86}$/, { message: "is no Ed25519 signature" }))
 const Token = Schema.String.check(Schema.isBetweenLength(1, 512))
