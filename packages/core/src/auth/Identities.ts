@@ -94,11 +94,15 @@ export class Identities extends Context.Service<
     ) => Effect.Effect<Principal, TokenRefused | IdentityRefused | RegistryUnavailable>
     /** Who holds this key, which was proven. */
     readonly authenticate: (publicKey: string) => Effect.Effect<Principal, IdentityRefused | RegistryUnavailable>
-    /** Replaces an identity's key by another, which the old one has signed and whose holder has proven it. */
+    /**
+     * Replaces an identity's key by another, which the old one has signed and whose holder has proven it. `signedBy`: that
+     * old one, which must still be its key: a session that proved it may have outlived it.
+     */
     readonly rotate: (
       id: string,
       publicKey: string,
-      actor: HostRepo.Actor
+      actor: HostRepo.Actor,
+      signedBy?: string
     ) => Effect.Effect<Identity, IdentityRefused | RegistryUnavailable>
     /** Revokes an identity for good; its sessions end, its hosts stay as their zone says. */
     readonly revoke: (
@@ -242,21 +246,34 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
     return { host, formerOwner: before.owner }
   })
 
-  const enrolWithin = Effect.fnUntraced(function* ({ peer, publicKey, token }: Enrolment) {
-    const nowMillis = yield* Clock.currentTimeMillis
+  /** The identity that this key has already; undefined when it has none. */
+  const enrolledBefore = Effect.fnUntraced(function* ({ publicKey, token }: Enrolment) {
     const known = yield* repo.lockByKey(publicKey)
-    if (known !== undefined) {
-      if (known.revokedAtMillis !== undefined) return yield* refusals.revoked(known.id)
-      if (known.enrolledBy !== token.name && token.host !== undefined) {
-        return yield* new TokenRefused({
-          code: "token-not-allowed",
-          message: `the token ${token.name} gives ${token.host} to a new key, and this one is that of ${known.id}`
-        })
-      }
-      return { identity: known, result: "repeated" }
+    if (known === undefined) return undefined
+    if (known.revokedAtMillis !== undefined) return yield* refusals.revoked(known.id)
+    if (known.enrolledBy !== token.name && token.host !== undefined) {
+      return yield* new TokenRefused({
+        code: "token-not-allowed",
+        message: `the token ${token.name} gives ${token.host} to a new key, and this one is that of ${known.id}`
+      })
     }
+    return { identity: known, result: "repeated" }
+  })
+
+  const enrolWithin = Effect.fnUntraced(function* (enrolment: Enrolment) {
+    const { peer, publicKey, token } = enrolment
+    const nowMillis = yield* Clock.currentTimeMillis
+    const before = yield* enrolledBefore(enrolment)
+    if (before !== undefined) return before
     if (yield* repo.isFormer(publicKey)) return yield* refusals.former()
-    yield* tokens.countUse(token)
+    const refusal = yield* tokens.countUse(token).pipe(
+      Effect.as(undefined),
+      Effect.catchTag("TokenRefused", (error) => Effect.succeed(error))
+    )
+    if (refusal !== undefined) {
+      // What used it up may have been this very key, on another connection at the same moment.
+      return (yield* enrolledBefore(enrolment)) ?? (yield* refusal)
+    }
     const identity: Identity = {
       id: idOf(yield* random.randomBytes(10)),
       publicKey,
@@ -328,7 +345,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
   )
 
   const rotate: Identities["Service"]["rotate"] = Effect.fn("Identities.rotate")(
-    function* (id, publicKey, actor) {
+    function* (id, publicKey, actor, signedBy) {
       const nowMillis = yield* Clock.currentTimeMillis
       return yield* transaction(
         Effect.gen(function* () {
@@ -336,6 +353,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
           if (before === undefined) return yield* refusals.unknown()
           if (before.revokedAtMillis !== undefined) return yield* refusals.revoked(id)
           if (before.publicKey === publicKey) return before
+          if (signedBy !== undefined && signedBy !== before.publicKey) return yield* refusals.former()
           if (yield* repo.isFormer(publicKey)) return yield* refusals.former()
           const holder = yield* repo.findByKey(publicKey)
           if (holder !== undefined) {

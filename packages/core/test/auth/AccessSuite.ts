@@ -442,6 +442,18 @@ export const suite = <R>(
     )
 
     test(
+      "of one key twenty times at once, with a token for one, is the same identity to all twenty",
+      Effect.gen(function* () {
+        const { text } = yield* issue({ usesMax: 1 })
+        const results = yield* Effect.forEach(Array.from({ length: 20 }), () => enrol(text, 1), {
+          concurrency: "unbounded"
+        })
+        assert.strictEqual(new Set(results.map(({ name }) => name)).size, 1)
+        assert.strictEqual((yield* (yield* Tokens).find("rack-7"))?.uses, 1)
+      })
+    )
+
+    test(
       "that is refused leaves nothing behind",
       Effect.gen(function* () {
         const { text } = yield* issue({ usesMax: 1 })

@@ -54,7 +54,8 @@ export interface Shared {
   readonly requests: RequestsV2.Requests
   readonly rotate: (
     asker: RequestsV2.Asker,
-    publicKey: string
+    publicKey: string,
+    signedBy: string
   ) => Effect.Effect<{ readonly _tag: "Rotated" } | RequestsV2.Refused>
   readonly sessions: Sessions.Sessions
   readonly beat: (host: Host, nowMillis: number) => boolean
@@ -106,8 +107,8 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     now,
     authenticate: yield* Authentication.make(options),
     requests: yield* RequestsV2.make,
-    rotate: ({ peer, principal }, publicKey) =>
-      identities.rotate(principal.name, publicKey, { name: principal.name, peer }).pipe(
+    rotate: ({ peer, principal }, publicKey, signedBy) =>
+      identities.rotate(principal.name, publicKey, { name: principal.name, peer }, signedBy).pipe(
         Effect.as({ _tag: "Rotated" as const }),
         Effect.catch((failure) =>
           Effect.succeed(
@@ -392,9 +393,10 @@ export class SessionV2 implements Protocol {
     }
     const refusal = Handshake.refuseRotation(this.#handshake, message, this.#surroundings)
     if (refusal !== undefined) return refuse(refusal)
+    const signedBy = this.#handshake._tag === "Welcomed" ? (this.#handshake.key?.publicKey ?? "") : ""
     // What is signed with the new key comes after it.
     const slot = this.#session.reserve(true)
-    this.#shared.run(this.#shared.rotate(asker, publicKey), (outcome = internal) => {
+    this.#shared.run(this.#shared.rotate(asker, publicKey, signedBy), (outcome = internal) => {
       if (outcome._tag === "Rotated") this.#handshake = Handshake.rotated(this.#handshake, publicKey)
       this.#session.respond(
         slot,
