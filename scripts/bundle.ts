@@ -59,8 +59,10 @@ const require = createRequireOfBundle(import.meta.url)`
   // Moved into place whole, so that whoever starts it meanwhile has the old one or the new one.
   Fs.mkdirSync(Path.dirname(path), { recursive: true })
   for (const file of outputFiles) {
-    Fs.writeFileSync(`${file.path}.tmp`, file.contents, { mode: file.path === path ? 0o755 : 0o644 })
-    Fs.renameSync(`${file.path}.tmp`, file.path)
+    // Another process may be at it too.
+    const beside = `${file.path}.${process.pid}.tmp`
+    Fs.writeFileSync(beside, file.contents, { mode: file.path === path ? 0o755 : 0o644 })
+    Fs.renameSync(beside, file.path)
   }
 }
 

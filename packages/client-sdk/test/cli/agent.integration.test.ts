@@ -5,6 +5,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { temporaryFolder } from "../../../core/test/harness/PowerDns.ts"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
+import { authority } from "../../../server/test/harness/certificates.ts"
 import * as PrismAgent from "../harness/PrismAgent.ts"
 
 const fake = (options: FakeServerOptions = {}) =>
@@ -197,6 +198,52 @@ describe("prism-agent", () => {
       assert.include(help.stdout, "--token-file FILE")
       assert.include(help.stdout, "--timeout SECONDS")
       assert.match((yield* run(["--completions", "bash"])).stdout, /prism-agent/)
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("prism-agent over TLS", () => {
+  /** A fake server whose certificate is for `prism.example.net`, and takes client certificates of the same authority. */
+  const secured = Effect.gen(function* () {
+    const ca = yield* authority()
+    const { certificate, key } = ca.issue("prism.example.net", { alternativeNames: "DNS:prism.example.net" })
+    const read = (path: string) => Fs.readFileSync(path, "utf8")
+    const server = yield* fake({
+      tls: { cert: read(certificate), key: read(key), clientCa: read(ca.certificate) }
+    })
+    const [, port] = /:(\d+)$/.exec(server.address)!
+    return { ca, server, args: ["once", "--json", "--tls", "--server", `127.0.0.1:${port}`, "--hostname", "web-1"] }
+  })
+
+  it.live("the server is whom the certificate says, or nothing is said to it", () =>
+    Effect.gen(function* () {
+      const { args, ca, server } = yield* secured
+      const environment = { PRISM_AGENT_STATE: yield* folder }
+      const trusting = ["--ca", ca.certificate]
+      for (const wrong of [[], trusting, ["--server-name", "prism.example.net"]]) {
+        const ended = yield* run([...args, ...wrong], { ...environment, PRISM_TOKEN: "not to be told" })
+        assert.strictEqual(ended.code, 1)
+        assert.strictEqual(JSON.parse(ended.stdout).error.code, "server-untrusted")
+      }
+      assert.strictEqual(server.count("hello"), 0)
+      const right = yield* run(
+        [...args, ...trusting, "--server-name", "prism.example.net", "--auth", "anonymous"],
+        environment
+      )
+      assert.strictEqual(right.code, 0, right.stderr)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("a client certificate stands for the identity", () =>
+    Effect.gen(function* () {
+      const { args, ca, server } = yield* secured
+      const pair = ca.issue("web-1.example.net", { usage: "clientAuth" })
+      const ended = yield* run(
+        [...args, "--ca", ca.certificate, "--server-name", "prism.example.net", "--cert", pair.certificate],
+        { PRISM_AGENT_STATE: yield* folder, PRISM_AGENT_KEY: pair.key }
+      )
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.deepInclude(server.received[0]?.message, { auth: { method: "certificate" } })
     }).pipe(Effect.scoped)
   )
 })
