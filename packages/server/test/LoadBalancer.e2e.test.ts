@@ -29,7 +29,7 @@ const startServer = Effect.fnUntraced(function* (
   const server = yield* PrismServer.serve(
     {
       server: { instance, drainDelay: "60s" },
-      tcp: { host: "127.0.0.1", port: tcp, proxyFrom: ["127.0.0.1"] },
+      tcp: { host: "127.0.0.1", port: tcp, proxyFrom: ["127.0.0.1"], protocol1: "on" },
       tls: { host: "127.0.0.1", port: secure, ...tls },
       http: { port: http },
       powerdns: { nodes: [{ api: `http://127.0.0.1:${powerdns}`, apiKey: "x", dns: "127.0.0.1:53" }] },

@@ -311,7 +311,7 @@ export class SessionV2 implements Protocol {
     const { principal } = outcome
     this.#principal = principal
     this.#expiresAtMillis = outcome.expiresAtMillis
-    session.allowSilence(this.#shared.leaseMillis)
+    if (session.isOpen) session.allowSilence(this.#shared.leaseMillis)
     this.#shared.sessions.add(this, principal)
     session.respond(slot, this.#welcome(id, principal))
     if (this.#shared.sessions.isDraining()) session.follow(slot, this.#drainText)

@@ -15,6 +15,7 @@ import { constants, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import * as NodeTls from "node:tls"
 import { principalName } from "@prism-dns/core/auth/Certificates"
+import * as Proof from "@prism-dns/core/protocol/Proof"
 import type { Revocation } from "@prism-dns/core/auth/Revocations"
 import { CertificateUnusable } from "../ServerError.ts"
 import * as ClientCertificates from "./ClientCertificates.ts"
@@ -190,9 +191,9 @@ interface Live {
   readonly holder: Crl.Holder | undefined
 }
 
-/** RFC 9266: 32 bytes under this label, with an empty context. */
+/** RFC 9266, with its empty context. */
 const exporterOf = (socket: NodeTls.TLSSocket) => (): Uint8Array =>
-  socket.exportKeyingMaterial(32, "EXPORTER-Channel-Binding", Buffer.alloc(0))
+  socket.exportKeyingMaterial(Proof.exporterBytes, Proof.exporterLabel, Buffer.alloc(0))
 
 const transport = (socket: NodeTls.TLSSocket, certificate: ClientCertificate | undefined): Tls => ({
   _tag: "Tls",

@@ -19,7 +19,7 @@ import type * as Crypto from "node:crypto"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { Drain } from "../../src/Drain.ts"
 import { sessions } from "../../src/tcp/TcpMetrics.ts"
-import type { TcpServerOptions } from "../../src/tcp/TcpServer.ts"
+import { TcpServer, type TcpServerOptions } from "../../src/tcp/TcpServer.ts"
 import * as Agent from "../harness/AgentClient.ts"
 import * as AgentV2 from "../harness/AgentV2.ts"
 import { address, register, reverse, server, zone } from "./layers.ts"
@@ -666,6 +666,29 @@ describe("a host of a session", () => {
       assert.isUndefined(yield* hostOf("mine"))
       assert.isUndefined(yield* hostOf("wpad"))
     }).pipe(Effect.scoped, Effect.provide(audited()))
+  )
+})
+
+describe("an agent that ends its side behind its hello", () => {
+  it.live("is answered, then closed, and nothing is left of it", () =>
+    Effect.gen(function* () {
+      const { connections } = yield* TcpServer
+      for (const auth of [{ method: "anonymous" }, { method: "certificate" }, { method: "token", token: "bad" }]) {
+        for (const behind of [Buffer.alloc(0), Buffer.from([0xff, 0xff, 0xff, 0xff])]) {
+          const agent = yield* connect()
+          const hello = Wire.encode(JSON.stringify({ type: "hello", id: 1, version: "2.0", auth }))
+          agent.client.socket.end(Buffer.concat([hello, behind]))
+          const [first] = yield* agent.receive()
+          assert.strictEqual(first!.type, auth.method === "anonymous" ? "welcome" : "error")
+          yield* agent.client.closed
+        }
+      }
+      yield* waitUntil(
+        "no connection is open",
+        Effect.sync(() => connections()),
+        (open) => open === 0
+      )
+    }).pipe(Effect.scoped, Effect.provide(server()))
   )
 })
 
