@@ -282,6 +282,8 @@ export const make = Effect.fnUntraced(function* (
         return emit({ type: "disconnected", data })
       }
       case "End": {
+        // Also what watches clocks and interfaces: nothing keeps the process running any more.
+        Effect.runFork(FiberMap.clear(fibers))
         if (action.how === "refused") {
           logger?.warn?.("refused", { code: action.failure.code, message: action.failure.message })
           over = action.failure

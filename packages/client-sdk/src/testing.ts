@@ -248,7 +248,7 @@ export class FakeServer {
 
   /** Resets every connection, once. */
   cut(): void {
-    for (const session of this.#sessions) session.socket.resetAndDestroy()
+    for (const session of this.#sessions) reset(session.socket)
   }
 
   /** Resets the connection right behind the next acknowledgement of that level: it said so, and died. */
@@ -429,7 +429,7 @@ export class FakeServer {
     const cut = this.#cuts.indexOf(message.type)
     if (cut >= 0) {
       this.#cuts.splice(cut, 1)
-      session.socket.resetAndDestroy()
+      reset(session.socket)
       return
     }
     const silence = this.#silences.get(message.type) ?? 0
@@ -776,6 +776,12 @@ export class FakeServer {
     }
     further("applied", () => further("served", () => undefined))
   }
+}
+
+/** Ends a connection as a process that dies does. With TLS there is no way to reset it. */
+const reset = (socket: Net.Socket): void => {
+  if (socket instanceof Tls.TLSSocket) socket.destroy()
+  else socket.resetAndDestroy()
 }
 
 const letGo = (record: HostRecord, session: Session): void => {

@@ -137,6 +137,14 @@ describe("bench", () => {
     assert.deepStrictEqual(Object.keys(result.targets), ["rss_above_bare_500_tls"])
   }, 120_000)
 
+  it("sdk-size installs the SDK alone, and imports it", async () => {
+    const result = await output("sdk-size")
+    positive(result, "tarball", "import", "bare_node", "node_with_import")
+    assert.include(result.figures["packages"], { value: 1 })
+    assert.include(result.targets["installed"], { met: true })
+    assert.deepStrictEqual(Object.keys(result.targets), ["installed", "packages", "import", "import_with_engine"])
+  }, 120_000)
+
   it("beats measures what one core takes beside a bare loop, and finds that beats write nothing", async () => {
     const result = await output("beats", "--hosts", "20", "--seconds", "1")
     positive(result, "prism_beats", "bare_beats", "prism_beats_8_in_flight", "bare_beats_8_in_flight")
