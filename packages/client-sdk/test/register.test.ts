@@ -104,7 +104,7 @@ await registration.update({ labels: { ready: "yes" } })`
     await server.stop()
     const { said } = await runProgram(
       server,
-      `{ signal: controller.signal, timing: { backoffBaseMillis: 10, backoffCapMillis: 10 } }).catch(({ code }) => console.log(code))`,
+      `{ signal: controller.signal, timing: { backoffBaseMillis: 10, backoffCapMillis: 10 } } }).catch(({ code }) => console.log(code))`,
       `const controller = new AbortController()
 process.once("warning", () => setTimeout(() => controller.abort(), 200))`
     )
