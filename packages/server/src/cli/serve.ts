@@ -71,7 +71,18 @@ const endInTime = (config: PrismConfig) =>
     }, millis).unref()
   })
 
+/** SIGHUP has the files of TLS read anew (`tcp/Tls.ts`); without TLS it must not end the process, as it would by default. */
+const outliveHangup = Effect.acquireRelease(
+  Effect.sync(() => {
+    const ignore = () => undefined
+    process.on("SIGHUP", ignore)
+    return ignore
+  }),
+  (ignore) => Effect.sync(() => process.off("SIGHUP", ignore))
+)
+
 const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.Option<string>) {
+  yield* outliveHangup
   if (Option.isSome(readyFile)) yield* Ready.remove(readyFile.value)
   if (config.auth.mode === "required" && config.auth.agentTokens.length === 0) {
     yield* Effect.logWarning(
