@@ -8,9 +8,9 @@ process.on("message", (message) => {
   if (message !== "memory") return
   // Gives free pages back to the system, too.
   globalThis.gc?.({ type: "major", execution: "sync", flavor: "last-resort" })
-  const { external, heapUsed, rss } = process.memoryUsage()
+  const { heapUsed, rss } = process.memoryUsage()
   const sockets = process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length
-  process.send?.({ memory: { external, heapUsed, rss, sockets } })
+  process.send?.({ memory: { heapUsed, rss, sockets } })
 })
 process.once("disconnect", () => process.kill(process.pid, "SIGTERM"))
 // The channel alone is no reason to stay.

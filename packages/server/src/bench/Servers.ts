@@ -67,8 +67,6 @@ export const powerDns = Effect.fnUntraced(function* (
 export interface Memory {
   readonly rss: number
   readonly heapUsed: number
-  /** Buffers and what else lies outside of the heap. */
-  readonly external: number
   /** Open TCP connections, of any kind. */
   readonly sockets: number
 }

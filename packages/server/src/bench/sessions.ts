@@ -52,7 +52,6 @@ interface Station {
 interface Measured {
   readonly rss: number
   readonly heapUsed: number
-  readonly external: number
   readonly welcomedSeconds: number
   readonly registeredSeconds: number
 }
@@ -74,8 +73,7 @@ const memory = (stations: ReadonlyArray<Station>, holds: (sockets: number, stati
     Effect.forEach(stations, (station) => Servers.settledMemory(station.server, (sockets) => holds(sockets, station))),
     (each) => ({
       rss: each.reduce((sum, { rss }) => sum + rss, 0),
-      heapUsed: each.reduce((sum, { heapUsed }) => sum + heapUsed, 0),
-      external: each.reduce((sum, { external }) => sum + external, 0)
+      heapUsed: each.reduce((sum, { heapUsed }) => sum + heapUsed, 0)
     })
   )
 
@@ -122,7 +120,6 @@ const measure = Effect.fnUntraced(function* (stations: ReadonlyArray<Station>, {
   const measured: Measured = {
     rss: (after.rss - before.rss) / sessions,
     heapUsed: (after.heapUsed - before.heapUsed) / sessions,
-    external: (after.external - before.external) / sessions,
     welcomedSeconds: Math.max(...opened.map(({ seconds }) => seconds)),
     registeredSeconds: Math.max(...registered.map(({ seconds }) => seconds))
   }
@@ -155,7 +152,11 @@ const run = Effect.fnUntraced(function* (options: Options) {
           profile: options.profile,
           zones: Servers.forwardOnly,
           tcp: { connectionsMax: part.sessions + warmUp },
-          ...(certificate !== undefined && { more: { tls: Servers.tls(certificate) } })
+          more: {
+            // They are silent for longer than agents are.
+            leases: { beatInterval: "1h" },
+            ...(certificate !== undefined && { tls: Servers.tls(certificate) })
+          }
         })
         const load = yield* Load.start(below, "load")
         const quiet = untilQuiet(server.registry, { served: true, millisMax: publishedMillisMax })
@@ -211,15 +212,16 @@ const run = Effect.fnUntraced(function* (options: Options) {
     const aboveBare = over("B", ({ bare, prism }) => prism.rss - bare.rss)
     return {
       figures: {
-        [`sessions_per_process_${name}`]: figure("1", spread(size, perProcessMax)[0]!.sessions),
+        [`sessions_per_process_${name}`]: figure(
+          "1",
+          Math.max(...spread(size, perProcessMax).map(({ sessions }) => sessions))
+        ),
         [`processes_${name}`]: figure("1", spread(size, perProcessMax).length),
         [`prism_rss_${name}`]: over("B", ({ prism }) => prism.rss),
         [`bare_rss_${name}`]: over("B", ({ bare }) => bare.rss),
         [`rss_above_bare_${name}`]: aboveBare,
         [`prism_heap_${name}`]: over("B", ({ prism }) => prism.heapUsed),
         [`bare_heap_${name}`]: over("B", ({ bare }) => bare.heapUsed),
-        [`prism_external_${name}`]: over("B", ({ prism }) => prism.external),
-        [`bare_external_${name}`]: over("B", ({ bare }) => bare.external),
         [`prism_welcomed_${name}`]: over("s", ({ prism }) => prism.welcomedSeconds),
         [`bare_welcomed_${name}`]: over("s", ({ bare }) => bare.welcomedSeconds),
         [`prism_registered_${name}`]: over("s", ({ prism }) => prism.registeredSeconds)
