@@ -54,6 +54,9 @@ export class Lookup extends Context.Reference<Net.LookupFunction | undefined>("@
 /** Messages held before reading pauses. */
 const heldMax = 256
 
+/** Codes that say nothing about what the server speaks, and pass. */
+const passingCodes: ReadonlySet<string> = new Set(["capacity", "timeout", "unavailable", "internal", "peer-unknown"])
+
 /** OpenSSL's words for a certificate that will not do. */
 const isUntrusted = (error: Error & { readonly code?: unknown }): boolean =>
   typeof error.code === "string" &&
@@ -131,16 +134,12 @@ export const open = Effect.fnUntraced(function* (
     if (Result.isFailure(value)) return new ConnectionLost(`the server's message is ${value.failure.code}`)
     const message = Message.decodeServerMessage(value.success)
     if (Result.isSuccess(message)) return message.success
-    const { status, type } = value.success
-    if (type === "response") {
-      return new ConnectionLost(
-        `the server speaks protocol 1 here: ${String(status)}, ${String(value.success["message"])}`,
-        {
-          foreign: true
-        }
-      )
-    }
-    return "pass"
+    const { code, message: said, status, type } = value.success
+    if (type !== "response") return "pass"
+    // Whom a server turns away before a word was said, it tells so in the version that everybody reads.
+    return typeof code === "string" && passingCodes.has(code)
+      ? new ConnectionLost(`${code}: ${String(said)}`)
+      : new ConnectionLost(`the server speaks protocol 1 here: ${String(status)}, ${String(said)}`, { foreign: true })
   }
   const take = (chunk: Uint8Array) => {
     for (const frame of decoder.push(chunk)) {

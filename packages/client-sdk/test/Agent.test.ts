@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FakeRegistry, FakeServer, type FakeServerOptions } from "@prism-dns/client-sdk/testing"
+import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Clock, Duration, Effect, Fiber, Random } from "effect"
 import { TestClock } from "effect/testing"
 import * as Fs from "node:fs"
-import type * as Net from "node:net"
+import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
@@ -63,6 +64,46 @@ describe("an agent", () => {
         ["accepted", "applied", "served"]
       )
       assert.strictEqual(seen("disconnected") >= 1, true)
+    })
+  )
+
+  it.live("that a full server turns away in the words of version 1 comes again, also at the first time", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      let turnedAway = 0
+      const full = yield* Effect.acquireRelease(
+        Effect.promise(
+          () =>
+            new Promise<Net.Server>((resolve) => {
+              const listener = Net.createServer((socket) => {
+                socket.on("error", () => socket.destroy())
+                if (turnedAway === 2) {
+                  const onwards = Net.connect({ host: "127.0.0.1", port: Number(server.address.split(":")[1]) })
+                  onwards.on("error", () => socket.destroy())
+                  socket.pipe(onwards).pipe(socket)
+                  return
+                }
+                turnedAway += 1
+                const answer = {
+                  type: "response",
+                  version: "1.0",
+                  status: "error",
+                  message: "it is full",
+                  code: "capacity",
+                  retryAfterSeconds: 0
+                }
+                socket.end(Wire.encode(JSON.stringify(answer)))
+                socket.resume()
+              })
+              listener.listen(0, "127.0.0.1", () => resolve(listener))
+            })
+        ),
+        (listener) => Effect.sync(() => listener.close())
+      )
+      const { port } = full.address() as Net.AddressInfo
+      const { agent } = yield* start({ server: `127.0.0.1:${port}`, timing: quick })
+      yield* agent.waitFor("accepted")
+      assert.strictEqual(turnedAway, 2)
     })
   )
 
