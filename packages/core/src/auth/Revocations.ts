@@ -10,6 +10,8 @@ import { Context, Layer } from "effect"
 export interface Revocation {
   /** The principal's name: whoever speaks in it is ended. */
   readonly principal: string
+  /** Of a certificate, its fingerprint: whoever came with another of the same name goes on. */
+  readonly certificate?: string
   /** Stable: `identity-revoked`, `token-revoked`, `token-expired`, `certificate-revoked`. */
   readonly code: string
   /** A sentence for people. */

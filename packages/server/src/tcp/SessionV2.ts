@@ -234,6 +234,12 @@ export class SessionV2 implements Protocol {
     this.#hosts = noHosts
   }
 
+  /** The fingerprint of the client certificate of its connection. */
+  get certificate(): string | undefined {
+    const { transport } = this.#session
+    return transport._tag === "Tls" ? transport.certificate?.fingerprint : undefined
+  }
+
   /** Ends it from our side, at once: who speaks may not go on. */
   end(code: string, message: string): void {
     this.#record(code, message, this.#principal?.name ?? "")

@@ -40,9 +40,11 @@ export const make = Effect.gen(function* () {
   }
 
   let revoked = 0
-  const stop = revocations.listen(({ code, message, principal }) => {
+  const stop = revocations.listen(({ certificate, code, message, principal }) => {
     revoked += 1
-    for (const session of of(principal)) session.end(code, message)
+    for (const session of of(principal)) {
+      if (certificate === undefined || session.certificate === certificate) session.end(code, message)
+    }
   })
   yield* Effect.addFinalizer(() => Effect.sync(stop))
 

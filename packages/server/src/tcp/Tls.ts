@@ -11,7 +11,7 @@
  * others: accepting connections (`Listener.ts`).
  */
 import { Clock, Duration, Effect, Queue, Result } from "effect"
-import { constants, X509Certificate } from "node:crypto"
+import { constants, randomBytes, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import * as NodeTls from "node:tls"
 import { principalName } from "@prism-dns/core/auth/Certificates"
@@ -191,9 +191,14 @@ interface Live {
   readonly holder: Crl.Holder | undefined
 }
 
-/** RFC 9266, with its empty context. */
+/**
+ * RFC 9266, with its empty context. What still waits of a connection that is gone can prove nothing: it is bound to bytes
+ * that nobody knows.
+ */
 const exporterOf = (socket: NodeTls.TLSSocket) => (): Uint8Array =>
-  socket.exportKeyingMaterial(Proof.exporterBytes, Proof.exporterLabel, Buffer.alloc(0))
+  socket.destroyed
+    ? randomBytes(Proof.exporterBytes)
+    : socket.exportKeyingMaterial(Proof.exporterBytes, Proof.exporterLabel, Buffer.alloc(0))
 
 const transport = (socket: NodeTls.TLSSocket, certificate: ClientCertificate | undefined): Tls => ({
   _tag: "Tls",
@@ -253,6 +258,7 @@ export const make = Effect.fnUntraced(function* (options: TlsOptions) {
     live.delete(socket)
     options.announce({
       principal: principalName(certificate.name),
+      certificate: certificate.fingerprint,
       code,
       message: `the client certificate ${certificate.fingerprint.slice(0, 16)} ${reason}`
     })

@@ -221,6 +221,28 @@ describe("by TLS", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("one that was replaced in time is revoked without a word to the session of its successor", () =>
+    Effect.gen(function* () {
+      const ca = yield* authority()
+      const clientCrl = ca.list()
+      yield* Effect.gen(function* () {
+        const open = Effect.fnUntraced(function* (pair: Pair) {
+          const agent = yield* connectTls(ca, pair)
+          assert.deepInclude(yield* agent.hello({ method: "certificate" }), { type: "welcome" })
+          return agent
+        })
+        const former = ca.issue("former", { subject: "/CN=web-1" })
+        const before = yield* open(former)
+        const after = yield* open(ca.issue("renewed", { subject: "/CN=web-1" }))
+        ca.revoke(former)
+        ca.list()
+        assert.deepInclude(yield* before.expect("error"), { code: "certificate-revoked", closing: true })
+        yield* before.client.closed
+        assert.strictEqual((yield* after.beat).length, 1)
+      }).pipe(Effect.provide(audited(tlsOf(ca, { clientCrl }))))
+    }).pipe(Effect.scoped)
+  )
+
   it.live("limits hold on both ports together, from the accept on", () =>
     Effect.gen(function* () {
       const ca = yield* authority()
