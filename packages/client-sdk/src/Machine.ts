@@ -351,6 +351,8 @@ const refused = (model: Model, link: Link, refusal: Refusal, settings: Settings,
   }
   if (of === "wish" && !closing) {
     if (link.telling === undefined) return stay(model)
+    // Somebody else has it by now: there is nothing left to give up.
+    if (model.releasing && code === "hostname-taken") return end(model, "released")
     if (retryable) {
       return {
         model: { ...put(model, { ...link, telling: undefined }), failures: model.failures + 1 },

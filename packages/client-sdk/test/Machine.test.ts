@@ -272,6 +272,15 @@ describe("Machine", () => {
       "released",
       ["disconnect 1", "end released"]
     ],
+    [
+      "counts a name as given up that somebody else has by now",
+      [
+        ...[...online, lost(), release, due("attempt"), connected(2), welcomed(2)],
+        refused({ code: "hostname-taken", retryable: true, retryAfterSeconds: 60 }, 2)
+      ],
+      "released",
+      ["disconnect 2", "end released"]
+    ],
     ["closes without a word", [...online, close], "closed", ["disconnect 1", "end closed"]],
     ["closes while it waits", [...online, lost(), close], "closed", ["end closed"]],
     [

@@ -165,7 +165,7 @@ export const make = Effect.gen(function* () {
         Effect.catch((failure) =>
           Effect.sync(() => {
             if (failure._tag === "RegistryUnavailable") admission.giveBack(principal, claim)
-            return { ...explain(failure, now()), subject: fqdn }
+            return { ...explain(failure, now(), zones.find(zone)?.policy), subject: fqdn }
           })
         )
       )
@@ -266,13 +266,24 @@ const parseAddresses = (
   return Result.succeed([...addresses].sort())
 }
 
-const explain = (failure: RegisterError, nowMillis: number): Refused => {
+/** How often who wants the name of an online host asks again, where it may pass on by itself. */
+const takenRetrySeconds = 60
+
+/** True when a zone gives a name to somebody else once its host is away: a machine that was rebuilt waits for that. */
+const passesOn = (policy: Zone.ZonePolicy | undefined): boolean =>
+  policy?.conflict === "take-over-if-expired" || policy?.conflict === "suffix"
+
+const explain = (failure: RegisterError, nowMillis: number, policy: Zone.ZonePolicy | undefined): Refused => {
   switch (failure._tag) {
     case "HostnameTaken":
       return refused(
         "hostname-taken",
         failure.message,
-        failure.freeAtMillis === undefined ? undefined : (failure.freeAtMillis - nowMillis) / 1000
+        failure.freeAtMillis !== undefined
+          ? (failure.freeAtMillis - nowMillis) / 1000
+          : passesOn(policy)
+            ? takenRetrySeconds
+            : undefined
       )
     case "HostnameFlapping":
       return refused("hostname-flapping", failure.message, (failure.untilMillis - nowMillis) / 1000)
