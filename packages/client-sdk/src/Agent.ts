@@ -59,6 +59,8 @@ export interface Agent {
   readonly release: Effect.Effect<void, RegistrationFailed>
   /** Ends it. The server keeps the name until its lease has passed. */
   readonly close: Effect.Effect<void>
+  /** Replaces the key in the state folder by a new one, on the session that stands. */
+  readonly rotateKey: Effect.Effect<void, RegistrationFailed>
   /** Waits for the end: given up, closed, or refused. */
   readonly ended: Effect.Effect<"released" | "closed", RegistrationFailed>
 }
@@ -83,6 +85,8 @@ interface Line {
   readonly server: Servers.Server
   connection: Connection.Connection | undefined
   welcome: Message.Welcome | undefined
+  /** What our key was proven on. */
+  nonce: string | undefined
   nextId: number
   /** Requests without an answer. The machine has at most one of each kind under way. */
   readonly requests: Map<number, Machine.Refusal["of"]>
@@ -133,6 +137,9 @@ export const make = Effect.fnUntraced(function* (
   }
   const hasCertificate = options.tls?.cert !== undefined && options.tls.key !== undefined
   let key = stateDir === undefined ? undefined : yield* KeyStore.load(stateDir)
+
+  /** A replacement of the key was begun, and not finished. */
+  let isUnsettled = key?.next !== undefined
 
   const random = yield* Random.Random
   const fibers = yield* FiberMap.make<string>()
@@ -217,6 +224,7 @@ export const make = Effect.fnUntraced(function* (
           server: servers[tried]!,
           connection: undefined,
           welcome: undefined,
+          nonce: undefined,
           nextId: Session.firstRequestId,
           requests: new Map(),
           told: undefined
@@ -372,6 +380,8 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const onError = (link: number, line: Line, frame: Message.ErrorFrame) => {
+    const refusal = new RegistrationFailed(frame.code, frame.message, frame.retryAfterSeconds)
+    if (frame.id !== undefined && settleRotation(link, Exit.fail(refusal), frame.id)) return
     const of = (frame.id === undefined ? undefined : line.requests.get(frame.id)) ?? "session"
     if (frame.id !== undefined) line.requests.delete(frame.id)
     if (of === "session" && frame.closing !== true) {
@@ -401,6 +411,8 @@ export const make = Effect.fnUntraced(function* (
       case "drain":
         logger?.info?.("the server drains", { server: line.server.text, withinSeconds: message.withinSeconds })
         return dispatch({ _tag: "Drain", link, withinMillis: Math.max(message.withinSeconds, 0) * 1000 })
+      case "rotated":
+        return void settleRotation(link, Exit.void, message.id)
       case "lease-unknown":
         if (message.host === reached?.host) dispatch({ _tag: "LeaseUnknown", link })
         return
@@ -419,8 +431,10 @@ export const make = Effect.fnUntraced(function* (
   const noteIdentity = Effect.fnUntraced(function* (server: Servers.Server, welcome: Message.Welcome) {
     identity = welcome.identity.name
     if (stateDir === undefined || key === undefined || welcome.identity.kind !== "key") return
-    if (key.identity === welcome.identity.name) return
-    key = { ...key, identity: welcome.identity.name, server: server.text }
+    if (key.identity === welcome.identity.name && !isUnsettled) return
+    // The key that was to replace it is not the one that counts.
+    isUnsettled = false
+    key = { ...key, identity: welcome.identity.name, server: server.text, next: undefined }
     yield* Effect.catch(KeyStore.save(stateDir, key), (error) =>
       Effect.sync(() => logger?.warn?.("the identity could not be kept", { reason: error.message }))
     )
@@ -432,13 +446,15 @@ export const make = Effect.fnUntraced(function* (
       line.connection = connection
       dispatch({ _tag: "Connected", link })
       const auth = Session.authOf({ key, token, certificate: hasCertificate && line.server.tls })
-      const welcome = yield* Session.handshake(connection, auth, key, options.client ?? clientByDefault)
+      const { nonce, welcome } = yield* Session.handshake(connection, auth, key, options.client ?? clientByDefault)
       line.welcome = welcome
+      line.nonce = nonce
       yield* noteIdentity(line.server, welcome)
       dispatch({ _tag: "Welcomed", link, beatMillis: Math.max(welcome.lease.beatSeconds, 0.1) * 1000 })
       while (true) onMessage(link, line, yield* connection.receive)
     }).pipe(
       Effect.scoped,
+      Effect.ensuring(Effect.sync(() => settleRotation(link, Exit.fail(unsettled)))),
       Effect.catchCause((cause) =>
         Effect.sync(() => {
           if (!Cause.hasInterruptsOnly(cause)) dispatch(inputOf(link, Cause.squash(cause)))
@@ -446,9 +462,73 @@ export const make = Effect.fnUntraced(function* (
       )
     )
 
+  // --- Replacing the key ----------------------------------------------------------------------------------------
+
+  let rotation:
+    | { readonly link: number; readonly id: number; readonly done: Deferred.Deferred<void, RegistrationFailed> }
+    | undefined
+
+  const settleRotation = (link: number, exit: Exit.Exit<void, RegistrationFailed>, id = rotation?.id): boolean => {
+    if (rotation?.link !== link || rotation.id !== id) return false
+    const { done } = rotation
+    rotation = undefined
+    answers.push(() => Deferred.doneUnsafe(done, exit))
+    answer()
+    return true
+  }
+
+  /** Takes the key that stands in the folder, or the one that was to replace ours: one of both counts. */
+  const hasOtherKey = (): boolean => {
+    if (stateDir === undefined || key === undefined) return false
+    const stored = Effect.runSyncExit(KeyStore.load(stateDir))
+    if (Exit.isFailure(stored)) return false
+    const { next } = stored.value
+    if (stored.value.publicKey !== key.publicKey) key = stored.value
+    else if (next === undefined) return false
+    else {
+      key = { ...key, ...next, next: undefined }
+      Effect.runSyncExit(KeyStore.save(stateDir, key))
+    }
+    return true
+  }
+
+  const rotateKey = Effect.gen(function* () {
+    if (over !== undefined) return yield* Effect.fail(over)
+    if (stateDir === undefined || key === undefined) {
+      return yield* Effect.fail(new RegistrationFailed("invalid", "there is no key to replace: no stateDir was given"))
+    }
+    const link = model.current?.stage === "ready" ? model.current.id : undefined
+    const line = link === undefined ? undefined : lines.get(link)
+    if (link === undefined || line?.connection === undefined || line.nonce === undefined || rotation !== undefined) {
+      return yield* Effect.fail(
+        new RegistrationFailed("busy", "no session stands at this moment, or the key is being replaced already", 1)
+      )
+    }
+    const former = key
+    const next = KeyStore.generate()
+    yield* KeyStore.save(stateDir, { ...former, next })
+    isUnsettled = true
+    const id = line.nextId++
+    const done = Deferred.makeUnsafe<void, RegistrationFailed>()
+    rotation = { link, id, done }
+    line.connection.send(Session.rotateFrame(line.connection, { key: former, next, nonce: line.nonce }, id))
+    yield* Effect.timeoutOrElse(Deferred.await(done), {
+      duration: settings.answerMillis,
+      orElse: () => Effect.fail(unsettled)
+    }).pipe(Effect.ensuring(Effect.sync(() => void (rotation?.id === id && (rotation = undefined)))))
+    key = { ...former, ...next, next: undefined }
+    isUnsettled = false
+    yield* KeyStore.save(stateDir, key)
+    logger?.info?.("the key was replaced", { identity })
+  })
+
   const inputOf = (link: number, error: unknown): Machine.Input => {
     if (error instanceof Session.HandshakeRefused) {
-      if (error.frame.code === "identity-unknown" && key?.identity !== undefined && token !== undefined) {
+      const { code } = error.frame
+      if ((code === "identity-unknown" || code === "identity-revoked") && hasOtherKey()) {
+        return { _tag: "Lost", link, reason: `${code}: the key was replaced meanwhile` }
+      }
+      if (code === "identity-unknown" && key?.identity !== undefined && token !== undefined) {
         // The server has lost what it knew of this key. The token may enrol it again.
         key = { ...key, identity: undefined }
         return { _tag: "Lost", link, reason: `${error.frame.code}: ${error.frame.message}` }
@@ -560,9 +640,17 @@ export const make = Effect.fnUntraced(function* (
       return Effect.asVoid(Deferred.await(ended))
     }).pipe(Effect.onInterrupt(() => Effect.sync(() => dispatch({ _tag: "Close" })))),
     close: Effect.sync(() => dispatch({ _tag: "Close" })),
+    rotateKey,
     ended: Deferred.await(ended)
   }
 })
+
+/** Whichever key the server took: both are in the folder, and the next session finds out. */
+const unsettled = new RegistrationFailed(
+  "timeout",
+  "the connection ended before the key was replaced; the next session finds out which one counts",
+  1
+)
 
 const refusalOf = (of: Machine.Refusal["of"], frame: Message.ErrorFrame): Machine.Refusal => ({
   of,

@@ -22,7 +22,11 @@ export interface Key {
   readonly identity: string | undefined
   /** Where it was enrolled. */
   readonly server: string | undefined
+  /** The key that shall replace it, kept before a server is asked: after a crash in between either may be the one that counts. */
+  readonly next: NextKey | undefined
 }
+
+export type NextKey = Pick<Key, "publicKey" | "privateKey">
 
 export const fileName = "key.json"
 
@@ -35,6 +39,8 @@ interface Stored {
   readonly publicKey: string
   readonly server?: string
   readonly identity?: string
+  /** The private key of `next`. */
+  readonly next?: string
 }
 
 const unreadable = (message: string) => new RegistrationFailed("key-unreadable", message)
@@ -43,6 +49,18 @@ const codeOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "unknown error"
 
 const checksModes = process.platform !== "win32"
+
+const parsePrivateKey = (text: string): Crypto.KeyObject | undefined => {
+  try {
+    const key = Crypto.createPrivateKey({ key: Buffer.from(text, "base64url"), format: "der", type: "pkcs8" })
+    return key.asymmetricKeyType === "ed25519" ? key : undefined
+  } catch {
+    return undefined
+  }
+}
+
+const formatPrivateKey = (key: Crypto.KeyObject): string =>
+  key.export({ format: "der", type: "pkcs8" }).toString("base64url")
 
 const parse = (text: string, path: string): Key => {
   const refuse = (why: string) =>
@@ -55,34 +73,32 @@ const parse = (text: string, path: string): Key => {
   }
   if (typeof value !== "object" || value === null || value.version !== 1) throw refuse("is no key file of version 1")
   if (typeof value.privateKey !== "string") throw refuse("has no private key")
-  let privateKey: Crypto.KeyObject
-  try {
-    privateKey = Crypto.createPrivateKey({
-      key: Buffer.from(value.privateKey, "base64url"),
-      format: "der",
-      type: "pkcs8"
-    })
-  } catch {
-    throw refuse("has a private key that cannot be read")
-  }
-  if (privateKey.asymmetricKeyType !== "ed25519") throw refuse("has a key that is not Ed25519")
+  const privateKey = parsePrivateKey(value.privateKey)
+  if (privateKey === undefined) throw refuse("has a private key that cannot be read, or is not Ed25519")
   const publicKey = Proof.exportPublicKey(privateKey)
   if (value.publicKey !== publicKey) throw refuse("has a public key that is not that of its private key")
   return {
     publicKey,
     privateKey,
     identity: typeof value.identity === "string" ? value.identity : undefined,
-    server: typeof value.server === "string" ? value.server : undefined
+    server: typeof value.server === "string" ? value.server : undefined,
+    next: parseNext(value.next)
   }
 }
 
-const format = ({ identity, privateKey, publicKey, server }: Key): string => {
+const parseNext = (text: unknown): NextKey | undefined => {
+  const privateKey = typeof text === "string" ? parsePrivateKey(text) : undefined
+  return privateKey === undefined ? undefined : { privateKey, publicKey: Proof.exportPublicKey(privateKey) }
+}
+
+const format = ({ identity, next, privateKey, publicKey, server }: Key): string => {
   const stored: Stored = {
     version: 1,
-    privateKey: privateKey.export({ format: "der", type: "pkcs8" }).toString("base64url"),
+    privateKey: formatPrivateKey(privateKey),
     publicKey,
     ...(server === undefined ? {} : { server }),
-    ...(identity === undefined ? {} : { identity })
+    ...(identity === undefined ? {} : { identity }),
+    ...(next === undefined ? {} : { next: formatPrivateKey(next.privateKey) })
   }
   return `${JSON.stringify(stored, null, 2)}\n`
 }
@@ -146,9 +162,14 @@ const prepare = (folder: string) => {
   }
 }
 
-const make = (path: string): Key => {
+/** A new pair. */
+export const generate = (): NextKey => {
   const { privateKey } = Crypto.generateKeyPairSync("ed25519")
-  const key: Key = { publicKey: Proof.exportPublicKey(privateKey), privateKey, identity: undefined, server: undefined }
+  return { publicKey: Proof.exportPublicKey(privateKey), privateKey }
+}
+
+const make = (path: string): Key => {
+  const key: Key = { ...generate(), identity: undefined, server: undefined, next: undefined }
   const beside = writeBeside(path, format(key))
   try {
     // Unlike a move, a link never replaces what another process has put there meanwhile.

@@ -85,6 +85,8 @@ export interface Registration {
   readonly release: (options?: ReleaseOptions) => Promise<void>
   /** Ends it without a word to the server, which keeps the name until the lease has passed: for a process that restarts. */
   readonly close: () => Promise<void>
+  /** Replaces the key in `stateDir` by a new one, signed with the old one, which is never taken again. */
+  readonly rotateKey: (options?: WaitOptions) => Promise<void>
   readonly [Symbol.asyncDispose]: () => Promise<void>
 }
 
@@ -215,6 +217,7 @@ const makeRegistration = (agent: Agent.Agent, scope: Scope.Closeable, options: R
     update: (changes, { signal, waitFor } = {}) => toPromise(agent.update(changes, waitFor), signal),
     release,
     close: closeAll,
+    rotateKey: ({ signal } = {}) => toPromise(agent.rotateKey, signal),
     [Symbol.asyncDispose]: () => (options.onDispose === "keep" ? closeAll() : release().catch(() => undefined))
   }
   return registration

@@ -11,7 +11,7 @@ import * as Message from "@prism-dns/core/protocol/MessageV2"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import * as Effect from "effect/Effect"
 import { type Connection, ConnectionLost } from "./Connection.ts"
-import type { Key } from "./KeyStore.ts"
+import type { Key, NextKey } from "./KeyStore.ts"
 
 /** What the options give to prove ourselves with. */
 export interface Credentials {
@@ -54,15 +54,37 @@ const sign = (auth: Message.Auth, key: Key, nonce: string, channel: Uint8Array |
     key.privateKey
   )
 
+export interface Welcomed {
+  readonly welcome: Message.Welcome
+  /** What the key was proven on, and may be replaced on; undefined where there was none. */
+  readonly nonce: string | undefined
+}
+
+/** The frame that replaces `key` by `next` on a session that has proven `key` on `nonce`. */
+export const rotateFrame = (
+  connection: Connection,
+  { key, next, nonce }: { readonly key: Key; readonly next: NextKey; readonly nonce: string },
+  id: number
+): Message.Rotate => {
+  const claim = { nonce, publicKey: next.publicKey, channel: connection.channel }
+  return {
+    type: "rotate",
+    id,
+    publicKey: next.publicKey,
+    signature: Proof.sign({ ...claim, purpose: "rotate" }, key.privateKey),
+    proof: Proof.sign({ ...claim, purpose: "rotate-new" }, next.privateKey)
+  }
+}
+
 /** Runs it to `welcome`. */
 export const handshake = Effect.fnUntraced(function* (
   connection: Connection,
   auth: Message.Auth,
   key: Key | undefined,
   client: string
-): Effect.fn.Return<Message.Welcome, ConnectionLost | HandshakeRefused> {
+): Effect.fn.Return<Welcomed, ConnectionLost | HandshakeRefused> {
   connection.send({ type: "hello", id: helloId, version: Message.version, client, auth })
-  let proven = false
+  let nonce: string | undefined
   while (true) {
     const message = yield* connection.receive
     switch (message.type) {
@@ -72,11 +94,12 @@ export const handshake = Effect.fnUntraced(function* (
             new ConnectionLost(`the server speaks version ${message.version}`, { foreign: true })
           )
         }
-        return message
+        return { welcome: message, nonce }
       case "challenge":
         // One proof for one question: a server that asks again gets nothing more signed.
-        if (key === undefined || proven) return yield* Effect.fail(new ConnectionLost("a challenge out of turn"))
-        proven = true
+        if (key === undefined || nonce !== undefined)
+          return yield* Effect.fail(new ConnectionLost("a challenge out of turn"))
+        nonce = message.nonce
         connection.send({
           type: "proof",
           id: proofId,

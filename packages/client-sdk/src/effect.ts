@@ -60,6 +60,8 @@ export class Registration extends Context.Service<
     readonly waitFor: (level: Level) => Effect.Effect<Reached, RegistrationFailed>
     /** Changes what the name has, and waits until that has come to `level`, by default `accepted`. */
     readonly update: (changes: Changes, level?: Level) => Effect.Effect<Reached, RegistrationFailed>
+    /** Replaces the key in the state folder by a new one, on the session that stands. */
+    readonly rotateKey: Effect.Effect<void, RegistrationFailed>
     /** Gives the name up, before the scope ends. */
     readonly release: Effect.Effect<void, RegistrationFailed>
     /** Waits for the end: given up, closed, or refused for good. */
@@ -106,6 +108,7 @@ export const make = Effect.fnUntraced(function* (
     events,
     waitFor: agent.waitFor,
     update: agent.update,
+    rotateKey: agent.rotateKey,
     release: agent.release,
     ended: agent.ended
   })

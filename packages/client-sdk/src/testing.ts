@@ -131,6 +131,8 @@ interface Session {
   state: "hello" | "proof" | "open" | "closed"
   auth: Message.Auth | undefined
   nonce: string
+  /** Nothing is sent on it any more. */
+  mute: boolean
   principal: { readonly name: string; readonly kind: Message.Welcome["identity"]["kind"] }
 }
 
@@ -158,6 +160,7 @@ export class FakeServer {
   readonly #refusals = new Map<RequestType, Array<Refusal>>()
   readonly #delays = new Map<RequestType, Array<number>>()
   readonly #cuts: Array<Level | RequestType> = []
+  readonly #cutsInstead = new Set<RequestType>()
   readonly #silences = new Map<RequestType, number>()
   readonly #timers = new Set<NodeJS.Timeout>()
   /** Hosts whose lease a session shall be told is unknown. */
@@ -259,6 +262,11 @@ export class FakeServer {
   /** Resets the connection when the next frame of that kind has come, before anything is done about it. */
   cutOnNext(type: RequestType): void {
     this.#cuts.push(type)
+  }
+
+  /** Does what the next frame of that kind asks for, and resets the connection instead of answering. */
+  cutAfter(type: RequestType): void {
+    this.#cutsInstead.add(type)
   }
 
   /** Connections stay open and are accepted, and nothing is read or answered: half open, as when a cable is pulled. */
@@ -390,6 +398,7 @@ export class FakeServer {
       state: "hello",
       auth: undefined,
       nonce: "",
+      mute: false,
       principal: anonymous
     }
     this.#sessions.add(session)
@@ -435,6 +444,12 @@ export class FakeServer {
     const silence = this.#silences.get(message.type) ?? 0
     if (silence > 0) return void this.#silences.set(message.type, silence - 1)
     const refusal = this.#refusals.get(message.type)?.shift()
+    if (this.#cutsInstead.delete(message.type)) {
+      session.mute = true
+      this.#answer(session, message)
+      reset(session.socket)
+      return
+    }
     const act = () =>
       refusal === undefined
         ? this.#answer(session, message)
@@ -456,7 +471,7 @@ export class FakeServer {
   }
 
   #send(session: Session, message: Message.ServerMessage): void {
-    if (this.#frozen || session.state === "closed" || !session.socket.writable) return
+    if (this.#frozen || session.mute || session.state === "closed" || !session.socket.writable) return
     session.socket.write(Wire.encode(Message.encodeText(message)))
   }
 

@@ -290,6 +290,50 @@ describe("an agent", () => {
     })
   )
 
+  it.live("a key is replaced, and neither the name nor those that share the folder are lost", () =>
+    Effect.gen(function* () {
+      const stateDir = yield* stateFolder
+      const server = yield* fake({ tokens: [{ token: "t", usesMax: 1 }] })
+      const { agent } = yield* start({ server: server.address, token: "t", stateDir, timing: quick })
+      yield* agent.waitFor("accepted")
+      const other = yield* start({ server: server.address, hostname: "web-2", stateDir, timing: quick })
+      yield* other.agent.waitFor("accepted")
+      const file = Path.join(stateDir, "key.json")
+      const before = Fs.readFileSync(file, "utf8")
+      yield* agent.rotateKey
+      assert.notStrictEqual(Fs.readFileSync(file, "utf8"), before)
+      assert.notInclude(Fs.readFileSync(file, "utf8"), '"next"')
+      server.cut()
+      yield* untilLive(
+        "both are back",
+        () => server.sessions === 2 && server.hosts.every((host) => host.sessions === 1)
+      )
+      assert.strictEqual(other.agent.snapshot().identity, agent.snapshot().identity)
+    })
+  )
+
+  it.live(
+    "a connection that ends while the key is being replaced leaves it to the next one to find out which counts",
+    () =>
+      Effect.gen(function* () {
+        const stateDir = yield* stateFolder
+        const server = yield* fake({ tokens: [{ token: "t", usesMax: 1 }] })
+        const { agent, seen } = yield* start({ server: server.address, token: "t", stateDir, timing: quick })
+        yield* agent.waitFor("accepted")
+        // The server has taken it, and its answer does not arrive.
+        server.cutAfter("rotate")
+        assert.strictEqual((yield* failureOf(agent.rotateKey)).code, "timeout")
+        yield* untilLive("it is back", () => seen("connected") === 2 && agent.snapshot().state === "online")
+        assert.notInclude(Fs.readFileSync(Path.join(stateDir, "key.json"), "utf8"), '"next"')
+        // And where the server has not even read it.
+        server.cutOnNext("rotate")
+        assert.strictEqual((yield* failureOf(agent.rotateKey)).code, "timeout")
+        yield* untilLive("it is back again", () => seen("connected") === 3 && agent.snapshot().state === "online")
+        yield* agent.rotateKey
+        assert.strictEqual(server.count("rotate"), 3)
+      })
+  )
+
   it.live("a name whose server moves in DNS is followed, since each attempt asks anew", () =>
     Effect.gen(function* () {
       const registry = new FakeRegistry()

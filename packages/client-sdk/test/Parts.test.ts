@@ -78,7 +78,8 @@ describe("Sleep", () => {
 
 describe("Session", () => {
   const publicKey = "A".repeat(43)
-  const key = { publicKey, identity: undefined, server: undefined } as Session.Credentials["key"] & object
+  const key = { publicKey, identity: undefined, server: undefined, next: undefined } as Session.Credentials["key"] &
+    object
   const enrolled = { ...key, identity: "i-abcdefghijklmnop" }
 
   it.each<[string, Session.Credentials, string]>([

@@ -126,6 +126,18 @@ layer(Running.layer, { timeout: "60 seconds", excludeTestServices: true })("an e
     }).pipe(Effect.scoped)
   )
 
+  it.effect("a key is replaced on a live session, and the new one is the same identity", () =>
+    Effect.gen(function* () {
+      const { agent, stateDir } = yield* enrolled("rotate-1")
+      yield* agent.waitFor("accepted")
+      yield* agent.rotateKey
+      yield* agent.close
+      const again = yield* start("rotate-1", { stateDir })
+      yield* again.agent.waitFor("accepted")
+      assert.strictEqual(again.agent.snapshot().identity, agent.snapshot().identity)
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("a token that is not known ends it with its code", () =>
     Effect.gen(function* () {
       const { agent } = yield* start("token-1", { token: "nobody's" })
