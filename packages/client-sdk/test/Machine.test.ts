@@ -275,7 +275,12 @@ describe("Machine", () => {
     [
       "counts a name as given up that somebody else has by now",
       [
-        ...[...online, lost(), release, due("attempt"), connected(2), welcomed(2)],
+        ...online,
+        lost(),
+        release,
+        due("attempt"),
+        connected(2),
+        welcomed(2),
         refused({ code: "hostname-taken", retryable: true, retryAfterSeconds: 60 }, 2)
       ],
       "released",

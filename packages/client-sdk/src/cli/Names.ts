@@ -56,11 +56,13 @@ const makeLogger = Effect.fnUntraced(function* (name: string) {
   return logger
 })
 
-/** Ends when the agent has a connection that stands, or has ended. */
+/** Ends when a server knows the agent, whatever it says of the name, or when the agent has ended. */
 const connected = (agent: Agent.Agent): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     const stop = agent.subscribe((event) => {
-      if (event.type === "connected") resume(Effect.void)
+      if (event.type === "connected" || (event.type === "state" && event.data.state === "registering")) {
+        resume(Effect.void)
+      }
     })
     if (agent.snapshot().identity !== undefined) resume(Effect.void)
     return Effect.sync(stop)

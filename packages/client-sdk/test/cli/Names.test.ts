@@ -57,6 +57,18 @@ const changing = (...first: ReadonlyArray<string>) => {
   }
 }
 
+describe("names of which one is refused for now", () => {
+  it.live("does not hold up the others", () =>
+    Effect.gen(function* () {
+      const server = yield* fake
+      server.refuseNext("register", { code: "hostname-taken", retryable: true, retryAfterSeconds: 60 })
+      yield* Effect.forkScoped(Names.open(settings(server, { hostname: ["taken", "b"], address: ["192.0.2.1"] }), {}))
+      yield* until("the other one is there", server, () => server.host("b") !== undefined)
+      assert.isUndefined(server.host("taken"))
+    }).pipe(Effect.scoped)
+  )
+})
+
 describe("names whose addresses come from interfaces", () => {
   it.live("have each change, all of them, and keep what they had when there is none", () =>
     Effect.gen(function* () {
