@@ -9,7 +9,7 @@
  * database; hosts of a session and changes it follows are bounded; when it
  * ends nothing waits for it any more.
  */
-import type { Outcome as TicketOutcome, Ticket } from "@prism-dns/core/dns/Acknowledgements"
+import { Acknowledgements, type Outcome as TicketOutcome, type Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Identities } from "@prism-dns/core/auth/Identities"
@@ -62,6 +62,8 @@ export interface Shared {
   readonly ttlSeconds: (host: Host) => number
   /** Runs what needs the database; the server waits for it when it stops. */
   readonly run: <A>(effect: Effect.Effect<A>, done: (value: A | undefined) => void) => void
+  /** Nobody waits for a ticket any more. */
+  readonly forget: (ticket: Ticket) => void
   readonly countRegistration: (result: string) => void
   readonly countBeat: () => void
   /** What is refused for what was proved or claimed is audited and counted. */
@@ -85,6 +87,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
   const clock = yield* Clock.Clock
   const zones = yield* Zones
   const leases = yield* Leases
+  const acknowledgements = yield* Acknowledgements
   const refusals = yield* Refusals
   const identities = yield* Identities
   const context = yield* Effect.context()
@@ -122,6 +125,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     beat: leases.beat,
     ttlSeconds: (host) => host.ttlSeconds ?? zones.find(host.zone)?.policy.ttlSeconds ?? 0,
     run,
+    forget: acknowledgements.close,
     countRegistration: (result) => registrations(result).updateUnsafe(1, context),
     countBeat: () => {
       if (uncounted === 0) setTimeout(countBeats, countMillis).unref()
@@ -146,6 +150,8 @@ export const isMeant = (fields: Fields): boolean =>
 /** A change whose levels are sent as they come. */
 interface Following {
   readonly ticket: Ticket
+  /** Else the ticket is there for this session alone. */
+  readonly isChange: boolean
   readonly onApplied: (outcome: TicketOutcome) => void
   readonly onServed: (outcome: TicketOutcome) => void
 }
@@ -226,7 +232,7 @@ export class SessionV2 implements Protocol {
 
   closed(): void {
     if (this.#following !== undefined) {
-      for (const following of this.#following) stopFollowing(following)
+      for (const following of this.#following) this.#stopFollowing(following)
       this.#following = undefined
     }
     // Whoever was welcomed is listed, however it ended.
@@ -489,7 +495,7 @@ export class SessionV2 implements Protocol {
       ticket.onApplied(({ _tag }) => _tag === "Applied" && shared.observe("applied", shared.now() - readMillis))
       ticket.onServed(({ _tag }) => _tag === "Served" && shared.observe("served", shared.now() - readMillis))
     }
-    this.#follow(slot, message.id, host.fqdn, ticket, readMillis, ack)
+    this.#follow(slot, message.id, host.fqdn, ticket, isChange, readMillis, ack)
   }
 
   /** Sends the levels that `ticket` is told of, behind the answer at `slot`. */
@@ -498,6 +504,7 @@ export class SessionV2 implements Protocol {
     id: number,
     host: DomainName,
     ticket: Ticket,
+    isChange: boolean,
     readMillis: number,
     ack: (level: AckLevel, atMillis: number, elapsedMillis: number) => MessageV2.Ack
   ): void {
@@ -505,6 +512,7 @@ export class SessionV2 implements Protocol {
     const send = (message: MessageV2.ServerMessage) => this.#session.follow(slot, MessageV2.encodeText(message))
     const following: Following = {
       ticket,
+      isChange,
       onApplied: (outcome) => {
         if (outcome._tag === "Applied" || outcome._tag === "Served") {
           send(ack("applied", outcome.atMillis, outcome.atMillis - readMillis))
@@ -527,11 +535,11 @@ export class SessionV2 implements Protocol {
         }
       }
     }
-    if (!this.#session.isOpen) return
+    if (!this.#session.isOpen) return this.#stopFollowing(following)
     this.#following ??= new Set()
     if (this.#following.size >= followingMax(shared.options)) {
       const [oldest] = this.#following
-      stopFollowing(oldest!)
+      this.#stopFollowing(oldest!)
       this.#following.delete(oldest!)
       this.#session.push(MessageV2.encodeText(notFollowed(host)))
     }
@@ -539,15 +547,16 @@ export class SessionV2 implements Protocol {
     ticket.onApplied(following.onApplied)
     ticket.onServed(following.onServed)
   }
+
+  #stopFollowing({ isChange, onApplied, onServed, ticket }: Following): void {
+    ticket.off(onApplied)
+    ticket.off(onServed)
+    if (!isChange) this.#shared.forget(ticket)
+  }
 }
 
 /** Changes of one session that are followed at once; one more, and the oldest is followed no more. */
 const followingMax = ({ pipelineMax, sessionHostsMax }: SessionOptions): number => pipelineMax + sessionHostsMax
-
-const stopFollowing = ({ onApplied, onServed, ticket }: Following): void => {
-  ticket.off(onApplied)
-  ticket.off(onServed)
-}
 
 const notFollowed = (host: DomainName): MessageV2.ServerMessage => ({
   type: "notice",

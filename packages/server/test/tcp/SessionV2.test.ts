@@ -568,6 +568,21 @@ describe("levels", () => {
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
 
+  it.live("of a registration that changes nothing are waited for by nobody once its session is gone", () =>
+    Effect.gen(function* () {
+      const acknowledgements = yield* Acknowledgements
+      const waiting = Effect.sync(() => acknowledgements.size("served"))
+      const agent = yield* open()
+      // No name server ever says that it is served: the change itself is waited for, for the metric.
+      assert.deepStrictEqual(short(yield* agent.register("web-1")), ["accepted created", "applied final"])
+      assert.strictEqual(yield* waiting, 1)
+      for (let i = 0; i < 3; i++) yield* agent.register("web-1")
+      assert.strictEqual(yield* waiting, 4)
+      agent.client.socket.destroy()
+      yield* waitUntil("what followed it is forgotten", waiting, (tickets) => tickets === 1)
+    }).pipe(Effect.scoped, Effect.provide(server()))
+  )
+
   it.live("end with `parked` when PowerDNS refuses the records", () =>
     Effect.gen(function* () {
       const acknowledgements = yield* Acknowledgements
