@@ -170,8 +170,8 @@ export class SessionV2 implements Protocol {
   #expiresAtMillis = Number.POSITIVE_INFINITY
   /** Those that its beats renew. */
   #hosts: ReadonlyArray<Host> = noHosts
-  /** Registrations under way. */
-  #registering = 0
+  /** Requests under way that may bring one more. */
+  #adding = 0
   #following: Set<Following> | undefined
 
   constructor(shared: Shared, session: AgentSession) {
@@ -375,18 +375,15 @@ export class SessionV2 implements Protocol {
     const asker = { principal, peer }
     const readMillis = this.#shared.now()
     switch (message.type) {
-      case "register": {
-        const { sessionHostsMax } = this.#shared.options
-        if (this.#hosts.length + this.#registering >= sessionHostsMax && !this.#isHeld(message)) {
-          return this.#refused(
-            message,
-            RequestsV2.refused("quota-exceeded", `a session holds at most ${sessionHostsMax} hosts`)
-          )
-        }
-        return this.#do(message, readMillis, this.#shared.requests.register(asker, message))
-      }
+      case "register":
+        return (
+          this.#refuseWhenFull(message) ?? this.#do(message, readMillis, this.#shared.requests.register(asker, message))
+        )
       case "update":
-        return this.#do(message, readMillis, this.#shared.requests.update(asker, message, this.#hosts))
+        return (
+          this.#refuseWhenFull(message) ??
+          this.#do(message, readMillis, this.#shared.requests.update(asker, message, this.#hosts))
+        )
       case "release":
         return this.#do(message, readMillis, this.#shared.requests.release(asker, message, this.#hosts))
       case "rotate":
@@ -422,9 +419,18 @@ export class SessionV2 implements Protocol {
     return undefined
   }
 
+  #refuseWhenFull(message: MessageV2.Register | MessageV2.Update): string | undefined {
+    const { sessionHostsMax } = this.#shared.options
+    if (this.#hosts.length + this.#adding < sessionHostsMax || this.#isHeld(message)) return undefined
+    return this.#refused(
+      message,
+      RequestsV2.refused("quota-exceeded", `a session holds at most ${sessionHostsMax} hosts`)
+    )
+  }
+
   /** Perhaps one that it has already, by the name it asked for. */
-  #isHeld({ hostname }: MessageV2.Register): boolean {
-    const name = hostname.toLowerCase()
+  #isHeld(message: MessageV2.Register | MessageV2.Update): boolean {
+    const name = (message.type === "register" ? message.hostname : message.host).toLowerCase().replace(/\.$/, "")
     return this.#hosts.some((host) => host.hostname === name || host.fqdn === `${name}.`)
   }
 
@@ -435,9 +441,10 @@ export class SessionV2 implements Protocol {
   ): string | undefined {
     if (!Effect.isEffect(request)) return this.#refused(message, request)
     const slot = this.#session.reserve()
-    if (message.type === "register") this.#registering += 1
+    const isAdding = message.type !== "release" && !this.#isHeld(message)
+    if (isAdding) this.#adding += 1
     this.#shared.run(request, (outcome = internal) => {
-      if (message.type === "register") this.#registering -= 1
+      if (isAdding) this.#adding -= 1
       if (outcome._tag === "Done") this.#done(slot, message, readMillis, outcome)
       else this.#session.respond(slot, this.#refused(message, outcome))
     })

@@ -662,6 +662,21 @@ describe("a host of a session", () => {
     }).pipe(Effect.scoped, Effect.provide(server({ sessionHostsMax: 2 })))
   )
 
+  it.live("belongs to a session that has no more than it may, also where an update brings it", () =>
+    Effect.gen(function* () {
+      const [one, other] = [yield* connect(), yield* connect()]
+      for (const agent of [one, other]) yield* agent.hello({ method: "token", token: "good" })
+      yield* one.register("one")
+      yield* other.register("other")
+      const update = (hostname: string) => {
+        other.send({ type: "update", id: 30, host: nameOf(hostname), labels: { rack: "7" } })
+        return Effect.map(other.untilFinal, short)
+      }
+      assert.deepStrictEqual(yield* update("one"), ["quota-exceeded"])
+      assert.deepStrictEqual(yield* update("other"), ["accepted changed", "applied final"])
+    }).pipe(Effect.scoped, Effect.provide(server({ sessionHostsMax: 1 })))
+  )
+
   it.live("is another's: whoever claims it is told so, audited, and nothing is changed", () =>
     Effect.gen(function* () {
       const { agent, name } = yield* openByKey(AgentV2.makeKey(), "enrol")
