@@ -32,7 +32,8 @@ const measureFolder = (folder: string) => {
   const files = Fs.readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
   return {
     bytes: files.reduce((sum, entry) => sum + Fs.statSync(Path.join(entry.parentPath, entry.name)).size, 0),
-    packages: files.filter(({ name, parentPath }) => name === "package.json" && parentPath.includes("node_modules")).length
+    packages: files.filter(({ name, parentPath }) => name === "package.json" && parentPath.includes("node_modules"))
+      .length
   }
 }
 
@@ -51,7 +52,10 @@ const install = Effect.fnUntraced(function* (folder: string) {
   Fs.writeFileSync(Path.join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }))
   const options = ["--offline", "--no-audit", "--no-fund", "--loglevel=error"]
   yield* run("npm", ["install", ...options, Path.join(folder, filename)], folder)
-  return { tarballBytes: Fs.statSync(Path.join(folder, filename)).size, ...measureFolder(Path.join(folder, "node_modules")) }
+  return {
+    tarballBytes: Fs.statSync(Path.join(folder, filename)).size,
+    ...measureFolder(Path.join(folder, "node_modules"))
+  }
 })
 
 /** Seconds of a process from its start to its end, and what it says. */
