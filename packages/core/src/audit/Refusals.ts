@@ -8,7 +8,7 @@
  * what waits is written when the server stops. A database that is away delays
  * entries, within the bound. Nothing else is changed by a refusal.
  */
-import { Clock, Context, Effect, Layer, Metric } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
 import { authFailures, refusalsLeftOut } from "../auth/AuthMetrics.ts"
 import type { RefusalCode } from "../auth/RefusalCode.ts"
@@ -179,6 +179,9 @@ const run = Effect.fnUntraced(function* (given: Partial<RefusalsOptions>) {
       Effect.logWarning("refusals could not be written to the audit, they wait").pipe(
         Effect.annotateLogs({ reason: detailOf(error) })
       )
+    ),
+    Effect.catchDefect((defect) =>
+      Effect.logError("refusals could not be written to the audit, they wait", Cause.die(defect))
     )
   )
   yield* Effect.addFinalizer(() => Effect.timeoutOption(turn, options.stopMillisMax))

@@ -10,7 +10,7 @@
  * announcement did not end it. Nothing of the key is ever logged. Leaves to
  * others: accepting connections (`Listener.ts`).
  */
-import { Clock, Duration, Effect, Queue, Result } from "effect"
+import { Cause, Clock, Duration, Effect, Queue, Result } from "effect"
 import { constants, randomBytes, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import * as NodeTls from "node:tls"
@@ -344,7 +344,10 @@ export const make = Effect.fnUntraced(function* (options: TlsOptions) {
       }
       endWhatNoLongerHolds()
       yield* warn
-    })
+    }).pipe(
+      // Whatever one look comes upon: the next one must come, or nothing revoked would end any more.
+      Effect.catchDefect((defect) => Effect.logError("the files for TLS could not be looked at", Cause.die(defect)))
+    )
 
   setExpiry()
   yield* warn
