@@ -81,7 +81,11 @@ const secureOptions = (server: Server, tls: TlsOptions): Tls.ConnectionOptions =
 const reasonOf = (error: Error & { readonly errors?: unknown; readonly code?: unknown }): string => {
   // A name with several addresses fails with all of their errors; the first one says enough.
   const first: unknown = Array.isArray(error.errors) ? error.errors[0] : undefined
-  const told = first instanceof Error ? first : error
+  const told: Error & { readonly code?: unknown } = first instanceof Error ? first : error
+  // OpenSSL's own words name its sources, and end with a line end.
+  if (told.code === "ERR_SSL_WRONG_VERSION_NUMBER" || told.code === "ERR_SSL_PACKET_LENGTH_TOO_LONG") {
+    return "what answers there speaks no TLS; the server's port for TLS is another (8443 unless it says so)"
+  }
   return told.message || (typeof error.code === "string" ? error.code : "the connection failed")
 }
 

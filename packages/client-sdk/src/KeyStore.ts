@@ -151,8 +151,21 @@ const writeBeside = (path: string, text: string): string => {
   return beside
 }
 
+/** Folder by folder: Node's own way never ends where a folder can be seen and nothing can be made in it, as in /proc. */
+const makeFolder = (folder: string) => {
+  const isThere = () => Fs.statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true
+  if (isThere()) return
+  const parent = Path.dirname(folder)
+  if (parent !== folder) makeFolder(parent)
+  try {
+    Fs.mkdirSync(folder, { mode: 0o700 })
+  } catch (error) {
+    if (!isThere()) throw error
+  }
+}
+
 const prepare = (folder: string) => {
-  Fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
+  makeFolder(Path.resolve(folder))
   const { mode } = Fs.statSync(folder)
   if (checksModes && (mode & 0o022) !== 0) {
     throw new RegistrationFailed(
@@ -184,11 +197,27 @@ const make = (path: string): Key => {
   return key
 }
 
+/** Whether the folder has a key. One that cannot be looked into fails: it may have. */
+export const exists = (folder: string): Effect.Effect<boolean, RegistrationFailed> =>
+  attempt(folder, () => {
+    try {
+      Fs.statSync(Path.join(folder, fileName))
+      return true
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return false
+      throw error
+    }
+  })
+
 const attempt = <A>(folder: string, act: () => A): Effect.Effect<A, RegistrationFailed> =>
   Effect.try({
     try: act,
     catch: (error) =>
-      error instanceof RegistrationFailed ? error : unreadable(`the state folder ${folder}: ${codeOf(error)}`)
+      error instanceof RegistrationFailed
+        ? error
+        : unreadable(
+            `the state folder ${folder} cannot be used (${codeOf(error)}); give it to the user who runs this, or name another one`
+          )
   })
 
 /** The key of the folder; made where there is none. */

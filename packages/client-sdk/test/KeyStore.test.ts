@@ -52,6 +52,38 @@ describe("the key of a machine", () => {
       })
   )
 
+  it.effect("in a folder that cannot be looked into is not taken for none", () =>
+    Effect.gen(function* () {
+      const path = yield* folder
+      assert.isFalse(yield* KeyStore.exists(path))
+      yield* KeyStore.load(path)
+      assert.isTrue(yield* KeyStore.exists(path))
+      const failed = yield* Effect.flip(KeyStore.exists(Path.join(path, KeyStore.fileName)))
+      assert.strictEqual(failed.code, "key-unreadable")
+      assert.include(failed.message, "name another one")
+    })
+  )
+
+  it.effect("in a folder of which nothing can be made is refused, with what to do", () =>
+    Effect.gen(function* () {
+      const file = Path.join(yield* folder, "..", "file")
+      Fs.writeFileSync(file, "")
+      for (const path of [file, Path.join(file, "state"), "/proc/nobody/state"]) {
+        const failed = yield* Effect.flip(KeyStore.load(path))
+        assert.strictEqual(failed.code, "key-unreadable")
+        assert.include(failed.message, "name another one")
+      }
+    })
+  )
+
+  it.effect("is made in folders that are not there yet, for their owner alone", () =>
+    Effect.gen(function* () {
+      const path = yield* folder
+      yield* KeyStore.load(Path.join(path, "a", "b"))
+      assert.deepStrictEqual([mode(path), mode(Path.join(path, "a", "b"))], [0o700, 0o700])
+    })
+  )
+
   it.effect("in a folder that others may write into is refused", () =>
     Effect.gen(function* () {
       const path = yield* folder

@@ -44,6 +44,25 @@ describe("over TLS", () => {
     })
   )
 
+  it.live("a port without TLS is told from a server that is away", () =>
+    Effect.gen(function* () {
+      const plain = yield* Effect.acquireRelease(
+        Effect.promise(() => FakeServer.start()),
+        (server) => Effect.promise(() => server.stop())
+      )
+      const agent = yield* Agent.make({ server: `tls://${plain.address}`, hostname: "web-1" })
+      const reason = yield* Effect.callback<string>((resume) => {
+        agent.subscribe((event) => {
+          if (event.type === "disconnected") resume(Effect.succeed(event.data.reason))
+        })
+      })
+      assert.strictEqual(
+        reason,
+        "what answers there speaks no TLS; the server's port for TLS is another (8443 unless it says so)"
+      )
+    })
+  )
+
   it.live("a client certificate is who it is", () =>
     Effect.gen(function* () {
       const { authority, ca, server } = yield* secured()

@@ -9,7 +9,6 @@
  */
 import { Effect, Redacted } from "effect"
 import * as Fs from "node:fs"
-import * as Path from "node:path"
 import * as KeyStore from "../KeyStore.ts"
 import type { AgentOptions } from "../Options.ts"
 import { ConfigurationWrong } from "./Failure.ts"
@@ -53,8 +52,9 @@ const readToken = Effect.fnUntraced(function* ({ token, tokenFile }: Settings) {
   return Redacted.make(text)
 })
 
-/** Whether a folder holds a key. */
-const hasKey = (folder: string): boolean => Fs.existsSync(Path.join(folder, KeyStore.fileName))
+/** Whether a folder holds a key. One that cannot be read is no reason to go without. */
+const hasKey = (folder: string): Effect.Effect<boolean, ConfigurationWrong> =>
+  Effect.mapError(KeyStore.exists(folder), ({ message }) => new ConfigurationWrong({ problems: [message] }))
 
 /** Reads all of it. */
 export const load = Effect.fnUntraced(function* (
@@ -82,14 +82,14 @@ export const load = Effect.fnUntraced(function* (
   })
   switch (auth) {
     case "auto":
-      if (hasKey(state) || (token !== undefined && certificate === undefined)) return byKey()
+      if ((yield* hasKey(state)) || (token !== undefined && certificate === undefined)) return byKey()
       if (certificate !== undefined) return { tls: tlsWithCertificate }
       yield* Effect.logWarning(
         `there is no key in ${state} and no token: registering without proof, as far as the server allows it`
       )
       return { tls }
     case "key":
-      if (!hasKey(state) && token === undefined) {
+      if (token === undefined && !(yield* hasKey(state))) {
         return yield* wrong(`there is no key in ${state}; name a token that enrols one by --token-file or PRISM_TOKEN`)
       }
       return byKey()

@@ -45,11 +45,15 @@ const isFailure = Schema.is(Schema.Union([UsageWrong, ConfigurationWrong, Refuse
 const nextStep: Readonly<Record<string, string>> = {
   "token-missing": "Name a token by --token-file or PRISM_TOKEN.",
   "token-invalid": "Check the token: it is none of the server's.",
-  "token-expired": "Ask for a new token (prism-dns tokens issue).",
-  "token-revoked": "Ask for a new token (prism-dns tokens issue).",
-  "token-used-up": "Ask for a new token (prism-dns tokens issue).",
+  "token-expired": "Ask for a new token (prism-dns tokens create).",
+  "token-revoked": "Ask for a new token (prism-dns tokens create).",
+  "token-used-up": "Ask for a new token (prism-dns tokens create).",
   "token-not-allowed":
     "It may not be for this use: --auth token sends it with every session, --auth key enrols a key with it.",
+  "hostname-taken":
+    "Take another name; or, if this machine is to have it, have it freed (prism-dns identities reset) or ask for a token that is marked for it (prism-dns tokens create --enrol --for).",
+  "unsupported-version":
+    "Is --server the port for agents (8080, or tls:// and 8443), and not that of the API or of something else?",
   "identity-unknown": "Move key.json out of the state folder and start again with a token.",
   "identity-revoked":
     "Move key.json out of the state folder and start again with a new token, if this machine is still to be trusted."

@@ -353,7 +353,10 @@ const readTls = (reader: Reader, auth: AuthMethod): Settings["tls"] => {
 /** The token itself, or the file with it: a flag before the environment, the token before its file. */
 const readToken = (reader: Reader, given: Given, environment: Environment): Pick<Settings, "token" | "tokenFile"> => {
   const isFlag = given["token-file"].length > 0
-  const token = [environment["PRISM_AGENT_TOKEN"], environment["PRISM_TOKEN"]].find((text) => (text ?? "") !== "")
+  // A variable that was filled from a file may have the file's last line end, as the file itself may.
+  const token = [environment["PRISM_AGENT_TOKEN"], environment["PRISM_TOKEN"]]
+    .map((text) => (text ?? "").trim())
+    .find((text) => text !== "")
   if (token !== undefined && !isFlag) return { token: Redacted.make(token), tokenFile: undefined }
   const ofAll = environment["PRISM_TOKEN_FILE"]
   return { token: undefined, tokenFile: reader.text("token-file") ?? (ofAll === "" ? undefined : ofAll) }

@@ -49,15 +49,23 @@ const withSettings = <E>(
 const keep = Effect.fnUntraced(function* (settings: Settings.Settings) {
   yield* Effect.logInfo("starting", { version, servers: settings.servers })
   const names = yield* Names.open(settings, yield* Credentials.load(settings))
+  let kept = names.length
   const ends = yield* Effect.forEach(
     names,
     ({ agent, hostname }) =>
       Effect.matchEffect(Effect.mapError(agent.ended, Names.sort(hostname)), {
         onSuccess: () => Effect.succeed(undefined),
-        onFailure: (error) =>
-          names.length === 1
+        onFailure: (error) => {
+          kept -= 1
+          return names.length === 1
             ? Effect.succeed(error)
-            : Effect.as(Effect.logError("a name is lost; the others are kept", { name: hostname }), error)
+            : Effect.as(
+                Effect.logError(kept === 0 ? "the last name is lost" : "a name is lost; the others are kept", {
+                  name: hostname
+                }),
+                error
+              )
+        }
       }),
     { concurrency: "unbounded" }
   )

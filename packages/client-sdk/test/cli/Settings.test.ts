@@ -176,6 +176,7 @@ describe("the token", () => {
     assert.strictEqual(token({}, {}), undefined)
     assert.strictEqual(token({}, { PRISM_TOKEN: "a" }), "= a")
     assert.strictEqual(token({}, { PRISM_TOKEN: "a", PRISM_AGENT_TOKEN: "b" }), "= b")
+    assert.strictEqual(token({}, { PRISM_TOKEN: "a\r\n", PRISM_AGENT_TOKEN: "\n" }), "= a")
     assert.strictEqual(token({}, { PRISM_TOKEN: "", PRISM_AGENT_TOKEN_FILE: "/f" }), "/f")
     assert.strictEqual(token({}, { PRISM_TOKEN_FILE: "/g" }), "/g")
     assert.strictEqual(token({}, { PRISM_TOKEN: "a", PRISM_AGENT_TOKEN_FILE: "/f" }), "= a")
