@@ -98,6 +98,7 @@ export const listenTls = Effect.fnUntraced(function* (
     const opening = way.find(socket)
     if (opening === undefined) return socket.destroy()
     opening.end()
+    socket.allowHalfOpen = true
     const admitted = port.admit(socket)
     if (Result.isFailure(admitted)) {
       way.count("refused")
@@ -222,6 +223,8 @@ class Opening {
   /** TLS reads from now on, and tells of the end (`tlsClientError`). */
   awaitHandshake(): void {
     this.#inHandshake = true
+    // No handshake comes to its end when the client has ended its side: then TLS ends the other one, and tells.
+    this.socket.allowHalfOpen = false
     this.socket.off("close", this.#onClose)
     this.#readNoMore()
   }

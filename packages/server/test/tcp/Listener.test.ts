@@ -279,6 +279,31 @@ describe("the port with TLS", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("lets a client go at once that ends its side, or vanishes, within its handshake", () =>
+    Effect.gen(function* () {
+      const seen = observe()
+      const to = yield* listenTls(seen, tlsOf((yield* authority()).issue("server")), {
+        openingTimeout: Duration.minutes(5)
+      })
+      const ended = yield* connect(to)
+      ended.socket.end(Buffer.from([0x16, 3, 1, 2, 0, 1, 0]))
+      yield* ended.closes
+      yield* until("nothing is open", seen.open, (count) => count === 0)
+      for (let i = 0; i < 100; i++) {
+        const raw = Net.connect(to)
+        const secure = NodeTls.connect({ socket: raw, rejectUnauthorized: false })
+        for (const socket of [raw, secure]) socket.on("error", () => undefined)
+        raw.once("connect", () => setTimeout(() => raw.resetAndDestroy(), i % 5))
+        yield* until(
+          "it is gone",
+          () => raw.closed,
+          (closed) => closed
+        )
+      }
+      yield* until("nothing is open", seen.open, (count) => count === 0)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("ends a connection in order when the client has ended its side", () =>
     Effect.gen(function* () {
       const seen = observe()
