@@ -499,12 +499,23 @@ export const make = Effect.fnUntraced(function* (
     }
     const link = model.current?.stage === "ready" ? model.current.id : undefined
     const line = link === undefined ? undefined : lines.get(link)
-    if (link === undefined || line?.connection === undefined || line.nonce === undefined || rotation !== undefined) {
-      return yield* Effect.fail(
-        new RegistrationFailed("busy", "no session stands at this moment, or the key is being replaced already", 1)
-      )
+    const busy = new RegistrationFailed(
+      "busy",
+      "no session stands at this moment, or the key is being replaced already",
+      1
+    )
+    const isBusy = isUnsettled || rotation !== undefined
+    if (link === undefined || line?.connection === undefined || line.nonce === undefined || isBusy) {
+      return yield* Effect.fail(busy)
     }
     const former = key
+    const stored = yield* KeyStore.load(stateDir)
+    if (stored.publicKey !== former.publicKey || stored.next !== undefined) {
+      // Another one that shares the folder has replaced it, or is about to: what it keeps there is not to be written over.
+      isUnsettled = true
+      dispatch({ _tag: "Lost", link, reason: "the key was replaced meanwhile" })
+      return yield* Effect.fail(busy)
+    }
     const next = KeyStore.generate()
     yield* KeyStore.save(stateDir, { ...former, next })
     isUnsettled = true
@@ -515,7 +526,22 @@ export const make = Effect.fnUntraced(function* (
     yield* Effect.timeoutOrElse(Deferred.await(done), {
       duration: settings.answerMillis,
       orElse: () => Effect.fail(unsettled)
-    }).pipe(Effect.ensuring(Effect.sync(() => void (rotation?.id === id && (rotation = undefined)))))
+    }).pipe(
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
+          if (rotation?.id === id) rotation = undefined
+          if (Exit.isSuccess(exit)) return
+          const error = Cause.squash(exit.cause)
+          if (error instanceof RegistrationFailed && !unsettledCodes.has(error.code)) {
+            isUnsettled = false
+            Effect.runSyncExit(KeyStore.save(stateDir, former))
+          } else {
+            // A second key beside these two would be one too many to find out about.
+            dispatch({ _tag: "Lost", link, reason: unsettled.message })
+          }
+        })
+      )
+    )
     key = { ...former, ...next, next: undefined }
     isUnsettled = false
     yield* KeyStore.save(stateDir, key)
@@ -651,6 +677,15 @@ const unsettled = new RegistrationFailed(
   "the connection ended before the key was replaced; the next session finds out which one counts",
   1
 )
+
+/** Whether a key was replaced is not said by any of these. */
+const unsettledCodes: ReadonlySet<string> = new Set([
+  unsettled.code,
+  "unavailable",
+  "internal",
+  "identity-revoked",
+  "identity-unknown"
+])
 
 const refusalOf = (of: Machine.Refusal["of"], frame: Message.ErrorFrame): Machine.Refusal => ({
   of,

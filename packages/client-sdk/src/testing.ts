@@ -731,9 +731,15 @@ export class FakeServer {
       return this.#refuse(session, message.id, { code: "proof-invalid", message: "the signatures do not fit" })
     const { formerKeys, identities } = keptBy(this.registry)
     const identity = identities.get(old)
+    if (identity === undefined) {
+      return this.#refuse(session, message.id, {
+        code: "identity-revoked",
+        message: "this key was replaced by another"
+      })
+    }
     identities.delete(old)
     formerKeys.add(old)
-    identities.set(publicKey, { name: principal.name, token: identity?.token ?? "" })
+    identities.set(publicKey, { name: principal.name, token: identity.token })
     session.auth = { method: "key", publicKey }
     this.#send(session, { type: "rotated", id: message.id, publicKey })
   }

@@ -334,6 +334,48 @@ describe("an agent", () => {
       })
   )
 
+  it.live("a key is not lost by a second try behind a first one that nobody waited for", () =>
+    Effect.gen(function* () {
+      const stateDir = yield* stateFolder
+      const server = yield* fake({ tokens: [{ token: "t", usesMax: 1 }] })
+      const options = { server: server.address, token: "t", stateDir, timing: quick }
+      const { agent, seen } = yield* start(options)
+      yield* agent.waitFor("accepted")
+      // The server does what it was asked for.
+      yield* Fiber.interrupt(yield* Effect.forkChild(agent.rotateKey, { startImmediately: true }))
+      yield* Effect.ignore(agent.rotateKey)
+      yield* untilLive("it has said so", () => server.count("rotate") > 0)
+      server.cut()
+      yield* untilLive("it is back", () => seen("connected") >= 2 && agent.snapshot().state === "online")
+      yield* agent.rotateKey
+      const again = yield* start({ ...options, hostname: "web-2" })
+      yield* again.agent.waitFor("accepted")
+      assert.strictEqual(again.agent.snapshot().identity, agent.snapshot().identity)
+    })
+  )
+
+  it.live("of two that share a folder the one whose session knows the former key only replaces nothing", () =>
+    Effect.gen(function* () {
+      const stateDir = yield* stateFolder
+      const server = yield* fake({ tokens: [{ token: "t", usesMax: 1 }] })
+      const options = { server: server.address, token: "t", stateDir, timing: quick }
+      const one = yield* start(options)
+      yield* one.agent.waitFor("accepted")
+      const other = yield* start({ ...options, hostname: "web-2" })
+      yield* other.agent.waitFor("accepted")
+      yield* one.agent.rotateKey
+      assert.strictEqual((yield* failureOf(other.agent.rotateKey)).code, "busy")
+      yield* untilLive(
+        "it is back with the new key",
+        () => other.seen("connected") === 2 && other.agent.snapshot().state === "online"
+      )
+      yield* other.agent.rotateKey
+      const third = yield* start({ ...options, hostname: "web-3" })
+      yield* third.agent.waitFor("accepted")
+      assert.strictEqual(third.agent.snapshot().identity, one.agent.snapshot().identity)
+    })
+  )
+
   it.live("a name whose server moves in DNS is followed, since each attempt asks anew", () =>
     Effect.gen(function* () {
       const registry = new FakeRegistry()
