@@ -199,7 +199,8 @@ describe("bench", () => {
         "sessions",
         "beats",
         "enrol",
-        "restart"
+        "restart",
+        "sdk-size"
       ]
     )
     for (const args of [
