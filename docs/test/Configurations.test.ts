@@ -20,5 +20,12 @@ describe("configurations", () => {
     Fs.writeFileSync(file, provideFiles(text, folder))
     const loaded = Config.loadResult({ file })
     assert.deepStrictEqual(Result.isFailure(loaded) ? loaded.failure.problems : [], [])
+    const { http, powerdns } = Result.getOrThrow(loaded).config
+    const ours = `http://${http.host}:${http.port}`
+    assert.notInclude(
+      powerdns.nodes.map(({ api }) => api?.url),
+      ours,
+      "PowerDNS's API is another than ours"
+    )
   })
 })

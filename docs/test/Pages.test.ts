@@ -119,6 +119,15 @@ describe("README", () => {
     for (const command of commands) assert.match(help, new RegExp(`^  ${command}\\b`, "m"))
   })
 
+  it.each(["dns", "agent"])("`./prism %s` hands over all that is behind it, --yes too", (program) => {
+    const run = (...args: ReadonlyArray<string>) =>
+      ChildProcess.spawnSync(Path.join(root, "prism"), [program, ...args], { encoding: "utf8" })
+    assert.match(run("--version").stdout, new RegExp(`prism-${program} v\\d`))
+    const wrong = run("--yes")
+    assert.include(wrong.stderr, "--yes")
+    assert.strictEqual(wrong.status, 2)
+  })
+
   it("every `./prism` command that a page names is one", () => {
     const help = ChildProcess.execFileSync(Path.join(root, "prism"), ["--help"], { encoding: "utf8" })
     const known = new Set(Array.from(help.matchAll(/^ {2}(\w+)/gm), ([, command]) => command))

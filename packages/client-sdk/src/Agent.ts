@@ -564,7 +564,11 @@ export const make = Effect.fnUntraced(function* (
     const reason = error instanceof Error ? error.message : String(error)
     // A first attempt that cannot be right is told at once. Later, or with other servers, it may be only this one.
     if (error instanceof Connection.ConnectionLost && model.held === 0 && servers.length === 1) {
-      const code = error.untrusted ? "server-untrusted" : error.foreign ? "unsupported-version" : undefined
+      const code = error.untrusted
+        ? "server-untrusted"
+        : error.foreign
+          ? (error.code ?? "unsupported-version")
+          : undefined
       if (code !== undefined) {
         return {
           _tag: "Refused",

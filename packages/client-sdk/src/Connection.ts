@@ -28,9 +28,15 @@ export class ConnectionLost extends Error {
   readonly untrusted: boolean
   /** What is there speaks, but not protocol 2. */
   readonly foreign: boolean
+  /** The server's own code for it, where it said one that holds for either version. */
+  readonly code: string | undefined
 
-  constructor(reason: string, kind: { readonly untrusted?: boolean; readonly foreign?: boolean } = {}) {
+  constructor(
+    reason: string,
+    kind: { readonly untrusted?: boolean; readonly foreign?: boolean; readonly code?: string | undefined } = {}
+  ) {
     super(reason)
+    this.code = kind.code
     this.untrusted = kind.untrusted ?? false
     this.foreign = kind.foreign ?? false
   }
@@ -56,6 +62,9 @@ const heldMax = 256
 
 /** Codes that say nothing about what the server speaks, and pass. */
 const passingCodes: ReadonlySet<string> = new Set(["capacity", "timeout", "unavailable", "internal", "peer-unknown"])
+
+/** Codes of what is wrong with the connection, whatever would be spoken on it: who turns one away for them does not know the version yet. */
+const ofConnection = /^(?:certificate-|proxy-|not-tls$)/
 
 /** OpenSSL's words for a certificate that will not do. */
 const isUntrusted = (error: Error & { readonly code?: unknown }): boolean =>
@@ -141,6 +150,9 @@ export const open = Effect.fnUntraced(function* (
     const { code, message: said, status, type } = value.success
     if (type !== "response") return "pass"
     // Whom a server turns away before a word was said, it tells so in the version that everybody reads.
+    if (typeof code === "string" && ofConnection.test(code)) {
+      return new ConnectionLost(String(said), { foreign: true, code })
+    }
     return typeof code === "string" && passingCodes.has(code)
       ? new ConnectionLost(`${code}: ${String(said)}`)
       : new ConnectionLost(`the server speaks protocol 1 here: ${String(status)}, ${String(said)}`, { foreign: true })

@@ -107,6 +107,37 @@ describe("an agent", () => {
     })
   )
 
+  it.live(
+    "whose connection is refused in the words of version 1 is told the server's code, not that the server is another",
+    () =>
+      Effect.gen(function* () {
+        const listener = yield* Effect.acquireRelease(
+          Effect.promise(
+            () =>
+              new Promise<Net.Server>((resolve) => {
+                const listener = Net.createServer((socket) => {
+                  socket.on("error", () => socket.destroy())
+                  const answer = {
+                    type: "response",
+                    status: "error",
+                    message: "it has run out",
+                    code: "certificate-invalid"
+                  }
+                  socket.end(Wire.encode(JSON.stringify(answer)))
+                  socket.resume()
+                })
+                listener.listen(0, "127.0.0.1", () => resolve(listener))
+              })
+          ),
+          (listener) => Effect.sync(() => listener.close())
+        )
+        const { port } = listener.address() as Net.AddressInfo
+        const { agent } = yield* start({ server: `127.0.0.1:${port}`, timing: quick })
+        const { code, message } = yield* Effect.flip(agent.waitFor("accepted"))
+        assert.deepStrictEqual({ code, message }, { code: "certificate-invalid", message: "it has run out" })
+      })
+  )
+
   it.live("an update that a restart falls into is told again, and resolves", () =>
     Effect.gen(function* () {
       const server = yield* fake()

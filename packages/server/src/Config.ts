@@ -147,7 +147,7 @@ export interface TlsConfig {
 export const nodeRoles = ["primary", "replica", "secondary"] as const
 
 export interface NodeApi {
-  /** Base address, without a slash at the end: `http://127.0.0.1:8081`. */
+  /** Base address, without a slash at the end: `http://127.0.0.1:8053`. */
   readonly url: string
   readonly key: Redacted.Redacted
 }

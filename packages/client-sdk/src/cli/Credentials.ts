@@ -8,6 +8,7 @@
  * the server may allow.
  */
 import { Effect, Redacted } from "effect"
+import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as KeyStore from "../KeyStore.ts"
 import type { AgentOptions } from "../Options.ts"
@@ -56,6 +57,29 @@ const readToken = Effect.fnUntraced(function* ({ token, tokenFile }: Settings) {
 const hasKey = (folder: string): Effect.Effect<boolean, ConfigurationWrong> =>
   Effect.mapError(KeyStore.exists(folder), ({ message }) => new ConfigurationWrong({ problems: [message] }))
 
+/** Certificates in PEM; what is none would be passed over, and then nothing is trusted, without a word. */
+const readCertificates = Effect.fnUntraced(function* (setting: string, path: string) {
+  const text = yield* read(setting, path)
+  yield* Effect.try({
+    try: () => new Crypto.X509Certificate(text),
+    catch: () => new ConfigurationWrong({ problems: [`${setting}: ${path} holds no certificate in PEM`] })
+  })
+  return text
+})
+
+/** The client's certificate with its key. */
+const readPair = Effect.fnUntraced(function* (certPath: string, keyPath: string) {
+  const cert = yield* readCertificates("cert", certPath)
+  const key = yield* read("key", keyPath)
+  const isPair = yield* Effect.try({
+    try: () => new Crypto.X509Certificate(cert).checkPrivateKey(Crypto.createPrivateKey(key)),
+    catch: () =>
+      new ConfigurationWrong({ problems: [`key: ${keyPath} holds no private key in PEM without a passphrase`] })
+  })
+  if (!isPair) return yield* wrong(`key: ${keyPath} is not the key of the certificate in ${certPath}`)
+  return { cert, key }
+})
+
 /** Reads all of it. */
 export const load = Effect.fnUntraced(function* (
   settings: Settings
@@ -64,13 +88,10 @@ export const load = Effect.fnUntraced(function* (
   const token = yield* readToken(settings)
   const { ca, cert, key, serverName } = settings.tls
   const tls = {
-    ...(ca === undefined ? {} : { ca: yield* read("ca", ca) }),
+    ...(ca === undefined ? {} : { ca: yield* readCertificates("ca", ca) }),
     ...(serverName === undefined ? {} : { servername: serverName })
   }
-  const certificate =
-    cert === undefined || key === undefined
-      ? undefined
-      : { cert: yield* read("cert", cert), key: yield* read("key", key) }
+  const certificate = cert === undefined || key === undefined ? undefined : yield* readPair(cert, key)
   if (key !== undefined) yield* warnIfOpen("key", key)
   // A server may want to see a certificate whatever the agent is known by.
   const tlsWithCertificate = { ...tls, ...certificate }

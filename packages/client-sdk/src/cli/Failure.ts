@@ -54,6 +54,14 @@ const nextStep: Readonly<Record<string, string>> = {
     "Take another name; or, if this machine is to have it, have it freed (prism-dns identities reset) or ask for a token that is marked for it (prism-dns tokens create --enrol --for).",
   "unsupported-version":
     "Is --server the port for agents (8080, or tls:// and 8443), and not that of the API or of something else?",
+  "server-untrusted":
+    "Name the authority of its certificate by --ca; where the certificate is for another name than that of --server, name it by --server-name.",
+  "protocol-not-allowed": "Name a token by --token-file or PRISM_TOKEN, or a certificate by --cert and --key.",
+  "quota-exceeded":
+    "Give up names that are not needed any more, or have namesMax raised for it, or hostsMax of the zone.",
+  "certificate-missing": "Name one by --cert and --key.",
+  "certificate-invalid": "Have another certificate issued by an authority that the server trusts (tls.clientCa).",
+  "certificate-revoked": "Have another certificate issued, if this machine is still to be trusted.",
   "identity-unknown": "Move key.json out of the state folder and start again with a token.",
   "identity-revoked":
     "Move key.json out of the state folder and start again with a new token, if this machine is still to be trusted."

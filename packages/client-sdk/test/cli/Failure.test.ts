@@ -13,6 +13,12 @@ describe("a refusal says what to do next", () => {
     ["hostname-taken", "prism-dns identities reset"],
     ["hostname-taken", "prism-dns tokens create --enrol --for"],
     ["unsupported-version", "8443"],
+    ["server-untrusted", "--ca"],
+    ["protocol-not-allowed", "--token-file"],
+    ["quota-exceeded", "namesMax"],
+    ["certificate-missing", "--cert"],
+    ["certificate-invalid", "tls.clientCa"],
+    ["certificate-revoked", "another certificate"],
     ["identity-revoked", "key.json"]
   ])("%s: %s", (code, step) => {
     const { exitCode, text } = refused(code)

@@ -234,6 +234,25 @@ describe("prism-agent over TLS", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("files that are no certificates, and a key of another, are bad configuration", () =>
+    Effect.gen(function* () {
+      const { args, ca, server } = yield* secured
+      const environment = { PRISM_AGENT_STATE: yield* folder }
+      const [one, other] = [ca.issue("web-1", { usage: "clientAuth" }), ca.issue("web-2", { usage: "clientAuth" })]
+      for (const [flags, said] of [
+        [["--ca", one.key], `ca: ${one.key} holds no certificate in PEM`],
+        [["--cert", one.certificate, "--key", other.key], "is not the key of the certificate in"],
+        [["--cert", one.certificate, "--key", one.certificate], "holds no private key in PEM"]
+      ] as const) {
+        const ended = yield* run([...args, ...flags], environment)
+        assert.strictEqual(ended.code, 78)
+        assert.include(ended.stderr, said)
+        assert.notInclude(ended.stderr, "PRIVATE KEY")
+      }
+      assert.strictEqual(server.connections, 0)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("a client certificate stands for the identity", () =>
     Effect.gen(function* () {
       const { args, ca, server } = yield* secured

@@ -92,7 +92,7 @@ const revoke = Command.make(
           ? Output.json(revoked)
           : Console.log(
               `${revoked.id} is revoked, and its key is never taken again` +
-                `${revoked.hosts === 0 ? "" : `; ${revoked.hosts === 1 ? "its host goes" : `its ${revoked.hosts} hosts go`} offline when their lease has passed`}.`
+                `${revoked.hosts === 0 ? "" : `; ${revoked.hosts === 1 ? "its host goes offline when its" : `its ${revoked.hosts} hosts go offline when their`} lease has passed`}.`
             )
       )
     )
