@@ -559,6 +559,10 @@ export const make = Effect.fnUntraced(function* (
         key = { ...key, identity: undefined }
         return { _tag: "Lost", link, reason: `${error.frame.code}: ${error.frame.message}` }
       }
+      if (strangerCodes.has(code) && model.held > 0 && servers.length > 1) {
+        // One of the others has known us: this server may be the one that is set up wrongly.
+        return { _tag: "Lost", link, reason: `${code}: ${error.frame.message}` }
+      }
       return { _tag: "Refused", link, refusal: refusalOf("handshake", error.frame) }
     }
     const reason = error instanceof Error ? error.message : String(error)
@@ -681,6 +685,14 @@ const unsettled = new RegistrationFailed(
   "the connection ended before the key was replaced; the next session finds out which one counts",
   1
 )
+
+/** What a server says that does not know us, or not how we speak. */
+const strangerCodes: ReadonlySet<string> = new Set([
+  "identity-unknown",
+  "token-invalid",
+  "protocol-not-allowed",
+  "unsupported-version"
+])
 
 /** Whether a key was replaced is not said by any of these. */
 const unsettledCodes: ReadonlySet<string> = new Set([

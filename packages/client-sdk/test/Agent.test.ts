@@ -407,6 +407,22 @@ describe("an agent", () => {
     })
   )
 
+  it.live("another server that does not know it is only a failed attempt, once one has known it", () =>
+    Effect.gen(function* () {
+      const stateDir = yield* stateFolder
+      const server = yield* fake({ tokens: [{ token: "t" }] })
+      const stranger = yield* fake()
+      const enrolling = yield* start({ server: server.address, token: "t", stateDir, timing: quick })
+      yield* enrolling.agent.waitFor("accepted")
+      yield* enrolling.agent.close
+      const { agent, seen } = yield* start({ server: [server.address, stranger.address], stateDir, timing: quick })
+      yield* agent.waitFor("accepted")
+      server.cut()
+      yield* untilLive("it is back", () => seen("connected") === 2 && agent.snapshot().state === "online")
+      assert.isAtLeast(stranger.count("hello"), 1)
+    })
+  )
+
   it.live("a name whose server moves in DNS is followed, since each attempt asks anew", () =>
     Effect.gen(function* () {
       const registry = new FakeRegistry()
