@@ -67,6 +67,12 @@ const nextStep: Readonly<Record<string, string>> = {
     "Move key.json out of the state folder and start again with a new token, if this machine is still to be trusted."
 }
 
+/** `sentence`, with what to do about a refusal of this code behind it. */
+export const withNextStep = (code: string, sentence: string): string => {
+  const step = nextStep[code]
+  return step === undefined ? sentence : `${sentence}. ${step}`
+}
+
 const describe = (error: unknown): Report | undefined => {
   if (!isFailure(error)) return undefined
   switch (error._tag) {
@@ -75,11 +81,9 @@ const describe = (error: unknown): Report | undefined => {
     case "ConfigurationWrong":
       return { text: listed("bad configuration", error.problems), exitCode: exitCodes.configuration }
     case "Refused": {
-      const step = nextStep[error.code]
-      return {
-        text: `prism-agent: ${error.host} was refused (${error.code}): ${error.detail}.${step === undefined ? "" : ` ${step}`}`,
-        exitCode: exitCodes.failed
-      }
+      const sentence = `prism-agent: ${error.host} was refused (${error.code}): ${error.detail}`
+      const text = error.code in nextStep ? withNextStep(error.code, sentence) : `${sentence}.`
+      return { text, exitCode: exitCodes.failed }
     }
     case "NotReached":
       return { text: `prism-agent: ${error.detail}`, exitCode: exitCodes.failed }

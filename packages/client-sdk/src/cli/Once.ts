@@ -48,7 +48,7 @@ const watch = (name: Names.Name, reachedAny: (reached: Reached) => void): Progre
         progress.trouble = `${event.data.server}: ${event.data.reason}`
         return
       case "notice":
-        progress.trouble = `${event.data.code}: ${event.data.message}`
+        progress.trouble = Failure.withNextStep(event.data.code, `${event.data.code}: ${event.data.message}`)
         return
       case "parked": {
         progress.trouble = `its records were not taken: ${event.data.reason}`

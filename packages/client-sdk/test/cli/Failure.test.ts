@@ -6,6 +6,11 @@ const refused = (code: string) =>
   Failure.report(Cause.fail(new Failure.Refused({ host: "web-1", code, detail: "it says why" })))
 
 describe("a refusal says what to do next", () => {
+  it("ends as a sentence where nothing is known", () => {
+    assert.strictEqual(refused("internal").text, "prism-agent: web-1 was refused (internal): it says why.")
+    assert.strictEqual(Failure.withNextStep("internal", "it says why"), "it says why")
+  })
+
   it.each([
     ["token-expired", "prism-dns tokens create"],
     ["token-revoked", "prism-dns tokens create"],

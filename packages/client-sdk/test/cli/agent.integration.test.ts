@@ -122,6 +122,19 @@ describe("prism-agent", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("once: of a name that is another's for now it says how to get it", () =>
+    Effect.gen(function* () {
+      const server = yield* fake()
+      server.refuseNext("register", { code: "hostname-taken", retryable: true, retryAfterSeconds: 60 })
+      const ended = yield* run(["once", "--server", server.address, "--hostname", "web-1", "--timeout", "1"], {
+        PRISM_AGENT_STATE: yield* folder
+      })
+      assert.strictEqual(ended.code, 1)
+      assert.include(ended.stderr, "web-1: not applied within 1 s; hostname-taken: ")
+      assert.include(ended.stderr, "prism-dns identities reset")
+    }).pipe(Effect.scoped)
+  )
+
   it.live("a name that is refused does not take the others with it", () =>
     Effect.gen(function* () {
       const server = yield* fake()
