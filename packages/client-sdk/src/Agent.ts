@@ -30,6 +30,7 @@ import {
   type AgentOptions,
   type Changes,
   type Level,
+  levels as allLevels,
   type Reached,
   reaches,
   RegistrationFailed,
@@ -118,7 +119,9 @@ export const make = Effect.fnUntraced(function* (
   options: EngineOptions
 ): Effect.fn.Return<Agent, RegistrationFailed, Scope.Scope> {
   const servers = yield* checked(() => Servers.parseServers(options.server))
-  const { logger, stateDir, token } = options
+  const { logger, stateDir } = options
+  // What was read from a file, or a variable that was filled from one, ends with the file's line.
+  const token = options.token?.trim()
   const following: Following.FollowOptions | undefined =
     options.addresses === "interfaces" ? { ...options.interfaces, ...options.following } : undefined
   const found = following === undefined ? [] : (yield* Following.look(following)).addresses
@@ -618,6 +621,9 @@ export const make = Effect.fnUntraced(function* (
   const wait = (level: Level, changes?: Changes): Effect.Effect<Reached, RegistrationFailed> =>
     Effect.suspend(() => {
       if (over !== undefined) return Effect.fail(over)
+      if (!allLevels.includes(level)) {
+        return Effect.fail(new RegistrationFailed("invalid", `a level is ${allLevels.join(", ")}, not '${level}'`))
+      }
       if (waiters.size >= waitersMax) {
         return Effect.fail(new RegistrationFailed("busy", `more than ${waitersMax} wait already`))
       }

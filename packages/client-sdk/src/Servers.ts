@@ -21,7 +21,8 @@ export const serversMax = 32
 const form = /^(tls:\/\/|tcp:\/\/)?(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^:/[\]\s]+)):(\d{1,5})$/
 
 /** Fails with `invalid`. */
-export const parseServer = (text: string): Server => {
+export const parseServer = (given: unknown): Server => {
+  const text = String(given)
   const match = form.exec(text)
   const port = Number(match?.[4])
   if (match === null || port < 1 || port > 65_535) {
@@ -32,8 +33,9 @@ export const parseServer = (text: string): Server => {
 
 /** Fails with `invalid`. */
 export const parseServers = (given: string | ReadonlyArray<string>): ReadonlyArray<Server> => {
-  const texts = typeof given === "string" ? [given] : given
-  if (texts.length === 0) throw new RegistrationFailed("invalid", "name at least one server")
+  const texts: ReadonlyArray<unknown> = typeof given === "string" ? [given] : Array.isArray(given) ? given : []
+  if (texts.length === 0)
+    throw new RegistrationFailed("invalid", "name at least one server: HOST:PORT or tls://HOST:PORT")
   if (texts.length > serversMax) throw new RegistrationFailed("invalid", `at most ${serversMax} servers`)
   return texts.map(parseServer)
 }

@@ -27,6 +27,12 @@ describe("register", () => {
     assert.deepInclude(server.host("web-1"), { labels: { rack: "7" }, sessions: 1 })
   })
 
+  it("takes a token with the line end of the file it was read from", async () => {
+    await using server = await FakeServer.start({ tokens: [{ token: "t" }] })
+    await using registration = await register({ server: server.address, hostname: "web-1", token: "t\n" })
+    assert.strictEqual(registration.host, "web-1.hosts.prism.test.")
+  })
+
   it("enrols a key with a token once, and later proves the key without it", async () => {
     await using server = await FakeServer.start({ tokens: [{ token: "once", usesMax: 1 }] })
     const stateDir = Path.join(Fs.mkdtempSync(Path.join(Os.tmpdir(), "prism-sdk-")), "state")
@@ -43,6 +49,8 @@ describe("register", () => {
   it.each([
     ["a token that is not known", { token: "other" }, "token-invalid"],
     ["no token", {}, "token-missing"],
+    ["no server", { server: undefined as unknown as string }, "invalid"],
+    ["a level that is none", { waitFor: "done" as "served", token: "t" }, "invalid"],
     ["a server without a port", { server: "prism.example.net" }, "invalid"],
     ["a hostname that is none", { hostname: "web_1" }, "invalid"],
     ["a label that is none", { labels: { "": "x" } }, "invalid"]
