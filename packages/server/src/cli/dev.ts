@@ -213,6 +213,10 @@ Register this machine as deployed clients do (bash), then ask for it:
   bash -c "printf '${frame.replaceAll('"', '\\"')}' > /dev/tcp/${ready.tcp.host}/${ready.tcp.port}"
   ${dig} +short ${machine}.${zone}
 
+Or by the agent, which keeps the name (in a clone: ./prism agent):
+
+  prism-agent --server ${ready.tcp.host}:${ready.tcp.port} --token-file '${folder.path}/agent-token' --state '${folder.path}/agent'
+
 Ctrl-C stops it; the next start on the same folder goes on with the same.
 `
 }

@@ -7,6 +7,7 @@ import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { resolve } from "../../../core/test/harness/PowerDns.ts"
 import type { Ready } from "../../src/cli/Ready.ts"
 import * as Agent from "../harness/AgentClient.ts"
+import * as PrismAgent from "../../../client-sdk/test/harness/PrismAgent.ts"
 import * as PrismServer from "../harness/PrismServer.ts"
 
 /** Runs a line of the printed block as a person would paste it. */
@@ -42,6 +43,9 @@ describe("prism-dns dev", () => {
       assert.strictEqual(yield* paste(reverse!), "hello.hosts.prism.test.")
       yield* paste(linesOf(block, "bash ")[0]!)
       yield* waitUntil("this machine resolves", paste(machine!), (answer) => answer === "127.0.0.1")
+      const [, ...args] = linesOf(block, "prism-agent ")[0]!.replaceAll("'", "").split(" ")
+      const ended = yield* PrismAgent.run(["once", ...args])
+      assert.strictEqual(ended.code, 0, ended.stderr)
     })
   )
 
