@@ -226,13 +226,15 @@ const makeRegistration = (agent: Agent.Agent, scope: Scope.Closeable, options: R
 /** Says once, where nobody listens, why nothing happens. */
 const warnOnce = (agent: Agent.Agent, options: RegisterOptions) => {
   if (options.logger !== undefined) return
+  const warn = (text: string) => {
+    process.emitWarning(text, { type: "PrismDnsWarning" })
+    stop()
+  }
   const stop = agent.subscribe((event) => {
-    if (event.type === "disconnected") {
-      process.emitWarning(`${event.data.server}: ${event.data.reason}; trying again until it works`, {
-        type: "PrismDnsWarning"
-      })
-    }
-    if (event.type === "disconnected" || event.type === "accepted") stop()
+    if (event.type === "accepted") stop()
+    if (event.type === "disconnected") warn(`${event.data.server}: ${event.data.reason}; trying again until it works`)
+    // A name that is refused for now: the promise waits, and nobody has the registration to listen on yet.
+    if (event.type === "notice") warn(`${event.data.message} (${event.data.code}); asking again until it works`)
   })
 }
 

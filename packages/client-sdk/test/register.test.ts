@@ -46,6 +46,17 @@ describe("register", () => {
     assert.deepStrictEqual(server.hosts, [])
   })
 
+  it("says why it waits where a name is refused for now, since nobody can listen yet", async () => {
+    await using server = await FakeServer.start()
+    server.refuseNext("register", { code: "hostname-taken", message: "web-1 is another's", retryable: true })
+    const warned = new Promise<Error>((resolve) => process.once("warning", resolve))
+    await using registration = await register({ server: server.address, hostname: "web-1" })
+    const { message, name } = await warned
+    assert.strictEqual(name, "PrismDnsWarning")
+    assert.include(message, "web-1 is another's (hostname-taken)")
+    assert.strictEqual(registration.host, "web-1.hosts.prism.test.")
+  })
+
   it.each([
     ["a token that is not known", { token: "other" }, "token-invalid"],
     ["no token", {}, "token-missing"],

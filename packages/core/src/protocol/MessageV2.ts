@@ -21,6 +21,8 @@ export const version = "2.0"
 
 /** Addresses of one host at the most. */
 export const addressesMax = 16
+/** Zones that a welcome names at the most: it has to fit into a frame. */
+export const zonesMax = 100
 /** Labels of one host at the most. */
 export const labelsMax = 32
 /** Characters of a label's key and of its value at the most. */
@@ -184,7 +186,7 @@ export const Welcome = Schema.Struct({
     /** Hosts that one session may hold. */
     hostsMax: Schema.Int
   }),
-  /** The zones that hold hosts; the first is meant where none is said. */
+  /** The zones that the agent may have hosts in, at most `zonesMax` of them; the first is meant where none is said. */
   zones: Schema.Array(Schema.String),
   /** The server's clock, RFC 3339. */
   time: Schema.String

@@ -349,7 +349,7 @@ export class SessionV2 implements Protocol {
         addressesMax: MessageV2.addressesMax,
         hostsMax: options.sessionHostsMax
       },
-      zones: [...this.#shared.requests.zonesOf(principal)],
+      zones: this.#shared.requests.zonesOf(principal).slice(0, MessageV2.zonesMax),
       time: isoTime(this.#shared.now())
     })
   }
