@@ -243,6 +243,14 @@ const reserved = ({ below, rules }: Given): Said => {
       )
 }
 
+/** How somebody comes to a grant that allows more. That of a key stays what it was when it was enrolled. */
+const wider = ({ anonymous, kind }: Principal): string =>
+  anonymous
+    ? "come with a token, key or certificate that allows it"
+    : kind === "key"
+      ? "enrol a new key with a token that allows it"
+      : "have its grant widened"
+
 const grantNames = ({ below, principal }: Given): Said => {
   if (below.length === 0) return notApplicable(noName)
   const { names } = principal.grant
@@ -252,7 +260,7 @@ const grantNames = ({ below, principal }: Given): Said => {
   return pattern === undefined
     ? failed(
         "name-not-allowed",
-        `${principal.name} may not have the name '${name}', only such as ${listed(names)}; register one of those, or have its grant widened`
+        `${principal.name} may not have the name '${name}', only such as ${listed(names)}; register one of those, or ${wider(principal)}`
       )
     : passed(`'${name}' fits '${pattern}' of its grant`)
 }
@@ -273,8 +281,8 @@ const ownAddresses = ({ claim, principal }: Given): Said => {
   return failed(
     "address-not-allowed",
     networks.length === 0
-      ? `${foreign} is not the address the host speaks from${spoken}; claim that one, or have the networks of its addresses granted`
-      : `${foreign} is neither the address the host speaks from${spoken} nor in ${formatted(networks)}; claim one that is, or have its network granted`
+      ? `${foreign} is not the address the host speaks from${spoken}; claim that one, or ${wider(principal)}`
+      : `${foreign} is neither the address the host speaks from${spoken} nor in ${formatted(networks)}; claim one that is, or ${wider(principal)}`
   )
 }
 

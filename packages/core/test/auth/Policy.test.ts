@@ -38,6 +38,22 @@ const ruleOf = (verdict: Policy.Verdict) => (verdict._tag === "Allowed" ? "allow
 const decided = (name: string, more: Partial<Policy.Claim> = {}, policy: Partial<Zone.ZonePolicy> = {}) =>
   ruleOf(Policy.decide(principal(), claim(name, more), { ...hosts, policy: { ...hosts.policy, ...policy } }, rules))
 
+describe("what a refusal says can be done", () => {
+  const messageOf = (who: Principal, addresses: ReadonlyArray<string>) => {
+    const verdict = Policy.decide(who, claim("db", { addresses: addresses.map(IpAddress.make) }), hosts, rules)
+    return verdict._tag === "Refused" ? verdict.message : "allowed"
+  }
+
+  it("for a key is another one, since its grant stays as it was; for a token and a certificate a wider grant", () => {
+    const names = ["web-*"]
+    assert.include(messageOf(principal({ names }), ["10.0.0.1"]), "or enrol a new key with a token that allows it")
+    assert.include(messageOf(principal({ names }, "token"), ["10.0.0.1"]), "or have its grant widened")
+    assert.include(messageOf(principal({ names }, "certificate"), ["10.0.0.1"]), "or have its grant widened")
+    assert.include(messageOf(principal(), ["10.0.0.2"]), "or enrol a new key with a token that allows it")
+    assert.include(messageOf(anonymous, ["10.0.0.2"]), "or come with a token, key or certificate that allows it")
+  })
+})
+
 describe("patterns", () => {
   it.each([
     ["web-*", "web-1", true],
