@@ -18,6 +18,7 @@ import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import type { Ack, Register, Release, Update } from "@prism-dns/core/protocol/MessageV2"
 import { isOwner, mayActFor, type Wishes } from "@prism-dns/core/registry/Decision"
+import { Leases } from "@prism-dns/core/registry/Leases"
 import { type RegisterError, Registry, type RegistryUnavailable } from "@prism-dns/core/registry/Registry"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Clock, Effect, Option, Result } from "effect"
@@ -78,6 +79,7 @@ export interface Requests {
 export const make = Effect.gen(function* () {
   const registry = yield* Registry
   const admission = yield* Admission
+  const leases = yield* Leases
   const zones = yield* Zones
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
@@ -140,6 +142,14 @@ export const make = Effect.gen(function* () {
     if (verdict._tag === "Refused") {
       return { ...refused(verdict.code, verdict.message, verdict.retryAfterSeconds), subject: fqdn }
     }
+    // Within the bounds of the zone.
+    const wanted = { ttlSeconds: verdict.ttlSeconds ?? wishes.ttlSeconds, labels: wishes.labels }
+    // What is as it should be is answered from memory, as a beat is.
+    const renewed = leases.renew(fqdn, addresses, principal, now(), wanted)
+    if (renewed !== undefined) {
+      admission.giveBack(principal, claim)
+      return follow(renewed, "renewed")
+    }
     return registry
       .register({
         fqdn,
@@ -148,9 +158,7 @@ export const make = Effect.gen(function* () {
         addresses,
         registrant: principal,
         peer,
-        // Within the bounds of the zone.
-        ttlSeconds: verdict.ttlSeconds ?? wishes.ttlSeconds,
-        labels: wishes.labels,
+        ...wanted,
         // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
         hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal),
         mayHave: (name) => admission.isGranted(principal, { ...claim, fqdn: name })

@@ -553,6 +553,22 @@ describe("levels", () => {
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
 
+  it.live("of a registration that changes nothing come without a transaction of the registry", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const generation = Effect.map(sql`SELECT value FROM registry_generation`, ([row]) => row)
+      const first = yield* open()
+      yield* first.register("known", { labels: { rack: "7" } })
+      const before = yield* generation
+      const second = yield* open()
+      const again = yield* second.register("known", { labels: { rack: "7" } })
+      assert.deepStrictEqual(short(again), ["accepted renewed", "applied final"])
+      assert.deepStrictEqual(yield* generation, before)
+      yield* second.register("known", { labels: { rack: "8" } })
+      assert.notDeepEqual(yield* generation, before)
+    }).pipe(Effect.scoped, Effect.provide(server()))
+  )
+
   it.live("of a registration that changes nothing are those of the change that is under way", () =>
     Effect.gen(function* () {
       const memory = yield* PowerDnsMemory
