@@ -5,6 +5,7 @@ import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { onTestFinished } from "vitest"
 
 const failure = async (options: RegisterOptions): Promise<RegistrationFailed> => {
   try {
@@ -35,7 +36,9 @@ describe("register", () => {
 
   it("enrols a key with a token once, and later proves the key without it", async () => {
     await using server = await FakeServer.start({ tokens: [{ token: "once", usesMax: 1 }] })
-    const stateDir = Path.join(Fs.mkdtempSync(Path.join(Os.tmpdir(), "prism-sdk-")), "state")
+    const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "prism-sdk-"))
+    onTestFinished(() => Fs.rmSync(folder, { recursive: true, force: true }))
+    const stateDir = Path.join(folder, "state")
     const first = await register({ server: server.address, hostname: "web-1", token: "once", stateDir })
     const { identity } = first
     await first.close()

@@ -278,6 +278,11 @@ const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 const unreadable = (code: Unreadable["code"], message: string, id?: number) => Result.fail({ code, message, id })
 
+/** Where the schema's own words would be long ones: what is none of several shapes. */
+const sentences: Readonly<Record<string, string>> = {
+  auth: `method must be one of ${Auth.members.map(({ fields }) => fields.method.schema.literal).join(", ")}`
+}
+
 const decoder = <A>(schema: Schema.Codec<A, unknown>, types: ReadonlySet<string>) => {
   const decode = Schema.decodeUnknownResult(schema)
   return (value: Fields): Result.Result<A, Unreadable> => {
@@ -290,11 +295,8 @@ const decoder = <A>(schema: Schema.Codec<A, unknown>, types: ReadonlySet<string>
     if (Result.isSuccess(decoded)) return Result.succeed(decoded.success)
     const first = issues(decoded.failure.issue).issues[0]
     const field = first?.path?.map(String).join(".") ?? ""
-    return unreadable(
-      "invalid",
-      field === "" ? `not a ${type}: ${first?.message}` : `${field}: ${first?.message}`,
-      known
-    )
+    const said = sentences[field] ?? first?.message
+    return unreadable("invalid", field === "" ? `not a ${type}: ${said}` : `${field}: ${said}`, known)
   }
 }
 
