@@ -23,6 +23,8 @@ const explained = () => {
 const sources = [
   "server/src/tcp/ProtocolV1.ts",
   "server/src/tcp/SessionV2.ts",
+  "server/src/tcp/FramesV2.ts",
+  "server/src/tcp/SharedV2.ts",
   "server/src/tcp/RequestsV2.ts",
   "server/src/tcp/Authentication.ts",
   "server/src/tcp/TcpServer.ts",

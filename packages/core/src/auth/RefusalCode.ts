@@ -46,3 +46,8 @@ export type ClaimCode = (typeof claimCodes)[number]
 
 export const refusalCodes = [...tokenCodes, ...identityCodes, ...sessionCodes, ...claimCodes] as const
 export type RefusalCode = (typeof refusalCodes)[number]
+
+const known: ReadonlySet<string> = new Set(refusalCodes)
+
+/** True for a code of refused access, which is audited and counted; others say that a message or the server is at fault. */
+export const isRefusalCode = (code: string): code is RefusalCode => known.has(code)

@@ -23,7 +23,7 @@ import * as Progress from "../dns/Progress.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
-import { detailOf } from "../storage/SqlFailure.ts"
+import { detailOf, isCollision } from "../storage/SqlFailure.ts"
 import * as Zone from "../domain/Zone.ts"
 import * as Damping from "./Damping.ts"
 import {
@@ -676,15 +676,3 @@ class CountsMoved extends Schema.TaggedError<CountsMoved>()("CountsMoved", {}) {
 }
 
 const unavailable = (error: SqlError.SqlError) => new RegistryUnavailable({ detail: detailOf(error) })
-
-/** True for a failure of two transactions that met, which a second try settles. */
-const isCollision = (error: SqlError.SqlError): boolean => {
-  switch (error.reason._tag) {
-    case "UniqueViolation":
-    case "DeadlockError":
-    case "SerializationError":
-      return true
-    default:
-      return false
-  }
-}

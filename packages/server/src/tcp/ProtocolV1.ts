@@ -20,7 +20,8 @@ import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
 import type { Registration } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { type Registered, Registry } from "@prism-dns/core/registry/Registry"
-import { Clock, Duration, Effect, Metric, Result } from "effect"
+import { Clock, Duration, Effect, Result } from "effect"
+import * as RegistrationCounts from "./RegistrationCounts.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
 export interface ProtocolOptions {
@@ -49,11 +50,8 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
   const ackTimeoutMillis = Duration.toMillis(options.ackTimeout)
   const now = () => clock.currentTimeMillisUnsafe()
 
-  const count = (result: string) => counters(result).updateUnsafe(1, context)
-  const counters = memoize((result: string) => Metric.withAttributes(TcpMetrics.registrations, { result }))
-  const observe = (level: string, sinceMillis: number) =>
-    durations(level).updateUnsafe((now() - sinceMillis) / 1000, context)
-  const durations = memoize((level: string) => Metric.withAttributes(TcpMetrics.registrationDuration, { level }))
+  const { count, reached } = yield* RegistrationCounts.make
+  const observe = (level: string, sinceMillis: number) => reached(level, now() - sinceMillis)
 
   const error = (code: string, message: string, retryAfterSeconds?: number): string =>
     MessageV1.encodeResponse(
@@ -189,13 +187,4 @@ const sentences: Readonly<Record<Registered["outcome"], string>> = {
   changed: "host changed",
   returned: "host is back",
   renewed: "lease renewed"
-}
-
-const memoize = <A>(f: (key: string) => A): ((key: string) => A) => {
-  const known = new Map<string, A>()
-  return (key) => {
-    const value = known.get(key) ?? f(key)
-    known.set(key, value)
-    return value
-  }
 }

@@ -9,12 +9,9 @@
  * database; hosts of a session and changes it follows are bounded; when it
  * ends nothing waits for it any more.
  */
-import { Acknowledgements, type Outcome as TicketOutcome, type Ticket } from "@prism-dns/core/dns/Acknowledgements"
-import { Zones } from "@prism-dns/core/dns/Zones"
-import { Refusals } from "@prism-dns/core/audit/Refusals"
-import { Identities } from "@prism-dns/core/auth/Identities"
+import type { Outcome as TicketOutcome, Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import type { Principal } from "@prism-dns/core/auth/Principal"
-import { type RefusalCode, refusalCodes } from "@prism-dns/core/auth/RefusalCode"
+import { isRefusalCode } from "@prism-dns/core/auth/RefusalCode"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
 import * as Handshake from "@prism-dns/core/protocol/Handshake"
@@ -22,126 +19,13 @@ import * as MessageV2 from "@prism-dns/core/protocol/MessageV2"
 import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
 import { isOneFrame, prefixBytes } from "@prism-dns/core/protocol/Wire"
 import * as Proof from "@prism-dns/core/protocol/Proof"
-import { Leases } from "@prism-dns/core/registry/Leases"
-import { Clock, Duration, Effect, Metric, Result } from "effect"
+import { Duration, Effect, Result } from "effect"
 import { version } from "../Version.ts"
 import type { AgentSession, Protocol, Refusal, Slot } from "./AgentSession.ts"
 import * as Authentication from "./Authentication.ts"
+import * as FramesV2 from "./FramesV2.ts"
 import * as RequestsV2 from "./RequestsV2.ts"
-import * as Sessions from "./Sessions.ts"
-import * as TcpMetrics from "./TcpMetrics.ts"
-
-export interface SessionOptions extends Authentication.AuthenticationOptions {
-  /** Names this server in the welcome. */
-  readonly instance: string
-  readonly lease: { readonly duration: Duration.Duration; readonly beatInterval: Duration.Duration }
-  readonly frameBytesMax: number
-  readonly pipelineMax: number
-  /** Hosts that one session may hold. */
-  readonly sessionHostsMax: number
-  /** From the start of draining until no connection is taken any more. */
-  readonly drainDelay: Duration.Duration
-  /** Nonces of challenges. */
-  readonly makeNonce: () => string
-}
-
-/** What all sessions of a server share. */
-export interface Shared {
-  readonly options: SessionOptions
-  readonly leaseMillis: number
-  readonly now: () => number
-  readonly authenticate: Authentication.Authenticate
-  readonly requests: RequestsV2.Requests
-  readonly rotate: (
-    asker: RequestsV2.Asker,
-    publicKey: string,
-    signedBy: string
-  ) => Effect.Effect<{ readonly _tag: "Rotated" } | RequestsV2.Refused>
-  readonly sessions: Sessions.Sessions
-  readonly beat: (host: Host, nowMillis: number) => boolean
-  readonly ttlSeconds: (host: Host) => number
-  /** Runs what needs the database; the server waits for it when it stops. */
-  readonly run: <A>(effect: Effect.Effect<A>, done: (value: A | undefined) => void) => void
-  /** Nobody waits for a ticket any more. */
-  readonly forget: (ticket: Ticket) => void
-  readonly countRegistration: (result: string) => void
-  readonly countBeat: () => void
-  /** What is refused for what was proved or claimed is audited and counted. */
-  readonly recordRefusal: (
-    code: string,
-    message: string,
-    actor: string,
-    peer: string | undefined,
-    subject: string
-  ) => void
-  readonly observe: (level: AckLevel, millis: number) => void
-  readonly nextName: () => string
-}
-
-export type Run = Shared["run"]
-
-/** How long a beat may wait to be counted. */
-const countMillis = 50
-
-export const make = Effect.fnUntraced(function* (options: SessionOptions, run: Run) {
-  const clock = yield* Clock.Clock
-  const zones = yield* Zones
-  const leases = yield* Leases
-  const acknowledgements = yield* Acknowledgements
-  const refusals = yield* Refusals
-  const identities = yield* Identities
-  const context = yield* Effect.context()
-  const registrations = memoize((result) => Metric.withAttributes(TcpMetrics.registrations, { result }))
-  const durations = memoize((level) => Metric.withAttributes(TcpMetrics.registrationDuration, { level }))
-  const now = () => clock.currentTimeMillisUnsafe()
-  const startedAt = now().toString(36)
-  let sessionsSoFar = 0
-
-  /** Beats that the metric does not know of yet. */
-  let uncounted = 0
-  const countBeats = () => {
-    TcpMetrics.heartbeats.updateUnsafe(uncounted, context)
-    uncounted = 0
-  }
-
-  const shared: Shared = {
-    options,
-    leaseMillis: Duration.toMillis(options.lease.duration),
-    now,
-    authenticate: yield* Authentication.make(options),
-    requests: yield* RequestsV2.make,
-    rotate: ({ peer, principal }, publicKey, signedBy) =>
-      identities.rotate(principal.name, publicKey, { name: principal.name, peer }, signedBy).pipe(
-        Effect.as({ _tag: "Rotated" as const }),
-        Effect.catch((failure) =>
-          Effect.succeed(
-            failure._tag === "RegistryUnavailable"
-              ? RequestsV2.unavailable
-              : RequestsV2.refused(failure.code, failure.message)
-          )
-        )
-      ),
-    sessions: yield* Sessions.make,
-    beat: leases.beat,
-    ttlSeconds: (host) => host.ttlSeconds ?? zones.find(host.zone)?.policy.ttlSeconds ?? 0,
-    run,
-    forget: acknowledgements.close,
-    countRegistration: (result) => registrations(result).updateUnsafe(1, context),
-    countBeat: () => {
-      if (uncounted === 0) setTimeout(countBeats, countMillis).unref()
-      uncounted += 1
-    },
-    recordRefusal: (code, message, actor, peer, subject) => {
-      if (isRefusal(code)) refusals.record({ code, message, actor, peer, subject })
-    },
-    observe: (level, millis) => durations(level).updateUnsafe(millis / 1000, context),
-    nextName: () => `${startedAt}-${(sessionsSoFar++).toString(36)}`
-  }
-  return shared
-})
-
-const codes: ReadonlySet<string> = new Set(refusalCodes)
-const isRefusal = (code: string): code is RefusalCode => codes.has(code)
+import type { SessionOptions, Shared } from "./SharedV2.ts"
 
 /** True for a first frame that is meant as protocol 2: its types are others than those of version 1. */
 export const isMeant = (fields: Fields): boolean =>
@@ -194,7 +78,7 @@ export class SessionV2 implements Protocol {
     if (nowMillis >= this.#expiresAtMillis) return undefined
     for (const host of this.#hosts) if (!this.#shared.beat(host, nowMillis)) return undefined
     this.#shared.countBeat()
-    return beatText(id)
+    return FramesV2.beatText(id)
   }
 
   /** Answers a payload that was parsed already. */
@@ -225,9 +109,10 @@ export class SessionV2 implements Protocol {
   }
 
   refuse(reason: Refusal): string {
-    const refusal = refusals[reason](this.#shared)
+    const { leaseMillis, options } = this.#shared
+    const refusal = FramesV2.refusals[reason]({ frameBytesMax: options.frameBytesMax, leaseMillis })
     this.#record(refusal.code, refusal.message, "")
-    return closing(undefined, refusal)
+    return FramesV2.closing(undefined, refusal)
   }
 
   closed(): void {
@@ -249,7 +134,7 @@ export class SessionV2 implements Protocol {
   /** Ends it from our side, at once: who speaks may not go on. */
   end(code: string, message: string): void {
     this.#record(code, message, this.#principal?.name ?? "")
-    this.#session.terminate(closing(undefined, { code, message }))
+    this.#session.terminate(FramesV2.closing(undefined, { code, message }))
   }
 
   /** Tells the agent to look for another server. */
@@ -263,9 +148,9 @@ export class SessionV2 implements Protocol {
   }
 
   #unreadable({ code, id, message }: MessageV2.Unreadable): string {
-    if (this.#handshake._tag === "Welcomed") return errorText(id, RequestsV2.refused(code, message))
+    if (this.#handshake._tag === "Welcomed") return FramesV2.errorText(id, RequestsV2.refused(code, message))
     this.#session.conclude()
-    return closing(id, { code, message })
+    return FramesV2.closing(id, { code, message })
   }
 
   #expired(): string {
@@ -281,7 +166,7 @@ export class SessionV2 implements Protocol {
   #turnAway(id: number | undefined, { code, message, subject = "" }: Authentication.Unrecognised): string {
     this.#record(code, message, subject)
     this.#session.conclude()
-    return closing(id, { code, message })
+    return FramesV2.closing(id, { code, message })
   }
 
   #record(code: string, message: string, subject: string): void {
@@ -359,7 +244,7 @@ export class SessionV2 implements Protocol {
     if (nowMillis >= this.#expiresAtMillis) return this.#expired()
     for (const host of this.#hosts) if (!this.#shared.beat(host, nowMillis)) this.#lose(host)
     this.#shared.countBeat()
-    return beatText(id)
+    return FramesV2.beatText(id)
   }
 
   #lose(host: Host): void {
@@ -371,7 +256,7 @@ export class SessionV2 implements Protocol {
     const { peer } = this.#session
     const principal = this.#principal
     // Whoever was welcomed has both.
-    if (peer === undefined || principal === undefined) return errorText(message.id, internal)
+    if (peer === undefined || principal === undefined) return FramesV2.errorText(message.id, internal)
     const asker = { principal, peer }
     const readMillis = this.#shared.now()
     switch (message.type) {
@@ -398,7 +283,7 @@ export class SessionV2 implements Protocol {
     const subject = Proof.fingerprint(publicKey)
     const refuse = ({ code, message }: { readonly code: string; readonly message: string }) => {
       this.#record(code, message, subject)
-      return errorText(id, RequestsV2.refused(code, message))
+      return FramesV2.errorText(id, RequestsV2.refused(code, message))
     }
     const refusal = Handshake.refuseRotation(this.#handshake, message, this.#surroundings)
     if (refusal !== undefined) return refuse(refusal)
@@ -411,9 +296,9 @@ export class SessionV2 implements Protocol {
         slot,
         outcome._tag === "Rotated"
           ? MessageV2.encodeText({ type: "rotated", id, publicKey })
-          : isRefusal(outcome.code)
+          : isRefusalCode(outcome.code)
             ? refuse(outcome)
-            : errorText(id, outcome)
+            : FramesV2.errorText(id, outcome)
       )
     })
     return undefined
@@ -459,7 +344,7 @@ export class SessionV2 implements Protocol {
       refused.message,
       refused.subject ?? (message.type === "register" ? message.hostname : message.host)
     )
-    return errorText(message.id, refused)
+    return FramesV2.errorText(message.id, refused)
   }
 
   #done(
@@ -575,9 +460,6 @@ const otherVersion: Authentication.Unrecognised = {
   code: "protocol-not-allowed",
   message: "a session of protocol 2 takes no message of version 1"
 }
-/** As `MessageV2.encodeText` writes it. */
-const beatText = (id: number): string => `{"type":"beat","id":${id}}`
-
 const unanswered: Authentication.Unrecognised = { code: "internal", message: "the server failed to answer" }
 const internal = RequestsV2.refused("internal", "the server failed to answer", undefined, true)
 
@@ -585,51 +467,3 @@ const channelOf = ({ transport }: AgentSession): Uint8Array | undefined =>
   transport._tag === "Tls" ? transport.exporter() : undefined
 
 const isoTime = (millis: number): string => new Date(millis).toISOString()
-
-/** Codes of what ends a connection that may be worth another. */
-const retryableCodes: ReadonlySet<string> = new Set(["timeout", "internal", "peer-unknown", "unavailable", "capacity"])
-
-/** An error behind which the connection is closed. */
-export const closing = (
-  id: number | undefined,
-  { code, message }: { readonly code: string; readonly message: string },
-  retryAfterSeconds?: number
-): string => errorText(id, RequestsV2.refused(code, message, retryAfterSeconds, retryableCodes.has(code)), true)
-
-const errorText = (
-  id: number | undefined,
-  { code, message, retryAfterSeconds, retryable }: RequestsV2.Refused,
-  isClosing = false
-): string =>
-  MessageV2.encodeText({
-    type: "error",
-    ...(id === undefined ? {} : { id }),
-    code,
-    message,
-    retryable,
-    ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
-    ...(isClosing ? { closing: true } : {})
-  })
-
-const refusals: Readonly<Record<Refusal, (shared: Shared) => Authentication.Unrecognised>> = {
-  "too-large": ({ options }) => ({
-    code: "too-large",
-    message: `the frame is longer than ${options.frameBytesMax} bytes`
-  }),
-  http: () => ({ code: "not-prism", message: "these bytes are HTTP, not the Prism protocol" }),
-  tls: () => ({ code: "not-prism", message: "these bytes are TLS, not the Prism protocol" }),
-  proxy: () => ({
-    code: "proxy-not-allowed",
-    message: "a PROXY header comes first, and only from where it is allowed"
-  }),
-  timeout: ({ leaseMillis }) => ({ code: "timeout", message: `nothing was heard for ${leaseMillis / 1000} s` })
-}
-
-const memoize = <A>(f: (key: string) => A): ((key: string) => A) => {
-  const known = new Map<string, A>()
-  return (key) => {
-    const value = known.get(key) ?? f(key)
-    known.set(key, value)
-    return value
-  }
-}

@@ -17,11 +17,13 @@ import { AgentSession, type Protocol, type Refusal, type SessionOptions } from "
 import type { Hooks, RefusalCode } from "./Connection.ts"
 import * as Listener from "./Listener.ts"
 import * as PeerAddress from "./PeerAddress.ts"
+import * as FramesV2 from "./FramesV2.ts"
 import * as ProtocolV1 from "./ProtocolV1.ts"
 import * as SessionV2 from "./SessionV2.ts"
+import * as SharedV2 from "./SharedV2.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
 
-export interface TcpServerOptions extends ProtocolV1.ProtocolOptions, SessionV2.SessionOptions {
+export interface TcpServerOptions extends ProtocolV1.ProtocolOptions, SharedV2.SessionOptions {
   readonly host: string
   /** 0: any free port; undefined: no port without TLS. */
   readonly port: number | undefined
@@ -78,7 +80,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     if (stopping && sessions.size === 0 && underWay === 0) Deferred.doneUnsafe(idle, Effect.void)
   }
 
-  const start: SessionV2.Run = (effect, done) => {
+  const start: SharedV2.Run = (effect, done) => {
     underWay += 1
     run(effect).addObserver((exit) => {
       underWay -= 1
@@ -86,7 +88,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
       noteIdle()
     })
   }
-  const shared = yield* SessionV2.make(options, start)
+  const shared = yield* SharedV2.make(options, start)
 
   const refusals: Readonly<Record<Refusal, string>> = {
     "too-large": `the frame is longer than ${options.frameBytesMax} bytes`,
@@ -109,7 +111,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   const errorToAll = (code: string, message: string, retryAfterSeconds?: number): string =>
     protocol1
       ? v1.error(code, message, retryAfterSeconds)
-      : SessionV2.closing(undefined, { code, message }, retryAfterSeconds)
+      : FramesV2.closing(undefined, { code, message }, retryAfterSeconds)
 
   const answerV1 = (response: ProtocolV1.Response, session: AgentSession): string | undefined => {
     if (typeof response === "string") return response
