@@ -1,7 +1,7 @@
 /** Access in the HTTP API: which rule decides a claim, for whom. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import { Grant } from "./Grant.ts"
 import { PrincipalNotFoundProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
@@ -93,6 +93,6 @@ export class Access extends HttpApiGroup.make("access")
       error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
     }).annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim, asked in a body", description }))
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Access", description: "Who may claim what, and why not." })) {}

@@ -3,7 +3,7 @@ import { Effect, Redacted } from "effect"
 import { HttpClientRequest } from "effect/http"
 import { HttpApiClient, HttpApiMiddleware } from "effect/http-api"
 import { Api } from "./Api.ts"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 
 export type Client = HttpApiClient.ForApi<typeof Api>
 
@@ -12,7 +12,7 @@ const asCalled = HttpClientRequest.updateUrl((url) => url.replace(/(?<=\/[a-z]+)
 
 /** Sends `token` with each request. */
 export const withToken = (token: Redacted.Redacted) =>
-  HttpApiMiddleware.layerClient(AdminToken, ({ next, request }) =>
+  HttpApiMiddleware.layerClient(Authorization, ({ next, request }) =>
     next(HttpClientRequest.bearerToken(asCalled(request), token))
   )
 

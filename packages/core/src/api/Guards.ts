@@ -1,7 +1,7 @@
 /** Guards in the HTTP API: what holds expiry back until a person says a word. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import { GuardNotTrippedProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
 
@@ -46,6 +46,6 @@ export class Guards extends HttpApiGroup.make("guards")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Guards", description: "What waits for a person's word." })) {}

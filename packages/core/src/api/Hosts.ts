@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ackLevels, hostStates } from "../domain/Host.ts"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
@@ -104,6 +104,6 @@ export class Hosts extends HttpApiGroup.make("hosts")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Hosts", description: "The registry of hosts." })) {}

@@ -1,7 +1,7 @@
 /** Identities in the HTTP API: keys that machines were enrolled with. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import { Grant } from "./Grant.ts"
 import * as Page from "./Page.ts"
 import {
@@ -111,6 +111,6 @@ export class Identities extends HttpApiGroup.make("identities")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Identities", description: "Keys that machines were enrolled with." })) {}

@@ -1,7 +1,7 @@
 /** Plans in the HTTP API: changes thought out, to be looked at and then applied or not. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import {
   DeleteBudgetExceededProblem,
@@ -225,6 +225,6 @@ export class Plans extends HttpApiGroup.make("plans")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Plans", description: "Changes to be looked at first." })) {}

@@ -28,6 +28,9 @@ export const problems = {
   requestTimeout: problem("request-timeout", 408, "Request timeout"),
   headersTooLarge: problem("headers-too-large", 431, "Headers too large"),
   tokenInvalid: problem("token-invalid", 401, "Token missing or invalid"),
+  forbidden: problem("forbidden", 403, "Not allowed"),
+  preconditionFailed: problem("precondition-failed", 412, "Changed meanwhile"),
+  preconditionRequired: problem("precondition-required", 428, "If-Match required"),
   hostNotFound: problem("host-not-found", 404, "Host not found"),
   zoneNotFound: problem("zone-not-found", 404, "Zone not found"),
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
@@ -76,6 +79,49 @@ export class RequestInvalid extends Schema.TaggedError<RequestInvalid>()("Reques
 
 /** No bearer token, or none that is good here. */
 export class TokenInvalid extends Schema.TaggedError<TokenInvalid>()("TokenInvalid", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The caller is known, and may not do this. */
+export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** What differs between the version that was asked for and what is there now. */
+export const ChangedField = Schema.Struct({
+  pointer: Schema.String.annotate({ description: "JSON Pointer to the value within the resource." }),
+  before: Schema.optionalKey(
+    Schema.Unknown.annotate({ description: "At the version of `If-Match`, where it is known." })
+  ),
+  now: Schema.optionalKey(Schema.Unknown.annotate({ description: "Absent: it is gone." }))
+})
+export type ChangedField = typeof ChangedField.Type
+
+const PreconditionFigures = {
+  etag: Schema.optionalKey(Schema.String.annotate({ description: "Of what is there now; absent: nothing is." })),
+  changedBy: Schema.optionalKey(Schema.String.annotate({ description: "Who changed it last." })),
+  changedAt: Schema.optionalKey(Schema.String),
+  changes: Schema.Array(ChangedField)
+}
+
+/** What `If-Match` names is not what is there: somebody changed it meanwhile. Nothing was changed. */
+export class PreconditionFailed extends Schema.TaggedError<PreconditionFailed>()("PreconditionFailed", {
+  detail: Schema.String,
+  ...PreconditionFigures
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The change could undo another's: say by `If-Match` what it starts from. */
+export class PreconditionRequired extends Schema.TaggedError<PreconditionRequired>()("PreconditionRequired", {
+  detail: Schema.String
+}) {
   override get message(): string {
     return this.detail
   }
@@ -258,6 +304,25 @@ const onlyDetail = <E extends { readonly detail: string }>(
     asProblem(kind.status)
   )
 
+export const ForbiddenProblem = onlyDetail(problems.forbidden, Forbidden)
+export const PreconditionRequiredProblem = onlyDetail(problems.preconditionRequired, PreconditionRequired)
+export const PreconditionFailedProblem = Body(problems.preconditionFailed, PreconditionFigures).pipe(
+  Schema.decodeTo(
+    Schema.toType(PreconditionFailed),
+    SchemaTransformation.transform({
+      decode: (body) => new PreconditionFailed(body),
+      encode: ({ changedAt, changedBy, changes, detail, etag }) => ({
+        ...problems.preconditionFailed,
+        detail,
+        ...(etag !== undefined && { etag }),
+        ...(changedBy !== undefined && { changedBy }),
+        ...(changedAt !== undefined && { changedAt }),
+        changes
+      })
+    })
+  ),
+  asProblem(problems.preconditionFailed.status)
+)
 export const HostNotFoundProblem = onlyDetail(problems.hostNotFound, HostNotFound)
 export const ZoneNotFoundProblem = onlyDetail(problems.zoneNotFound, ZoneNotFound)
 export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)

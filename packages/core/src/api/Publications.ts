@@ -1,7 +1,7 @@
 /** What is on its way to the DNS, in the HTTP API. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
@@ -76,7 +76,7 @@ export class Publications extends HttpApiGroup.make("publications")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(
     OpenApi.annotations({ title: "Publications", description: "The way from the registry to PowerDNS." })

@@ -1,7 +1,7 @@
 /** The state of the whole, in the HTTP API. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import { Guard } from "./Guards.ts"
 import { Plan } from "./Plans.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
@@ -89,6 +89,6 @@ export class StatusGroup extends HttpApiGroup.make("status")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Status", description: "The state of the whole." })) {}

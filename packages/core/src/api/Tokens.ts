@@ -1,7 +1,7 @@
 /** Tokens in the HTTP API: those of the configuration, and those made here. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import { Grant, GrantRequest } from "./Grant.ts"
 import * as Page from "./Page.ts"
 import {
@@ -131,6 +131,6 @@ export class Tokens extends HttpApiGroup.make("tokens")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Tokens", description: "With which hosts and people are let in." })) {}

@@ -1,7 +1,7 @@
 /** Who asks, in the HTTP API. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
 import { tokenOrigins, tokenRoles } from "./Tokens.ts"
 import * as Values from "./Values.ts"
@@ -22,6 +22,6 @@ export class WhoamiGroup extends HttpApiGroup.make("whoami")
       OpenApi.annotations({ summary: "Who asks" })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Who asks", description: "What the token of the request is." })) {}

@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { conflictPolicies } from "../domain/Zone.ts"
-import { AdminToken } from "./Authentication.ts"
+import { Authorization } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { PowerDnsFailedProblem, StorageUnavailableProblem, ZoneNotFoundProblem } from "./Problems.ts"
 import { ZonePublication } from "./Publications.ts"
@@ -160,6 +160,6 @@ export class Zones extends HttpApiGroup.make("zones")
       })
     )
   )
-  .middleware(AdminToken)
+  .middleware(Authorization)
   .prefix("/v1")
   .annotateMerge(OpenApi.annotations({ title: "Zones", description: "What is in force for a zone." })) {}

@@ -7,6 +7,7 @@
 import { Effect, Metric, Option } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
 import * as AuditMetrics from "../audit/AuditMetrics.ts"
+import type { Actor } from "../audit/Entries.ts"
 import type { Cause } from "../dns/Cause.ts"
 import type { DomainName, HostName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
@@ -23,12 +24,7 @@ export interface HostChange {
   readonly after: Host
 }
 
-/** Who made a change, for the audit. */
-export interface Actor {
-  readonly name: string
-  /** The address it spoke from; undefined for Prism itself. */
-  readonly peer: string | undefined
-}
+export type { Actor } from "../audit/Entries.ts"
 
 /** A change with who made it, and why. */
 export interface ActorChange extends HostChange {

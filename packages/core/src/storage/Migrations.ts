@@ -288,8 +288,197 @@ const identity = Effect.gen(function* () {
   yield* sql`INSERT INTO host_count (kind, key, hosts) SELECT 'owner', owner, COUNT(*) FROM host GROUP BY owner`
 })
 
+/** What people steer by: the sealed audit and its events, roles, zones and records by the API, and reading as of a time. */
+const steering = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const serial = sql.literal(
+    sql.onDialectOrElse({
+      pg: () => "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+      orElse: () => "INTEGER PRIMARY KEY AUTOINCREMENT"
+    })
+  )
+  const name = sql.literal(sql.onDialectOrElse({ pg: () => 'TEXT COLLATE "C"', orElse: () => "TEXT" }))
+
+  // Entries as transactions write them. From here they move to audit_log, in the order of commits: what stands here is not
+  // sealed yet. `request`: the id of the API request. `result`: `done`, or a word for what became of it.
+  for (const column of ["zone TEXT", "request TEXT", "result TEXT NOT NULL DEFAULT 'done'"]) {
+    yield* sql`ALTER TABLE audit_entry ADD COLUMN ${sql.literal(column)}`
+  }
+  yield* sql`DROP INDEX audit_entry_subject`
+
+  // Sealed entries, never changed: positions are 1, 2, 3 ... without gaps, and each hash covers the one before it.
+  yield* sql`CREATE TABLE audit_log (
+    position BIGINT PRIMARY KEY,
+    sequence BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    peer TEXT,
+    action TEXT NOT NULL,
+    zone TEXT,
+    subject TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    before TEXT,
+    after TEXT,
+    reason TEXT,
+    cause TEXT,
+    request TEXT,
+    result TEXT NOT NULL,
+    hash TEXT NOT NULL
+  )`
+  yield* sql`CREATE INDEX audit_log_subject ON audit_log (subject, position)`
+  yield* sql`CREATE INDEX audit_log_zone ON audit_log (zone, position)`
+  yield* sql`CREATE INDEX audit_log_actor ON audit_log (actor, position)`
+  yield* sql`CREATE INDEX audit_log_action ON audit_log (action, position)`
+  yield* sql`CREATE INDEX audit_log_at ON audit_log (at, position)`
+  yield* sql`CREATE INDEX audit_log_request ON audit_log (request) WHERE request IS NOT NULL`
+
+  // One row for each batch that was sealed: the hash of its last entry, kept when retention takes the entries.
+  yield* sql`CREATE TABLE audit_seal (
+    last_position BIGINT PRIMARY KEY,
+    first_position BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    hash TEXT NOT NULL
+  )`
+
+  // What roles may do; built-in ones are not here. `permissions` is JSON. `generation` is for If-Match.
+  yield* sql`CREATE TABLE access_role (
+    name TEXT PRIMARY KEY,
+    description TEXT NOT NULL,
+    permissions TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    updated_by TEXT NOT NULL
+  )`
+  // Names of roles, as JSON; NULL: as its role says.
+  yield* sql`ALTER TABLE access_token ADD COLUMN roles TEXT`
+
+  // What was set by the API: whole zones, and settings that take the place of the configuration's. `settings` is JSON.
+  yield* sql`CREATE TABLE zone_setting (
+    name TEXT PRIMARY KEY,
+    origin TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    updated_by TEXT NOT NULL
+  )`
+  // What was in force for a zone, wherever it was set, with the range of time.
+  yield* sql`CREATE TABLE zone_history (
+    sequence ${serial},
+    name ${name} NOT NULL,
+    event TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    valid_from BIGINT NOT NULL,
+    valid_to BIGINT
+  )`
+  yield* sql`CREATE INDEX zone_history_name ON zone_history (name, valid_from, sequence)`
+
+  // `adopted`: taken over as it stood; `managed`: made by people through Prism.
+  yield* sql`ALTER TABLE record ADD COLUMN origin TEXT NOT NULL DEFAULT 'adopted'`
+  yield* sql`CREATE TABLE record_history (
+    sequence ${serial},
+    zone TEXT NOT NULL,
+    name ${name} NOT NULL,
+    type TEXT NOT NULL,
+    event TEXT NOT NULL,
+    ttl BIGINT NOT NULL,
+    contents TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    valid_from BIGINT NOT NULL,
+    valid_to BIGINT
+  )`
+  yield* sql`CREATE INDEX record_history_set ON record_history (zone, name, type, valid_from, sequence)`
+  yield* sql`CREATE UNIQUE INDEX record_history_current ON record_history (zone, name, type) WHERE valid_to IS NULL`
+  yield* sql`
+    INSERT INTO record_history (zone, name, type, event, ttl, contents, owner, origin, generation, valid_from)
+    SELECT zone, name, type, 'adopted', ttl, contents, owner, 'adopted', generation, since FROM record`
+  // Record sets that were ever managed: a list as of a time walks these, and looks each one up.
+  yield* sql`CREATE TABLE record_name (zone TEXT NOT NULL, name ${name} NOT NULL, type TEXT NOT NULL, PRIMARY KEY (zone, name, type))`
+  yield* sql`INSERT INTO record_name (zone, name, type) SELECT zone, name, type FROM record`
+
+  // Names that hosts ever had, and by which addresses and labels they were ever known: a list, of now or as of a time, walks
+  // one of these in the order of names, and looks each name up.
+  yield* sql`CREATE TABLE host_name (fqdn ${name} PRIMARY KEY, zone TEXT NOT NULL)`
+  yield* sql`CREATE INDEX host_name_zone ON host_name (zone, fqdn)`
+  yield* sql`CREATE TABLE host_name_address (address TEXT NOT NULL, fqdn ${name} NOT NULL, PRIMARY KEY (address, fqdn))`
+  // A label is `key=value` here.
+  yield* sql`CREATE TABLE host_name_label (label TEXT NOT NULL, fqdn ${name} NOT NULL, PRIMARY KEY (label, fqdn))`
+  yield* sql`INSERT INTO host_name (fqdn, zone) SELECT fqdn, MAX(zone) FROM host_history GROUP BY fqdn`
+  yield* sql.onDialectOrElse({
+    pg: () => sql`
+      INSERT INTO host_name_address (address, fqdn)
+      SELECT DISTINCT a.value, h.fqdn FROM host_history h, jsonb_array_elements_text(h.addresses::jsonb) AS a(value)`,
+    orElse: () => sql`
+      INSERT INTO host_name_address (address, fqdn)
+      SELECT DISTINCT a.value, h.fqdn FROM host_history h, json_each(h.addresses) a`
+  })
+  yield* sql.onDialectOrElse({
+    pg: () => sql`
+      INSERT INTO host_name_label (label, fqdn)
+      SELECT DISTINCT l.key || '=' || l.value, h.fqdn FROM host_history h, jsonb_each_text(h.labels::jsonb) AS l(key, value)`,
+    orElse: () => sql`
+      INSERT INTO host_name_label (label, fqdn)
+      SELECT DISTINCT l.key || '=' || l.value, h.fqdn FROM host_history h, json_each(h.labels) l`
+  })
+  yield* sql`CREATE INDEX host_history_name ON host_history (fqdn, valid_from, sequence)`
+  yield* sql`DROP INDEX host_state`
+  yield* sql`CREATE INDEX host_zone_state ON host (zone, state, fqdn)`
+  yield* sql`CREATE INDEX host_state ON host (state, fqdn)`
+
+  // When each name server was seen to answer, as JSON: for who asks how a record came about.
+  yield* sql`ALTER TABLE published ADD COLUMN served_nodes TEXT`
+
+  // Where events are sent. `position`: of the last event that was delivered or given up. `filter` is JSON.
+  yield* sql`CREATE TABLE webhook (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    url TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    filter TEXT NOT NULL,
+    state TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    next_attempt BIGINT,
+    last_error TEXT,
+    last_success BIGINT,
+    generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL
+  )`
+  yield* sql`CREATE TABLE webhook_dead_letter (
+    webhook TEXT NOT NULL REFERENCES webhook (id) ON DELETE CASCADE,
+    position BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    error TEXT NOT NULL,
+    PRIMARY KEY (webhook, position)
+  )`
+
+  // Answers to requests that carried an Idempotency-Key. `fingerprint`: of the request.
+  yield* sql`CREATE TABLE idempotency (
+    caller TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    process TEXT NOT NULL,
+    status BIGINT,
+    headers TEXT,
+    body TEXT,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (caller, key)
+  )`
+  yield* sql`CREATE INDEX idempotency_at ON idempotency (at)`
+})
+
 /** Migrations by number; a released one is never edited. */
 export const migrations = {
   "0001_registry": registry,
-  "0002_identity": identity
+  "0002_identity": identity,
+  "0003_steering": steering
 }

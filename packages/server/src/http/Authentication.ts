@@ -1,16 +1,18 @@
-/** Lets callers in who hold an administrator's token, and says who they are. */
-import { AdminToken, Caller } from "@prism-dns/core/api/Authentication"
-import { TokenInvalid } from "@prism-dns/core/api/Problems"
+/** Lets callers in who hold a token, says who they are, and keeps them from what no permission of theirs is about. */
+import { Authorization, Caller, Requires } from "@prism-dns/core/api/Authentication"
+import { Forbidden, TokenInvalid } from "@prism-dns/core/api/Problems"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { allowsSomewhere, builtInRoles } from "@prism-dns/core/auth/Permissions"
 import type { TokenCode } from "@prism-dns/core/auth/RefusalCode"
 import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
-import { Effect, Layer, Option, Redacted } from "effect"
+import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
+import { RequestId } from "./RequestId.ts"
 
 const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
-export const layer: Layer.Layer<AdminToken, never, Tokens | Refusals> = Layer.effect(
-  AdminToken,
+export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer.effect(
+  Authorization,
   Effect.gen(function* () {
     const tokens = yield* Tokens
     const refusals = yield* Refusals
@@ -20,8 +22,8 @@ export const layer: Layer.Layer<AdminToken, never, Tokens | Refusals> = Layer.ef
       return Effect.fail(new TokenInvalid({ detail: sentence(message) }))
     }
 
-    return AdminToken.of({
-      bearer: Effect.fnUntraced(function* (handler, { credential }) {
+    return Authorization.of({
+      bearer: Effect.fnUntraced(function* (handler, { credential, endpoint }) {
         const { remoteAddress } = yield* HttpServerRequest.HttpServerRequest
         const peer = Option.getOrUndefined(remoteAddress)
         const token = Redacted.value(credential)
@@ -33,7 +35,30 @@ export const layer: Layer.Layer<AdminToken, never, Tokens | Refusals> = Layer.ef
           const isGuess = holder.code === "token-invalid"
           return yield* refuse(holder.code, isGuess ? "the token is not one of an administrator" : holder.message, peer)
         }
-        return yield* Effect.provideService(handler, Caller, { name: holder.name, peer })
+        const roles = builtInRoles.filter(({ name }) => name === holder.role)
+        const authority = {
+          permissions: roles.flatMap(({ permissions }) => permissions),
+          zones: holder.grant.zones,
+          names: holder.grant.names
+        }
+        const required = Option.getOrUndefined(Context.getOption(endpoint.annotations, Requires))
+        if (
+          required !== undefined &&
+          required !== "anyone" &&
+          !allowsSomewhere(authority, required.verb, required.resource)
+        ) {
+          return yield* new Forbidden({ detail: `${holder.name} may not ${required.verb} ${required.resource}.` })
+        }
+        return yield* Effect.provideService(handler, Caller, {
+          name: holder.name,
+          kind: "token",
+          peer,
+          request: yield* RequestId,
+          roles: roles.map(({ name }) => name),
+          authority,
+          grant: holder.grant,
+          expiresAtMillis: undefined
+        })
       })
     })
   })

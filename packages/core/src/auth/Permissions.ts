@@ -1,0 +1,158 @@
+/**
+ * What people and programs may do by the API: roles, each a list of
+ * permissions, and the decision over them. Pure.
+ *
+ * A permission is a verb on a resource, within zones and patterns of names
+ * where it says so. Whoever speaks has an authority: the permissions of its
+ * roles, within the zones and names of its own grant. What no permission allows
+ * is denied. Leaves to others: who speaks (`server/http/Authentication`), and
+ * what hosts may claim (`auth/Policy`).
+ */
+import type { DomainName } from "../domain/DomainName.ts"
+import { isWithin } from "../domain/DomainName.ts"
+import { matchesPattern } from "./Principal.ts"
+
+/**
+ * - `read`: to look at it. `write`: to make and change it. `delete`: to remove it.
+ * - `apply`: to carry out what was proposed, or to let a guard's alarm pass.
+ */
+export const verbs = ["read", "write", "delete", "apply"] as const
+export type Verb = (typeof verbs)[number]
+
+/** `lua` are LUA records: PowerDNS runs what is written there, so no other permission has them in it. */
+export const resources = [
+  "hosts",
+  "zones",
+  "records",
+  "lua",
+  "plans",
+  "publications",
+  "guards",
+  "tokens",
+  "identities",
+  "roles",
+  "access",
+  "audit",
+  "events",
+  "webhooks",
+  "status"
+] as const
+export type Resource = (typeof resources)[number]
+
+export interface Permission {
+  readonly verb: Verb | "*"
+  /** `*`: everything but `lua`. */
+  readonly resource: Resource | "*"
+  /** Undefined: everywhere, also what belongs to no zone. */
+  readonly zones?: ReadonlyArray<DomainName> | undefined
+  /** Patterns (`matchesPattern`) of names below their zone; undefined: any. */
+  readonly names?: ReadonlyArray<string> | undefined
+}
+
+export interface Role {
+  readonly name: string
+  readonly description: string
+  readonly permissions: ReadonlyArray<Permission>
+}
+
+const reading = (...of: ReadonlyArray<Resource>): ReadonlyArray<Permission> =>
+  of.map((resource) => ({ verb: "read", resource }))
+const all = (...of: ReadonlyArray<Resource>): ReadonlyArray<Permission> =>
+  of.map((resource) => ({ verb: "*", resource }))
+
+const looking = reading("hosts", "zones", "records", "plans", "publications", "guards", "events", "status")
+
+/** Roles that are always there. */
+export const builtInRoles: ReadonlyArray<Role> = [
+  { name: "viewer", description: "Looks at hosts, zones, records and what becomes of them.", permissions: looking },
+  {
+    name: "operator",
+    description: "Runs hosts, records and plans, within zones as they are set up.",
+    permissions: [...looking, ...all("hosts", "records", "plans", "publications", "guards")]
+  },
+  {
+    name: "admin",
+    description: "Everything, except LUA records, which a role of one's own has to name.",
+    permissions: [{ verb: "*", resource: "*" }]
+  },
+  {
+    name: "auditor",
+    description: "Looks at everything, the audit and the rules of access among it, and changes nothing.",
+    permissions: [...looking, ...reading("tokens", "identities", "roles", "access", "audit", "webhooks")]
+  },
+  {
+    name: "agent",
+    description: "Registers hosts and looks at them, within the grant of its token.",
+    permissions: [
+      { verb: "read", resource: "hosts" },
+      { verb: "write", resource: "hosts" }
+    ]
+  }
+]
+
+/** What somebody may do. */
+export interface Authority {
+  readonly permissions: ReadonlyArray<Permission>
+  /** Beyond these zones and names it may nothing, whatever its roles; undefined: no such bound. */
+  readonly zones: ReadonlyArray<DomainName> | undefined
+  readonly names: ReadonlyArray<string> | undefined
+}
+
+/** What something concerns. Without a zone: all zones, or none. */
+export interface Place {
+  readonly zone?: DomainName | undefined
+  /** A full name within `zone`; undefined: the zone as a whole. */
+  readonly name?: DomainName | undefined
+}
+
+interface Bounds {
+  readonly zones?: ReadonlyArray<DomainName> | undefined
+  readonly names?: ReadonlyArray<string> | undefined
+}
+
+/** Where something is bound to zones or names, what concerns more than those lies outside. */
+const covers = ({ names, zones }: Bounds, { name, zone }: Place): boolean => {
+  if (zones !== undefined && (zone === undefined || !zones.includes(zone))) return false
+  if (names === undefined) return true
+  if (zone === undefined || name === undefined || name === zone || !isWithin(name, zone)) return false
+  const below = name.slice(0, -zone.length - 1)
+  return names.some((pattern) => matchesPattern(pattern, below))
+}
+
+const isAbout = (permission: Permission, verb: Verb, resource: Resource): boolean =>
+  (permission.verb === "*" || permission.verb === verb) &&
+  (permission.resource === resource || (permission.resource === "*" && resource !== "lua"))
+
+/** Whether `authority` may do it at `place`. */
+export const allows = (authority: Authority, verb: Verb, resource: Resource, place: Place): boolean =>
+  covers(authority, place) &&
+  authority.permissions.some((permission) => isAbout(permission, verb, resource) && covers(permission, place))
+
+/** Whether it may do it anywhere at all. */
+export const allowsSomewhere = (authority: Authority, verb: Verb, resource: Resource): boolean =>
+  authority.permissions.some((permission) => isAbout(permission, verb, resource))
+
+/** Where it may do it, for lists. */
+export interface Scope {
+  /** Undefined: in every zone; names may be bound all the same. */
+  readonly zones: ReadonlyArray<DomainName> | undefined
+  /** True where zones say all: names are not bound, in any of them. */
+  readonly everyName: boolean
+  /** What belongs to no zone is seen too. */
+  readonly everything: boolean
+  readonly has: (place: Place) => boolean
+}
+
+export const scopeOf = (authority: Authority, verb: Verb, resource: Resource): Scope => {
+  const about = authority.permissions.filter((permission) => isAbout(permission, verb, resource))
+  const within = (zones: ReadonlyArray<DomainName>) =>
+    authority.zones === undefined ? zones : zones.filter((zone) => authority.zones!.includes(zone))
+  return {
+    zones: about.some(({ zones }) => zones === undefined)
+      ? authority.zones
+      : within([...new Set(about.flatMap(({ zones }) => zones ?? []))]),
+    everyName: authority.names === undefined && about.every(({ names }) => names === undefined),
+    everything: allows(authority, verb, resource, {}),
+    has: (place) => allows(authority, verb, resource, place)
+  }
+}
