@@ -33,6 +33,14 @@ const parameters: Readonly<Record<string, object>> = {
   protocol: { description: "Default: `2.0`." },
   ttlSeconds: { description: "The TTL that is wished for.", schema: { type: "integer", minimum: 1 } },
   format: { description: "`json` (the default), `text`, or `markdown`." },
+  dryRun: {
+    description: "`true`: the answer says what would become of it, after the same checks; nothing is changed.",
+    schema: { type: "boolean", default: false }
+  },
+  "if-match": {
+    description: "The `ETag` of what the change starts from; something newer is left as it is, and answered with 412."
+  },
+  "if-none-match": { description: "`*`: only if there is nothing yet." },
   ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
 }
 

@@ -59,6 +59,25 @@ export const Reason = Schema.String.check(Schema.isTrimmed(), Schema.isBetweenLe
   description: "Why, in a sentence; it is kept in the audit."
 })
 
+/** The query flag of every change: says what would become of it, with the same checks, and changes nothing. */
+export const DryRun = Schema.Boolean
+
+/** Stands in the answer of a change that was only tried. */
+export const dryRunMark = {
+  dryRun: Schema.optionalKey(
+    Schema.Literal(true).annotate({ description: "Nothing was changed: this is what would become of it." })
+  )
+}
+
+/** Request headers of a change that could undo another's. */
+export const ifMatch = {
+  "if-match": Schema.optionalKey(Schema.String.check(Schema.isMaxLength(1024))),
+  "if-none-match": Schema.optionalKey(Schema.String.check(Schema.isMaxLength(1024)))
+}
+
+/** Response header of what can be changed: to be sent back as `If-Match`, or as `If-None-Match`. */
+export const etag = { etag: Schema.String }
+
 /** RFC 3339, in UTC, with milliseconds: `2026-11-23T10:48:00.000Z`. */
 export const Timestamp = Schema.String.annotate({ format: "date-time" })
 
