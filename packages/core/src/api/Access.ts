@@ -1,7 +1,7 @@
 /** Access in the HTTP API: which rule decides a claim, for whom. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import { Grant } from "./Grant.ts"
 import { PrincipalNotFoundProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
@@ -86,12 +86,16 @@ export class Access extends HttpApiGroup.make("access")
       },
       success: Explained,
       error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim", description })),
+    })
+      .annotate(Requires, { verb: "read", resource: "access" })
+      .annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim", description })),
     HttpApiEndpoint.post("explainRequest", "/access::explain", {
       payload: ExplainRequest,
       success: Explained,
       error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim, asked in a body", description }))
+    })
+      .annotate(Requires, { verb: "read", resource: "access" })
+      .annotateMerge(OpenApi.annotations({ summary: "Which rule decides a claim, asked in a body", description }))
   )
   .middleware(Authorization)
   .prefix("/v1")

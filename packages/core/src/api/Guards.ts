@@ -1,7 +1,7 @@
 /** Guards in the HTTP API: what holds expiry back until a person says a word. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import { GuardNotTrippedProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
 
@@ -28,23 +28,27 @@ export type GuardList = typeof GuardList.Type
 
 export class Guards extends HttpApiGroup.make("guards")
   .add(
-    HttpApiEndpoint.get("list", "/guards", { success: GuardList, error: StorageUnavailableProblem }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Guards that have tripped",
-        description: "While a guard stands, what it guards against waits; everything else goes on."
-      })
-    ),
+    HttpApiEndpoint.get("list", "/guards", { success: GuardList, error: StorageUnavailableProblem })
+      .annotate(Requires, { verb: "read", resource: "guards" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Guards that have tripped",
+          description: "While a guard stands, what it guards against waits; everything else goes on."
+        })
+      ),
     HttpApiEndpoint.post("allow", "/guards/:guard/allow", {
       params: { guard: GuardKind },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: Guard,
       error: [GuardNotTrippedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Lets through what a guard holds back",
-        description: "Only what was seen so far: what comes later is guarded again."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "apply", resource: "guards" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Lets through what a guard holds back",
+          description: "Only what was seen so far: what comes later is guarded again."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ackLevels, hostStates } from "../domain/Host.ts"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
@@ -68,41 +68,49 @@ export class Hosts extends HttpApiGroup.make("hosts")
       query: HostQuery,
       success: HttpApiSchema.WithHeaders(HostPage, { link: Schema.optionalKey(Schema.String) }),
       error: StorageUnavailableProblem
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Hosts, by name",
-        description:
-          "Filters narrow each other down. `Link: rel=next` leads to the next page; keep the filters with the cursor."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "read", resource: "hosts" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Hosts, by name",
+          description:
+            "Filters narrow each other down. `Link: rel=next` leads to the next page; keep the filters with the cursor."
+        })
+      ),
     HttpApiEndpoint.get("get", "/hosts/:host", {
       params: { host: Schema.String },
       success: Host,
       error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "One host" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "hosts" })
+      .annotateMerge(OpenApi.annotations({ summary: "One host" })),
     HttpApiEndpoint.post("retire", "/hosts/:host/retire", {
       params: { host: Schema.String },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: Host,
       error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Retires a host",
-        description:
-          "Its records are withdrawn; its name is held for as long as the zone says. A host that beats on comes back with its next beat."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "delete", resource: "hosts" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Retires a host",
+          description:
+            "Its records are withdrawn; its name is held for as long as the zone says. A host that beats on comes back with its next beat."
+        })
+      ),
     HttpApiEndpoint.post("release", "/hosts/:host/release", {
       params: { host: Schema.String },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: HostReleased,
       error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Forgets a host",
-        description: "Whatever its state: its records go, its name is free, its history stays."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "delete", resource: "hosts" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Forgets a host",
+          description: "Whatever its state: its records go, its name is free, its history stays."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

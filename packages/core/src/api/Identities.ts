@@ -1,7 +1,7 @@
 /** Identities in the HTTP API: keys that machines were enrolled with. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import { Grant } from "./Grant.ts"
 import * as Page from "./Page.ts"
 import {
@@ -81,35 +81,43 @@ export class Identities extends HttpApiGroup.make("identities")
       },
       success: HttpApiSchema.WithHeaders(IdentityPage, { link: Schema.optionalKey(Schema.String) }),
       error: StorageUnavailableProblem
-    }).annotateMerge(OpenApi.annotations({ summary: "Identities, by id" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "identities" })
+      .annotateMerge(OpenApi.annotations({ summary: "Identities, by id" })),
     HttpApiEndpoint.get("get", "/identities/:identity", {
       params: { identity: Schema.String },
       success: IdentityWithNames,
       error: [IdentityNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "One identity, with the names it holds" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "identities" })
+      .annotateMerge(OpenApi.annotations({ summary: "One identity, with the names it holds" })),
     HttpApiEndpoint.post("revoke", "/identities/:identity/revoke", {
       params: { identity: Schema.String },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: Identity,
       error: [IdentityNotFoundProblem, IdentityRevokedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Revokes an identity, for good",
-        description:
-          "Its sessions end and its key is never taken again. Its hosts go offline when their lease has passed, as any do."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "delete", resource: "identities" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Revokes an identity, for good",
+          description:
+            "Its sessions end and its key is never taken again. Its hosts go offline when their lease has passed, as any do."
+        })
+      ),
     HttpApiEndpoint.post("reset", "/identities::reset", {
       payload: ResetRequest,
       success: NameReset,
       error: [HostNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Frees a name from its key",
-        description:
-          "Whoever may claim it is its next holder, and until then its records stay. The identity that held it is revoked, unless it holds other names."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "delete", resource: "identities" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Frees a name from its key",
+          description:
+            "Whoever may claim it is its next holder, and until then its records stay. The identity that held it is revoked, unless it holds other names."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

@@ -1,7 +1,7 @@
 /** Plans in the HTTP API: changes thought out, to be looked at and then applied or not. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import {
   DeleteBudgetExceededProblem,
@@ -155,13 +155,15 @@ export class Plans extends HttpApiGroup.make("plans")
         location: Schema.optionalKey(Schema.String)
       }),
       error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Makes a plan",
-        description:
-          "Changes nothing yet. A plan without changes is not kept: its state is `applied` and there is no `Location`."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "write", resource: "plans" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Makes a plan",
+          description:
+            "Changes nothing yet. A plan without changes is not kept: its state is `applied` and there is no `Location`."
+        })
+      ),
     HttpApiEndpoint.get("list", "/zones/:zone/plans", {
       params: { zone: Values.NameInput },
       query: {
@@ -171,7 +173,9 @@ export class Plans extends HttpApiGroup.make("plans")
       },
       success: HttpApiSchema.WithHeaders(PlanPage, link),
       error: [ZoneNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "A zone's plans, the newest first" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "plans" })
+      .annotateMerge(OpenApi.annotations({ summary: "A zone's plans, the newest first" })),
     HttpApiEndpoint.get("listAll", "/plans", {
       query: {
         state: Schema.optionalKey(PlanState),
@@ -180,19 +184,25 @@ export class Plans extends HttpApiGroup.make("plans")
       },
       success: HttpApiSchema.WithHeaders(PlanPage, link),
       error: StorageUnavailableProblem
-    }).annotateMerge(OpenApi.annotations({ summary: "The plans of all zones, the newest first" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "plans" })
+      .annotateMerge(OpenApi.annotations({ summary: "The plans of all zones, the newest first" })),
     HttpApiEndpoint.get("get", "/plans/:plan", {
       params: plan,
       query: { format: Schema.optionalKey(Schema.Literals(["json", "text", "markdown"])) },
       success: [PlanWithChanges, asText("text/plain"), asText("text/markdown")],
       error: [PlanNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "One plan", description: "As JSON, or in words by `format`." })),
+    })
+      .annotate(Requires, { verb: "read", resource: "plans" })
+      .annotateMerge(OpenApi.annotations({ summary: "One plan", description: "As JSON, or in words by `format`." })),
     HttpApiEndpoint.get("changes", "/plans/:plan/changes", {
       params: plan,
       query: { limit: Schema.optionalKey(Page.Limit), cursor: Schema.optionalKey(Page.NumberCursor) },
       success: HttpApiSchema.WithHeaders(PlanChangePage, link),
       error: [PlanNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "A plan's changes, in their order" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "plans" })
+      .annotateMerge(OpenApi.annotations({ summary: "A plan's changes, in their order" })),
     HttpApiEndpoint.post("apply", "/plans/:plan/apply", {
       params: plan,
       payload: [ApplyRequest, Schema.Undefined],
@@ -205,25 +215,29 @@ export class Plans extends HttpApiGroup.make("plans")
         PowerDnsFailedProblem,
         StorageUnavailableProblem
       ]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Applies a plan",
-        description:
-          "What changed since the plan was made is refused, name by name; the others go on. A plan that deletes more than the " +
-          "zone's budget allows is refused as a whole, unless `overrideBudget` says why that is right."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "apply", resource: "plans" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Applies a plan",
+          description:
+            "What changed since the plan was made is refused, name by name; the others go on. A plan that deletes more than the " +
+            "zone's budget allows is refused as a whole, unless `overrideBudget` says why that is right."
+        })
+      ),
     HttpApiEndpoint.post("reject", "/plans/:plan/reject", {
       params: plan,
       payload: Schema.Struct({ reason: Values.Reason }),
       success: Plan,
       error: [PlanNotFoundProblem, PlanDecidedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Rejects a plan",
-        description: "Nothing of it is done. Names it held back stay as they are until something changes about them."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "apply", resource: "plans" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Rejects a plan",
+          description: "Nothing of it is done. Names it held back stay as they are until something changes about them."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

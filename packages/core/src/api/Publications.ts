@@ -1,7 +1,7 @@
 /** What is on its way to the DNS, in the HTTP API. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
 import * as Values from "./Values.ts"
@@ -59,22 +59,26 @@ export class Publications extends HttpApiGroup.make("publications")
       query: PublicationQuery,
       success: PublicationList,
       error: StorageUnavailableProblem
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Names that may differ from what PowerDNS holds",
-        description: "Each zone's backlog, and the marked names themselves, the longest waiting first."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "read", resource: "publications" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Names that may differ from what PowerDNS holds",
+          description: "Each zone's backlog, and the marked names themselves, the longest waiting first."
+        })
+      ),
     HttpApiEndpoint.post("retry", "/publications/retry", {
       payload: [RetryRequest, Schema.Undefined],
       success: Retried,
       error: StorageUnavailableProblem
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Tries parked names again",
-        description: "Except those that a plan holds back: that plan is to be applied or rejected."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "write", resource: "publications" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Tries parked names again",
+          description: "Except those that a plan holds back: that plan is to be applied or rejected."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

@@ -1,7 +1,7 @@
 /** The state of the whole, in the HTTP API. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import { Guard } from "./Guards.ts"
 import { Plan } from "./Plans.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
@@ -81,13 +81,15 @@ export type Status = typeof Status.Type
 
 export class StatusGroup extends HttpApiGroup.make("status")
   .add(
-    HttpApiEndpoint.get("get", "/status", { success: Status, error: StorageUnavailableProblem }).annotateMerge(
-      OpenApi.annotations({
-        summary: "How everything is",
-        description:
-          "Who writes each zone and what waits there, each PowerDNS node, open plans, and the guards that have tripped."
-      })
-    )
+    HttpApiEndpoint.get("get", "/status", { success: Status, error: StorageUnavailableProblem })
+      .annotate(Requires, { verb: "read", resource: "status" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "How everything is",
+          description:
+            "Who writes each zone and what waits there, each PowerDNS node, open plans, and the guards that have tripped."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

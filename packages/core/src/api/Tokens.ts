@@ -1,7 +1,7 @@
 /** Tokens in the HTTP API: those of the configuration, and those made here. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import { Grant, GrantRequest } from "./Grant.ts"
 import * as Page from "./Page.ts"
 import {
@@ -97,39 +97,48 @@ export class Tokens extends HttpApiGroup.make("tokens")
       query: { limit: Schema.optionalKey(Page.Limit), cursor: Schema.optionalKey(Page.PlaceCursor) },
       success: HttpApiSchema.WithHeaders(TokenPage, { link: Schema.optionalKey(Schema.String) }),
       error: StorageUnavailableProblem
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Tokens, by name",
-        description: "Those of the configuration and those made at run time, revoked and expired ones too."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "read", resource: "tokens" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Tokens, by name",
+          description: "Those of the configuration and those made at run time, revoked and expired ones too."
+        })
+      ),
     HttpApiEndpoint.post("issue", "/tokens", {
       payload: TokenRequest,
       success: HttpApiSchema.WithHeaders(TokenIssued.pipe(HttpApiSchema.status(201)), { location: Schema.String }),
       error: [TokenNameTakenProblem, TooManyTokensProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Makes a token",
-        description: "Its text is in this answer and nowhere else; one that was lost is revoked, and another one made."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "write", resource: "tokens" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Makes a token",
+          description:
+            "Its text is in this answer and nowhere else; one that was lost is revoked, and another one made."
+        })
+      ),
     HttpApiEndpoint.get("get", "/tokens/:token", {
       params: { token: Schema.String },
       success: Token,
       error: [TokenNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "One token" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "tokens" })
+      .annotateMerge(OpenApi.annotations({ summary: "One token" })),
     HttpApiEndpoint.post("revoke", "/tokens/:token/revoke", {
       params: { token: Schema.String },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: Token,
       error: [TokenNotFoundProblem, TokenRevokedProblem, TokenConfiguredProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Revokes a token",
-        description:
-          "It is refused from now on, and sessions that speak by it end. Identities that were enrolled with it stay."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "delete", resource: "tokens" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Revokes a token",
+          description:
+            "It is refused from now on, and sessions that speak by it end. Identities that were enrolled with it stay."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

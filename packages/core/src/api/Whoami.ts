@@ -1,7 +1,7 @@
 /** Who asks, in the HTTP API. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import { StorageUnavailableProblem } from "./Problems.ts"
 import { tokenOrigins, tokenRoles } from "./Tokens.ts"
 import * as Values from "./Values.ts"
@@ -18,9 +18,9 @@ export type Whoami = typeof Whoami.Type
 
 export class WhoamiGroup extends HttpApiGroup.make("whoami")
   .add(
-    HttpApiEndpoint.get("get", "/whoami", { success: Whoami, error: StorageUnavailableProblem }).annotateMerge(
-      OpenApi.annotations({ summary: "Who asks" })
-    )
+    HttpApiEndpoint.get("get", "/whoami", { success: Whoami, error: StorageUnavailableProblem })
+      .annotate(Requires, "anyone")
+      .annotateMerge(OpenApi.annotations({ summary: "Who asks" }))
   )
   .middleware(Authorization)
   .prefix("/v1")

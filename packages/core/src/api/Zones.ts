@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { conflictPolicies } from "../domain/Zone.ts"
-import { Authorization } from "./Authentication.ts"
+import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { PowerDnsFailedProblem, StorageUnavailableProblem, ZoneNotFoundProblem } from "./Problems.ts"
 import { ZonePublication } from "./Publications.ts"
@@ -126,14 +126,16 @@ export const ownerships = ["managed", "foreign", "ignored"] as const
 
 export class Zones extends HttpApiGroup.make("zones")
   .add(
-    HttpApiEndpoint.get("list", "/zones", { success: ZoneList, error: StorageUnavailableProblem }).annotateMerge(
-      OpenApi.annotations({ summary: "The zones of the configuration" })
-    ),
+    HttpApiEndpoint.get("list", "/zones", { success: ZoneList, error: StorageUnavailableProblem })
+      .annotate(Requires, { verb: "read", resource: "zones" })
+      .annotateMerge(OpenApi.annotations({ summary: "The zones of the configuration" })),
     HttpApiEndpoint.get("get", "/zones/:zone", {
       params: { zone: Values.NameInput },
       success: Zone,
       error: [ZoneNotFoundProblem, StorageUnavailableProblem]
-    }).annotateMerge(OpenApi.annotations({ summary: "One zone" })),
+    })
+      .annotate(Requires, { verb: "read", resource: "zones" })
+      .annotateMerge(OpenApi.annotations({ summary: "One zone" })),
     HttpApiEndpoint.get("records", "/zones/:zone/records", {
       params: { zone: Values.NameInput },
       query: {
@@ -143,22 +145,26 @@ export class Zones extends HttpApiGroup.make("zones")
       },
       success: HttpApiSchema.WithHeaders(NameRecordsPage, { link: Schema.optionalKey(Schema.String) }),
       error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "Names of a zone with their records, by whose they are",
-        description: "For names that are not Prism's the whole zone is read from PowerDNS, for each page anew."
-      })
-    ),
+    })
+      .annotate(Requires, { verb: "read", resource: "records" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Names of a zone with their records, by whose they are",
+          description: "For names that are not Prism's the whole zone is read from PowerDNS, for each page anew."
+        })
+      ),
     HttpApiEndpoint.get("dnssec", "/zones/:zone/dnssec", {
       params: { zone: Values.NameInput },
       success: ZoneDnssec,
       error: [ZoneNotFoundProblem, PowerDnsFailedProblem, StorageUnavailableProblem]
-    }).annotateMerge(
-      OpenApi.annotations({
-        summary: "The zone's DNSSEC keys",
-        description: "The DS records of its keys belong into the parent zone."
-      })
-    )
+    })
+      .annotate(Requires, { verb: "read", resource: "zones" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "The zone's DNSSEC keys",
+          description: "The DS records of its keys belong into the parent zone."
+        })
+      )
   )
   .middleware(Authorization)
   .prefix("/v1")

@@ -10,7 +10,7 @@
  */
 import type { DomainName } from "../domain/DomainName.ts"
 import { isWithin } from "../domain/DomainName.ts"
-import { matchesPattern } from "./Principal.ts"
+import { isPatternWithin, matchesPattern } from "./Principal.ts"
 
 /**
  * - `read`: to look at it. `write`: to make and change it. `delete`: to remove it.
@@ -105,7 +105,8 @@ export interface Place {
   readonly name?: DomainName | undefined
 }
 
-interface Bounds {
+/** Zones and patterns of names that something is bound to; undefined: it is not. */
+export interface Bounds {
   readonly zones?: ReadonlyArray<DomainName> | undefined
   readonly names?: ReadonlyArray<string> | undefined
 }
@@ -132,6 +133,26 @@ export const allows = (authority: Authority, verb: Verb, resource: Resource, pla
 export const allowsSomewhere = (authority: Authority, verb: Verb, resource: Resource): boolean =>
   authority.permissions.some((permission) => isAbout(permission, verb, resource))
 
+/** Whether each of `inner` fits nothing but what one of `outer` fits too. Never true where that is not so. */
+const areWithin = (inner: ReadonlyArray<string> | undefined, outer: ReadonlyArray<string> | undefined): boolean =>
+  outer === undefined || (inner?.every((each) => outer.some((pattern) => isPatternWithin(each, pattern))) ?? false)
+
+/** Whether it may do it everywhere within `bounds`: at what is itself bound to zones and names, as tokens are. */
+export const allowsWithin = (authority: Authority, verb: Verb, resource: Resource, bounds: Bounds): boolean => {
+  const { names, zones } = bounds
+  const inZone = (zone: DomainName | undefined, pattern: ReadonlyArray<string> | undefined): boolean => {
+    const coversAll = (outer: Bounds) =>
+      (outer.zones === undefined || (zone !== undefined && outer.zones.includes(zone))) &&
+      areWithin(pattern, outer.names)
+    return (
+      coversAll(authority) &&
+      authority.permissions.some((permission) => isAbout(permission, verb, resource) && coversAll(permission))
+    )
+  }
+  const patterns = names === undefined ? [undefined] : names.map((each) => [each])
+  return (zones ?? [undefined]).every((zone) => patterns.every((pattern) => inZone(zone, pattern)))
+}
+
 /** Where it may do it, for lists. */
 export interface Scope {
   /** Undefined: in every zone; names may be bound all the same. */
@@ -140,6 +161,8 @@ export interface Scope {
   readonly everyName: boolean
   /** What belongs to no zone is seen too. */
   readonly everything: boolean
+  /** Whether there may be something to see in this zone. */
+  readonly touches: (zone: DomainName) => boolean
   readonly has: (place: Place) => boolean
 }
 
@@ -147,10 +170,12 @@ export const scopeOf = (authority: Authority, verb: Verb, resource: Resource): S
   const about = authority.permissions.filter((permission) => isAbout(permission, verb, resource))
   const within = (zones: ReadonlyArray<DomainName>) =>
     authority.zones === undefined ? zones : zones.filter((zone) => authority.zones!.includes(zone))
+  const zones = about.some((permission) => permission.zones === undefined)
+    ? authority.zones
+    : within([...new Set(about.flatMap((permission) => permission.zones ?? []))])
   return {
-    zones: about.some(({ zones }) => zones === undefined)
-      ? authority.zones
-      : within([...new Set(about.flatMap(({ zones }) => zones ?? []))]),
+    zones,
+    touches: (zone) => about.length > 0 && (zones === undefined || zones.includes(zone)),
     everyName: authority.names === undefined && about.every(({ names }) => names === undefined),
     everything: allows(authority, verb, resource, {}),
     has: (place) => allows(authority, verb, resource, place)

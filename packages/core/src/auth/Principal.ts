@@ -62,6 +62,12 @@ export const matchesPattern = (pattern: string, name: string): boolean => {
   return wanted.length === labels.length && wanted.every((part, i) => matchesLabel(part, labels[i]!))
 }
 
+/**
+ * True when every name that fits the pattern `inner` fits `outer` too. Sound: the wildcards of `inner` are looked at as
+ * characters that only the same, or wider, wildcards of `outer` take.
+ */
+export const isPatternWithin = (inner: string, outer: string): boolean => matchesPattern(outer, inner)
+
 /** True when `text` is such a pattern. */
 export const isPattern = (text: string): boolean =>
   text.length <= patternCharactersMax && /^[a-z0-9_*#-]+(?:\.[a-z0-9_*#-]+)*$/.test(text)
@@ -82,7 +88,8 @@ const matchesLabel = (pattern: string, label: string): boolean => {
     for (let l = 1; l <= label.length; l++) {
       const character = label[l - 1]!
       if (wanted === "*") next.push(reached[l]! || next[l - 1]!)
-      else if (wanted === "#") next.push(character >= "0" && character <= "9" && (reached[l - 1]! || next[l - 1]!))
+      // No name has a `#`, only a pattern within another one.
+      else if (wanted === "#") next.push(/[0-9#]/.test(character) && (reached[l - 1]! || next[l - 1]!))
       else next.push(character === wanted && reached[l - 1]!)
     }
     reached = next

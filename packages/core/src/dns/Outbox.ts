@@ -194,6 +194,7 @@ export class Outbox extends Context.Service<
     /** Marked names, parked ones included, the longest waiting first. */
     readonly list: (options: {
       readonly zone?: DomainName | undefined
+      readonly zones?: ReadonlyArray<DomainName> | undefined
       readonly limit: number
     }) => Effect.Effect<ReadonlyArray<PendingPublication>, SqlError.SqlError>
     /** The marks at `places`. */
@@ -588,7 +589,11 @@ export class Outbox extends Context.Service<
         Effect.map(
           sql<PendingRow>`
             SELECT zone, name, generation, marked_at, parked_reason FROM outbox
-            ${options.zone === undefined ? sql.literal("") : sql`WHERE zone = ${options.zone}`}
+            WHERE ${sql.and([
+              sql`1 = 1`,
+              ...(options.zone === undefined ? [] : [sql`zone = ${options.zone}`]),
+              ...(options.zones === undefined ? [] : [sql`zone IN ${asList(sql, options.zones)}`])
+            ])}
             ORDER BY marked_at, zone, name LIMIT ${options.limit}`,
           (rows) => rows.map(toPending)
         )

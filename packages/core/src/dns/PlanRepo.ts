@@ -226,6 +226,7 @@ export const make = (sql: SqlClient.SqlClient) => {
 
   const list = (options: {
     readonly zone?: DomainName | undefined
+    readonly zones?: ReadonlyArray<DomainName> | undefined
     readonly kind?: PlanKind | undefined
     readonly state?: PlanState | undefined
     readonly limit: number
@@ -234,6 +235,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     const conditions = [
       sql`${visible}`,
       ...(options.zone === undefined ? [] : [sql`zone = ${options.zone}`]),
+      ...(options.zones === undefined ? [] : [sql`zone IN ${asList(sql, options.zones)}`]),
       ...(options.kind === undefined ? [] : [sql`kind = ${options.kind}`]),
       ...(options.state === undefined ? [] : [sql`state = ${options.state}`]),
       ...(options.after === undefined ? [] : [sql`id < ${options.after}`])

@@ -190,6 +190,7 @@ export class Plans extends Context.Service<
     /** Plans, the newest first; `after`: only those older than that id. */
     readonly list: (options: {
       readonly zone?: DomainName | undefined
+      readonly zones?: ReadonlyArray<DomainName> | undefined
       readonly kind?: PlanKind | undefined
       readonly state?: PlanState | undefined
       readonly limit: number

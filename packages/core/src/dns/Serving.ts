@@ -113,6 +113,8 @@ export class Serving extends Context.Service<
       writtenBy: string | undefined
     ) => void
     readonly status: Effect.Effect<ReadonlyArray<NodeStatus>>
+    /** The same of some zones: as if there were no other names. */
+    readonly statusOf: (isAbout: (zone: DomainName) => boolean) => Effect.Effect<ReadonlyArray<NodeStatus>>
   }
 >()("@prism-dns/core/dns/Serving") {
   static readonly layer = (options: Partial<ServingOptions> = {}) =>
@@ -121,7 +123,7 @@ export class Serving extends Context.Service<
   /** Finds out nothing; for tests in which no name server is asked. */
   static readonly layerNone: Layer.Layer<Serving> = Layer.succeed(
     Serving,
-    Serving.of({ published: () => undefined, status: Effect.succeed([]) })
+    Serving.of({ published: () => undefined, status: Effect.succeed([]), statusOf: () => Effect.succeed([]) })
   )
 }
 
@@ -480,39 +482,41 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   yield* Effect.forkScoped(Effect.forever(keep))
 
   /** For each node the name that waits longest for it. */
-  const status = Effect.sync(() => {
-    const oldest: Array<Expectation.Expectation | undefined> = nodes.map(() => undefined)
-    for (const ofZone of names.values()) {
-      for (const expectation of ofZone.values()) {
-        for (let i = 0; i < nodes.length; i++) {
-          if (expectation.nodes[i]!.place === "answered") continue
-          if ((oldest[i]?.publishedMillis ?? Infinity) > expectation.publishedMillis) oldest[i] = expectation
+  const statusOf = (isAbout: (zone: DomainName) => boolean) =>
+    Effect.sync(() => {
+      const oldest: Array<Expectation.Expectation | undefined> = nodes.map(() => undefined)
+      const zones = [...names.keys()].filter(isAbout)
+      for (const ofZone of zones.map((zone) => names.get(zone)!)) {
+        for (const expectation of ofZone.values()) {
+          for (let i = 0; i < nodes.length; i++) {
+            if (expectation.nodes[i]!.place === "answered") continue
+            if ((oldest[i]?.publishedMillis ?? Infinity) > expectation.publishedMillis) oldest[i] = expectation
+          }
         }
       }
-    }
-    return nodes.map((node, i): NodeStatus => {
-      const waiting = oldest[i]
-      return {
-        name: node.node.name,
-        role: node.node.role,
-        up: node.up,
-        unserved: node.unserved,
-        lastAnsweredMillis: node.lastAnsweredMillis,
-        oldest:
-          waiting === undefined
-            ? undefined
-            : {
-                zone: waiting.zone,
-                name: waiting.name,
-                generation: waiting.generation,
-                publishedMillis: waiting.publishedMillis,
-                answered: waiting.nodes[i]!.seen
-              }
-      }
+      return nodes.map((node, i): NodeStatus => {
+        const waiting = oldest[i]
+        return {
+          name: node.node.name,
+          role: node.node.role,
+          up: node.up,
+          unserved: zones.reduce((sum, zone) => sum + node.unservedOf(zone), 0),
+          lastAnsweredMillis: node.lastAnsweredMillis,
+          oldest:
+            waiting === undefined
+              ? undefined
+              : {
+                  zone: waiting.zone,
+                  name: waiting.name,
+                  generation: waiting.generation,
+                  publishedMillis: waiting.publishedMillis,
+                  answered: waiting.nodes[i]!.seen
+                }
+        }
+      })
     })
-  })
 
-  return Serving.of({ published, status })
+  return Serving.of({ published, status: statusOf(() => true), statusOf })
 })
 
 /** Rows written or read at once. */

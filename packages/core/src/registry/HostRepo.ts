@@ -34,6 +34,8 @@ export interface ActorChange extends HostChange {
 
 export interface HostFilter {
   readonly zone?: DomainName | undefined
+  /** Only in one of these. */
+  readonly zones?: ReadonlyArray<DomainName> | undefined
   readonly state?: HostState | undefined
   readonly address?: IpAddress | undefined
   /** Only names that begin so. */
@@ -400,6 +402,7 @@ export const make = (sql: SqlClient.SqlClient) => {
   const list = (filter: HostFilter) => {
     const conditions = [
       filter.zone === undefined ? undefined : sql`zone = ${filter.zone}`,
+      filter.zones === undefined ? undefined : sql`zone IN ${asList(sql, filter.zones)}`,
       filter.state === undefined ? undefined : sql`state = ${filter.state}`,
       filter.address === undefined
         ? undefined

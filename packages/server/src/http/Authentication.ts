@@ -42,11 +42,8 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer
           names: holder.grant.names
         }
         const required = Option.getOrUndefined(Context.getOption(endpoint.annotations, Requires))
-        if (
-          required !== undefined &&
-          required !== "anyone" &&
-          !allowsSomewhere(authority, required.verb, required.resource)
-        ) {
+        if (required === undefined) return yield* new Forbidden({ detail: "No role reaches this endpoint." })
+        if (required !== "anyone" && !allowsSomewhere(authority, required.verb, required.resource)) {
           return yield* new Forbidden({ detail: `${holder.name} may not ${required.verb} ${required.resource}.` })
         }
         return yield* Effect.provideService(handler, Caller, {

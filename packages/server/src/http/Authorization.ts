@@ -7,24 +7,55 @@
  */
 import { Caller } from "@prism-dns/core/api/Authentication"
 import { Forbidden } from "@prism-dns/core/api/Problems"
-import { allows, type Place, type Resource, scopeOf, type Verb } from "@prism-dns/core/auth/Permissions"
+import {
+  allows,
+  allowsWithin,
+  type Bounds,
+  type Place,
+  type Resource,
+  scopeOf,
+  type Verb
+} from "@prism-dns/core/auth/Permissions"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import type { Zone } from "@prism-dns/core/domain/Zone"
 import { Effect } from "effect"
 
 const where = ({ name, zone }: Place): string => ((name ?? zone) === undefined ? "here" : `at ${name ?? zone}`)
 
+const forbidden = (caller: Caller["Service"], what: string) =>
+  Effect.fail(
+    new Forbidden({
+      detail:
+        `${caller.name} (${caller.roles.length === 0 ? "no role" : caller.roles.join(", ")}) may not ${what}. ` +
+        "GET /v1/whoami says what it may; a role or a token with a wider scope is given by an administrator."
+    })
+  )
+
 /** Fails with 403 unless the caller may do this at `place`. */
 export const require = (verb: Verb, resource: Resource, place: Place = {}) =>
-  Effect.flatMap(Caller, ({ authority, name, roles }) =>
-    allows(authority, verb, resource, place)
+  Effect.flatMap(Caller, (caller) =>
+    allows(caller.authority, verb, resource, place)
       ? Effect.void
-      : Effect.fail(
-          new Forbidden({
-            detail:
-              `${name} (${roles.length === 0 ? "no role" : roles.join(", ")}) may not ${verb} ${resource} ${where(place)}. ` +
-              "GET /v1/whoami says what it may; a role or a token with a wider scope is given by an administrator."
-          })
-        )
+      : forbidden(caller, `${verb} ${resource} ${where(place)}`)
   )
+
+/** Fails with 403 unless the caller may do this everywhere within `bounds`: what is bound to zones and names itself. */
+export const requireWithin = (verb: Verb, resource: Resource, bounds: Bounds) =>
+  Effect.flatMap(Caller, (caller) =>
+    allowsWithin(caller.authority, verb, resource, bounds)
+      ? Effect.void
+      : forbidden(caller, `${verb} ${resource} in ${bounds.zones?.join(", ") ?? "every zone"}`)
+  )
+
+/** Whether the caller may see `resource` everywhere within `bounds`. */
+export const mayReadWithin = (resource: Resource, bounds: Bounds) =>
+  Effect.map(Caller, ({ authority }) => allowsWithin(authority, "read", resource, bounds))
+
+/** The place of a full name; of one in none of the zones, what belongs to no zone. */
+export const placeOf = (zones: ReadonlyArray<Zone>, name: DomainName.DomainName): Place => {
+  const zone = DomainName.longestZone(name, zones)
+  return zone === undefined ? {} : { zone: zone.name, name }
+}
 
 /** Whether the caller may see `resource` at `place`. */
 export const mayRead = (resource: Resource, place: Place) =>

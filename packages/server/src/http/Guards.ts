@@ -8,6 +8,7 @@ import { type Guard, Guards } from "@prism-dns/core/registry/Guards"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
+import * as Authorization from "./Authorization.ts"
 
 export const toGuard = (guard: Guard): Contract.Guard => ({
   kind: guard.kind,
@@ -24,11 +25,13 @@ export const layer = HttpApiBuilder.group(
     const guards = yield* Guards
     return handlers.handleAll({
       list: Effect.fn("http.Guards.list")(function* () {
-        return { items: (yield* guards.list).map(toGuard) }
+        // A guard is over all zones, and its words count hosts in them.
+        return { items: (yield* Authorization.mayRead("guards", {})) ? (yield* guards.list).map(toGuard) : [] }
       }, orUnavailable),
 
       allow: Effect.fn("http.Guards.allow")(
         function* ({ params, payload }) {
+          yield* Authorization.require("apply", "guards")
           const { name, peer } = yield* Caller
           return toGuard(yield* guards.allow(params.guard, { name, peer }, payload.reason))
         },

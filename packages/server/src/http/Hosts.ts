@@ -12,7 +12,8 @@ import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option, Result } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
-import { page } from "./Pages.ts"
+import * as Authorization from "./Authorization.ts"
+import { narrowed, page } from "./Pages.ts"
 
 const toContract = (host: Host, publication: Publication): Contract.Host => ({
   id: host.id,
@@ -51,6 +52,8 @@ const hostNotFound = (reference: string) =>
     detail: `There is no host '${reference}'; a host is asked for by its id or its full name, with its zone.`
   })
 
+const placeOf = ({ fqdn, zone }: Host) => ({ zone, name: fqdn })
+
 export const layer = HttpApiBuilder.group(
   Api,
   "hosts",
@@ -68,11 +71,14 @@ export const layer = HttpApiBuilder.group(
       })
     })
 
-    const getHost = (reference: string) =>
-      Effect.flatMap(
-        find(registry, reference),
-        Option.match({ onNone: () => Effect.fail(hostNotFound(reference)), onSome: Effect.succeed })
-      )
+    /** The host, unless the caller may not see it: then it is as if it were not there. */
+    const getHost = Effect.fnUntraced(function* (reference: string) {
+      const host = Option.getOrUndefined(yield* find(registry, reference))
+      if (host === undefined || !(yield* Authorization.mayRead("hosts", placeOf(host)))) {
+        return yield* hostNotFound(reference)
+      }
+      return host
+    })
 
     const shown = Effect.fnUntraced(function* (host: Host) {
       const [publication] = yield* publicationsOf([host])
@@ -82,18 +88,27 @@ export const layer = HttpApiBuilder.group(
     return handlers.handleAll({
       list: Effect.fn("http.Hosts.list")(function* ({ query, request }) {
         const limit = query.limit ?? Page.limitDefault
-        const found = yield* registry.list({
-          zone: query.zone,
-          state: query.state,
-          address: query.address,
-          prefix: query.q?.toLowerCase(),
+        const scope = yield* Authorization.scope("read", "hosts")
+        const { found, readTo } = yield* narrowed(limit, {
           after: query.cursor === undefined ? undefined : Page.nameBefore(query.cursor),
-          limit: limit + 1 // one more tells whether there is a next page
+          fetch: (after, limit) =>
+            registry.list({
+              zones: scope.zones,
+              zone: query.zone,
+              state: query.state,
+              address: query.address,
+              prefix: query.q?.toLowerCase(),
+              after,
+              limit
+            }),
+          placeOf: ({ fqdn }) => fqdn,
+          keep: (host) => scope.has(placeOf(host))
         })
         const publications = yield* publicationsOf(found.slice(0, limit))
         return page(request, found, limit, {
           item: (host, i) => toContract(host, publications[i]!),
-          cursor: ({ fqdn }) => Page.cursorAfter(fqdn)
+          cursor: ({ fqdn }) => Page.cursorAfter(fqdn),
+          readTo
         })
       }, orUnavailable),
 
@@ -103,8 +118,9 @@ export const layer = HttpApiBuilder.group(
 
       retire: Effect.fn("http.Hosts.retire")(
         function* ({ params, payload }) {
-          const { fqdn } = yield* getHost(params.host)
-          const { host } = yield* registry.retire(fqdn, yield* Caller, payload.reason)
+          const found = yield* getHost(params.host)
+          yield* Authorization.require("delete", "hosts", placeOf(found))
+          const { host } = yield* registry.retire(found.fqdn, yield* Caller, payload.reason)
           return yield* shown(host)
         },
         Effect.catchTags({
@@ -117,8 +133,9 @@ export const layer = HttpApiBuilder.group(
 
       release: Effect.fn("http.Hosts.release")(
         function* ({ params, payload }) {
-          const { fqdn } = yield* getHost(params.host)
-          const { host } = yield* registry.release(fqdn, yield* Caller, payload.reason)
+          const found = yield* getHost(params.host)
+          yield* Authorization.require("delete", "hosts", placeOf(found))
+          const { host } = yield* registry.release(found.fqdn, yield* Caller, payload.reason)
           return { id: host.id, fqdn: host.fqdn, generation: host.generation }
         },
         Effect.catchTags({

@@ -7,11 +7,14 @@ import { HostNotFound, IdentityNotFound, IdentityRevoked, StorageUnavailable } f
 import { timestamp } from "@prism-dns/core/api/Values"
 import * as Grants from "@prism-dns/core/auth/Grants"
 import { Identities, type Identity } from "@prism-dns/core/auth/Identities"
+import { Zones } from "@prism-dns/core/dns/Zones"
+import { allowsWithin } from "@prism-dns/core/auth/Permissions"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
-import { page } from "./Pages.ts"
+import * as Authorization from "./Authorization.ts"
+import { narrowed, page } from "./Pages.ts"
 
 const stateOf = ({ revokedAtMillis }: Identity) => (revokedAtMillis === undefined ? "active" : "revoked")
 
@@ -33,11 +36,21 @@ const toIdentity = (identity: Identity, hosts: number): Contract.Identity => ({
 
 const identityNotFound = (id: string) => new IdentityNotFound({ detail: `There is no identity '${id}'.` })
 
+const nobodyHolds = (fqdn: string) => new HostNotFound({ detail: `There is no host '${fqdn}'; nobody holds the name.` })
+
 export const layer = HttpApiBuilder.group(
   Api,
   "identities",
   Effect.fnUntraced(function* (handlers) {
     const identities = yield* Identities
+
+    const zones = yield* Zones
+
+    /** The identity, unless the caller may not see all that it may claim: then it is as if it were not there. */
+    const getIdentity = Effect.fnUntraced(function* (id: string) {
+      const identity = yield* identities.get(id)
+      return (yield* Authorization.mayReadWithin("identities", identity.grant)) ? identity : yield* identityNotFound(id)
+    })
 
     const shown = Effect.fnUntraced(function* (identity: Identity) {
       const hosts = yield* identities.countHosts([identity.id])
@@ -48,17 +61,24 @@ export const layer = HttpApiBuilder.group(
       list: Effect.fn("http.Identities.list")(function* ({ query, request }) {
         const { cursor, enrolledBy, limit = Page.limitDefault, state } = query
         const after = cursor === undefined ? undefined : Page.placeBefore(cursor)
-        const found = yield* identities.list({ state, enrolledBy }, { after, limit: limit + 1 })
+        const { authority } = yield* Caller
+        const { found, readTo } = yield* narrowed(limit, {
+          after,
+          fetch: (after, limit) => identities.list({ state, enrolledBy }, { after, limit }),
+          placeOf: ({ id }) => id,
+          keep: ({ grant }) => allowsWithin(authority, "read", "identities", grant)
+        })
         const hosts = yield* identities.countHosts(found.map(({ id }) => id))
         return page(request, found, limit, {
           item: (identity) => toIdentity(identity, hosts.get(identity.id) ?? 0),
-          cursor: ({ id }) => Page.cursorBehind(id)
+          cursor: ({ id }) => Page.cursorBehind(id),
+          readTo
         })
       }, orUnavailable),
 
       get: Effect.fn("http.Identities.get")(
         function* ({ params }) {
-          const identity = yield* identities.get(params.identity)
+          const identity = yield* getIdentity(params.identity)
           const names = yield* identities.hostsOf(identity.id, Contract.namesShown)
           return { ...(yield* shown(identity)), names }
         },
@@ -68,6 +88,7 @@ export const layer = HttpApiBuilder.group(
 
       revoke: Effect.fn("http.Identities.revoke")(
         function* ({ params, payload }) {
+          yield* Authorization.requireWithin("delete", "identities", (yield* getIdentity(params.identity)).grant)
           return yield* shown(yield* identities.revoke(params.identity, yield* Caller, payload.reason))
         },
         Effect.catchTags({
@@ -81,6 +102,9 @@ export const layer = HttpApiBuilder.group(
 
       reset: Effect.fn("http.Identities.reset")(
         function* ({ payload }) {
+          const place = Authorization.placeOf(zones.all, payload.host)
+          if (!(yield* Authorization.mayRead("identities", place))) return yield* nobodyHolds(payload.host)
+          yield* Authorization.require("delete", "identities", place)
           const { formerOwner, host, identity } = yield* identities.reset(payload.host, yield* Caller, payload.reason)
           return {
             host: host.fqdn,
@@ -89,8 +113,7 @@ export const layer = HttpApiBuilder.group(
           }
         },
         Effect.catchTags({
-          HostUnknown: ({ fqdn }) =>
-            Effect.fail(new HostNotFound({ detail: `There is no host '${fqdn}'; nobody holds the name.` })),
+          HostUnknown: ({ fqdn }) => Effect.fail(nobodyHolds(fqdn)),
           RegistryUnavailable: ({ message }) => Effect.fail(new StorageUnavailable({ detail: message }))
         }),
         orUnavailable

@@ -20,10 +20,11 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import type * as RRset from "@prism-dns/core/domain/RRset"
 import { Effect, Option, Stream } from "effect"
-import { HttpServerResponse } from "effect/http"
+import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
-import { page } from "./Pages.ts"
+import * as Authorization from "./Authorization.ts"
+import { narrowed, page } from "./Pages.ts"
 import { toReconciliation } from "./Zones.ts"
 
 export const toPlan = (plan: Plans.Plan): Contract.Plan => ({
@@ -80,16 +81,20 @@ export const layer = HttpApiBuilder.group(
     const adoption = yield* Adoption
     const zones = yield* Zones
 
-    const knownZone = (zone: DomainName) =>
-      zones.find(zone) === undefined
-        ? Effect.fail(new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` }))
-        : Effect.void
+    /** A zone whose plans the caller may not see is as if it were not there. */
+    const knownZone = Effect.fnUntraced(function* (zone: DomainName) {
+      if (zones.find(zone) === undefined || !(yield* Authorization.mayRead("plans", { zone }))) {
+        return yield* new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` })
+      }
+    })
 
-    const getPlan = (id: string) =>
-      Effect.flatMap(
-        plans.find(id),
-        Option.match({ onNone: () => Effect.fail(planNotFound(id)), onSome: Effect.succeed })
-      )
+    /** The plan, unless the caller may not see it: then it is as if it were not there. */
+    const getPlan = Effect.fnUntraced(function* (id: string) {
+      const plan = Option.getOrUndefined(yield* plans.find(id))
+      return plan === undefined || !(yield* Authorization.mayRead("plans", { zone: plan.zone }))
+        ? yield* planNotFound(id)
+        : plan
+    })
 
     const makePlan = Effect.fnUntraced(function* (zone: DomainName, request: Contract.PlanRequest) {
       const { name: by, peer } = yield* Caller
@@ -122,15 +127,25 @@ export const layer = HttpApiBuilder.group(
         readonly state?: Plans.PlanState
       }
     ) {
-      return yield* plans.list({
-        zone,
-        state,
+      const scope = yield* Authorization.scope("read", "plans")
+      return yield* narrowed(limit, {
         after: cursor === undefined ? undefined : Page.placeBefore(cursor),
-        limit: limit + 1
+        fetch: (after, limit) => plans.list({ zones: scope.zones, zone, state, after, limit }),
+        placeOf: ({ id }) => id,
+        keep: ({ zone }) => scope.has({ zone })
       })
     })
 
-    const ofPlans = { item: toPlan, cursor: ({ id }: Plans.Plan) => Page.cursorBehind(id) }
+    const pageOfPlans = (
+      request: HttpServerRequest.HttpServerRequest,
+      limit: number | undefined,
+      { found, readTo }: Effect.Success<ReturnType<typeof listPlans>>
+    ) =>
+      page(request, found, limit ?? Page.limitDefault, {
+        item: toPlan,
+        cursor: ({ id }) => Page.cursorBehind(id),
+        readTo
+      })
 
     /** Why changes of a plan were refused; some of them. */
     const refusalsOf = (id: string) =>
@@ -146,6 +161,8 @@ export const layer = HttpApiBuilder.group(
     return handlers.handleAll({
       make: Effect.fn("http.Plans.make")(
         function* ({ params, payload = {} }) {
+          yield* knownZone(params.zone)
+          yield* Authorization.require("write", "plans", { zone: params.zone })
           const { plan, reconciliation } = yield* makePlan(params.zone, payload)
           const kept = plan.counts.changes > 0
           return HttpApiSchema.withHeaders({
@@ -164,11 +181,11 @@ export const layer = HttpApiBuilder.group(
 
       list: Effect.fn("http.Plans.list")(function* ({ params, query, request }) {
         yield* knownZone(params.zone)
-        return page(request, yield* listPlans(params.zone, query), query.limit ?? Page.limitDefault, ofPlans)
+        return pageOfPlans(request, query.limit, yield* listPlans(params.zone, query))
       }, orUnavailable),
 
       listAll: Effect.fn("http.Plans.listAll")(function* ({ query, request }) {
-        return page(request, yield* listPlans(undefined, query), query.limit ?? Page.limitDefault, ofPlans)
+        return pageOfPlans(request, query.limit, yield* listPlans(undefined, query))
       }, orUnavailable),
 
       get: Effect.fn("http.Plans.get")(function* ({ params, query }) {
@@ -193,12 +210,13 @@ export const layer = HttpApiBuilder.group(
 
       apply: Effect.fn("http.Plans.apply")(
         function* ({ params, payload = {} }) {
+          yield* Authorization.require("apply", "plans", { zone: (yield* getPlan(params.plan)).zone })
           const { name: by, peer } = yield* Caller
           const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, ...payload })
           return { plan: toPlan(plan), applied, refused, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }
         },
         Effect.catchTags({
-          PlanNotFound: ({ id }) => Effect.fail(planNotFound(id)),
+          PlanNotFound: (error) => Effect.fail("id" in error ? planNotFound(error.id) : error),
           PlanNotOpen: (error) => Effect.fail(planDecided(error)),
           PlanAltered: ({ message }) => Effect.fail(new PlanAltered({ detail: message })),
           DeleteBudgetExceeded: ({ deleted, detail, id, published, remaining, wanted, windowMillis, zone }) =>
@@ -220,11 +238,12 @@ export const layer = HttpApiBuilder.group(
 
       reject: Effect.fn("http.Plans.reject")(
         function* ({ params, payload }) {
+          yield* Authorization.require("apply", "plans", { zone: (yield* getPlan(params.plan)).zone })
           const { name: by, peer } = yield* Caller
           return toPlan(yield* plans.reject(params.plan, { by, peer, reason: payload.reason }))
         },
         Effect.catchTags({
-          PlanNotFound: ({ id }) => Effect.fail(planNotFound(id)),
+          PlanNotFound: (error) => Effect.fail("id" in error ? planNotFound(error.id) : error),
           PlanNotOpen: (error) => Effect.fail(planDecided(error))
         }),
         orUnavailable

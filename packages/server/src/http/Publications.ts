@@ -6,9 +6,11 @@ import { timestamp } from "@prism-dns/core/api/Values"
 import { DnsManager, type ZoneStatus } from "@prism-dns/core/dns/DnsManager"
 import { Parked } from "@prism-dns/core/dns/Parked"
 import { Outbox, type PendingPublication, type ZoneBacklog } from "@prism-dns/core/dns/Outbox"
+import { Zones } from "@prism-dns/core/dns/Zones"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
+import * as Authorization from "./Authorization.ts"
 
 export const toZonePublication = (status: ZoneStatus, backlog: ZoneBacklog | undefined): Contract.ZonePublication => ({
   zone: status.zone,
@@ -56,18 +58,26 @@ export const layer = HttpApiBuilder.group(
     const outbox = yield* Outbox
     const manager = yield* DnsManager
     const parked = yield* Parked
+    const zones = yield* Zones
     return handlers.handleAll({
       list: Effect.fn("http.Publications.list")(function* ({ query }) {
-        const pending = yield* outbox.list({ zone: query.zone, limit: query.limit ?? Page.limitDefault })
-        const zones = toZonePublications(yield* manager.status, yield* outbox.backlog)
+        const scope = yield* Authorization.scope("read", "publications")
+        const pending = yield* outbox.list({
+          zones: scope.zones,
+          zone: query.zone,
+          limit: query.limit ?? Page.limitDefault
+        })
+        const all = toZonePublications(yield* manager.status, yield* outbox.backlog)
         return {
-          zones: query.zone === undefined ? zones : zones.filter(({ zone }) => zone === query.zone),
-          items: pending.map(toItem)
+          zones: all.filter(({ zone }) => scope.has({ zone }) && (query.zone === undefined || zone === query.zone)),
+          items: pending.filter(({ name, zone }) => scope.has({ zone, name })).map(toItem)
         }
       }, orUnavailable),
 
       retry: Effect.fn("http.Publications.retry")(function* ({ payload = {} }) {
-        return { names: yield* parked.retry(payload) }
+        const { name, zone = name === undefined ? undefined : Authorization.placeOf(zones.all, name).zone } = payload
+        yield* Authorization.require("write", "publications", { zone, name })
+        return { names: yield* parked.retry({ name, zone }) }
       }, orUnavailable)
     })
   })

@@ -7,6 +7,7 @@ import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { type NodeStatus, Serving } from "@prism-dns/core/dns/Serving"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import { type DnsEndpoint, PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter, type WriterStatus } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
@@ -14,6 +15,7 @@ import { Clock, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { version } from "../Version.ts"
 import { orUnavailable } from "./Answers.ts"
+import * as Authorization from "./Authorization.ts"
 import { toGuard } from "./Guards.ts"
 import { toPlan } from "./Plans.ts"
 import { toZonePublications } from "./Publications.ts"
@@ -59,12 +61,16 @@ export const layer = (options: StatusOptions) =>
       return handlers.handleAll({
         get: Effect.fn("http.Status.get")(function* () {
           const writing = yield* writer.status
-          const nodes = yield* serving.status
+          const scope = yield* Authorization.scope("read", "status")
+          const ofPlans = yield* Authorization.scope("read", "plans")
+          const ofGuards = yield* Authorization.scope("read", "guards")
+          const isSeen = ({ zone }: { readonly zone: DomainName }) => scope.has({ zone })
+          const nodes = yield* scope.everything ? serving.status : serving.statusOf((zone) => scope.has({ zone }))
           return {
             instances: [{ name: options.instance, version, startedAt }],
-            zones: toZonePublications(yield* manager.status, yield* outbox.backlog).map((zone) =>
-              zone.ready ? { ...zone, writer: options.instance } : zone
-            ),
+            zones: toZonePublications(yield* manager.status, yield* outbox.backlog)
+              .filter(isSeen)
+              .map((zone) => (zone.ready ? { ...zone, writer: options.instance } : zone)),
             nodes: nodes.map(({ lastAnsweredMillis, name, oldest, role, unserved, up }): Contract.NodeStatus => ({
               name,
               role,
@@ -76,9 +82,11 @@ export const layer = (options: StatusOptions) =>
               ...(oldest !== undefined && { oldest: toOldest(oldest) })
             })),
             writing: toWriting(writing),
-            problems: yield* provisioner.problems,
-            plans: (yield* plans.list({ state: "open", limit: Contract.plansShown })).map(toPlan),
-            guards: (yield* guards.list).map(toGuard)
+            problems: (yield* provisioner.problems).filter(isSeen),
+            plans: (yield* plans.list({ zones: ofPlans.zones, state: "open", limit: Contract.plansShown }))
+              .filter(({ zone }) => ofPlans.has({ zone }))
+              .map(toPlan),
+            guards: ofGuards.everything ? (yield* guards.list).map(toGuard) : []
           }
         }, orUnavailable)
       })

@@ -15,13 +15,15 @@ import {
 import type * as Contract from "@prism-dns/core/api/Tokens"
 import { timestamp } from "@prism-dns/core/api/Values"
 import * as Grants from "@prism-dns/core/auth/Grants"
+import { allowsWithin } from "@prism-dns/core/auth/Permissions"
 import type { Grant } from "@prism-dns/core/auth/Principal"
 import { stateOf, type TokenRecord, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Clock, Effect, Redacted } from "effect"
 import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
 import { IpNetwork } from "effect/net"
 import { orUnavailable } from "./Answers.ts"
-import { page } from "./Pages.ts"
+import * as Authorization from "./Authorization.ts"
+import { narrowed, page } from "./Pages.ts"
 
 const fromGrant = ({ names, namesMax, networks = [], zones }: GrantRequest): Grant => ({
   zones,
@@ -64,15 +66,30 @@ export const layer = HttpApiBuilder.group(
     const shown = (record: TokenRecord) =>
       Effect.map(Clock.currentTimeMillis, (nowMillis) => toToken(record, nowMillis))
 
+    /** The token, unless the caller may not see all that it may: then it is as if it were not there. */
+    const getToken = Effect.fnUntraced(function* (reference: string) {
+      const record = yield* tokens.find(reference)
+      return record === undefined || !(yield* Authorization.mayReadWithin("tokens", record.grant))
+        ? yield* tokenNotFound(reference)
+        : record
+    })
+
     return handlers.handleAll({
       list: Effect.fn("http.Tokens.list")(function* ({ query, request }) {
         const limit = query.limit ?? Page.limitDefault
         const after = query.cursor === undefined ? undefined : Page.placeBefore(query.cursor)
-        const found = yield* tokens.list({ after, limit: limit + 1 })
+        const { authority } = yield* Caller
+        const { found, readTo } = yield* narrowed(limit, {
+          after,
+          fetch: (after, limit) => tokens.list({ after, limit }),
+          placeOf: ({ name }) => name,
+          keep: ({ grant }) => allowsWithin(authority, "read", "tokens", grant)
+        })
         const nowMillis = yield* Clock.currentTimeMillis
         return page(request, found, limit, {
           item: (record) => toToken(record, nowMillis),
-          cursor: ({ name }) => Page.cursorBehind(name)
+          cursor: ({ name }) => Page.cursorBehind(name),
+          readTo
         })
       }, orUnavailable),
 
@@ -88,6 +105,7 @@ export const layer = HttpApiBuilder.group(
             usesMax,
             expiresAtMillis: expiresAt === undefined ? undefined : Date.parse(expiresAt)
           }
+          yield* Authorization.requireWithin("write", "tokens", spec.grant)
           const { record, token } = yield* tokens.issue(spec, yield* Caller, reason)
           return HttpApiSchema.withHeaders({
             body: { token: Redacted.value(token), ...(yield* shown(record)) },
@@ -110,12 +128,12 @@ export const layer = HttpApiBuilder.group(
       ),
 
       get: Effect.fn("http.Tokens.get")(function* ({ params }) {
-        const record = yield* tokens.find(params.token)
-        return record === undefined ? yield* tokenNotFound(params.token) : yield* shown(record)
+        return yield* shown(yield* getToken(params.token))
       }, orUnavailable),
 
       revoke: Effect.fn("http.Tokens.revoke")(
         function* ({ params, payload }) {
+          yield* Authorization.requireWithin("delete", "tokens", (yield* getToken(params.token)).grant)
           return yield* shown(yield* tokens.revoke(params.token, yield* Caller, payload.reason))
         },
         Effect.catchTags({

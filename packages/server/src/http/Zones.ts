@@ -16,7 +16,8 @@ import { Duration, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { IpNetwork } from "effect/net"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
-import { page } from "./Pages.ts"
+import * as Authorization from "./Authorization.ts"
+import { narrowed, page } from "./Pages.ts"
 import { toZonePublication } from "./Publications.ts"
 
 export const toReconciliation = (found: Reconciliation): Contract.Reconciliation => ({
@@ -106,16 +107,21 @@ export const layer = HttpApiBuilder.group(
       })
     })
 
-    const getZone = (name: DomainName) => {
+    const zoneNotFound = (name: DomainName) =>
+      new ZoneNotFound({ detail: `${name} is not a zone of the configuration.` })
+
+    /** The zone, unless the caller may not see it: then it is as if it were not there. */
+    const getZone = Effect.fnUntraced(function* (name: DomainName) {
       const zone = zones.find(name)
-      return zone === undefined
-        ? Effect.fail(new ZoneNotFound({ detail: `${name} is not a zone of the configuration.` }))
-        : Effect.succeed(zone)
-    }
+      return zone === undefined || !(yield* Authorization.mayRead("zones", { zone: name }))
+        ? yield* zoneNotFound(name)
+        : zone
+    })
 
     return handlers.handleAll({
       list: Effect.fn("http.Zones.list")(function* () {
-        return { items: yield* shown(zones.all) }
+        const scope = yield* Authorization.scope("read", "zones")
+        return { items: yield* shown(zones.all.filter(({ name }) => scope.has({ zone: name }))) }
       }, orUnavailable),
 
       get: Effect.fn("http.Zones.get")(function* ({ params }) {
@@ -124,16 +130,20 @@ export const layer = HttpApiBuilder.group(
       }, orUnavailable),
 
       records: Effect.fn("http.Zones.records")(function* ({ params, query, request }) {
-        const { name } = yield* getZone(params.zone)
         const { cursor, limit = Page.limitDefault, ownership = "managed" } = query
-        const found = yield* zoneRecords.list(name, {
-          ownership,
+        const scope = yield* Authorization.scope("read", "records")
+        const zone = params.zone
+        if (zones.find(zone) === undefined || !scope.touches(zone)) return yield* zoneNotFound(zone)
+        const { found, readTo } = yield* narrowed(limit, {
           after: cursor === undefined ? undefined : Page.nameBefore(cursor),
-          limit: limit + 1
+          fetch: (after, limit) => zoneRecords.list(zone, { ownership, after, limit }),
+          placeOf: ({ name }) => name,
+          keep: ({ name }) => scope.has({ zone, name })
         })
         return page(request, found, limit, {
           item: toNameRecords,
-          cursor: (last) => Page.cursorAfter(last.name)
+          cursor: (last) => Page.cursorAfter(last.name),
+          readTo
         })
       }, orUnavailableForZone),
 
