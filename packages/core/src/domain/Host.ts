@@ -34,6 +34,8 @@ export interface Host {
   readonly ttlSeconds: number | undefined
   /** The principal that registered it. */
   readonly owner: string
+  /** It has no lease: it is online until somebody says otherwise, whoever beats or does not. */
+  readonly isStatic: boolean
   readonly state: HostState
   /** Rises with each change of the host; never reused. A renewed lease is no change. */
   readonly generation: number

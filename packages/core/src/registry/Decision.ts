@@ -2,6 +2,7 @@
  * What a registration does to a host. Pure: a value in, a value out.
  */
 import { Duration, Schema } from "effect"
+import type { Actor } from "../audit/Entries.ts"
 import { type DomainName, type HostName, labelCharactersMax, nameCharactersMax } from "../domain/DomainName.ts"
 import { type Host, hostStates } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
@@ -24,6 +25,8 @@ export interface Wishes {
   readonly ttlSeconds?: number | null | undefined
   /** All of its labels; empty: none. */
   readonly labels?: Readonly<Record<string, string>> | undefined
+  /** Without a lease. What is undefined here is no: whoever registers by a protocol keeps its host alive itself. */
+  readonly isStatic?: boolean | undefined
 }
 
 export interface Registration extends Wishes {
@@ -39,6 +42,9 @@ export interface Registration extends Wishes {
   readonly mayHave?: (fqdn: DomainName) => boolean
   /** The address the message came from, for the audit. */
   readonly peer: string
+  /** Who asked for it, where that is not the registrant by itself; for the audit. */
+  readonly actor?: Actor | undefined
+  readonly reason?: string | undefined
 }
 
 /** The name is another's, by its zone's conflict policy. Nothing was changed. */
@@ -123,7 +129,8 @@ const sameLabels = (a: Host["labels"], b: Host["labels"]): boolean => {
 }
 
 /** True when the host has what is wished for. */
-export const hasWishes = (host: Host, { labels, ttlSeconds }: Wishes): boolean =>
+export const hasWishes = (host: Host, { isStatic = false, labels, ttlSeconds }: Wishes): boolean =>
+  host.isStatic === isStatic &&
   (ttlSeconds === undefined || (ttlSeconds ?? undefined) === host.ttlSeconds) &&
   (labels === undefined || sameLabels(host.labels, labels))
 
@@ -132,6 +139,7 @@ export const isSameVersion = (a: Host, b: Host): boolean =>
   a === b ||
   (a.generation === b.generation &&
     a.owner === b.owner &&
+    a.isStatic === b.isStatic &&
     a.ttlSeconds === b.ttlSeconds &&
     sameAddresses(a.addresses, b.addresses) &&
     sameLabels(a.labels, b.labels))
@@ -173,6 +181,7 @@ export const decide = (known: Host | undefined, registration: Registration, cont
         labels: registration.labels ?? {},
         ttlSeconds: registration.ttlSeconds ?? undefined,
         owner: registration.registrant.name,
+        isStatic: registration.isStatic ?? false,
         state: "online",
         generation,
         firstSeenMillis: nowMillis,
@@ -215,6 +224,7 @@ export const decide = (known: Host | undefined, registration: Registration, cont
       labels: registration.labels ?? kept?.labels ?? {},
       ttlSeconds: registration.ttlSeconds === undefined ? kept?.ttlSeconds : (registration.ttlSeconds ?? undefined),
       owner,
+      isStatic: registration.isStatic ?? false,
       state: "online",
       generation,
       lastSeenMillis: nowMillis,

@@ -54,6 +54,7 @@ interface HostRow {
   readonly labels: string
   readonly ttl: number | bigint | null
   readonly owner: string
+  readonly is_static: number | bigint
   readonly state: HostState
   readonly generation: number | bigint
   readonly first_seen: number | bigint
@@ -75,6 +76,7 @@ const toHost = (row: HostRow): Host => ({
   labels: JSON.parse(row.labels),
   ttlSeconds: optionalNumber(row.ttl),
   owner: row.owner,
+  isStatic: Number(row.is_static) === 1,
   state: row.state,
   generation: Number(row.generation),
   firstSeenMillis: Number(row.first_seen),
@@ -93,6 +95,7 @@ const hostColumns = {
   labels: "text",
   ttl: "bigint",
   owner: "text",
+  is_static: "bigint",
   state: "text",
   generation: "bigint",
   first_seen: "bigint",
@@ -111,6 +114,7 @@ const fromHost = (host: Host) => ({
   labels: JSON.stringify(host.labels),
   ttl: host.ttlSeconds ?? null,
   owner: host.owner,
+  is_static: host.isStatic ? 1 : 0,
   state: host.state,
   generation: host.generation,
   first_seen: host.firstSeenMillis,
@@ -139,6 +143,7 @@ const auditView = (host: Host | undefined): string | null =>
         ...(host.ttlSeconds !== undefined && { ttlSeconds: host.ttlSeconds }),
         ...(Object.keys(host.labels).length > 0 && { labels: host.labels }),
         owner: host.owner,
+        ...(host.isStatic && { lease: "none" }),
         state: host.state,
         withdrawn: host.withdrawnSinceMillis !== undefined
       })
@@ -170,8 +175,8 @@ export const make = (sql: SqlClient.SqlClient) => {
     if (updated.length > 0) {
       yield* sql`
         UPDATE host SET
-          hostname = r.hostname, zone = r.zone, addresses = r.addresses, labels = r.labels, ttl = r.ttl, owner = r.owner, state = r.state, generation = r.generation,
-          last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since,
+          hostname = r.hostname, zone = r.zone, addresses = r.addresses, labels = r.labels, ttl = r.ttl, owner = r.owner, is_static = r.is_static, state = r.state,
+          generation = r.generation, last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since,
           retired_since = r.retired_since
         FROM ${asTable(sql, "r", hostColumns, updated.map(fromHost))} WHERE host.id = r.id`
     }
@@ -254,8 +259,8 @@ export const make = (sql: SqlClient.SqlClient) => {
     // A release is a moment: nothing is true of the host from then on.
     yield* sql`
       INSERT INTO host_history (
-        host_id, fqdn, zone, event, addresses, labels, ttl, owner, state, generation, valid_from, valid_to)
-      SELECT host_id, fqdn, zone, event, addresses, labels, ttl, owner, state, generation, valid_from,
+        host_id, fqdn, zone, event, addresses, labels, ttl, owner, is_static, state, generation, valid_from, valid_to)
+      SELECT host_id, fqdn, zone, event, addresses, labels, ttl, owner, is_static, state, generation, valid_from,
         CASE WHEN event = 'released' THEN valid_from END
       FROM ${asTable(
         sql,
@@ -269,6 +274,7 @@ export const make = (sql: SqlClient.SqlClient) => {
           labels: "text",
           ttl: "bigint",
           owner: "text",
+          is_static: "bigint",
           state: "text",
           generation: "bigint",
           valid_from: "bigint"
@@ -282,6 +288,7 @@ export const make = (sql: SqlClient.SqlClient) => {
           labels: JSON.stringify(after.labels),
           ttl: after.ttlSeconds ?? null,
           owner: after.owner,
+          is_static: after.isStatic ? 1 : 0,
           state: after.state,
           generation: after.generation,
           valid_from: validFrom.get(after.id) ?? nowMillis
@@ -334,11 +341,11 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => new Set(rows.map((row) => row.id))
     )
 
-  /** Online hosts last seen before `beforeMillis`, locked. */
+  /** Online hosts with a lease, last seen before `beforeMillis`, locked. */
   const lockExpired = (beforeMillis: number, limit: number) =>
     Effect.map(
       sql<HostRow>`
-        SELECT ${columns} FROM host WHERE state = 'online' AND last_seen < ${beforeMillis}
+        SELECT ${columns} FROM host WHERE state = 'online' AND is_static = 0 AND last_seen < ${beforeMillis}
         ORDER BY last_seen LIMIT ${limit} ${free}`,
       (rows) => rows.map(toHost)
     )
@@ -371,12 +378,12 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => rows.map(toHost)
     )
 
-  /** Online hosts last seen before `beforeMillis`, and not before `seenMillis`. */
+  /** Online hosts with a lease, last seen before `beforeMillis`, and not before `seenMillis`. */
   const countSilent = (beforeMillis: number, seenMillis: number) =>
     Effect.map(
       sql<{ readonly hosts: number | bigint }>`
         SELECT COUNT(*) AS hosts FROM host
-        WHERE state = 'online' AND last_seen < ${beforeMillis} AND last_seen >= ${seenMillis}`,
+        WHERE state = 'online' AND is_static = 0 AND last_seen < ${beforeMillis} AND last_seen >= ${seenMillis}`,
       (rows) => Number(rows[0]!.hosts)
     )
 
@@ -389,8 +396,11 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => Number(rows[0]!.hosts)
     )
 
+  /** Online hosts with a lease. */
   const countOnline = Effect.map(
-    sql<{ readonly hosts: number | bigint }>`SELECT COUNT(*) AS hosts FROM host WHERE state = 'online'`,
+    sql<{
+      readonly hosts: number | bigint
+    }>`SELECT COUNT(*) AS hosts FROM host WHERE state = 'online' AND is_static = 0`,
     (rows) => Number(rows[0]!.hosts)
   )
 

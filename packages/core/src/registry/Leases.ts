@@ -85,7 +85,7 @@ export const make = (): Leases["Service"] => {
     addresses: ReadonlyArray<IpAddress>,
     registrant: Registrant,
     nowMillis: number,
-    wishes: Wishes | undefined
+    wishes: Wishes = {}
   ): Host | undefined => {
     if (lease === undefined) return undefined
     const { host } = lease
@@ -93,7 +93,7 @@ export const make = (): Leases["Service"] => {
     if (host.owner !== registrant.name) return undefined
     if (host.addresses.length !== addresses.length) return undefined
     for (let i = 0; i < addresses.length; i++) if (host.addresses[i] !== addresses[i]) return undefined
-    if (wishes !== undefined && !hasWishes(host, wishes)) return undefined
+    if (!hasWishes(host, wishes)) return undefined
     lease.seenMillis = nowMillis
     return host
   }

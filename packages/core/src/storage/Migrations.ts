@@ -432,6 +432,13 @@ const steering = Effect.gen(function* () {
   yield* sql`CREATE INDEX host_zone_state ON host (zone, state, fqdn)`
   yield* sql`CREATE INDEX host_state ON host (state, fqdn)`
 
+  // A host without a lease (1) never expires: it was registered by the API for a machine that does not beat.
+  for (const table of ["host", "host_history"]) {
+    yield* sql`ALTER TABLE ${sql(table)} ADD COLUMN is_static SMALLINT NOT NULL DEFAULT 0`
+  }
+  yield* sql`DROP INDEX host_lease`
+  yield* sql`CREATE INDEX host_lease ON host (last_seen) WHERE state = 'online' AND is_static = 0`
+
   // When each name server was seen to answer, as JSON: for who asks how a record came about.
   yield* sql`ALTER TABLE published ADD COLUMN served_nodes TEXT`
 

@@ -39,6 +39,7 @@ const hostOf = (hostname: string, address: string, owner: string | undefined, st
     labels: {},
     ttlSeconds: undefined,
     owner: registration.registrant.name,
+    isStatic: false,
     state,
     generation: 1,
     firstSeenMillis: 0,

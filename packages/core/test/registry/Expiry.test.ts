@@ -84,6 +84,42 @@ const trippedMetric = Effect.map(
   ({ value }) => value
 )
 
+describe("a host without a lease", () => {
+  const registerStatic = (hostname: string) =>
+    Effect.flatMap(Registry, (registry) =>
+      registry.register({ ...T.registration(hostname, "192.0.2.9", "fleet"), isStatic: true })
+    )
+
+  test(
+    "is online however long nobody speaks of it, and is no part of a mass that vanishes",
+    Effect.gen(function* () {
+      yield* pass(leaseSeconds + 10)
+      yield* registerStatic("printer")
+      yield* register("web")
+      yield* pass(100 * leaseSeconds)
+      assert.strictEqual(yield* stateOf("printer"), "online")
+      assert.strictEqual(yield* stateOf("web"), "offline")
+      assert.deepStrictEqual(yield* events, ["created", "created", "offline", "withdrawn"])
+    })
+  )
+
+  test(
+    "has one as soon as an agent of its owner registers it, and none again when it is said so",
+    Effect.gen(function* () {
+      yield* pass(leaseSeconds + 10)
+      yield* registerStatic("printer")
+      assert.strictEqual((yield* registerStatic("printer")).outcome, "renewed")
+      yield* beat("printer", "192.0.2.9")
+      assert.isFalse((yield* host("printer")).isStatic)
+      yield* pass(leaseSeconds + 10)
+      assert.strictEqual(yield* stateOf("printer"), "offline")
+      assert.strictEqual((yield* registerStatic("printer")).outcome, "returned")
+      yield* pass(100 * leaseSeconds)
+      assert.strictEqual(yield* stateOf("printer"), "online")
+    })
+  )
+})
+
 describe("a lease that passes", () => {
   test(
     "makes the host offline one lease after its last beat, within a sweep, and marks its records",

@@ -168,6 +168,7 @@ export const suite = <R>(
             labels: {},
             ttlSeconds: undefined,
             owner: "fleet",
+            isStatic: false,
             state: "online",
             generation: 0,
             firstSeenMillis: 1_000_000,
