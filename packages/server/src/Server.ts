@@ -121,7 +121,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(tokens),
     Layer.provideMerge(Revocations.layer),
-    Layer.provideMerge(Zones.layer(config.zones)),
+    Layer.provideMerge(Zones.layerManaged(config.zones)),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
   )

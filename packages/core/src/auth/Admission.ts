@@ -85,8 +85,7 @@ const make = Effect.fnUntraced(function* (options: AdmissionOptions) {
   const { anonymous } = options
   const rules: Policy.Rules = {
     reservedNames: options.reservedNames ?? Policy.reservedNames,
-    anonymousZone:
-      anonymous === "open" ? undefined : (anonymous.zone ?? zones.all.find((zone) => zone.network === undefined)?.name)
+    anonymousZone: anonymous === "open" ? undefined : (anonymous.zone ?? zones.forward[0])
   }
   const ofAnonymous = anonymous === "open" ? undefined : new TokenBucket(anonymous, clock.currentTimeMillisUnsafe())
   const ofKind = (kind: string) => {

@@ -11,7 +11,6 @@ import { SqlClient, type SqlError } from "effect/sql"
 import { Zones } from "../dns/Zones.ts"
 import * as DomainName from "../domain/DomainName.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
-import * as Zone from "../domain/Zone.ts"
 import * as Foresight from "../registry/Foresight.ts"
 import { Admission } from "./Admission.ts"
 import * as Certificates from "./Certificates.ts"
@@ -61,7 +60,6 @@ export const make = Effect.fnUntraced(function* (certificates: Certificates.Cert
   const tokens = yield* Tokens
   const identities = yield* Identities
   const foresee = Foresight.make(yield* SqlClient.SqlClient)
-  const forward = zones.all.filter((zone) => !Zone.isReverse(zone))
 
   const find = Effect.fnUntraced(function* (
     name: string
@@ -69,11 +67,7 @@ export const make = Effect.fnUntraced(function* (certificates: Certificates.Cert
     const unknown = (message: string) => new PrincipalUnknown({ name, message })
     if (name === anonymous.name) return anonymous
     if (name.startsWith(certificatePrefix)) {
-      return Certificates.principalOf(
-        name.slice(certificatePrefix.length),
-        certificates,
-        forward.map((zone) => zone.name)
-      )
+      return Certificates.principalOf(name.slice(certificatePrefix.length), certificates, zones.forward)
     }
     const token = yield* tokens.find(name)
     if (token !== undefined) {
@@ -96,11 +90,10 @@ export const make = Effect.fnUntraced(function* (certificates: Certificates.Cert
   /** Where a host that says so would be: as `Zones.placeHost`, also for names that no host can have. */
   const place = (principal: Principal, name: DomainName.DomainName, wanted: DomainName.DomainName | undefined) => {
     const usual = principal.anonymous ? admission.anonymousZone : principal.grant.zones?.[0]
-    const target = wanted ?? usual ?? forward[0]!.name
-    const isFull =
-      wanted === undefined ? DomainName.longestZone(name, forward) !== undefined : DomainName.isWithin(name, wanted)
+    const target = wanted ?? usual ?? zones.forward[0]!
+    const isFull = wanted === undefined ? zones.zoneOf(name) !== undefined : DomainName.isWithin(name, wanted)
     const fqdn = isFull ? name : (`${name}${target}` as DomainName.DomainName)
-    return { fqdn, zone: DomainName.longestZone(fqdn, forward)?.name ?? target }
+    return { fqdn, zone: zones.zoneOf(fqdn)?.name ?? target }
   }
 
   return {

@@ -389,10 +389,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
   const grantOf = (spec: TokenSpec): Grant | TokenSpecInvalid => {
     const { grant, host } = spec
     if (host === undefined) return grant
-    const zone = DomainName.longestZone(
-      host,
-      zones.all.filter((zone) => !Zone.isReverse(zone))
-    )
+    const zone = zones.zoneOf(host)
     const name = zone === undefined ? "" : host.slice(0, -zone.name.length - 1)
     if (zone === undefined || Result.isFailure(DomainName.parseHostName(name))) {
       return new TokenSpecInvalid({ field: "host", message: `${host} is not the name of a host in one of the zones` })

@@ -68,8 +68,16 @@ export interface Reconciliation {
   readonly repair: boolean
 }
 
+/** Where it is said that Prism manages a zone. */
+export type Origin = "configuration" | "api"
+
 export interface Zone {
   readonly name: DomainName
+  /** Of its settings: rises with each change of them. */
+  readonly generation: number
+  readonly origin: Origin
+  /** JSON Pointers of the settings that the API has set in place of the configuration's; empty for zones of the API. */
+  readonly overridden: ReadonlyArray<string>
   readonly policy: ZonePolicy
   /** Name servers that a zone we create gets. */
   readonly nameservers: ReadonlyArray<DomainName>
@@ -107,9 +115,15 @@ export const make = (
     readonly createIfMissing?: boolean
     readonly dnssec?: boolean
     readonly reconciliation?: Partial<Reconciliation>
+    readonly generation?: number
+    readonly origin?: Origin
+    readonly overridden?: ReadonlyArray<string>
   } = {}
 ): Zone => ({
   name,
+  generation: options.generation ?? 0,
+  origin: options.origin ?? "configuration",
+  overridden: options.overridden ?? [],
   policy: { ...defaultPolicy, ...options.policy },
   dnssec: options.dnssec ?? false,
   reconciliation: { ...defaultReconciliation, ...options.reconciliation },

@@ -14,7 +14,6 @@ import type { TokenMode } from "@prism-dns/core/auth/TokenMode"
 import { TokenRefused } from "@prism-dns/core/auth/TokenRefused"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Zones } from "@prism-dns/core/dns/Zones"
-import { isReverse } from "@prism-dns/core/domain/Zone"
 import type { Evidence } from "@prism-dns/core/protocol/Handshake"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import type { RegistryUnavailable } from "@prism-dns/core/registry/Registry"
@@ -60,7 +59,6 @@ export const make = Effect.fnUntraced(function* (options: AuthenticationOptions)
   const tokens = yield* Tokens
   const identities = yield* Identities
   const zones = yield* Zones
-  const forward = zones.all.filter((zone) => !isReverse(zone)).map(({ name }) => name)
   const { certificates = Certificates.ownNameOnly } = options
 
   const authenticate: Authenticate = (evidence, { peer, transport }) => {
@@ -82,7 +80,7 @@ export const make = Effect.fnUntraced(function* (options: AuthenticationOptions)
         return transport._tag === "Plain" || transport.certificate === undefined
           ? { code: "certificate-missing", message: "the connection has no client certificate" }
           : {
-              principal: Certificates.principalOf(transport.certificate.name, certificates, forward),
+              principal: Certificates.principalOf(transport.certificate.name, certificates, zones.forward),
               expiresAtMillis: transport.certificate.expiresAtMillis
             }
       case "key": {

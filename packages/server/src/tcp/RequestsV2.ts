@@ -83,16 +83,15 @@ export const make = Effect.gen(function* () {
   const zones = yield* Zones
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
-  const forward = zones.all.filter((zone) => !Zone.isReverse(zone)).map((zone) => zone.name)
 
   const zonesOf = ({ anonymous, grant }: Principal) =>
     anonymous
       ? admission.anonymousZone === undefined
-        ? forward
+        ? zones.forward
         : [admission.anonymousZone]
       : grant.zones === undefined
-        ? forward
-        : forward.filter((zone) => grant.zones!.includes(zone))
+        ? zones.forward
+        : zones.forward.filter((zone) => grant.zones!.includes(zone))
 
   /** The full name that is meant, and its zone. */
   const place = (
@@ -106,7 +105,7 @@ export const make = Effect.gen(function* () {
       )
     }
     const zone = DomainName.parse(wanted)
-    if (Result.isFailure(zone) || !forward.includes(zone.success)) {
+    if (Result.isFailure(zone) || !zones.forward.includes(zone.success)) {
       return Result.fail(refused("invalid", `zone: no zone for hosts is called ${wanted}`))
     }
     const placed = zones.placeHost(hostname, zone.success)
