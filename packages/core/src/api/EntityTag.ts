@@ -24,6 +24,8 @@ export const versionOf = (tag: string): string => tag.replace(/^W\//, "").replac
 export const matches = (ifMatch: string, version: number | string): boolean =>
   ifMatch.trim() === "*" || tags(ifMatch).some((tag) => !tag.startsWith("W/") && versionOf(tag) === String(version))
 
+const opaque = (tag: string): string => tag.replace(/^W\//, "")
+
 /** Whether `If-None-Match` says that the caller has this already. Weak comparison, as RFC 9110 13.1.2 says. */
 export const isKnown = (ifNoneMatch: string, tag: string): boolean =>
-  ifNoneMatch.trim() === "*" || tags(ifNoneMatch).some((each) => each.replace(/^W\//, "") === tag)
+  ifNoneMatch.trim() === "*" || tags(ifNoneMatch).some((each) => opaque(each) === opaque(tag))

@@ -281,6 +281,7 @@ const Body = <Fields extends Schema.Struct.Fields>({ status, title, type }: Prob
     title: Schema.tag(title),
     status: Schema.tag(status),
     detail: Schema.String,
+    instance: Schema.optionalKey(Schema.String.annotate({ description: "The request it is about, as a URN." })),
     ...fields
   })
 

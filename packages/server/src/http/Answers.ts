@@ -15,7 +15,7 @@ import {
   StorageUnavailable
 } from "@prism-dns/core/api/Problems"
 import { PowerDnsError } from "@prism-dns/core/powerdns/PowerDnsError"
-import { ByteSize, Cause, Clock, Duration, Effect, Exit, Layer, Metric, SchemaIssue } from "effect"
+import { ByteSize, Cause, Clock, Context, Duration, Effect, Layer, Metric, SchemaIssue } from "effect"
 import {
   FindMyWay,
   HttpRouter,
@@ -28,7 +28,9 @@ import { HttpApiError, HttpApiMiddleware } from "effect/http-api"
 import { SqlError } from "effect/sql"
 import type { Duplex } from "node:stream"
 import { Drain } from "../Drain.ts"
+import * as Exchange from "./Exchange.ts"
 import * as HttpMetrics from "./HttpMetrics.ts"
+import * as RequestId from "./RequestId.ts"
 
 /** Longest part of a path that may stand for a name: every character of 253 and a dot, escaped. */
 export const routerConfig = { maxParamLength: 3 * 254 }
@@ -56,10 +58,12 @@ export const refuseUnparsed = (error: NodeJS.ErrnoException, socket: Duplex): vo
     return
   }
   const { detail, problem } = unparsed(error)
-  const body = JSON.stringify({ ...problem, detail })
+  const id = RequestId.make(Date.now())
+  const body = JSON.stringify({ ...problem, detail, instance: RequestId.toUrn(id) })
   const head = [
     `HTTP/1.1 ${problem.status} ${problem.title}`,
     `content-type: ${ProblemDetails.contentType}`,
+    ...Object.entries(Exchange.headersOf(id)).map(([name, value]) => `${name}: ${value}`),
     `content-length: ${Buffer.byteLength(body)}`,
     "connection: close"
   ]
@@ -69,34 +73,40 @@ export const refuseUnparsed = (error: NodeJS.ErrnoException, socket: Duplex): vo
 /** The status Prism counts a request under whose client went away before the answer. */
 const clientGone = 499
 
-const measure = (request: HttpServerRequest.HttpServerRequest, route: string, status: number, startNanos: bigint) =>
-  Effect.flatMap(Clock.currentTimeNanos, (nowNanos) =>
-    Metric.update(
-      Metric.withAttributes(HttpMetrics.requestDurationSeconds, {
-        route,
-        method: request.method,
-        status: String(status)
-      }),
-      Number(nowNanos - startNanos) / 1e9
-    )
-  )
-
-/** The body of a request at the most, in bytes. The largest that the contract knows has a reason and a pattern. */
+/** The body of a request at the most, in bytes, unless its path is named below. */
 export const bodyBytesMax = 65_536
 
-const bodyTooLarge = (): HttpServerResponse.HttpServerResponse =>
+/** Paths, as the contract calls them, whose bodies hold many things at once. */
+const bodyBytesMaxByPath: ReadonlyMap<string, number> = new Map([
+  ["/v1/hosts::batch", 8 * 1_048_576],
+  ["/v1/zones/:zone/import", 16 * 1_048_576]
+])
+
+/** How large the body of a request to this path, as the contract calls it, may be. */
+export const bodyBytesMaxOf = (path: string): number => bodyBytesMaxByPath.get(path) ?? bodyBytesMax
+
+const bodyTooLarge = (bytesMax: number): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.setHeader(
-    respond(problems.bodyTooLarge, `The body of a request has at most ${bodyBytesMax} bytes.`),
+    respond(problems.bodyTooLarge, `The body of a request to this path has at most ${bytesMax} bytes.`),
     "connection",
     "close" // else the rest of it would have to be read
   )
 
-const isTooLong = (request: HttpServerRequest.HttpServerRequest): boolean =>
-  Number(request.headers["content-length"] ?? 0) > bodyBytesMax
+/** What of a body's headers nothing here can read. */
+const unreadable = ({ headers }: HttpServerRequest.HttpServerRequest): string | undefined => {
+  const encoding = headers["content-encoding"]
+  if (encoding !== undefined && encoding.toLowerCase() !== "identity") {
+    return `The body is to be sent as it is, without 'content-encoding: ${encoding}'.`
+  }
+  const charset = /;\s*charset\s*=\s*"?([^";\s]*)/i.exec(headers["content-type"] ?? "")?.[1]
+  return charset === undefined || charset.toLowerCase() === "utf-8"
+    ? undefined
+    : `The body is to be UTF-8, not ${charset}.`
+}
 
 /** Answers that come from below the contract, in the words of ours. */
 const inOurWords = (request: HttpServerRequest.HttpServerRequest, response: HttpServerResponse.HttpServerResponse) =>
-  response.status === 415
+  response.status === 415 && response.headers["content-type"] !== ProblemDetails.contentType
     ? respond(
         problems.mediaTypeUnsupported,
         `The body is to be JSON ('content-type: application/json'), not ${request.headers["content-type"] ?? "nothing"}.`
@@ -104,53 +114,54 @@ const inOurWords = (request: HttpServerRequest.HttpServerRequest, response: Http
     : response
 
 /** A body that breaks off, or goes on for too long, is the caller's doing. */
-const unread = (cause: Cause.Cause<unknown>): HttpServerResponse.HttpServerResponse | undefined => {
+const unread = (cause: Cause.Cause<unknown>, bytesMax: number): HttpServerResponse.HttpServerResponse | undefined => {
   const error = Cause.squash(cause)
   if (!HttpServerError.isHttpServerError(error) || error.reason._tag !== "RequestParseError") return undefined
   return error.reason.reason === "BodyTooLarge"
-    ? bodyTooLarge()
+    ? bodyTooLarge(bytesMax)
     : respond(problems.requestMalformed, "The body of the request could not be read.")
 }
-
-const internalError = Effect.fnUntraced(function* (
-  request: HttpServerRequest.HttpServerRequest,
-  route: string,
-  cause: Cause.Cause<unknown>
-) {
-  yield* Effect.logError("a request failed", cause).pipe(Effect.annotateLogs({ method: request.method, route }))
-  return respond(problems.internalError, "This is a fault of the server. Its log says more.")
-})
 
 /** A colon that stands for itself is doubled in a route, where a single one begins a parameter. */
 const asCalled = (path: string): string => path.replaceAll("::", ":")
 
-/** Around each route: measures it, and turns what it did not expect into an answer that says nothing about our insides. */
-export const observed = HttpRouter.middleware(
-  Effect.map(
-    Drain,
-    (drain) => (handler) =>
-      Effect.gen(function* () {
-        const request = yield* HttpServerRequest.HttpServerRequest
-        const route = asCalled((yield* HttpRouter.RouteContext).route.path)
-        const startNanos = yield* Clock.currentTimeNanos
-        return yield* (isTooLong(request) ? Effect.succeed(bodyTooLarge()) : handler).pipe(
-          Effect.provideService(HttpServerRequest.MaxBodySize, ByteSize.bytes(bodyBytesMax)),
+interface RouteFacts {
+  /** As metrics and logs name it. */
+  readonly called: string
+  readonly bytesMax: number
+  readonly maxBodySize: ByteSize.ByteSize
+}
+
+const factsOf = (path: string): RouteFacts => {
+  const bytesMax = bodyBytesMaxOf(path)
+  return { called: asCalled(path), bytesMax, maxBodySize: ByteSize.bytes(bytesMax) }
+}
+
+/** Around each route: it is known by its pattern, and takes bodies of bounded size, in a form that can be read. */
+export const bounded = HttpRouter.middleware(
+  Effect.sync(() => {
+    const routes = new Map<string, RouteFacts>()
+    return (handler) =>
+      Effect.withFiber((fiber) => {
+        const { context } = fiber
+        const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
+        const { path } = Context.getUnsafe(context, HttpRouter.RouteContext).route
+        const known = routes.get(path) ?? factsOf(path)
+        routes.set(path, known)
+        const { bytesMax, called, maxBodySize } = known
+        fiber.getRef(Exchange.Current).route = called
+        if (Number(request.headers["content-length"] ?? 0) > bytesMax) return Effect.succeed(bodyTooLarge(bytesMax))
+        const detail = unreadable(request)
+        if (detail !== undefined) return Effect.succeed(respond(problems.mediaTypeUnsupported, detail))
+        return handler.pipe(
+          Effect.provideService(HttpServerRequest.MaxBodySize, maxBodySize),
           Effect.catchCause((cause) => {
-            if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
-            const response = unread(cause)
-            return response === undefined ? internalError(request, route, cause) : Effect.succeed(response)
-          }),
-          Effect.map((response) => inOurWords(request, response)),
-          // Else a client that keeps its connection alive keeps coming here until the end.
-          Effect.map((response) =>
-            drain.isDraining() ? HttpServerResponse.setHeader(response, "connection", "close") : response
-          ),
-          Effect.onExit((exit) =>
-            measure(request, route, Exit.isSuccess(exit) ? exit.value.status : clientGone, startNanos)
-          )
+            const response = Cause.hasInterruptsOnly(cause) ? undefined : unread(cause, bytesMax)
+            return response === undefined ? Effect.failCause(cause) : Effect.succeed(response)
+          })
         )
       })
-  )
+  })
 )
 
 export interface KnownPath {
@@ -159,15 +170,14 @@ export interface KnownPath {
 }
 
 /** Where no route fits: 405 on a path that is known with other methods, else 404. */
-export const unmatched = (known: ReadonlyArray<KnownPath>) => {
+const unmatched = (known: ReadonlyArray<KnownPath>) => {
   const methods = new Map<`/${string}`, ReadonlyArray<string>>()
   for (const { method, path } of known) methods.set(path, [...(methods.get(path) ?? []), method])
   const paths = FindMyWay.make<string>(routerConfig)
   for (const [path, allowed] of methods) {
     paths.on("GET", path, [...allowed, ...(allowed.includes("GET") ? ["HEAD"] : [])].join(", "))
   }
-
-  const answer = (request: HttpServerRequest.HttpServerRequest): HttpServerResponse.HttpServerResponse => {
+  return (request: HttpServerRequest.HttpServerRequest): HttpServerResponse.HttpServerResponse => {
     const allow = paths.find("GET", request.url)?.handler
     return allow === undefined
       ? respond(problems.pathNotFound, "There is nothing at this path; /openapi.json says what there is.")
@@ -177,23 +187,97 @@ export const unmatched = (known: ReadonlyArray<KnownPath>) => {
           allow
         )
   }
+}
 
-  return HttpRouter.middleware(
-    (handler) =>
-      Effect.gen(function* () {
-        const startNanos = yield* Clock.currentTimeNanos
-        return yield* Effect.catchCause(handler, (cause) => {
-          const error = Cause.squash(cause)
-          if (!HttpServerError.isHttpServerError(error) || error.reason._tag !== "RouteNotFound") {
-            return Effect.failCause(cause)
+/** The time each kind of answer took; a kind is looked up once, and there are only so many. */
+const measurements = () => {
+  const measurement = (route: string, method: string, status: number) =>
+    Metric.withAttributes(HttpMetrics.requestDurationSeconds, { route, method, status: String(status) })
+  const kinds = new Map<string, ReturnType<typeof measurement>>()
+  return (route: string, method: string, status: number, seconds: number, context: Context.Context<never>): void => {
+    const key = `${method} ${status} ${route}`
+    const known = kinds.get(key)
+    const metric = known ?? measurement(route, method, status)
+    if (known === undefined) kinds.set(key, metric)
+    metric.updateUnsafe(seconds, context)
+  }
+}
+
+/** Around every request, whether a route fits or not: it has an id, is measured, and what fails is answered in words. */
+export const observed = (known: ReadonlyArray<KnownPath>) =>
+  HttpRouter.middleware(
+    Effect.map(Drain, (drain) => {
+      const nowhere = unmatched(known)
+      const measure = measurements()
+
+      const answerTo = (
+        request: HttpServerRequest.HttpServerRequest,
+        exchange: Exchange.Exchange,
+        cause: Cause.Cause<unknown>
+      ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+        const error = Cause.squash(cause)
+        if (HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound") {
+          return Effect.succeed(nowhere(error.request))
+        }
+        return Effect.as(
+          Effect.logError("a request failed", cause).pipe(
+            Effect.annotateLogs({
+              method: request.method,
+              route: exchange.route ?? "unmatched",
+              ...Exchange.annotations(exchange.id, request.headers)
+            })
+          ),
+          respond(problems.internalError, "This is a fault of the server. Its log says more.")
+        )
+      }
+
+      return (handler) =>
+        Effect.withFiber((fiber) => {
+          const { context } = fiber
+          const clock = fiber.getRef(Clock.Clock)
+          const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
+          const exchange = new Exchange.Exchange(
+            RequestId.given(request.headers[RequestId.header]) ?? RequestId.make(clock.currentTimeMillisUnsafe()),
+            clock.monotonicTimeNanosUnsafe()
+          )
+          const counted = (status: number): void =>
+            measure(
+              exchange.route ?? "unmatched",
+              request.method,
+              status,
+              Number(clock.monotonicTimeNanosUnsafe() - exchange.startNanos) / 1e9,
+              context
+            )
+          const finished = (response: HttpServerResponse.HttpServerResponse) => {
+            const answer = Exchange.finish(
+              request,
+              exchange,
+              inOurWords(request, response),
+              // Else a client that keeps its connection alive keeps coming here until the end.
+              drain.isDraining() ? { connection: "close" } : undefined
+            )
+            counted(answer.status)
+            return answer
           }
-          const response = answer(error.request)
-          return Effect.as(measure(error.request, "unmatched", response.status, startNanos), response)
+          return handler.pipe(
+            Effect.provideContext(
+              Context.make(Exchange.Current, exchange).pipe(Context.add(RequestId.RequestId, exchange.id))
+            ),
+            Effect.matchCauseEffect({
+              onSuccess: (response) => Effect.sync(() => finished(response)),
+              onFailure: (cause) => {
+                if (Cause.hasInterruptsOnly(cause)) {
+                  counted(clientGone)
+                  return Effect.failCause(cause)
+                }
+                return Effect.map(answerTo(request, exchange, cause), finished)
+              }
+            })
+          )
         })
-      }),
+    }),
     { global: true }
   )
-}
 
 const parts: Readonly<Record<HttpApiError.HttpApiSchemaError["kind"], RequestPart | undefined>> = {
   Params: "path",

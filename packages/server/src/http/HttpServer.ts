@@ -15,7 +15,7 @@ import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
 import { NetAddress } from "effect/net"
 import * as Http from "node:http"
 import { ListenFailed } from "../ServerError.ts"
-import { type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig, unmatched } from "./Answers.ts"
+import { bounded, type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig } from "./Answers.ts"
 import * as Access from "./Access.ts"
 import * as Authentication from "./Authentication.ts"
 import * as Guards from "./Guards.ts"
@@ -90,8 +90,8 @@ const knownPaths: ReadonlyArray<KnownPath> = [
 
 export const layer = (options: HttpServerOptions) => {
   const routes = Layer.mergeAll(api(options), docs, Health.layer(options.health), Metrics.route).pipe(
-    Layer.provide(observed.layer),
-    Layer.merge(unmatched(knownPaths)),
+    Layer.provide(bounded.layer),
+    Layer.merge(observed(knownPaths)),
     Layer.provide(Metrics.Metrics.layer(options.metrics))
   )
   return HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true, routerConfig }).pipe(
