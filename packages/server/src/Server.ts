@@ -6,7 +6,9 @@
  * read from an agent is still answered and what was accepted is already stored.
  */
 import { NodeHttpClient } from "@effect/platform-node"
+import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Sealer } from "@prism-dns/core/audit/Sealer"
 import { Admission } from "@prism-dns/core/auth/Admission"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
@@ -122,6 +124,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(tokens),
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones)),
+    Layer.provideMerge(Sealer.layer()),
+    Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
   )

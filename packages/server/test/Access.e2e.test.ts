@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { audit } from "../../core/test/harness/audit.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as Agent from "./harness/AgentClient.ts"
 import * as Deployment from "./harness/Deployment.ts"
@@ -34,7 +35,7 @@ const refusals = (deployment: Effect.Success<ReturnType<typeof Deployment.start>
   Effect.sync(() => {
     using db = new DatabaseSync(Path.join(deployment.prism.folder, "prism.db"), { readOnly: true })
     return db
-      .prepare("SELECT actor, peer, subject, reason FROM audit_entry WHERE action = 'access.refused' ORDER BY sequence")
+      .prepare(`SELECT actor, peer, subject, reason FROM ${audit} WHERE action = 'access.refused' ORDER BY sequence`)
       .all()
       .map((row) => ({ ...row }) as unknown as Entry)
   })

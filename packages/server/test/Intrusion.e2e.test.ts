@@ -9,6 +9,7 @@ import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Effect, Redacted } from "effect"
 import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { audit } from "../../core/test/harness/audit.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as Agent from "./harness/AgentClient.ts"
 import { connect, makeKey } from "./harness/AgentV2.ts"
@@ -63,7 +64,7 @@ const audited = ({ prism }: Running): ReadonlyArray<Entry> => {
   const db = new DatabaseSync(Path.join(prism.folder, "prism.db"), { readOnly: true })
   try {
     return db
-      .prepare("SELECT actor, peer, subject, reason FROM audit_entry WHERE action = 'access.refused' ORDER BY sequence")
+      .prepare(`SELECT actor, peer, subject, reason FROM ${audit} WHERE action = 'access.refused' ORDER BY sequence`)
       .all() as unknown as ReadonlyArray<Entry>
   } finally {
     db.close()

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { DatabaseSync } from "node:sqlite"
+import { audit } from "../../core/test/harness/audit.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as Agent from "./harness/AgentClient.ts"
 import * as Deployment from "./harness/Deployment.ts"
@@ -99,7 +100,7 @@ describe("a plan that is being applied when the server is killed", () => {
           using db = new DatabaseSync(`${prism.folder}/prism.db`, { readOnly: true })
           const entries = db
             .prepare(
-              "SELECT subject, COUNT(*) AS entries FROM audit_entry WHERE cause = ? AND action LIKE 'record.%' GROUP BY subject"
+              `SELECT subject, COUNT(*) AS entries FROM ${audit} WHERE cause = ? AND action LIKE 'record.%' GROUP BY subject`
             )
             .all(`plan:${plan.id}`)
           assert.strictEqual(entries.length, victims.length)

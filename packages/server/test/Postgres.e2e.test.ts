@@ -1,6 +1,7 @@
 /** The packaged server on PostgreSQL, as it runs in production. */
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
+import { audit } from "../../core/test/harness/audit.ts"
 import { Postgres } from "../../core/test/harness/Postgres.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as Agent from "./harness/AgentClient.ts"
@@ -75,7 +76,8 @@ layer(Postgres.layer({ fsync: true }), { timeout: "60 seconds", excludeTestServi
       )
       const rows = yield* postgres.query(
         database.database,
-        "SELECT (SELECT COUNT(*) FROM host), (SELECT COUNT(*) FROM host_history), (SELECT COUNT(*) FROM audit_entry)"
+        `SELECT (SELECT COUNT(*) FROM host), (SELECT COUNT(*) FROM host_history),
+          (SELECT COUNT(*) FROM ${audit} WHERE action LIKE 'host.%')`
       )
       assert.strictEqual(rows.trim(), "500|1000|1000")
     }).pipe(Effect.scoped)

@@ -5,13 +5,15 @@
  * Promises: of one zone, entries have their sequences in the order in which
  * their transactions commit. For that the zone's turn is taken until the commit
  * (`takeTurns`), so entries are the last thing a transaction writes: whoever has
- * the turn waits for nobody. They are sealed, and become events, once they have
- * committed (`audit/Sealer`).
+ * the turn waits for nobody. `inTransaction` sees to that, wherever within they
+ * are written. They are sealed, and become events, once they have committed
+ * (`audit/Sealer`).
  */
-import { Effect, Metric } from "effect"
-import type { SqlClient } from "effect/sql"
+import { Context, Effect, Metric, Option } from "effect"
+import type { SqlClient, SqlError } from "effect/sql"
 import * as Generation from "../storage/Generation.ts"
-import { asTable, integer } from "../storage/Rows.ts"
+import { asTable } from "../storage/Rows.ts"
+import type { Action } from "./Actions.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
 
 /** Who did it. */
@@ -26,8 +28,7 @@ export interface Actor {
 
 export interface Entry {
   readonly actor: Actor
-  /** A word from a closed set, such as `token.issued`. */
-  readonly action: string
+  readonly action: Action
   /** The zone it concerns; undefined where it concerns none. */
   readonly zone?: string | undefined
   /** What it was done to. */
@@ -49,6 +50,9 @@ export interface SingleEntry extends Entry {
   readonly atMillis: number
 }
 
+/** What Prism does of itself: what follows from time, and from what was found. */
+export const prism: Actor = { name: "prism", peer: undefined }
+
 const text = (value: unknown): string | null => (value === undefined ? null : JSON.stringify(value))
 
 /** Any number will do, as long as it stays: the first half of the key of PostgreSQL's advisory locks. */
@@ -56,20 +60,59 @@ const turnLock = 7_001_002
 
 /**
  * Takes the turns of `zones` ("" for what concerns none) until the transaction ends. SQLite has one writer, whose turn it
- * always is. In the order of names, so that nobody waits for one who waits for it.
+ * always is. In the order of the locks, so that nobody waits for one who waits for it.
  */
-export const takeTurns = (sql: SqlClient.SqlClient, zones: Iterable<string>) => {
-  const names = [...new Set(zones)].sort()
-  return sql.onDialectOrElse({
+export const takeTurns = (sql: SqlClient.SqlClient, zones: Iterable<string>) =>
+  sql.onDialectOrElse({
     pg: () =>
-      Effect.forEach(names, (zone) => sql`SELECT pg_advisory_xact_lock(${turnLock}, hashtext(${zone}))`, {
-        discard: true
-      }),
+      Effect.asVoid(sql`
+        SELECT pg_advisory_xact_lock(${turnLock}, turn) FROM (
+          SELECT DISTINCT hashtext(zone) AS turn
+          FROM jsonb_array_elements_text(${JSON.stringify([...new Set(zones)])}::jsonb) AS zones(zone) ORDER BY turn
+        ) AS turns`),
     orElse: () => Effect.void
   })
+
+const listeners = new WeakMap<SqlClient.SqlClient, Set<() => void>>()
+
+/** Calls `listener` after each commit of entries in this process; what is returned ends that. A hint, never the truth. */
+export const onCommitted = (sql: SqlClient.SqlClient, listener: () => void): (() => void) => {
+  const known = listeners.get(sql) ?? new Set()
+  listeners.set(sql, known)
+  known.add(listener)
+  return () => void known.delete(listener)
 }
 
+interface Timed {
+  readonly entry: Entry
+  readonly atMillis: number
+}
+
+/** The entries of the transaction around, that are written when it ends; undefined: they are written at once. */
+const Gathered = Context.Reference<Array<Timed> | undefined>("@prism-dns/core/audit/Entries/Gathered", {
+  defaultValue: () => undefined
+})
+
+/**
+ * As `sql.withTransaction`, with the entries written within as the last write of all. One within another leaves its entries
+ * to the outer one, unless it fails.
+ */
+export const inTransaction =
+  (sql: SqlClient.SqlClient) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError.SqlError, R> =>
+    Effect.flatMap(Gathered, (outer) => {
+      // Anew for each attempt: a transaction may be tried again.
+      const entries: Array<Timed> = []
+      return effect.pipe(
+        Effect.provideService(Gathered, entries),
+        Effect.tap(() => (outer === undefined ? insert(sql, entries) : Effect.void)),
+        sql.withTransaction,
+        Effect.tap(() => Effect.sync(() => void outer?.push(...entries)))
+      )
+    })
+
 const columns = {
+  at: "bigint",
   actor: "text",
   peer: "text",
   action: "text",
@@ -84,28 +127,24 @@ const columns = {
   result: "text"
 } as const
 
-/** Writes entries in one statement, and counts them once the transaction around has committed. The last write of it. */
-export const writeAll = Effect.fnUntraced(function* (
-  sql: SqlClient.SqlClient,
-  entries: ReadonlyArray<Entry>,
-  atMillis: number
-) {
-  if (entries.length === 0) return
-  const generation = entries.every((entry) => entry.generation !== undefined) ? 0 : yield* Generation.next(sql)
+const names = Object.keys(columns).join(", ")
+
+const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: ReadonlyArray<Timed>) {
+  if (timed.length === 0) return
+  const isNew = timed.some(({ entry }) => entry.generation === undefined)
+  const generation = isNew ? yield* Generation.next(sql) : 0
   yield* takeTurns(
     sql,
-    entries.map(({ zone }) => zone ?? "")
+    timed.map(({ entry }) => entry.zone ?? "")
   )
+  const all = sql.literal(names)
   yield* sql`
-    INSERT INTO audit_entry (
-      at, actor, peer, action, zone, subject, generation, before, after, reason, cause, request, result)
-    SELECT ${integer(sql, atMillis)}, actor, peer, action, zone, subject, generation, before, after, reason, cause,
-      request, result
-    FROM ${asTable(
+    INSERT INTO audit_entry (${all}) SELECT ${all} FROM ${asTable(
       sql,
       "r",
       columns,
-      entries.map((entry) => ({
+      timed.map(({ atMillis, entry }) => ({
+        at: atMillis,
         actor: entry.actor.name,
         peer: entry.actor.peer ?? null,
         action: entry.action,
@@ -121,14 +160,35 @@ export const writeAll = Effect.fnUntraced(function* (
       }))
     )}`
   const counts = new Map<string, number>()
-  for (const { action } of entries) counts.set(action, (counts.get(action) ?? 0) + 1)
+  for (const { entry } of timed) counts.set(entry.action, (counts.get(entry.action) ?? 0) + 1)
   yield* sql.afterCommit(
-    Effect.forEach(
-      counts,
-      ([action, count]) => Metric.update(Metric.withAttributes(AuditMetrics.auditEntries, { action }), count),
-      { discard: true }
-    )
+    Effect.suspend(() => {
+      for (const listener of listeners.get(sql) ?? []) listener()
+      return Effect.forEach(
+        counts,
+        ([action, count]) => Metric.update(Metric.withAttributes(AuditMetrics.auditEntries, { action }), count),
+        { discard: true }
+      )
+    })
   )
+})
+
+/**
+ * Writes entries in one statement, and counts them once the transaction around has committed. The last write of it, or
+ * anywhere within `inTransaction`.
+ */
+export const writeAll = Effect.fnUntraced(function* (
+  sql: SqlClient.SqlClient,
+  entries: ReadonlyArray<Entry>,
+  atMillis: number
+) {
+  if (entries.length === 0) return
+  const timed = entries.map((entry) => ({ entry, atMillis }))
+  const gathered = yield* Gathered
+  const isWithin = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
+  if (!isWithin) yield* sql.withTransaction(insert(sql, timed))
+  else if (gathered === undefined) yield* insert(sql, timed)
+  else gathered.push(...timed)
 })
 
 /** Writes one entry. */

@@ -29,6 +29,14 @@ const table = (name: string, rows: ReadonlyArray<Row>): Table => {
   }
 }
 
+/** Entries of the audit as a transaction writes them, sealed or not. */
+const audited = (action: string): string => {
+  const columns =
+    "sequence, at, actor, peer, action, zone, subject, generation, before, after, reason, cause, request, result"
+  const from = (name: string) => `SELECT ${columns} FROM ${name} WHERE action LIKE '${action}'`
+  return `${from("audit_log")} UNION ALL ${from("audit_entry")} ORDER BY sequence`
+}
+
 /** What a registry consists of, in the order in which it was made. */
 const schemaOf = (source: DatabaseSync): ReadonlyArray<string> =>
   source
@@ -94,7 +102,7 @@ export const insertRows = (registry: string, folder: string): Effect.Effect<numb
       table("host", hosts),
       table("host_address", select("SELECT * FROM host_address ORDER BY rowid")),
       table("host_history", select("SELECT * FROM host_history ORDER BY sequence")),
-      table("audit_entry", select("SELECT * FROM audit_entry ORDER BY sequence")),
+      table("audit_entry", select(audited("host.%"))),
       table(
         "outbox",
         published.map((row) => ({
@@ -130,7 +138,7 @@ export const insertIdentities = (registry: string, folder: string, size: number)
     const identities = select("SELECT * FROM identity ORDER BY enrolled_at, rowid")
     const tables = [
       table("identity", identities),
-      table("audit_entry", select("SELECT * FROM audit_entry WHERE action = 'identity.enrolled' ORDER BY sequence")),
+      table("audit_entry", select(audited("identity.enrolled"))),
       table("access_token", select("SELECT * FROM access_token WHERE uses > 0 ORDER BY rowid"))
     ]
     const file = Path.join(folder, `identities-${size}.db`)

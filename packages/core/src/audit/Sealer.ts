@@ -1,0 +1,256 @@
+/**
+ * Seals the audit: moves committed entries from `audit_entry`, where transactions
+ * write them, to `audit_log`, where they have positions and a chain of hashes.
+ *
+ * Promises: every committed entry comes to stand in the log once, and none that
+ * is not committed; entries of one zone in the order of their commits, since
+ * their sequences rise in it (`audit/Entries`) and one snapshot that sees a
+ * later one sees the earlier; each batch is one transaction, with a seal that
+ * holds the hash of its last entry. A failure delays and loses nothing. The end
+ * of the log is known in memory too: where the database's is another than was
+ * left there, there is an alarm, and the chain goes on from what was left, so
+ * that the place shows when the log is verified.
+ *
+ * It runs after each commit of entries, and looks by itself now and then.
+ */
+import { Cause, Clock, Context, Effect, Latch, Layer, Metric } from "effect"
+import { SqlClient, type SqlError } from "effect/sql"
+import { asTable, integer } from "../storage/Rows.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
+import { AuditLog, type Head } from "./AuditLog.ts"
+import * as AuditMetrics from "./AuditMetrics.ts"
+import * as Chain from "./Chain.ts"
+import * as Entries from "./Entries.ts"
+
+export interface SealerOptions {
+  /** Entries in one transaction at the most. */
+  readonly batchMax: number
+  /** How often it looks without having been woken, in milliseconds. */
+  readonly pollMillis: number
+  /** From a wake to the look at the least, so that what comes together is sealed together, in milliseconds. */
+  readonly gatherMillis: number
+  /** The longest rest between two batches, in milliseconds; otherwise it is as long as the last one took. */
+  readonly restMillisMax: number
+  /** The longest pause between two attempts that fail, in milliseconds. */
+  readonly retryMillisMax: number
+  /** How long what is left may take when the server stops, in milliseconds. */
+  readonly stopMillisMax: number
+}
+
+export const defaultOptions: SealerOptions = {
+  batchMax: 500,
+  pollMillis: 1000,
+  gatherMillis: 10,
+  restMillisMax: 200,
+  retryMillisMax: 5000,
+  stopMillisMax: 5000
+}
+
+/** Entries that are counted for the metric at the most. */
+export const countedMax = 100_000
+
+export class Sealer extends Context.Service<
+  Sealer,
+  {
+    /** Says that there is something to seal. A hint: a lost one costs time, never truth. */
+    readonly wake: Effect.Effect<void>
+    /** Seals all that is committed now. */
+    readonly drain: Effect.Effect<void, SqlError.SqlError>
+  }
+>()("@prism-dns/core/audit/Sealer") {
+  static readonly layer = (options: Partial<SealerOptions> = {}) =>
+    Layer.effect(Sealer, run({ ...defaultOptions, ...options }))
+}
+
+/** The number of the lock under which one server at a time seals; any will do, as long as it stays. */
+const sealLock = 7_001_003
+
+type InboxRow = Omit<Chain.EntryRow, "position">
+
+const rowColumns = {
+  position: "bigint",
+  sequence: "bigint",
+  at: "bigint",
+  actor: "text",
+  peer: "text",
+  action: "text",
+  zone: "text",
+  subject: "text",
+  generation: "bigint",
+  before: "text",
+  after: "text",
+  reason: "text",
+  cause: "text",
+  request: "text",
+  result: "text",
+  hash: "text"
+} as const
+
+/** `entries`, in order, chained behind `head`. */
+export const chain = (head: Head, entries: ReadonlyArray<InboxRow>): ReadonlyArray<Chain.LogRow> => {
+  let { hash, position } = head
+  return entries.map((entry) => {
+    position += 1
+    const row = {
+      ...entry,
+      position,
+      sequence: Number(entry.sequence),
+      at: Number(entry.at),
+      generation: Number(entry.generation),
+      before: entry.before === null ? null : Chain.canonicalText(entry.before),
+      after: entry.after === null ? null : Chain.canonicalText(entry.after)
+    }
+    hash = Chain.hashOf(hash, Chain.textOf(row))
+    return { ...row, hash }
+  })
+}
+
+/** The turn of the loop: seals one batch, and gives the number of entries in it. */
+export const make = Effect.fnUntraced(function* (options: SealerOptions = defaultOptions) {
+  const sql = yield* SqlClient.SqlClient
+  const log = yield* AuditLog
+  const inbox = sql.literal(
+    "sequence, at, actor, peer, action, zone, subject, generation, before, after, reason, cause, request, result"
+  )
+  const all = sql.literal(Chain.columns)
+  /** What this server left as the end of the log. */
+  let left: Head | undefined
+
+  const alarm = Effect.fnUntraced(function* (expected: string, found: string) {
+    yield* Metric.update(AuditMetrics.sealAlarms, 1)
+    yield* Effect.logError("the end of the audit log is not as it was left: somebody else has written there").pipe(
+      Effect.annotateLogs({ expected, found })
+    )
+  })
+
+  /** The end to go on from, and the first position that is free. */
+  const findEnd = Effect.gen(function* () {
+    const found = yield* log.head
+    const isKnown = left === undefined || found.position > left.position || found.hash === left.hash
+    const head = isKnown ? found : left!
+    if (!isKnown) yield* alarm(`${head.position}:${head.hash}`, `${found.position}:${found.hash}`)
+    const [row] = yield* sql<{ readonly position: number | bigint | null }>`
+      SELECT MAX(position) AS position FROM audit_log`
+    const last = Number(row?.position ?? 0)
+    if (last > head.position) yield* alarm(`${head.position}`, `${last}, which no seal covers`)
+    return { hash: head.hash, position: Math.max(head.position, last) }
+  })
+
+  const seal = Effect.gen(function* () {
+    yield* sql.onDialectOrElse({
+      pg: () => sql`SELECT pg_advisory_xact_lock(${sealLock})`,
+      orElse: () => Effect.void
+    })
+    // In one statement, so in one snapshot: what is deleted is what was seen.
+    const taken = yield* sql<InboxRow>`
+      DELETE FROM audit_entry WHERE sequence IN (
+        SELECT sequence FROM audit_entry ORDER BY sequence LIMIT ${options.batchMax})
+      RETURNING ${inbox}`
+    if (taken.length === 0) return undefined
+    const nowMillis = yield* Clock.currentTimeMillis
+    const head = yield* findEnd
+    const rows = chain(
+      head,
+      taken.toSorted((a, b) => Number(a.sequence) - Number(b.sequence))
+    )
+    const last = rows.at(-1)!
+    yield* sql`
+      INSERT INTO audit_log (${all}) SELECT ${all} FROM ${asTable(
+        sql,
+        "r",
+        rowColumns,
+        rows.map((row) => ({
+          ...row,
+          position: Number(row.position),
+          sequence: Number(row.sequence),
+          at: Number(row.at),
+          generation: Number(row.generation)
+        }))
+      )}`
+    yield* sql`
+      INSERT INTO audit_seal (last_position, first_position, at, hash)
+      VALUES (${integer(sql, Number(last.position))}, ${head.position + 1}, ${nowMillis}, ${last.hash})`
+    return {
+      entries: rows.length,
+      head: { position: Number(last.position), hash: last.hash },
+      waitedMillis: nowMillis - Number(rows[0]!.at)
+    }
+  }).pipe(sql.withTransaction)
+
+  return Effect.gen(function* () {
+    const sealed = yield* seal
+    if (sealed === undefined) {
+      // Another server may have sealed.
+      log.appended((yield* log.head).position)
+      yield* Metric.update(AuditMetrics.unsealed, 0)
+      yield* Metric.update(AuditMetrics.sealLag, 0)
+      return 0
+    }
+    left = sealed.head
+    log.appended(sealed.head.position)
+    yield* Metric.update(AuditMetrics.position, sealed.head.position)
+    const isFull = sealed.entries === options.batchMax
+    yield* Metric.update(AuditMetrics.unsealed, isFull ? yield* countInbox(sql) : 0)
+    yield* Metric.update(AuditMetrics.sealLag, isFull ? Math.max(0, sealed.waitedMillis) / 1000 : 0)
+    return sealed.entries
+  }).pipe(Effect.withSpan("Sealer.seal"))
+})
+
+const countInbox = (sql: SqlClient.SqlClient) =>
+  Effect.map(
+    sql<{ readonly entries: number | bigint }>`
+      SELECT COUNT(*) AS entries FROM (SELECT 1 FROM audit_entry LIMIT ${countedMax}) AS counted`,
+    ([row]) => Number(row!.entries)
+  )
+
+const run = Effect.fnUntraced(function* (options: SealerOptions) {
+  const sql = yield* SqlClient.SqlClient
+  const seal = yield* make(options)
+  const signal = yield* Latch.make(false)
+  yield* Effect.acquireRelease(
+    Effect.sync(() => Entries.onCommitted(sql, () => signal.openUnsafe())),
+    (stop) => Effect.sync(stop)
+  )
+  let failures = 0
+  let sealedMillis = yield* Clock.currentTimeMillis
+
+  const failed = Effect.fnUntraced(function* (cause: Cause.Cause<SqlError.SqlError>) {
+    failures += 1
+    yield* Metric.update(AuditMetrics.sealFailures, 1)
+    yield* Metric.update(AuditMetrics.sealLag, ((yield* Clock.currentTimeMillis) - sealedMillis) / 1000)
+    if (failures === 1) {
+      yield* Effect.logWarning("entries of the audit could not be sealed, they wait").pipe(
+        Effect.annotateLogs({ reason: detailOf(Cause.squash(cause)) })
+      )
+    }
+    yield* Effect.sleep(Math.min(options.retryMillisMax, 100 * 2 ** Math.min(failures, 10)))
+  })
+
+  /** Seals until nothing is left, resting as long as each batch took, so that it takes no more than half of the time. */
+  const turn = Effect.gen(function* () {
+    for (;;) {
+      const startMillis = yield* Clock.currentTimeMillis
+      const entries = yield* seal
+      if (failures > 0) yield* Effect.logInfo("entries of the audit are sealed again")
+      failures = 0
+      sealedMillis = yield* Clock.currentTimeMillis
+      if (entries < options.batchMax) return
+      yield* Effect.sleep(Math.min(options.restMillisMax, sealedMillis - startMillis))
+    }
+  }).pipe(Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failed(cause))))
+
+  const awaitWake = Effect.andThen(Effect.timeoutOption(signal.await, options.pollMillis), () => {
+    signal.closeUnsafe()
+    return Effect.sleep(options.gatherMillis)
+  })
+
+  const drain = Effect.gen(function* () {
+    while ((yield* seal) === options.batchMax) yield* Effect.yieldNow
+  })
+
+  // What others wrote when they stopped, before us, is sealed too, when the database lets us.
+  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeoutOption(drain, options.stopMillisMax)))
+  yield* Effect.andThen(turn, awaitWake).pipe(Effect.forever, Effect.forkScoped)
+
+  return Sealer.of({ wake: Effect.sync(() => void signal.openUnsafe()), drain })
+})
