@@ -18,7 +18,7 @@ import { Reconciliation } from "./Zones.ts"
 /** Changes of a plan that are shown with it. */
 export const changesShown = 100
 
-export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions"] as const
+export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions", "import", "restore"] as const
 export const planStates = ["open", "applied", "rejected", "superseded"] as const
 export const planActions = ["create", "update", "delete", "repair", "adopt", "release", "ignore", "unignore"] as const
 

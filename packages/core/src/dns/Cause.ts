@@ -20,6 +20,8 @@ export type Cause =
   | "withdrawn"
   /** A host has another owner by somebody's word: its records are the same. */
   | "transferred"
+  /** A person put, changed or deleted a record. */
+  | "record"
   /** The zone's settings changed. */
   | "settings"
   /** PowerDNS was seen to hold something else. */

@@ -7,7 +7,7 @@
  * says how many more there are.
  */
 import type * as RRset from "../domain/RRset.ts"
-import { type Plan, type PlanAction, planActions, type PlanChange } from "./Plans.ts"
+import { changesRecords, type Plan, type PlanAction, planActions, type PlanChange } from "./Plans.ts"
 
 const titles: Readonly<Record<PlanAction, string>> = {
   create: "to create",
@@ -30,7 +30,7 @@ export const summary = ({ counts, kind }: Pick<Plan, "counts" | "kind">): string
     .map((action) => `${counts[action]} ${titles[action]}`)
   const what = kind === "ignore" ? count(counts.names, "pattern") : count(counts.names, "name")
   const lost =
-    counts.deletedNames === 0
+    counts.deletedNames === 0 || changesRecords(kind)
       ? ""
       : `; ${count(counts.deletedNames, "name loses all its records", "names lose all their records")}`
   return `${count(counts.changes, "change")} of ${what}: ${parts.join(", ")}${lost}`

@@ -26,7 +26,9 @@ import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
+import { isRecordType } from "../domain/RecordContent.ts"
 import { Outbox } from "./Outbox.ts"
+import * as RecordChanges from "./RecordChanges.ts"
 import { makePattern, Ownership } from "./Ownership.ts"
 import * as PlanRepo from "./PlanRepo.ts"
 import { Zones } from "./Zones.ts"
@@ -36,9 +38,14 @@ import { Zones } from "./Zones.ts"
  * - `adopt`: takes records over that stand in PowerDNS; `release`: gives them back. Neither writes to PowerDNS.
  * - `ignore`: says which names to leave alone, or no longer.
  * - `held-deletions`: deletions that the zone's budget did not allow.
+ * - `import`: makes the records that people manage what a file or another server has.
+ * - `restore`: makes them what they were.
  */
-export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions"] as const
+export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions", "import", "restore"] as const
 export type PlanKind = (typeof planKinds)[number]
+
+/** Kinds whose changes are made to the records that people manage, and not to what PowerDNS holds. */
+export const changesRecords = (kind: PlanKind): boolean => kind === "import" || kind === "restore"
 
 /** `superseded`: a newer plan has taken its place. */
 export const planStates = ["open", "applied", "rejected", "superseded"] as const
@@ -47,6 +54,8 @@ export type PlanState = (typeof planStates)[number]
 /**
  * - `create`, `update`: the name has records as they should be afterwards.
  * - `delete`: the name loses all its records of ours, and counts against the zone's budget.
+ *   In a plan of a kind that changes what people manage (`changesRecords`), these three are about one record set, and no
+ *   budget counts them.
  * - `repair`: records too many at a name that keeps others: doubled ones, ones with another TTL, a type too many.
  * - `adopt`, `release`: the name becomes ours, or no longer is.
  * - `ignore`, `unignore`: here `name` is the pattern, relative to the zone.
@@ -262,8 +271,8 @@ interface Page {
   readonly nowMillis: number
 }
 
-/** Why changes of a page are refused, by name. */
-type Refusals = Map<DomainName, string>
+/** Why changes of a page are refused, by name, or by name and type with a space between them. */
+type Refusals = Map<string, string>
 
 const placesAt = (zone: DomainName, names: ReadonlyArray<DomainName>) => names.map((name) => ({ zone, name }))
 
@@ -275,6 +284,7 @@ const make = Effect.gen(function* () {
   const random = yield* SecureRandom.SecureRandom
   const zones = yield* Zones
   const repo = PlanRepo.make(sql)
+  const records = RecordChanges.make(sql, zones, outbox)
 
   const newPlan = Effect.fnUntraced(function* (
     zone: DomainName,
@@ -484,23 +494,20 @@ const make = Effect.gen(function* () {
     const rrsets = page.changes.flatMap(({ before, name }) =>
       before === undefined || refusals.has(name) ? [] : [before]
     )
-    yield* sql`
-      INSERT INTO record (zone, name, type, ttl, contents, owner, generation, since)
-      SELECT ${zone.name}, name, type, ttl, contents, CAST(${page.by} AS TEXT), ${integer(sql, generation)},
-        ${integer(sql, nowMillis)}
-      FROM ${asTable(
-        sql,
-        "r",
-        { name: "text", type: "text", ttl: "bigint", contents: "text" },
-        rrsets.map(({ contents, name, ttlSeconds, type }) => ({
-          name,
-          type,
-          ttl: ttlSeconds,
-          contents: JSON.stringify(contents)
-        }))
-      )} WHERE true
-      ON CONFLICT (zone, name, type) DO UPDATE SET
-        ttl = excluded.ttl, contents = excluded.contents, owner = excluded.owner, generation = excluded.generation`
+    const adopted = rrsets.map((rrset): RecordChanges.ManagedRecord => ({
+      ...rrset,
+      zone: zone.name,
+      owner: page.by,
+      origin: "adopted",
+      generation,
+      sinceMillis: nowMillis
+    }))
+    yield* records.takeTurn(zone.name, false)
+    yield* records.insert(adopted)
+    yield* records.writeHistory(
+      adopted.map((record) => ({ event: "adopted", record })),
+      nowMillis
+    )
     yield* outbox.settle(
       zone,
       going.map((name) => ({ name, generation, rrsets: rrsets.filter((rrset) => rrset.name === name) })),
@@ -517,20 +524,14 @@ const make = Effect.gen(function* () {
   const release = Effect.fnUntraced(function* (page: Page) {
     const { facts, hosts, names, refusals } = yield* lookUp(page)
     const { generation, nowMillis, zone } = page
-    const records = new Map(
-      (yield* sql<{ readonly name: DomainName; readonly generation: number | bigint }>`
-        SELECT name, MAX(generation) AS generation FROM record
-        WHERE zone = ${zone.name} AND name IN ${asList(sql, names)} GROUP BY name`).map((row) => [
-        row.name,
-        Number(row.generation)
-      ])
-    )
+    yield* records.takeTurn(zone.name, false)
+    const managed = Map.groupBy(yield* records.recordsAt(zone.name, names), ({ name }) => name)
     for (const name of names) {
       if (refusals.has(name)) continue
       const known = facts.get(name)
-      const record = records.get(name)
-      if (record === undefined) refusals.set(name, "the name is not adopted")
-      else if (record > page.plan.generation) refusals.set(name, newer("it was adopted anew since", record, page.plan))
+      const newest = managed.get(name)?.reduce((most, { generation }) => Math.max(most, generation), 0)
+      if (newest === undefined) refusals.set(name, "the name is not adopted")
+      else if (newest > page.plan.generation) refusals.set(name, newer("it was adopted anew since", newest, page.plan))
       else if (hosts.get(name)?.hasRecords === true) {
         refusals.set(name, "a host of this name has records; retire or ignore the host first")
       } else if (known?.mark !== undefined) refusals.set(name, "it waits to be published; release it afterwards")
@@ -540,7 +541,12 @@ const make = Effect.gen(function* () {
     }
     const going = names.filter((name) => !refusals.has(name))
     if (going.length === 0) return refusals
-    yield* sql`DELETE FROM record WHERE zone = ${zone.name} AND name IN ${asList(sql, going)}`
+    const released = going.flatMap((name) => managed.get(name)!)
+    yield* records.remove(released)
+    yield* records.writeHistory(
+      released.map((record) => ({ event: "released", record: { ...record, owner: page.by, generation } })),
+      nowMillis
+    )
     yield* outbox.settle(
       zone,
       going.map((name) => ({ name, generation, rrsets: [] })),
@@ -593,6 +599,33 @@ const make = Effect.gen(function* () {
     }
   })
 
+  /** What people manage becomes what the plan says, set by set. */
+  const changeRecords = Effect.fnUntraced(function* ({ by, changes, generation, nowMillis, plan, zone }: Page) {
+    const refusals: Refusals = new Map()
+    const going = changes.flatMap((change) => (isRecordType(change.type) ? [{ ...change, type: change.type }] : []))
+    const newest = yield* records.newestOf(zone.name, [...new Set(going.map(({ name }) => name))])
+    const outcomes = yield* records.apply(
+      { zone, by, generation, nowMillis },
+      going.map(({ after, name, type }) => ({
+        name,
+        type,
+        after,
+        mayChange: (_, newest) => newest <= plan.generation
+      }))
+    )
+    for (const [i, { name, type }] of going.entries()) {
+      const outcome = outcomes[i]!
+      if (outcome._tag !== "Refused") continue
+      const key = `${name} ${type}`
+      const isNewer = outcome.error._tag === "RecordMoved"
+      refusals.set(key, isNewer ? newer("it has changed since", newest.get(key) ?? 0, plan) : outcome.error.message)
+    }
+    for (const { name, type } of changes) {
+      if (!isRecordType(type)) refusals.set(`${name} ${type}`, `Prism does not manage ${type} records`)
+    }
+    return refusals
+  })
+
   const carryOut = (page: Page, standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>) => {
     switch (page.plan.kind) {
       case "reconcile":
@@ -604,6 +637,9 @@ const make = Effect.gen(function* () {
         return release(page)
       case "ignore":
         return ignore(page)
+      case "import":
+      case "restore":
+        return changeRecords(page)
     }
   }
 
@@ -628,12 +664,14 @@ const make = Effect.gen(function* () {
     const page = zone === undefined ? undefined : { plan, zone, changes, by: options.by, generation, nowMillis }
     const refusals =
       page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
-    const refusalOf = (name: DomainName) =>
-      page === undefined ? `${plan.zone} is not a zone that Prism manages any more` : refusals.get(name)
+    const refusalOf = ({ name, type }: PlanChange) =>
+      page === undefined
+        ? `${plan.zone} is not a zone that Prism manages any more`
+        : (refusals.get(name) ?? refusals.get(`${name} ${type}`))
 
-    const effective = changes.filter(({ name }) => refusalOf(name) === undefined)
+    const effective = changes.filter((change) => refusalOf(change) === undefined)
     const entries: Array<PlanRepo.AuditEntry> = effective.map((change) => ({
-      action: auditAction(change),
+      action: auditAction(plan.kind, change),
       subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
       before: change.before,
       after: change.after,
@@ -654,7 +692,7 @@ const make = Effect.gen(function* () {
     if (changes.length > 0) {
       yield* repo.setOutcomes(
         plan.id,
-        changes.map(({ name, ordinal }) => ({ ordinal, outcome: refusalOf(name) ?? "applied" }))
+        changes.map((change) => ({ ordinal: change.ordinal, outcome: refusalOf(change) ?? "applied" }))
       )
     }
     const isLast = changes.length < pageSize
@@ -790,7 +828,15 @@ const make = Effect.gen(function* () {
 const newer = (what: string, generation: number, plan: Plan): string =>
   `${what}: generation ${generation}, and the plan knows of ${plan.generation}; make a new one`
 
-const auditAction = ({ action, after }: NewChange): string => {
+const recordEvents: Partial<Record<PlanAction, string>> = {
+  create: "record.created",
+  update: "record.changed",
+  delete: "record.deleted"
+}
+
+const auditAction = (kind: PlanKind, { action, after }: NewChange): string => {
+  const recordEvent = changesRecords(kind) ? recordEvents[action] : undefined
+  if (recordEvent !== undefined) return recordEvent
   if (action !== "repair") return `record.${action}`
   return after === undefined ? "record.delete" : "record.update"
 }

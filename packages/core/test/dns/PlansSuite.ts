@@ -385,6 +385,77 @@ export const suite = <R>(
     )
 
     test(
+      "to import change the records of people set by set, with history, marks and audit; a set newer than the plan is refused",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const change = (
+          hostname: string,
+          type: string,
+          action: "create" | "update" | "delete",
+          contents: ReadonlyArray<string>
+        ): NewChange => ({
+          name: T.nameOf(hostname),
+          type,
+          action,
+          before: undefined,
+          after: action === "delete" ? undefined : RRset.make(T.nameOf(hostname), type, 300, contents),
+          reason: "the file has it",
+          cause: "record"
+        })
+        const importing = Effect.fnUntraced(function* (...changes: ReadonlyArray<NewChange>) {
+          return yield* plans.make(zone.name, {
+            kind: "import",
+            reason: "from a file",
+            by: "ann",
+            generation: yield* generation,
+            changes: Stream.make(changes)
+          })
+        })
+        const first = yield* importing(
+          change("www", "CNAME", "create", ["web.example."]),
+          change("mail", "MX", "create", ["10 mx.example."]),
+          change("mail", "TXT", "create", ['"v=spf1 -all"']),
+          change("www", "TXT", "create", ['"beside a CNAME"']),
+          change("odd", "SOA", "create", ["x"])
+        )
+        const done = yield* apply(first.id)
+        assert.deepStrictEqual([done.applied, done.refused, done.plan.state], [3, 2, "applied"])
+        assert.match((yield* outcomes(first.id))[3]!, /has a CNAME record, which stands alone/)
+        assert.deepStrictEqual(yield* marked, ["mail.hosts.test. record", "www.hosts.test. record"])
+
+        const stale = yield* importing(
+          change("www", "CNAME", "update", ["other.example."]),
+          change("mail", "MX", "delete", [])
+        )
+        yield* apply((yield* importing(change("mail", "MX", "update", ["20 mx.example."]))).id)
+        const second = yield* apply(stale.id)
+        assert.deepStrictEqual([second.applied, second.refused], [1, 1])
+        assert.match((yield* outcomes(stale.id))[1]!, /it has changed since: generation \d+, and the plan knows of/)
+        yield* apply((yield* importing(change("mail", "TXT", "delete", []))).id)
+
+        assert.deepStrictEqual(
+          (yield* query<{ name: string; type: string; contents: string; origin: string; owner: string }>(
+            "SELECT name, type, contents, origin, owner FROM record ORDER BY name, type"
+          )).map((row) => Object.values(row).join(" ")),
+          ['mail.hosts.test. MX ["20 mx.example."] managed bob', 'www.hosts.test. CNAME ["other.example."] managed bob']
+        )
+        assert.deepStrictEqual(
+          (yield* query<{ event: string; open: number | bigint }>(
+            "SELECT event, CASE WHEN valid_to IS NULL THEN 1 ELSE 0 END AS open FROM record_history ORDER BY sequence"
+          )).map(({ event, open }) => `${event} ${open}`),
+          ["created 0", "created 0", "created 0", "changed 1", "changed 1", "deleted 0"]
+        )
+        assert.deepStrictEqual(
+          (yield* query<{ action: string }>(
+            "SELECT action FROM audit_entry WHERE action <> 'plan.applied' ORDER BY sequence"
+          )).map(({ action }) => action),
+          ["created", "created", "created", "changed", "changed", "deleted"].map((event) => `record.${event}`)
+        )
+        assert.strictEqual((yield* query("SELECT name FROM record_name")).length, 3)
+      })
+    )
+
+    test(
       "that were decided about hold nothing back any more",
       Effect.gen(function* () {
         const plans = yield* Plans
