@@ -11,7 +11,7 @@
  * what becomes of leases that pass (`registry/Expiry`), and publishing
  * (`dns/DnsManager`).
  */
-import { Cause, Clock, Context, Effect, Fiber, Layer, Option, Queue, Schedule, Schema } from "effect"
+import { Cause, Clock, Context, Effect, Fiber, Layer, Option, Queue, Result, Schedule, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
@@ -40,6 +40,8 @@ import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
 import { Leases } from "./Leases.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as Words from "./Words.ts"
+import { type HostMoved, type HostRetired, HostUnknown, type Word, type WordEvent } from "./Words.ts"
 
 /** The registry's database did not take the change; nothing of it is stored. Trying again later may help. */
 export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>()("RegistryUnavailable", {
@@ -50,19 +52,7 @@ export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>
   }
 }
 
-/** There is no host of this name. */
-export class HostUnknown extends Schema.TaggedError<HostUnknown>()("HostUnknown", { fqdn: Schema.String }) {
-  override get message(): string {
-    return `there is no host ${this.fqdn}`
-  }
-}
-
-/** The host is retired already. Nothing was changed. */
-export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired", { fqdn: Schema.String }) {
-  override get message(): string {
-    return `${this.fqdn} is retired already`
-  }
-}
+export { HostMoved, HostRetired, HostUnknown } from "./Words.ts"
 
 /** Why a registration was not taken. */
 export type RegisterError = HostnameTaken | HostnameFlapping | QuotaExceeded | RegistryUnavailable
@@ -82,8 +72,34 @@ export interface GivenUp {
   readonly ticket: Ticket
 }
 
+/** Why a host was not changed by somebody's word. */
+export type WordError = HostUnknown | HostMoved | HostRetired | RegistryUnavailable
+
+/** What became of a host by somebody's word, and what it was before. */
+export interface Changed extends GivenUp {
+  readonly before: Host
+  /** False where it was so already: nothing was written. */
+  readonly changed: boolean
+}
+
+/** What somebody asks of the registry. */
+export type Request =
+  | { readonly _tag: "Register"; readonly registration: Registration }
+  | { readonly _tag: "Word"; readonly word: Word }
+
+/** What would become of a request. */
+export interface Tried {
+  readonly before: Host | undefined
+  readonly after: Host
+  readonly outcome: Registered["outcome"] | WordEvent | "unchanged"
+}
+
+export type TriedOut = Result.Result<Tried, RegisterError | WordError>
+
 export interface Registered {
   readonly host: Host
+  /** What the host was; undefined for a new one. */
+  readonly before: Host | undefined
   readonly outcome: "created" | "changed" | "returned" | "renewed"
   /** What the host's addresses were; empty for a new host. */
   readonly previousAddresses: Host["addresses"]
@@ -92,11 +108,11 @@ export interface Registered {
 }
 
 export interface RegistryOptions {
-  /** Registrations in one commit at the most. */
+  /** Registrations and changes in one commit at the most. */
   readonly batchMax: number
   /** How long registrations that keep coming are gathered for one commit at the most, in milliseconds. */
   readonly gatherMillisMax: number
-  /** Registrations that may wait for a commit; beyond it callers are told that the registry is unavailable. */
+  /** Registrations and changes that may wait for a commit; beyond it callers are told that the registry is unavailable. */
   readonly waitingMax: number
   /** How long the database may take over a commit until those who wait are told so, in milliseconds. */
   readonly answerMillisMax: number
@@ -151,6 +167,19 @@ export class Registry extends Context.Service<
       actor: HostRepo.Actor,
       reason: string
     ) => Effect.Effect<Host, HostUnknown | RegistryUnavailable>
+    /**
+     * Changes, retires, transfers or releases a host by somebody's word. Its lease is dropped: an agent that beats on says
+     * anew what its host is. Changes that arrive while a commit is under way share the next one, as registrations do.
+     */
+    readonly change: (word: Word) => Effect.Effect<Changed, WordError>
+    /**
+     * What would become of `requests`, one after another, by the same decisions and with the same failures; nothing is
+     * changed. `look` is asked while all of it is in place, in a transaction that is then undone.
+     */
+    readonly tryOut: <A, E>(
+      requests: ReadonlyArray<Request>,
+      look: (tried: ReadonlyArray<TriedOut>) => Effect.Effect<A, E>
+    ) => Effect.Effect<A, E | RegistryUnavailable>
     /** Follows the present generation of `host` on its way to the DNS: for who has its lease, and changes nothing. */
     readonly follow: (host: Host) => Effect.Effect<Followed, SqlError.SqlError>
     readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
@@ -169,12 +198,22 @@ export class Registry extends Context.Service<
     Layer.effect(Registry, make({ ...defaultOptions, ...options }))
 }
 
-interface Waiting {
+/** A request that waits for its commit, and who is told what became of it. */
+type Waiting = Claim | Spoken
+
+interface Claim {
+  readonly _tag: "Register"
   readonly registration: Registration
   readonly resume: (result: Effect.Effect<Registered, RegisterError>) => void
 }
 
-/** Registrations that share a commit. */
+interface Spoken {
+  readonly _tag: "Word"
+  readonly word: Word
+  readonly resume: (result: Effect.Effect<Changed, WordError>) => void
+}
+
+/** Those whose commits are under way. */
 interface Batch {
   readonly waiting: ReadonlyArray<Waiting>
   /** They were told already that it takes too long. */
@@ -200,7 +239,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       : []
 
   /** What is known of the zones and owners that may come to have a host more by `batch`. */
-  const countsFor = (batch: ReadonlyArray<Waiting>, known: ReadonlyMap<DomainName, Host>) => {
+  const countsFor = (batch: ReadonlyArray<Pick<Claim, "registration">>, known: ReadonlyMap<DomainName, Host>) => {
     const moving = new Set<DomainName>()
     for (const { registration } of batch) {
       const { fqdn, registrant, zone } = registration
@@ -219,9 +258,12 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     return hosts.countsOf([...keys.values()])
   }
 
-  /** Decides and writes a batch in one transaction. Its answers hold, and `tickets` settle, only once it has committed. */
-  const write = Effect.fn("Registry.write")(
-    function* (batch: ReadonlyArray<Waiting>, tickets: Array<Ticket>) {
+  /**
+   * Decides and writes registrations in one transaction. Their answers hold, and `tickets` settle, only once it has
+   * committed. With `isTrial` it never will.
+   */
+  const writeClaims = Effect.fn("Registry.write")(
+    function* (batch: ReadonlyArray<Pick<Claim, "registration">>, tickets: Array<Ticket>, isTrial: boolean) {
       const known = new Map<DomainName, Host>()
       const asked = new Set<DomainName>()
       for (const { registration } of batch) {
@@ -232,8 +274,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const tally = HostCounts.tally(yield* countsFor(batch, known))
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.next(sql)
-      const changes = new Map<DomainName, HostRepo.HostChange & { readonly actor: HostRepo.Actor }>()
-      const answers: Array<Effect.Effect<Registered, HostnameTaken | HostnameFlapping | QuotaExceeded>> = []
+      const changes = new Map<DomainName, HostRepo.ActorChange>()
+      const answers: Array<Result.Result<Registered, HostnameTaken | HostnameFlapping | QuotaExceeded>> = []
       const flappings = new Map<DomainName, Damping.Flapping>()
       const refusedZones: Array<DomainName> = []
       const askedFor = new Map<DomainName, DomainName>()
@@ -251,15 +293,16 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           : decide(current, registration, context)
         switch (decision._tag) {
           case "Refuse": {
-            answers.push(Effect.fail(decision.error))
+            answers.push(Result.fail(decision.error))
             break
           }
           case "Renew": {
             // While the row is locked, so that the host cannot expire in between; one that is written here is held later.
-            if (!changes.has(decision.host.fqdn)) leases.hold(decision.host, nowMillis, registration.fqdn)
+            if (!isTrial && !changes.has(decision.host.fqdn)) leases.hold(decision.host, nowMillis, registration.fqdn)
             answers.push(
-              Effect.succeed({
+              Result.succeed({
                 host: decision.host,
+                before: decision.host,
                 outcome: "renewed",
                 previousAddresses: decision.host.addresses,
                 ticket: undefined
@@ -286,14 +329,14 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
                   claimed: after.addresses,
                   untilMillis: Damping.untilMillis(flapping, options.damping)
                 })
-                answers.push(Effect.fail(error))
+                answers.push(Result.fail(error))
                 refusedZones.push(after.zone)
                 break
               }
             }
             const tooMany = tally.take({ before, after }, { zone: policy.hostsMax, owner: registration.hostsMax })
             if (tooMany !== undefined) {
-              answers.push(Effect.fail(tooMany))
+              answers.push(Result.fail(tooMany))
               break
             }
             askedFor.set(after.fqdn, registration.fqdn)
@@ -303,19 +346,21 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
               event: earlier?.event ?? event,
               before: earlier === undefined ? before : earlier.before,
               after,
-              actor: { name: registration.registrant.name, peer: registration.peer }
+              actor: registration.actor ?? { name: registration.registrant.name, peer: registration.peer },
+              reason: registration.reason
             })
             const places = placesOf(zones, before, after)
             for (const place of places) touched.set(`${place.zone} ${place.name}`, place)
             // What was left in a zone that is configured no more is settled by nobody: no answer waits for it.
             const ticket = acknowledgements.open(
-              places.filter(({ zone }) => zones.find(zone) !== undefined),
+              isTrial ? [] : places.filter(({ zone }) => zones.find(zone) !== undefined),
               generation
             )
             tickets.push(ticket)
             answers.push(
-              Effect.succeed({
+              Result.succeed({
                 host: after,
+                before,
                 outcome: event === "created" || event === "changed" ? event : "returned",
                 previousAddresses: before?.addresses ?? [],
                 ticket
@@ -341,32 +386,46 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const closeAll = (tickets: ReadonlyArray<Ticket>) => Effect.sync(() => tickets.forEach(acknowledgements.close))
 
-  const answer = Effect.fnUntraced(function* (batch: Batch) {
+  /** Another server took the same new name, or held the same rows, at the same moment: look again. */
+  const againOnCollision = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.retry(effect, {
+      while: (error) => error instanceof CountsMoved || (SqlError.isSqlError(error) && isCollision(error)),
+      times: 5,
+      schedule: Schedule.jittered(Schedule.exponential(5))
+    })
+
+  const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
     changedByWord.clear()
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
       () => {
         const tickets: Array<Ticket> = []
-        return Effect.onError(write(batch.waiting, tickets), () => closeAll(tickets))
+        return Effect.onError(writeClaims(claims, tickets, false), () => closeAll(tickets))
       }
-    ).pipe(
-      // Another server took the same new name, or held the same rows, at the same moment: look again.
-      Effect.retry({
-        while: (error) => error._tag === "CountsMoved" || isCollision(error),
-        times: 5,
-        schedule: Schedule.jittered(Schedule.exponential(5))
-      })
-    )
+    ).pipe(againOnCollision)
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     for (const { after } of written) {
       if ((changedByWord.get(after.fqdn) ?? 0) > after.generation) continue
       leases.hold(after, nowMillis, askedFor.get(after.fqdn))
     }
     if (batch.late) yield* closeAll(tickets)
-    answers.forEach((result, i) => batch.waiting[i]!.resume(result))
+    answers.forEach((result, i) => claims[i]!.resume(Effect.fromResult(result)))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
-    yield* Metric.update(RegistryMetrics.commitSize, batch.waiting.length)
+    yield* Metric.update(RegistryMetrics.commitSize, claims.length)
     yield* HostRepo.countAudit(written)
     if (flappings.size > 0) yield* reportDamping(damped.set(flappings), refusedZones)
+  })
+
+  const answerWords = Effect.fnUntraced(function* (spoken: ReadonlyArray<Spoken>, batch: Batch) {
+    const words = spoken.map(({ word }) => word)
+    const { answers, tell, tickets } = yield* Effect.suspend(() => {
+      const tickets: Array<Ticket> = []
+      return Effect.onError(writeWords(words, tickets, false), () => closeAll(tickets))
+    }).pipe(againOnCollision)
+    if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
+    if (batch.late) yield* closeAll(tickets)
+    answers.forEach((result, i) => spoken[i]!.resume(Effect.fromResult(result)))
+    yield* Metric.update(RegistryMetrics.commitSize, spoken.length)
+    yield* tell
   })
 
   const reportDamping = Effect.fnUntraced(function* (
@@ -402,114 +461,210 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   )
 
   /**
-   * One host, locked, changed and written by somebody's word. Nothing is done when `apply` gives nothing. In a transaction
-   * of the caller's, others learn of it once that commits.
+   * Hosts, locked, changed and written by somebody's words: words of one kind, each about another host. `tell` is for when
+   * it has committed. With `isTrial` it never will.
    */
-  const changeOne = Effect.fnUntraced(function* <E>(
-    fqdn: DomainName,
-    event: "retired" | "released" | "transferred",
-    actor: HostRepo.Actor,
-    reason: string,
-    apply: (host: Host, nowMillis: number) => Effect.Effect<Partial<Host> | undefined, E>
-  ) {
-    const tickets: Array<Ticket> = []
-    const isInner = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
-    const { changed, host, places, ticket } = yield* Effect.gen(function* () {
-      const [before] = yield* hosts.lockByName([fqdn])
-      if (before === undefined) return yield* new HostUnknown({ fqdn })
+  const writeWords = Effect.fn("Registry.writeWords")(
+    function* (words: ReadonlyArray<Word>, tickets: Array<Ticket>, isTrial: boolean) {
+      const found = yield* hosts.lockByName(words.map(({ fqdn }) => fqdn))
+      const known = new Map(found.map((host) => [host.fqdn, host]))
       const nowMillis = yield* Clock.currentTimeMillis
-      const change = yield* apply(before, nowMillis)
-      if (change === undefined) {
-        return { changed: false, host: before, places: [], ticket: acknowledgements.open([], before.generation) }
-      }
       const generation = yield* Generation.next(sql)
-      const after: Host = { ...before, ...change, generation }
-      // Beats from now on go the long way, and after us; what was written before is not held later.
-      changedByWord.set(fqdn, generation)
-      leases.drop(fqdn, Number.MAX_SAFE_INTEGER)
-      // Whose records were withdrawn before keeps none; what is to be removed for good may still be there, disabled.
-      const places = event === "transferred" && before.withdrawnSinceMillis !== undefined ? [] : placesOf(zones, before)
-      const awaited = event === "transferred" ? [] : places.filter(({ zone }) => zones.find(zone) !== undefined)
-      const ticket = acknowledgements.open(awaited, generation)
-      tickets.push(ticket)
-      const cause = event === "transferred" ? "transferred" : "released"
-      yield* hosts.write([{ event, before, after, actor, reason }], nowMillis, cause)
-      yield* outbox.mark(places, generation, nowMillis, cause)
-      return { changed: true, host: after, places, ticket }
-    }).pipe(
-      sql.withTransaction,
-      Effect.retry({
-        while: (error) => SqlError.isSqlError(error) && isCollision(error),
-        times: 5,
-        schedule: Schedule.jittered(Schedule.exponential(5))
-      }),
-      Effect.tap(() => (isInner ? Effect.void : durability.flush)),
-      Effect.onError(() => closeAll(tickets))
-    )
-    if (!changed) return { host, ticket }
-    const done = Effect.gen(function* () {
-      damped.forget(fqdn)
-      yield* outbox.wake(new Set(places.map((place) => place.zone)))
-      yield* HostRepo.countAudit([{ event }])
-    })
-    if (!isInner) yield* done
-    else {
-      const flush = Effect.catch(durability.flush, (error) =>
-        Effect.logError("a change is not safe from a power cut yet").pipe(
-          Effect.annotateLogs({ host: fqdn, reason: detailOf(error) })
-        )
-      )
-      yield* sql.afterCommit(Effect.andThen(flush, done))
-    }
-    return { host, ticket }
-  })
-
-  const retire: Registry["Service"]["retire"] = Effect.fn("Registry.retire")(
-    (fqdn, actor, reason) =>
-      changeOne(fqdn, "retired", actor, reason, (host, nowMillis) =>
-        host.state === "retired"
-          ? Effect.fail(new HostRetired({ fqdn }))
-          : Effect.succeed({
-              state: "retired" as const,
-              offlineSinceMillis: host.offlineSinceMillis ?? nowMillis,
-              withdrawnSinceMillis: host.withdrawnSinceMillis ?? nowMillis,
-              retiredSinceMillis: nowMillis
-            })
-      ),
-    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
-  )
-
-  const release: Registry["Service"]["release"] = Effect.fn("Registry.release")(
-    (fqdn, actor, reason) => changeOne(fqdn, "released", actor, reason, () => Effect.succeed({})),
-    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
-  )
-
-  const transfer: Registry["Service"]["transfer"] = Effect.fn("Registry.transfer")(
-    (fqdn, owner, actor, reason) =>
-      Effect.map(
-        changeOne(fqdn, "transferred", actor, reason, (host) =>
-          Effect.succeed(host.owner === owner ? undefined : { owner })
-        ),
-        ({ host }) => host
-      ),
-    (effect) => Effect.catchTag(effect, "SqlError", unavailable)
+      const changes: Array<HostRepo.ActorChange> = []
+      const marked: Array<RecordPlace> = []
+      const answers: Array<Result.Result<Changed, HostUnknown | HostMoved | HostRetired>> = []
+      const { event = "changed" } = words[0] ?? {}
+      for (const word of words) {
+        const { actor, fqdn, reason } = word
+        const before = known.get(fqdn)
+        if (before === undefined) {
+          answers.push(Result.fail(new HostUnknown({ fqdn })))
+          continue
+        }
+        const decided = Words.decide(word, before, nowMillis)
+        if (Result.isFailure(decided)) {
+          answers.push(Result.fail(decided.failure))
+          continue
+        }
+        if (decided.success === undefined) {
+          const ticket = acknowledgements.open([], before.generation)
+          answers.push(Result.succeed({ host: before, before, changed: false, ticket }))
+          continue
+        }
+        const after: Host = { ...decided.success, generation }
+        if (!isTrial) {
+          // Beats from now on go the long way, and after us; what was written before is not held later.
+          changedByWord.set(fqdn, generation)
+          leases.drop(fqdn, Number.MAX_SAFE_INTEGER)
+        }
+        // Whose records were withdrawn before keeps none; what is to be removed for good may still be there, disabled.
+        const places =
+          event === "transferred" && before.withdrawnSinceMillis !== undefined ? [] : placesOf(zones, before, after)
+        const awaited =
+          isTrial || event === "transferred" ? [] : places.filter(({ zone }) => zones.find(zone) !== undefined)
+        const ticket = acknowledgements.open(awaited, generation)
+        tickets.push(ticket)
+        changes.push({ event, before, after, actor, reason })
+        marked.push(...places)
+        answers.push(Result.succeed({ host: after, before, changed: true, ticket }))
+      }
+      if (changes.length > 0) {
+        const cause = causeOf[event]
+        changes.sort((a, b) => (a.after.fqdn < b.after.fqdn ? -1 : 1))
+        yield* hosts.write(changes, nowMillis, cause)
+        yield* outbox.mark(marked, generation, nowMillis, cause)
+      }
+      const tell = Effect.gen(function* () {
+        for (const { after } of changes) damped.forget(after.fqdn)
+        if (marked.length > 0) yield* outbox.wake(new Set(marked.map(({ zone }) => zone)))
+        yield* HostRepo.countAudit(changes)
+      })
+      return { answers, tell, tickets }
+    },
+    (effect) => sql.withTransaction(effect)
   )
 
   const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
   let closed = false
+
+  const wait = (waiting: Waiting): void => {
+    if (closed) return refuse([waiting], "the server is stopping")
+    if (Queue.offerUnsafe(queue, waiting)) return
+    refuse([waiting], `more than ${options.waitingMax} registrations are waiting already`)
+  }
+
+  const register: Registry["Service"]["register"] = (registration) =>
+    Effect.callback((resume) => wait({ _tag: "Register", registration, resume }))
+
+  const change: Registry["Service"]["change"] = (word) =>
+    Effect.callback((resume) => wait({ _tag: "Word", word, resume }))
+
+  /** Within a transaction of the caller's: it is safe, and others learn of it, once that commits. */
+  const changeWithin = Effect.fnUntraced(function* (word: Word) {
+    const tickets: Array<Ticket> = []
+    const { answers, tell } = yield* Effect.onError(writeWords([word], tickets, false), () => closeAll(tickets))
+    const changed = yield* Effect.fromResult(answers[0]!)
+    const flush = Effect.catch(durability.flush, (error) =>
+      Effect.logError("a change is not safe from a power cut yet").pipe(
+        Effect.annotateLogs({ host: word.fqdn, reason: detailOf(error) })
+      )
+    )
+    if (changed.changed) yield* sql.afterCommit(Effect.andThen(flush, tell))
+    return changed
+  })
+
+  const transfer: Registry["Service"]["transfer"] = Effect.fn("Registry.transfer")(
+    function* (fqdn, owner, actor, reason) {
+      const word: Word = { event: "transferred", fqdn, actor, reason, edit: () => ({ owner }) }
+      const isInner = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
+      const { host } = yield* isInner ? changeWithin(word) : change(word)
+      return host
+    },
+    Effect.catchTags({ SqlError: unavailable, HostMoved: Effect.die, HostRetired: Effect.die })
+  )
+
+  const retire: Registry["Service"]["retire"] = (fqdn, actor, reason) =>
+    Effect.catchTag(change({ event: "retired", fqdn, actor, reason }), "HostMoved", Effect.die)
+
+  const release: Registry["Service"]["release"] = (fqdn, actor, reason) =>
+    Effect.catchTags(change({ event: "released", fqdn, actor, reason }), {
+      HostMoved: Effect.die,
+      HostRetired: Effect.die
+    })
+
+  const kindOf = (request: Request) =>
+    request._tag === "Register"
+      ? {
+          kind: "register",
+          names: [request.registration.fqdn, ...suffixes(request.registration)],
+          single: false
+        }
+      : { kind: request.word.event, names: [request.word.fqdn], single: true }
+
+  /** Writes requests of one kind, never to be committed, and notes what they came to. */
+  const tryRun = Effect.fnUntraced(function* (
+    run: ReadonlyArray<Request & { readonly at: number }>,
+    tried: Array<TriedOut>
+  ) {
+    const claims = run.filter((request) => request._tag === "Register")
+    if (claims.length > 0) {
+      const { answers } = yield* writeClaims(claims, [], true)
+      answers.forEach((answer, i) => {
+        tried[claims[i]!.at] = Result.map(answer, ({ before, host, outcome }): Tried => ({
+          before,
+          after: host,
+          outcome
+        }))
+      })
+    }
+    const words = run.filter((request) => request._tag === "Word")
+    if (words.length > 0) {
+      const { answers } = yield* writeWords(
+        words.map(({ word }) => word),
+        [],
+        true
+      )
+      answers.forEach((answer, i) => {
+        const { at, word } = words[i]!
+        tried[at] = Result.map(answer, ({ before, changed, host }): Tried => ({
+          before,
+          after: host,
+          outcome: changed ? word.event : "unchanged"
+        }))
+      })
+    }
+  })
+
+  const tryOut = <A, E>(
+    requests: ReadonlyArray<Request>,
+    look: (tried: ReadonlyArray<TriedOut>) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E | RegistryUnavailable> =>
+    Effect.suspend(() => {
+      const tried: Array<TriedOut> = []
+      const numbered = requests.map((request, at) => ({ ...request, at }))
+      return Effect.gen(function* () {
+        for (const { requests: run } of Words.runsOf(numbered, kindOf)) {
+          for (let i = 0; i < run.length; i += options.batchMax) {
+            yield* tryRun(run.slice(i, i + options.batchMax), tried)
+          }
+        }
+        const value: A = yield* look(tried)
+        return yield* Effect.fail(new Undone(value))
+      })
+    }).pipe(
+      sql.withTransaction,
+      againOnCollision,
+      Effect.catchIf(
+        (error) => error instanceof Undone,
+        ({ value }) => Effect.succeed(value as A)
+      ),
+      Effect.catchIf(
+        (error) => SqlError.isSqlError(error) || error instanceof CountsMoved,
+        (error) => Effect.fail(new RegistryUnavailable({ detail: detailOf(error) }))
+      )
+    ) as Effect.Effect<A, E | RegistryUnavailable>
 
   const refuse = (waiting: ReadonlyArray<Waiting>, detail: string) => {
     for (const { resume } of waiting) resume(Effect.fail(new RegistryUnavailable({ detail })))
   }
 
   const answerOrRefuse = (batch: Batch) =>
-    Effect.catchCause(answer(batch), (cause) => {
-      const reason = detailOf(Cause.squash(cause))
-      refuse(batch.waiting, reason)
-      return Effect.logError("registrations could not be stored").pipe(
-        Effect.annotateLogs({ registrations: batch.waiting.length, reason })
-      )
-    })
+    Effect.forEach(
+      Words.runsOf(batch.waiting, kindOf),
+      ({ requests }) => {
+        const claims = requests.filter((waiting) => waiting._tag === "Register")
+        const spoken = requests.filter((waiting) => waiting._tag === "Word")
+        const answered = claims.length > 0 ? answerClaims(claims, batch) : answerWords(spoken, batch)
+        return Effect.catchCause(answered, (cause) => {
+          const reason = detailOf(Cause.squash(cause))
+          refuse(requests, reason)
+          return Effect.logError(
+            claims.length > 0 ? "registrations could not be stored" : "changes of hosts could not be stored"
+          ).pipe(Effect.annotateLogs({ registrations: requests.length, reason }))
+        })
+      },
+      { discard: true }
+    )
 
   // Runs after the loop below has ended: nobody is left to wait for an answer that does not come.
   yield* Effect.addFinalizer(() =>
@@ -566,14 +721,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     Effect.forkScoped
   )
 
-  const register: Registry["Service"]["register"] = (registration) =>
-    Effect.callback((resume) => {
-      const waiting: Waiting = { registration, resume }
-      if (closed) return refuse([waiting], "the server is stopping")
-      if (Queue.offerUnsafe(queue, waiting)) return
-      refuse([waiting], `more than ${options.waitingMax} registrations are waiting already`)
-    })
-
   const publications: Registry["Service"]["publications"] = Effect.fn("Registry.publications")(function* (list) {
     const places = list.map((host) => placesOf(zones, host))
     const progress = yield* Progress.find(sql, places.flat())
@@ -627,6 +774,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     retire,
     release,
     transfer,
+    change,
+    tryOut,
     follow,
     findById: hosts.findById,
     findByName: hosts.findByName,
@@ -672,6 +821,23 @@ const publicationOf = (
 class CountsMoved extends Schema.TaggedError<CountsMoved>()("CountsMoved", {}) {
   override get message(): string {
     return "other servers register hosts at the same time, and there are as many as there may be"
+  }
+}
+
+/** Why names are looked at after a word. */
+const causeOf = {
+  changed: "registered",
+  transferred: "transferred",
+  retired: "released",
+  released: "released"
+} as const
+
+/** Ends a transaction that is not to be committed, with what was found in it. */
+class Undone<A> {
+  readonly _tag = "Undone"
+  readonly value: A
+  constructor(value: A) {
+    this.value = value
   }
 }
 

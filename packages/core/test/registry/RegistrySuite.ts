@@ -541,6 +541,154 @@ export const suite = <R>(
       )
     })
 
+    describe("changing a host by somebody's word", () => {
+      const ops = { name: "ops", peer: "198.51.100.9", request: "r-1" }
+
+      test(
+        "changes what is said and keeps the rest; the old records are looked at too, and the lease is dropped",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const { host } = yield* registry.register({
+            ...T.registration("web", ["192.0.2.7", "192.0.2.8"], "fleet"),
+            labels: { rack: "7" },
+            ttlSeconds: 90
+          })
+          yield* publishAll
+          const {
+            before,
+            changed,
+            host: after
+          } = yield* registry.change({
+            event: "changed",
+            fqdn: host.fqdn,
+            actor: ops,
+            reason: "moved",
+            edit: ({ labels }) => ({ addresses: [T.address("192.0.2.9")], labels: { ...labels, site: "north" } })
+          })
+          assert.isTrue(changed)
+          assert.deepStrictEqual(before, host)
+          assert.deepStrictEqual(after, {
+            ...host,
+            addresses: [T.address("192.0.2.9")],
+            labels: { rack: "7", site: "north" },
+            generation: after.generation
+          })
+          assert.isAbove(after.generation, host.generation)
+          assert.deepStrictEqual(yield* registry.findByName(host.fqdn), Option.some(after))
+          assert.deepStrictEqual(
+            yield* markedNames,
+            [T.nameOf("web"), ...["7", "8", "9"].map((n) => T.pointerOf(`192.0.2.${n}`))].sort()
+          )
+          assert.strictEqual((yield* Leases).size(), 0)
+          assert.deepStrictEqual(
+            (yield* history()).map(({ event }) => event),
+            ["created", "changed"]
+          )
+        })
+      )
+
+      test(
+        "writes nothing where it is so already, or where the host is not as whoever speaks thinks",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const { host } = yield* registry.register(T.registration("web", "192.0.2.7", "fleet"))
+          const before = yield* everything
+          const word = { event: "changed", fqdn: host.fqdn, actor: ops } as const
+          const same = yield* registry.change({ ...word, edit: () => ({ owner: "fleet", labels: {} }) })
+          assert.isFalse(same.changed)
+          const moved = yield* Effect.flip(
+            registry.change({
+              ...word,
+              edit: () => ({ owner: "other" }),
+              isExpected: (generation) => generation === host.generation - 1
+            })
+          )
+          assert.strictEqual(moved._tag, "HostMoved")
+          const unknown = yield* Effect.flip(registry.change({ ...word, fqdn: T.nameOf("none") }))
+          assert.strictEqual(unknown._tag, "HostUnknown")
+          assert.strictEqual(yield* everything, before)
+        })
+      )
+
+      test(
+        "in company of registrations, of the same name too, is done in the order in which it was asked for",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const to = (address: string) => ({
+            event: "changed" as const,
+            fqdn: T.nameOf("web"),
+            actor: ops,
+            edit: () => ({ addresses: [T.address(address)] })
+          })
+          const other = (n: number) => registry.register(T.registration(`other-${n}`, T.addressOf(100 + n), "fleet"))
+          const steps: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+            registry.register(T.registration("web", "192.0.2.1", "fleet")),
+            other(1),
+            registry.change(to("192.0.2.2")),
+            registry.change(to("192.0.2.3")),
+            other(2),
+            registry.retire(T.nameOf("web"), ops, "sold"),
+            registry.register(T.registration("web", "192.0.2.4", "fleet")),
+            registry.release(T.nameOf("other-1"), ops, "gone"),
+            registry.change(to("192.0.2.5"))
+          ]
+          yield* Effect.all(steps, { concurrency: "unbounded" })
+          const web = Option.getOrThrow(yield* registry.findByName(T.nameOf("web")))
+          assert.deepStrictEqual(web.addresses, [T.address("192.0.2.5")])
+          assert.strictEqual(web.state, "online")
+          assert.deepStrictEqual(
+            (yield* history(T.nameOf("web"))).map(({ addresses, event }) => `${event} ${addresses}`),
+            [
+              'created ["192.0.2.1"]',
+              'changed ["192.0.2.2"]',
+              'changed ["192.0.2.3"]',
+              'retired ["192.0.2.3"]',
+              'returned ["192.0.2.4"]',
+              'changed ["192.0.2.5"]'
+            ]
+          )
+          assert.isTrue(Option.isNone(yield* registry.findByName(T.nameOf("other-1"))))
+        })
+      )
+    })
+
+    describe("trying out", () => {
+      const ops = { name: "ops", peer: undefined }
+
+      test(
+        "says what would become of each request, one after another, and what would be published; nothing is changed",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const source = yield* RecordSource
+          const leases = yield* Leases
+          yield* registry.register(T.registration("old", "192.0.2.1", "fleet"))
+          const before = yield* everything
+          const word = { actor: ops, reason: "test" }
+          const tried = yield* registry.tryOut(
+            [
+              { _tag: "Register", registration: T.registration("new", "192.0.2.2", "fleet") },
+              { _tag: "Register", registration: T.registration("old", "192.0.2.3", "other") },
+              { _tag: "Word", word: { ...word, event: "released", fqdn: T.nameOf("old") } },
+              { _tag: "Register", registration: T.registration("old", "192.0.2.3", "other") },
+              { _tag: "Word", word: { ...word, event: "retired", fqdn: T.nameOf("none") } }
+            ],
+            (list) =>
+              Effect.map(source.desired(T.forward, [T.nameOf("new"), T.nameOf("old")]), (records) => ({
+                outcomes: list.map((each) => (each._tag === "Success" ? each.success.outcome : each.failure._tag)),
+                records: [...records.values()].flat().flatMap(({ contents }) => contents)
+              }))
+          )
+          assert.deepStrictEqual(tried, {
+            outcomes: ["created", "HostnameTaken", "released", "created", "HostUnknown"],
+            records: ["192.0.2.2", "192.0.2.3"]
+          })
+          assert.strictEqual(yield* everything, before)
+          assert.strictEqual(leases.size(), 1)
+          assert.strictEqual((yield* Acknowledgements).size(), 1)
+        })
+      )
+    })
+
     describe("following a host", () => {
       const settled = { _tag: "Applied", atMillis: 7_000_000 } as const
       const served = { _tag: "Served", atMillis: 8_000_000, nodes: [] } as const
