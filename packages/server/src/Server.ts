@@ -34,6 +34,7 @@ import * as Expiry from "@prism-dns/core/registry/Expiry"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
+import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
@@ -146,6 +147,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
+    Layer.provideMerge(HostHistory.layer),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
     Layer.provideMerge(ZoneRecords.layer),

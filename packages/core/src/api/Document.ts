@@ -4,6 +4,7 @@
  * text, the type of its value), that answers may gain fields, and how a path with
 a colon is called.
  */
+import { labelFiltersMax } from "../registry/HostLists.ts"
 import * as Page from "./Page.ts"
 
 /** By name: a parameter means the same wherever it stands. */
@@ -11,6 +12,11 @@ const parameters: Readonly<Record<string, object>> = {
   zone: { description: "A zone's name, in any case, with or without the trailing dot." },
   state: { description: "Only those in this state." },
   address: { description: "Only hosts that have this address, in any form it may be written in." },
+  label: {
+    description: "Only hosts with this label, as `key=value`. Several times: with all of them.",
+    schema: { type: "array", items: { type: "string" }, maxItems: labelFiltersMax }
+  },
+  at: { description: "As it was at this time (RFC 3339).", schema: { type: "string", format: "date-time" } },
   q: { description: "Only hosts whose full name begins so, in any case." },
   limit: {
     description: "Items in the answer at the most.",

@@ -2,6 +2,8 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ackLevels, hostStates } from "../domain/Host.ts"
+import { hostEvents } from "../registry/Decision.ts"
+import { labelFiltersMax } from "../registry/HostLists.ts"
 import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import { HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem } from "./Problems.ts"
@@ -38,9 +40,53 @@ export const Host = Schema.Struct({
 }).annotate({ identifier: "Host" })
 export type Host = typeof Host.Type
 
+/** A version of a host: what it was from one change of it to the next. */
+const versionFields = {
+  event: Schema.Literals(hostEvents).annotate({ description: "What made it so." }),
+  validFrom: Values.Timestamp,
+  validTo: Schema.optionalKey(Values.Timestamp.annotate({ description: "Absent: it is so." }))
+}
+
+const commonFields = {
+  id: Schema.String,
+  fqdn: Values.Name,
+  zone: Values.Name,
+  addresses: Schema.Array(Values.Address),
+  labels: Schema.Record(Schema.String, Schema.String),
+  ttlSeconds: Schema.optionalKey(Schema.Int),
+  state: HostState,
+  generation: Schema.Int,
+  owner: Schema.String
+}
+
+export const HostVersion = Schema.Struct({ ...commonFields, ...versionFields }).annotate({ identifier: "HostVersion" })
+export type HostVersion = typeof HostVersion.Type
+
+const absentWithAt = <S extends Schema.Top>(schema: S) =>
+  Schema.optionalKey(schema.pipe(Schema.annotate({ description: "Absent with `at`: it is not kept." })))
+
+/** A host as it is, or as it was at a time. */
+export const HostView = Schema.Struct({
+  ...commonFields,
+  hostname: absentWithAt(Schema.String),
+  firstSeen: absentWithAt(Values.Timestamp),
+  lastSeen: absentWithAt(Values.Timestamp),
+  publication: Schema.optionalKey(Publication),
+  event: Schema.optionalKey(versionFields.event),
+  validFrom: Schema.optionalKey(Values.Timestamp),
+  validTo: versionFields.validTo
+}).annotate({
+  identifier: "HostView",
+  description:
+    "A host. With `at` as it was then, with what made it so and from when to when; when it was last seen then is not kept, since beats are no changes."
+})
+export type HostView = typeof HostView.Type
+
 export const HostPage = Schema.Struct({
-  items: Schema.Array(Host),
-  nextCursor: Schema.optionalKey(Schema.String.annotate({ description: "Absent on the last page." }))
+  items: Schema.Array(HostView),
+  nextCursor: Schema.optionalKey(
+    Schema.String.annotate({ description: "Absent on the last page. A page may be short, or empty, and have one." })
+  )
 }).annotate({ identifier: "HostPage" })
 export type HostPage = typeof HostPage.Type
 
@@ -52,11 +98,22 @@ export const HostReleased = Schema.Struct({
 }).annotate({ identifier: "HostReleased" })
 export type HostReleased = typeof HostReleased.Type
 
+/** `key=value`, once or several times. */
+export const Labels = Schema.ArrayEnsure(
+  Schema.String.check(
+    Schema.isMaxLength(320),
+    Schema.makeFilter((text: string) => (/^[^=]+=/.test(text) ? undefined : "is to be a label such as role=web"))
+  )
+).check(Schema.isMaxLength(labelFiltersMax))
+
 export const HostQuery = {
   zone: Schema.optionalKey(Values.NameInput),
   state: Schema.optionalKey(HostState),
   address: Schema.optionalKey(Values.AddressInput),
-  /** The beginning of a full name; in time, more than that. */
+  /** All of them must be there. */
+  label: Schema.optionalKey(Labels),
+  at: Schema.optionalKey(Values.TimestampInput),
+  /** The beginning of a full name. */
   q: Schema.optionalKey(Schema.String.check(Schema.isBetweenLength(1, 254))),
   limit: Schema.optionalKey(Page.Limit),
   cursor: Schema.optionalKey(Page.Cursor)
@@ -74,16 +131,21 @@ export class Hosts extends HttpApiGroup.make("hosts")
         OpenApi.annotations({
           summary: "Hosts, by name",
           description:
-            "Filters narrow each other down. `Link: rel=next` leads to the next page; keep the filters with the cursor."
+            "Filters narrow each other down, in any combination. `Link: rel=next` leads to the next page; keep the filters with " +
+            "the cursor. A request looks at some thousand names at the most: where few of them fit, a page is short or empty, " +
+            "and its cursor goes on. With `at`, hosts are as they were then."
         })
       ),
     HttpApiEndpoint.get("get", "/hosts/:host", {
       params: { host: Schema.String },
-      success: Host,
+      query: { at: Schema.optionalKey(Values.TimestampInput) },
+      success: HostView,
       error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "read", resource: "hosts" })
-      .annotateMerge(OpenApi.annotations({ summary: "One host" })),
+      .annotateMerge(
+        OpenApi.annotations({ summary: "One host", description: "As it is, or with `at` as it was then." })
+      ),
     HttpApiEndpoint.post("retire", "/hosts/:host/retire", {
       params: { host: Schema.String },
       payload: Schema.Struct({ reason: Values.Reason }),

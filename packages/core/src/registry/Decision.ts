@@ -99,15 +99,17 @@ export class QuotaExceeded extends Schema.TaggedError<QuotaExceeded>()("QuotaExc
 const isoTime = (millis: number): string => new Date(millis).toISOString()
 
 /** What happened to a host; also the word in its history. */
-export type HostEvent =
-  | "created"
-  | "changed"
-  | "returned"
-  | "transferred"
-  | "offline"
-  | "withdrawn"
-  | "retired"
-  | "released"
+export const hostEvents = [
+  "created",
+  "changed",
+  "returned",
+  "transferred",
+  "offline",
+  "withdrawn",
+  "retired",
+  "released"
+] as const
+export type HostEvent = (typeof hostEvents)[number]
 
 export type Decision =
   /** Nothing but the lease: no row is written. */

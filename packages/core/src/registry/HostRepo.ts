@@ -9,12 +9,15 @@ import type { SqlClient, Statement } from "effect/sql"
 import * as AuditMetrics from "../audit/AuditMetrics.ts"
 import type { Actor } from "../audit/Entries.ts"
 import type { Cause } from "../dns/Cause.ts"
-import type { DomainName, HostName } from "../domain/DomainName.ts"
+import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import { type CountKey, deltasOf, type HostCount } from "./HostCounts.ts"
+import * as HostLists from "./HostLists.ts"
+import { fromHost, hostColumns, type HostRow, labelText, toHost } from "./HostRows.ts"
+import * as HostRows from "./HostRows.ts"
 import type { Seen } from "./Leases.ts"
 
 /** A host before and after one change. After the event `released` there is none: `after` is what it was last, at the generation of its release. */
@@ -25,106 +28,13 @@ export interface HostChange {
 }
 
 export type { Actor } from "../audit/Entries.ts"
+export type { HostFilter, HostsFound } from "./HostLists.ts"
 
 /** A change with who made it, and why. */
 export interface ActorChange extends HostChange {
   readonly actor: Actor
   readonly reason?: string | undefined
 }
-
-export interface HostFilter {
-  readonly zone?: DomainName | undefined
-  /** Only in one of these. */
-  readonly zones?: ReadonlyArray<DomainName> | undefined
-  readonly state?: HostState | undefined
-  readonly address?: IpAddress | undefined
-  /** Only names that begin so. */
-  readonly prefix?: string | undefined
-  /** Only names behind this one, in order. */
-  readonly after?: DomainName | undefined
-  readonly limit: number
-}
-
-interface HostRow {
-  readonly id: string
-  readonly fqdn: DomainName
-  readonly hostname: HostName
-  readonly zone: DomainName
-  readonly addresses: string
-  readonly labels: string
-  readonly ttl: number | bigint | null
-  readonly owner: string
-  readonly is_static: number | bigint
-  readonly state: HostState
-  readonly generation: number | bigint
-  readonly first_seen: number | bigint
-  readonly last_seen: number | bigint
-  readonly offline_since: number | bigint | null
-  readonly withdrawn_since: number | bigint | null
-  readonly retired_since: number | bigint | null
-}
-
-const optionalNumber = (value: number | bigint | null): number | undefined =>
-  value === null ? undefined : Number(value)
-
-const toHost = (row: HostRow): Host => ({
-  id: row.id,
-  fqdn: row.fqdn,
-  hostname: row.hostname,
-  zone: row.zone,
-  addresses: JSON.parse(row.addresses),
-  labels: JSON.parse(row.labels),
-  ttlSeconds: optionalNumber(row.ttl),
-  owner: row.owner,
-  isStatic: Number(row.is_static) === 1,
-  state: row.state,
-  generation: Number(row.generation),
-  firstSeenMillis: Number(row.first_seen),
-  lastSeenMillis: Number(row.last_seen),
-  offlineSinceMillis: optionalNumber(row.offline_since),
-  withdrawnSinceMillis: optionalNumber(row.withdrawn_since),
-  retiredSinceMillis: optionalNumber(row.retired_since)
-})
-
-const hostColumns = {
-  id: "text",
-  fqdn: "text",
-  hostname: "text",
-  zone: "text",
-  addresses: "text",
-  labels: "text",
-  ttl: "bigint",
-  owner: "text",
-  is_static: "bigint",
-  state: "text",
-  generation: "bigint",
-  first_seen: "bigint",
-  last_seen: "bigint",
-  offline_since: "bigint",
-  withdrawn_since: "bigint",
-  retired_since: "bigint"
-} as const
-
-const fromHost = (host: Host) => ({
-  id: host.id,
-  fqdn: host.fqdn,
-  hostname: host.hostname,
-  zone: host.zone,
-  addresses: JSON.stringify(host.addresses),
-  labels: JSON.stringify(host.labels),
-  ttl: host.ttlSeconds ?? null,
-  owner: host.owner,
-  is_static: host.isStatic ? 1 : 0,
-  state: host.state,
-  generation: host.generation,
-  first_seen: host.firstSeenMillis,
-  last_seen: host.lastSeenMillis,
-  offline_since: host.offlineSinceMillis ?? null,
-  withdrawn_since: host.withdrawnSinceMillis ?? null,
-  retired_since: host.retiredSinceMillis ?? null
-})
-
-const names = Object.keys(hostColumns).join(", ")
 
 interface CountRow extends CountKey {
   readonly hosts: number | bigint
@@ -149,7 +59,7 @@ const auditView = (host: Host | undefined): string | null =>
       })
 
 export const make = (sql: SqlClient.SqlClient) => {
-  const columns = sql.literal(names)
+  const columns = sql.literal(HostRows.columns)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
   // What time does to hosts leaves those alone that are being registered at this moment: they are looked at next time.
   const free = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE SKIP LOCKED", orElse: () => "" }))
@@ -183,6 +93,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     // Its addresses go with it.
     if (released.length > 0) yield* sql`DELETE FROM host WHERE id IN ${asList(sql, released)}`
     yield* writeAddresses(changes, nowMillis)
+    yield* writeNames(changes)
     yield* writeHistory(changes, nowMillis)
     yield* writeAudit(changes, nowMillis, cause)
     return yield* writeCounts(changes)
@@ -243,6 +154,45 @@ export const make = (sql: SqlClient.SqlClient) => {
         INSERT INTO host_address (address, host_id, since)
         SELECT address, host_id, ${integer(sql, nowMillis)} FROM ${asTable(sql, "r", shape, gained)} WHERE true
         ON CONFLICT (address, host_id) DO UPDATE SET since = excluded.since`
+    }
+  })
+
+  /**
+   * By which names, addresses and labels hosts were ever known, for lists. Only what a host comes to have is written; that
+   * it is there already, from another time, costs a probe of the index.
+   */
+  const writeNames = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>) {
+    const names = changes.filter(({ after, before }) => before?.zone !== after.zone)
+    const addresses = changes.flatMap(({ after, before }) =>
+      after.addresses
+        .filter((address) => before?.addresses.includes(address) !== true)
+        .map((address) => ({ address, fqdn: after.fqdn }))
+    )
+    const labels = changes.flatMap(({ after, before }) =>
+      Object.entries(after.labels)
+        .filter(([key, value]) => before?.labels[key] !== value)
+        .map((label) => ({ label: labelText(label), fqdn: after.fqdn }))
+    )
+    if (names.length > 0) {
+      yield* sql`
+        INSERT INTO host_name (fqdn, zone) SELECT fqdn, zone FROM ${asTable(
+          sql,
+          "r",
+          { fqdn: "text", zone: "text" },
+          names.map(({ after: { fqdn, zone } }) => ({ fqdn, zone }))
+        )} WHERE true ON CONFLICT DO NOTHING`
+    }
+    if (addresses.length > 0) {
+      yield* sql`
+        INSERT INTO host_name_address (address, fqdn)
+        SELECT address, fqdn FROM ${asTable(sql, "r", { address: "text", fqdn: "text" }, addresses)} WHERE true
+        ON CONFLICT DO NOTHING`
+    }
+    if (labels.length > 0) {
+      yield* sql`
+        INSERT INTO host_name_label (label, fqdn)
+        SELECT label, fqdn FROM ${asTable(sql, "r", { label: "text", fqdn: "text" }, labels)} WHERE true
+        ON CONFLICT DO NOTHING`
     }
   })
 
@@ -409,24 +359,6 @@ export const make = (sql: SqlClient.SqlClient) => {
       Option.map(Option.fromNullishOr(rows[0]), toHost)
     )
 
-  const list = (filter: HostFilter) => {
-    const conditions = [
-      filter.zone === undefined ? undefined : sql`zone = ${filter.zone}`,
-      filter.zones === undefined ? undefined : sql`zone IN ${asList(sql, filter.zones)}`,
-      filter.state === undefined ? undefined : sql`state = ${filter.state}`,
-      filter.address === undefined
-        ? undefined
-        : sql`id IN (SELECT host_id FROM host_address WHERE address = ${filter.address})`,
-      filter.prefix === undefined ? undefined : sql`fqdn >= ${filter.prefix} AND fqdn < ${`${filter.prefix}\u{7f}`}`,
-      filter.after === undefined ? undefined : sql`fqdn > ${filter.after}`
-    ].filter((condition) => condition !== undefined)
-    return Effect.map(
-      sql<HostRow>`
-        SELECT ${columns} FROM host WHERE ${sql.and(conditions)} ORDER BY fqdn LIMIT ${filter.limit}`,
-      (rows) => rows.map(toHost)
-    )
-  }
-
   const countByState = Effect.map(
     sql<{ readonly zone: DomainName; readonly state: HostState; readonly hosts: number | bigint }>`
       SELECT zone, state, COUNT(*) AS hosts FROM host GROUP BY zone, state`,
@@ -447,7 +379,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     countOnline,
     findById: (id: string) => findOne(sql`id = ${id}`),
     findByName: (fqdn: DomainName) => findOne(sql`fqdn = ${fqdn}`),
-    list,
+    page: HostLists.make(sql).present,
     countByState
   }
 }

@@ -184,7 +184,9 @@ export class Registry extends Context.Service<
     readonly follow: (host: Host) => Effect.Effect<Followed, SqlError.SqlError>
     readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     readonly findByName: (fqdn: DomainName) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
-    /** Hosts in the order of their names. */
+    /** Hosts in the order of their names; a page may be short, and go on all the same. */
+    readonly page: (filter: HostRepo.HostFilter) => Effect.Effect<HostRepo.HostsFound<Host>, SqlError.SqlError>
+    /** The hosts of one page. */
     readonly list: (filter: HostRepo.HostFilter) => Effect.Effect<ReadonlyArray<Host>, SqlError.SqlError>
     /** How far the present generation of each of `hosts` has come, in the same order. */
     readonly publications: (hosts: ReadonlyArray<Host>) => Effect.Effect<ReadonlyArray<Publication>, SqlError.SqlError>
@@ -779,7 +781,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     follow,
     findById: hosts.findById,
     findByName: hosts.findByName,
-    list: hosts.list,
+    page: hosts.page,
+    list: (filter) => Effect.map(hosts.page(filter), ({ hosts }) => hosts),
     publications,
     countByState: hosts.countByState
   })

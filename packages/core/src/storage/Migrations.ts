@@ -326,6 +326,8 @@ const steering = Effect.gen(function* () {
     hash TEXT NOT NULL
   )`
   yield* sql`CREATE INDEX audit_log_subject ON audit_log (subject, position)`
+  // Who made a version, and how it was published.
+  yield* sql`CREATE INDEX audit_log_version ON audit_log (subject, generation)`
   yield* sql`CREATE INDEX audit_log_zone ON audit_log (zone, position)`
   yield* sql`CREATE INDEX audit_log_actor ON audit_log (actor, position)`
   yield* sql`CREATE INDEX audit_log_action ON audit_log (action, position)`
@@ -405,12 +407,13 @@ const steering = Effect.gen(function* () {
 
   // Names that hosts ever had, and by which addresses and labels they were ever known: a list, of now or as of a time, walks
   // one of these in the order of names, and looks each name up.
-  yield* sql`CREATE TABLE host_name (fqdn ${name} PRIMARY KEY, zone TEXT NOT NULL)`
+  // A name is in another zone once one is made below: then it stands here twice.
+  yield* sql`CREATE TABLE host_name (fqdn ${name} NOT NULL, zone TEXT NOT NULL, PRIMARY KEY (fqdn, zone))`
   yield* sql`CREATE INDEX host_name_zone ON host_name (zone, fqdn)`
   yield* sql`CREATE TABLE host_name_address (address TEXT NOT NULL, fqdn ${name} NOT NULL, PRIMARY KEY (address, fqdn))`
   // A label is `key=value` here.
   yield* sql`CREATE TABLE host_name_label (label TEXT NOT NULL, fqdn ${name} NOT NULL, PRIMARY KEY (label, fqdn))`
-  yield* sql`INSERT INTO host_name (fqdn, zone) SELECT fqdn, MAX(zone) FROM host_history GROUP BY fqdn`
+  yield* sql`INSERT INTO host_name (fqdn, zone) SELECT DISTINCT fqdn, zone FROM host_history`
   yield* sql.onDialectOrElse({
     pg: () => sql`
       INSERT INTO host_name_address (address, fqdn)
@@ -426,6 +429,11 @@ const steering = Effect.gen(function* () {
     orElse: () => sql`
       INSERT INTO host_name_label (label, fqdn)
       SELECT DISTINCT l.key || '=' || l.value, h.fqdn FROM host_history h, json_each(h.labels) l`
+  })
+  // Names sort alike everywhere, or an index over them is of no use to the others.
+  yield* sql.onDialectOrElse({
+    pg: () => Effect.asVoid(sql`ALTER TABLE host_history ALTER COLUMN fqdn TYPE TEXT COLLATE "C"`),
+    orElse: () => Effect.void
   })
   yield* sql`CREATE INDEX host_history_name ON host_history (fqdn, valid_from, sequence)`
   yield* sql`DROP INDEX host_state`

@@ -1,7 +1,8 @@
 /** What people give to administrative commands: names and reasons, read once. */
+import * as Values from "@prism-dns/core/api/Values"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
-import { Effect, Result } from "effect"
-import { Argument } from "effect/cli"
+import { Effect, Option, Result, Schema } from "effect"
+import { Argument, Flag } from "effect/cli"
 import * as Failure from "./Failure.ts"
 
 export const zone = Argument.String("zone").pipe(
@@ -33,3 +34,22 @@ export const reason = (input: string): Effect.Effect<string, Failure.UsageWrong>
     ? Effect.succeed(trimmed)
     : Effect.fail(new Failure.UsageWrong({ detail: "a reason has 1 to 500 characters" }))
 }
+
+const isTime: (input: string) => boolean = Schema.is(Values.TimestampInput)
+
+/** `--at`: a time to look back to. */
+export const at = Flag.String("at").pipe(
+  Flag.withDescription("As it was at this time, such as 2026-11-23T10:48:00Z."),
+  Flag.withMetavar("TIME"),
+  Flag.optional
+)
+
+/** The time of `--at`, for a query. */
+export const atQuery = (input: Option.Option<string>): Effect.Effect<{ readonly at?: string }, Failure.UsageWrong> =>
+  Option.isNone(input) ? Effect.succeed({}) : Effect.map(time(input.value), (at) => ({ at }))
+
+/** A time as the API takes it. */
+export const time = (input: string): Effect.Effect<string, Failure.UsageWrong> =>
+  isTime(input)
+    ? Effect.succeed(input)
+    : Effect.fail(new Failure.UsageWrong({ detail: `'${input}' is to be a time such as 2026-11-23T10:48:00Z` }))

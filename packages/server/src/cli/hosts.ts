@@ -11,14 +11,22 @@ import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
 
-const columns: ReadonlyArray<Output.Column<Contract.Host>> = [
+const columns: ReadonlyArray<Output.Column<Contract.HostView>> = [
   { head: "NAME", cell: ({ fqdn }) => fqdn },
   { head: "ADDRESSES", cell: ({ addresses }) => addresses.join(" ") },
   { head: "STATE", cell: ({ state }) => state },
-  { head: "DNS", cell: ({ publication }) => publication.level },
+  { head: "DNS", cell: ({ publication }) => publication?.level },
   { head: "LAST SEEN", cell: ({ lastSeen }) => lastSeen },
   { head: "OWNER", cell: ({ owner }) => owner },
-  { head: "ERROR", cell: ({ publication }) => publication.error }
+  { head: "ERROR", cell: ({ publication }) => publication?.error }
+]
+
+/** As of a time: how far a name had come is not kept, and neither is when its host was seen. */
+const columnsThen: ReadonlyArray<Output.Column<Contract.HostView>> = [
+  ...columns.slice(0, 3),
+  { head: "SINCE", cell: ({ validFrom }) => validFrom },
+  { head: "BY", cell: ({ event }) => event },
+  { head: "OWNER", cell: ({ owner }) => owner }
 ]
 
 /** In order of their keys; undefined when there are none. */
@@ -45,6 +53,12 @@ const list = Command.make(
     zone: optional("zone", "ZONE", "Only hosts of this zone."),
     state: Flag.Literals("state", hostStates).pipe(Flag.withDescription("Only hosts in this state."), Flag.optional),
     address: optional("address", "ADDRESS", "Only hosts that have this address."),
+    label: Flag.String("label").pipe(
+      Flag.withDescription("Only hosts with this label; given several times, with all of them."),
+      Flag.withMetavar("KEY=VALUE"),
+      Flag.atLeast(0)
+    ),
+    at: Input.at,
     prefix: optional("prefix", "TEXT", "Only hosts whose full name begins so."),
     limit: Pages.limit("Hosts")
   },
@@ -53,13 +67,15 @@ const list = Command.make(
       ...(Option.isSome(input.zone) && { zone: yield* Input.parseName(input.zone.value) }),
       ...(Option.isSome(input.state) && { state: input.state.value }),
       ...(Option.isSome(input.address) && { address: yield* parseAddress(input.address.value) }),
+      ...(input.label.length > 0 && { label: input.label }),
+      ...(yield* Input.atQuery(input.at)),
       ...(Option.isSome(input.prefix) && input.prefix.value !== "" && { q: input.prefix.value })
     }
     yield* Connection.withClient(input, ({ hosts }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((asked) => hosts.list({ query: { ...query, ...asked } }), input.limit)
         if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no such hosts.")
+        yield* Output.rows(query.at === undefined ? columns : columnsThen, found.items, "There are no such hosts.")
         if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
       })
     )
@@ -68,10 +84,11 @@ const list = Command.make(
 
 const show = Command.make(
   "show",
-  { ...Connection.flags, host: Input.host },
+  { ...Connection.flags, host: Input.host, at: Input.at },
   Effect.fn(function* (input) {
+    const query = yield* Input.atQuery(input.at)
     yield* Connection.withClient(input, ({ hosts }) =>
-      Effect.flatMap(hosts.get({ params: { host: input.host } }), (host) =>
+      Effect.flatMap(hosts.get({ params: { host: input.host }, query }), (host) =>
         input.json
           ? Output.json(host)
           : Output.fields([
@@ -85,8 +102,14 @@ const show = Command.make(
               ["first seen", host.firstSeen],
               ["last seen", host.lastSeen],
               ["generation", host.generation],
-              ["dns", `${host.publication.level} at ${host.publication.at}`],
-              ["error", host.publication.error]
+              [
+                "dns",
+                host.publication === undefined ? undefined : `${host.publication.level} at ${host.publication.at}`
+              ],
+              ["error", host.publication?.error],
+              ["by", host.event],
+              ["valid from", host.validFrom],
+              ["valid to", host.validTo]
             ])
       )
     )

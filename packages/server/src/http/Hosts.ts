@@ -8,12 +8,14 @@ import { timestamp } from "@prism-dns/core/api/Values"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import type { Host, Publication } from "@prism-dns/core/domain/Host"
+import { HostHistory, type HostReference, type HostVersion } from "@prism-dns/core/registry/HostHistory"
+import type { HostFilter, HostsFound } from "@prism-dns/core/registry/HostLists"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option, Result } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
-import { narrowed, page } from "./Pages.ts"
+import { pageWith } from "./Pages.ts"
 
 const toContract = (host: Host, publication: Publication): Contract.Host => ({
   id: host.id,
@@ -36,29 +38,63 @@ const toContract = (host: Host, publication: Publication): Contract.Host => ({
   }
 })
 
+export const toVersion = (version: HostVersion): Contract.HostVersion => ({
+  id: version.id,
+  fqdn: version.fqdn,
+  zone: version.zone,
+  addresses: version.addresses,
+  labels: version.labels,
+  ...(version.ttlSeconds !== undefined && { ttlSeconds: version.ttlSeconds }),
+  state: version.state,
+  owner: version.owner,
+  generation: version.generation,
+  event: version.event,
+  validFrom: timestamp(version.fromMillis),
+  ...(version.toMillis !== undefined && { validTo: timestamp(version.toMillis) })
+})
+
 const idPattern = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
-/** The host that `reference` names by its id or its full name. */
-const find = (registry: Registry["Service"], reference: string) =>
-  idPattern.test(reference)
-    ? registry.findById(reference.toLowerCase())
-    : Result.match(DomainName.parse(reference), {
-        onFailure: () => Effect.succeedNone,
-        onSuccess: registry.findByName
+/** What names a host: its id, or a full name; undefined when it can be neither. */
+export const referenceOf = (text: string): HostReference | undefined =>
+  idPattern.test(text)
+    ? { _tag: "Id", id: text.toLowerCase() }
+    : Result.match(DomainName.parse(text), {
+        onFailure: () => undefined,
+        onSuccess: (fqdn) => ({ _tag: "Name", fqdn })
       })
 
-const hostNotFound = (reference: string) =>
+/** The host that `text` names by its id or its full name. */
+const find = (registry: Registry["Service"], text: string) => {
+  const reference = referenceOf(text)
+  if (reference === undefined) return Effect.succeedNone
+  return reference._tag === "Id" ? registry.findById(reference.id) : registry.findByName(reference.fqdn)
+}
+
+export const hostNotFound = (reference: string, at?: string) =>
   new HostNotFound({
-    detail: `There is no host '${reference}'; a host is asked for by its id or its full name, with its zone.`
+    detail:
+      at === undefined
+        ? `There is no host '${reference}'; a host is asked for by its id or its full name, with its zone.`
+        : `There was no host '${reference}' at ${at}, as far as the registry remembers.`
   })
 
-const placeOf = ({ fqdn, zone }: Host) => ({ zone, name: fqdn })
+/** `key=value`; a value may have a `=` in it. */
+const labelOf = (text: string): readonly [string, string] => {
+  const end = text.indexOf("=")
+  return [text.slice(0, end), text.slice(end + 1)]
+}
+
+const placeOf = ({ fqdn, zone }: Host | HostVersion) => ({ zone, name: fqdn })
+
+const cursorOf = ({ next }: HostsFound<unknown>) => (next === undefined ? undefined : Page.cursorAfter(next))
 
 export const layer = HttpApiBuilder.group(
   Api,
   "hosts",
   Effect.fnUntraced(function* (handlers) {
     const registry = yield* Registry
+    const history = yield* HostHistory
     const dns = yield* DnsManager
 
     /** What waits in a zone whose writer is held up waits for the reason that the writer has. */
@@ -87,33 +123,46 @@ export const layer = HttpApiBuilder.group(
 
     return handlers.handleAll({
       list: Effect.fn("http.Hosts.list")(function* ({ query, request }) {
-        const limit = query.limit ?? Page.limitDefault
-        const scope = yield* Authorization.scope("read", "hosts")
-        const { found, readTo } = yield* narrowed(limit, {
+        const seen = yield* Authorization.scope("read", "hosts")
+        const filter: HostFilter = {
+          zone: query.zone,
+          state: query.state,
+          address: query.address,
+          labels: query.label?.map(labelOf),
+          prefix: query.q?.toLowerCase(),
           after: query.cursor === undefined ? undefined : Page.nameBefore(query.cursor),
-          fetch: (after, limit) =>
-            registry.list({
-              zones: scope.zones,
-              zone: query.zone,
-              state: query.state,
-              address: query.address,
-              prefix: query.q?.toLowerCase(),
-              after,
-              limit
-            }),
-          placeOf: ({ fqdn }) => fqdn,
-          keep: (host) => scope.has(placeOf(host))
-        })
-        const publications = yield* publicationsOf(found.slice(0, limit))
-        return page(request, found, limit, {
-          item: (host, i) => toContract(host, publications[i]!),
-          cursor: ({ fqdn }) => Page.cursorAfter(fqdn),
-          readTo
-        })
+          zones: seen.zones,
+          has: seen.everyName ? undefined : seen.has,
+          limit: query.limit ?? Page.limitDefault
+        }
+        if (query.at !== undefined) {
+          const found = yield* history.list(filter, Date.parse(query.at))
+          return pageWith(request, found.hosts.map(toVersion), cursorOf(found))
+        }
+        const found = yield* registry.page(filter)
+        const publications = yield* publicationsOf(found.hosts)
+        return pageWith(
+          request,
+          found.hosts.map((host, i) => toContract(host, publications[i]!)),
+          cursorOf(found)
+        )
       }, orUnavailable),
 
-      get: Effect.fn("http.Hosts.get")(function* ({ params }) {
-        return yield* shown(yield* getHost(params.host))
+      get: Effect.fn("http.Hosts.get")(function* ({ params, query }) {
+        if (query.at === undefined) {
+          return yield* shown(yield* getHost(params.host))
+        }
+        const reference = referenceOf(params.host)
+        const found = reference === undefined ? Option.none() : yield* history.find(reference, Date.parse(query.at))
+        if (Option.isNone(found) || !(yield* Authorization.mayRead("hosts", placeOf(found.value)))) {
+          return yield* hostNotFound(params.host, query.at)
+        }
+        if (found.value.event === "released") {
+          return yield* new HostNotFound({
+            detail: `There was no host '${params.host}' at ${query.at}: it was released at ${timestamp(found.value.fromMillis)}.`
+          })
+        }
+        return toVersion(found.value)
       }, orUnavailable),
 
       retire: Effect.fn("http.Hosts.retire")(

@@ -10,6 +10,19 @@ const nextLink = (url: string, cursor: string): string => {
   return `<${pathname}?${searchParams.toString()}>; rel="next"`
 }
 
+/** Items as they are, and the cursor that goes on behind them. */
+export const pageWith = <B>(
+  request: HttpServerRequest.HttpServerRequest,
+  items: ReadonlyArray<B>,
+  nextCursor: string | undefined
+) =>
+  nextCursor === undefined
+    ? HttpApiSchema.withHeaders({ body: { items }, headers: {} })
+    : HttpApiSchema.withHeaders({
+        body: { items, nextCursor },
+        headers: { link: nextLink(request.originalUrl, nextCursor) }
+      })
+
 /**
  * The first `limit` of what was found; one more than that tells that there is a next page, and so does `readTo`, the last one
  * that was read (`narrowed`).
@@ -27,12 +40,7 @@ export const page = <A, B>(
   const shown = found.slice(0, limit)
   const items = shown.map(options.item)
   const last = found.length > limit ? shown.at(-1) : options.readTo
-  if (last === undefined) return HttpApiSchema.withHeaders({ body: { items }, headers: {} })
-  const nextCursor = options.cursor(last)
-  return HttpApiSchema.withHeaders({
-    body: { items, nextCursor },
-    headers: { link: nextLink(request.originalUrl, nextCursor) }
-  })
+  return pageWith(request, items, last === undefined ? undefined : options.cursor(last))
 }
 
 /** Items that are read for one page at the most, of which the caller may see few. */

@@ -46,8 +46,8 @@ describe("/v1/hosts", () => {
         const { hosts } = yield* client
         const shown = yield* waitUntil(
           "the host is applied",
-          hosts.get({ params: { host: host.id } }),
-          ({ publication }) => publication.level === "applied"
+          hosts.get({ params: { host: host.id }, query: {} }),
+          ({ publication }) => publication?.level === "applied"
         )
         const { firstSeen, lastSeen, publication, ...rest } = shown
         assert.deepStrictEqual(rest, {
@@ -61,11 +61,11 @@ describe("/v1/hosts", () => {
           generation: host.generation,
           owner: "rack-7"
         })
-        for (const time of [firstSeen, lastSeen, publication.at]) {
+        for (const time of [firstSeen!, lastSeen!, publication!.at]) {
           assert.match(time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
           assert.isAtLeast(Date.parse(time), before)
         }
-        assert.deepStrictEqual(publication, { level: "applied", generation: host.generation, at: publication.at })
+        assert.deepStrictEqual(publication, { level: "applied", generation: host.generation, at: publication!.at })
       })
     )
 
@@ -74,7 +74,7 @@ describe("/v1/hosts", () => {
         const labels = { rack: "7", role: "web" }
         const host = yield* register("wishes", "192.0.2.61", zone, { labels, ttlSeconds: 120 })
         const { hosts } = yield* client
-        const shown = yield* hosts.get({ params: { host: host.id } })
+        const shown = yield* hosts.get({ params: { host: host.id }, query: {} })
         assert.deepStrictEqual([shown.labels, shown.ttlSeconds], [labels, 120])
       })
     )
@@ -84,7 +84,7 @@ describe("/v1/hosts", () => {
         const host = yield* register("by-name", "192.0.2.2")
         const { hosts } = yield* client
         for (const reference of [host.id, host.id.toUpperCase(), host.fqdn, "By-Name.HOSTS.prism.test"]) {
-          assert.strictEqual((yield* hosts.get({ params: { host: reference } })).id, host.id, reference)
+          assert.strictEqual((yield* hosts.get({ params: { host: reference }, query: {} })).id, host.id, reference)
         }
       })
     )
@@ -95,7 +95,7 @@ describe("/v1/hosts", () => {
         const { hosts } = yield* client
         const references = ["bare", `nobody.${zone}`, "not a name", "0197a000-0000-7000-8000-000000000000", "a/b"]
         for (const reference of references) {
-          const error = yield* Effect.flip(hosts.get({ params: { host: reference } }))
+          const error = yield* Effect.flip(hosts.get({ params: { host: reference }, query: {} }))
           assert.strictEqual(error._tag, "HostNotFound", reference)
         }
       })
@@ -108,7 +108,7 @@ describe("/v1/hosts", () => {
         const host = yield* register(hostname, "192.0.2.4")
         assert.strictEqual(host.fqdn.length, DomainName.nameCharactersMax + 1)
         const { hosts } = yield* client
-        assert.strictEqual((yield* hosts.get({ params: { host: host.fqdn } })).hostname, hostname)
+        assert.strictEqual((yield* hosts.get({ params: { host: host.fqdn }, query: {} })).hostname, hostname)
       })
     )
 
@@ -206,7 +206,10 @@ describe("/v1/hosts", () => {
           yield* waitUntil("it is published", answers, (there) => there)
           const released = yield* hosts.release({ params: { host: host[by] }, payload: { reason: "sold" } })
           assert.deepStrictEqual([released.id, released.fqdn], [host.id, host.fqdn])
-          assert.strictEqual((yield* Effect.flip(hosts.get({ params: { host: host[by] } })))._tag, "HostNotFound")
+          assert.strictEqual(
+            (yield* Effect.flip(hosts.get({ params: { host: host[by] }, query: {} })))._tag,
+            "HostNotFound"
+          )
           yield* waitUntil("its records are gone", answers, (there) => !there)
         }
       })
@@ -220,7 +223,7 @@ describe("/v1/hosts", () => {
           const call = hosts.retire({ params: { host: host.id }, payload: { reason } })
           assert.isTrue((yield* Effect.exit(call))._tag === "Failure", reason)
         }
-        assert.strictEqual((yield* hosts.get({ params: { host: host.id } })).state, "online")
+        assert.strictEqual((yield* hosts.get({ params: { host: host.id }, query: {} })).state, "online")
       })
     )
 
@@ -232,7 +235,7 @@ describe("/v1/hosts", () => {
           )
           for (const call of [
             Effect.asVoid(hosts.list({ query: {} })),
-            Effect.asVoid(hosts.get({ params: { host: `x.${zone}` } })),
+            Effect.asVoid(hosts.get({ params: { host: `x.${zone}` }, query: {} })),
             Effect.asVoid(publications.list({ query: {} }))
           ]) {
             assert.strictEqual((yield* Effect.flip(call))._tag, "TokenInvalid")
@@ -269,9 +272,9 @@ describe("/v1/publications", () => {
         const [item] = parked.items
         assert.strictEqual(item?.name, bad.fqdn)
         assert.include(item?.reason, "refused for the test")
-        const shown = yield* hosts.get({ params: { host: bad.id } })
-        assert.strictEqual(shown.publication.level, "accepted")
-        assert.include(shown.publication.error, "refused for the test")
+        const shown = yield* hosts.get({ params: { host: bad.id }, query: {} })
+        assert.strictEqual(shown.publication?.level, "accepted")
+        assert.include(shown.publication?.error, "refused for the test")
 
         yield* memory.down
         yield* register("late", "203.0.113.9")
@@ -381,7 +384,7 @@ describe("a registry that fails", () => {
   const failing = (reason: SqlError.SqlError["reason"]) => {
     const fail = () => Effect.fail(new SqlError.SqlError({ reason }))
     return handlers.pipe(
-      Layer.provide(Layer.mock(Registry)({ list: fail, findById: fail, findByName: fail })),
+      Layer.provide(Layer.mock(Registry)({ page: fail, findById: fail, findByName: fail })),
       Layer.provideMerge(services)
     )
   }

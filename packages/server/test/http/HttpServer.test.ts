@@ -71,13 +71,16 @@ describe("the API over HTTP", () => {
       const host = yield* register("typed", "192.0.2.1")
       const { url } = yield* HttpAddress
       const client = yield* Client.make({ baseUrl: url, token: adminToken })
-      assert.strictEqual((yield* client.hosts.get({ params: { host: host.fqdn } })).id, host.id)
+      assert.strictEqual((yield* client.hosts.get({ params: { host: host.fqdn }, query: {} })).id, host.id)
       const page = yield* client.hosts.list({ query: { zone, limit: 1 } })
       assert.deepStrictEqual(
         page.body.items.map(({ id }) => id),
         [host.id]
       )
-      assert.strictEqual((yield* Effect.flip(client.hosts.get({ params: { host: "typed" } })))._tag, "HostNotFound")
+      assert.strictEqual(
+        (yield* Effect.flip(client.hosts.get({ params: { host: "typed" }, query: {} })))._tag,
+        "HostNotFound"
+      )
       const stranger = yield* Client.make({ baseUrl: url, token: Redacted.make("guess") })
       assert.strictEqual((yield* Effect.flip(stranger.publications.list({ query: {} })))._tag, "TokenInvalid")
     }).pipe(Effect.provide(server().pipe(Layer.provideMerge(FetchHttpClient.layer))))

@@ -26,6 +26,7 @@ import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import type { Registrant, Wishes } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
+import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Layer, Redacted, Result } from "effect"
 import { SecureRandom } from "effect/crypto"
@@ -56,6 +57,7 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
 
 export const services = Identities.layer().pipe(
   Layer.provideMerge(Registry.layer()),
+  Layer.provideMerge(HostHistory.layer),
   Layer.provideMerge(Guards.layer),
   Layer.provideMerge(Parked.layer),
   Layer.provideMerge(Adoption.layer),
