@@ -169,6 +169,8 @@ export class Acknowledgements extends Context.Service<
     readonly settle: (zone: DomainName, name: DomainName, generation: number, outcome: Acknowledgement) => void
     /** The same for one ticket only, whatever its generation: of what came about before it was opened. */
     readonly tell: (ticket: Ticket, place: RecordPlace, outcome: Acknowledgement) => void
+    /** A zone is managed no more: nobody waits for its records, as if they were not part of any change. */
+    readonly dropZone: (zone: DomainName, atMillis: number) => void
     /** Tickets that have not reached `level`. Default: `applied`. */
     readonly size: (level?: Level) => number
   }
@@ -335,6 +337,12 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
       }),
     settle: (zone, name, generation, outcome) => settle(zone, name, outcome, (entry) => entry.generation <= generation),
     tell: (ticket, { name, zone }, outcome) => settle(zone, name, outcome, (entry) => entry.ticket === ticket),
+    dropZone: (zone, atMillis) => {
+      for (const key of byRecord.keys()) {
+        const [place, name] = key.split(" ") as [DomainName, DomainName]
+        if (place === zone) settle(zone, name, { _tag: "Served", atMillis, nodes: [] }, () => true)
+      }
+    },
     size: (level = "applied") => (level === "served" ? tickets.size : tickets.size - applied)
   })
 })

@@ -24,6 +24,8 @@ export type Cause =
   | "record"
   /** The zone's settings changed. */
   | "settings"
+  /** A zone came or went, by a person's word or the configuration: the name's records are in another one. */
+  | "moved"
   /** PowerDNS was seen to hold something else. */
   | "drift"
   /** A write ended without an answer. */

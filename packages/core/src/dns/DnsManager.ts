@@ -11,8 +11,11 @@
  * until the bad name stands alone, is parked with its reason, and the others go
  * through; a record that is not ours is not overwritten. Leaves to others: who
  * marks names (`registry/Registry`), and finding drift (`dns/Reconciler`).
+ *
+ * A zone that comes while we run is made ready like those of the start, and one
+ * that goes is written no more: its writer ends, whatever it is about to do.
  */
-import { Cause, Clock, Context, Duration, Effect, FiberMap, Layer, Schedule, Semaphore } from "effect"
+import { Cause, Clock, Context, Duration, Effect, FiberMap, Latch, Layer, Schedule, Semaphore } from "effect"
 import * as Metric from "effect/Metric"
 import type { SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -467,41 +470,39 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     }
   })
 
-  const failed = Effect.fnUntraced(function* (zone: Zone, error: PublishError) {
-    if (error._tag === "PowerDnsError" && error.reason._tag === "NotFound") ready.delete(zone.name)
-    yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
+  const failed = Effect.fnUntraced(function* (zone: DomainName, error: PublishError) {
+    if (error._tag === "PowerDnsError" && error.reason._tag === "NotFound") ready.delete(zone)
+    yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone }), 1)
     const reason = error._tag === "SqlError" ? `the registry's database: ${detailOf(error)}` : error.message
     const kind = kindOf(error)
-    const isNew = errors.get(zone.name)?.kind !== kind
-    errors.set(zone.name, { kind, reason })
+    const isNew = errors.get(zone)?.kind !== kind
+    errors.set(zone, { kind, reason })
     if (isNew) {
-      yield* Effect.logWarning("publishing is held up, will try again").pipe(
-        Effect.annotateLogs({ zone: zone.name, reason })
-      )
+      yield* Effect.logWarning("publishing is held up, will try again").pipe(Effect.annotateLogs({ zone, reason }))
     }
   })
 
   /** A fault of ours must neither pass in silence nor end the zone's writer: the poll starts it again. */
-  const faulty = Effect.fnUntraced(function* (zone: Zone, defect: unknown) {
-    yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone: zone.name }), 1)
+  const faulty = Effect.fnUntraced(function* (zone: DomainName, defect: unknown) {
+    yield* Metric.update(Metric.withAttributes(DnsMetrics.failuresTotal, { zone }), 1)
     const reason = `a fault of the server: ${defect instanceof Error ? defect.message : String(defect)}`
-    const isNew = errors.get(zone.name)?.kind !== reason
-    errors.set(zone.name, { kind: reason, reason })
+    const isNew = errors.get(zone)?.kind !== reason
+    errors.set(zone, { kind: reason, reason })
     if (isNew) {
       yield* Effect.logError("publishing failed by a fault of the server, will try again", Cause.die(defect)).pipe(
-        Effect.annotateLogs({ zone: zone.name })
+        Effect.annotateLogs({ zone })
       )
     }
     yield* Effect.sleep(options.retryMillisMax)
   })
 
-  const succeeded = Effect.fnUntraced(function* (zone: Zone) {
-    if (errors.delete(zone.name)) {
-      yield* Effect.logInfo("publishing goes on").pipe(Effect.annotateLogs({ zone: zone.name }))
+  const succeeded = Effect.fnUntraced(function* (zone: DomainName) {
+    if (errors.delete(zone)) {
+      yield* Effect.logInfo("publishing goes on").pipe(Effect.annotateLogs({ zone }))
     }
   })
 
-  const patiently = <A>(zone: Zone, effect: Effect.Effect<A, PublishError>): Effect.Effect<A> =>
+  const patiently = <A>(zone: DomainName, effect: Effect.Effect<A, PublishError>): Effect.Effect<A> =>
     effect.pipe(
       Effect.tapError((error) => failed(zone, error)),
       Effect.retry(
@@ -514,17 +515,19 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const slots = yield* Semaphore.make(options.zonesAtOnceMax)
 
   /** One batch; gives the number of names in it. It is taken anew at each attempt: what is due may have changed. */
-  const publishBatch = (zone: Zone) =>
+  const publishBatch = (name: DomainName) =>
     patiently(
-      zone,
+      name,
       slots.withPermit(
         Effect.gen(function* () {
+          const zone = zones.find(name)
+          if (zone === undefined) return 0
           // Removals wait while there is something new to say, but not for ever.
-          const full = fullBatches.get(zone.name) ?? 0
+          const full = fullBatches.get(name) ?? 0
           const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
-          const marks = yield* outbox.due(zone.name, options.batchNamesMax, first)
+          const marks = yield* outbox.due(name, options.batchNamesMax, first)
           if (marks.length > 0) yield* publish(zone, marks)
-          fullBatches.set(zone.name, marks.length === options.batchNamesMax ? full + 1 : 0)
+          fullBatches.set(name, marks.length === options.batchNamesMax ? full + 1 : 0)
           return marks.length
         })
       )
@@ -534,9 +537,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const writers = yield* FiberMap.make<DomainName>()
   const again = new Set<DomainName>()
 
-  const drain = Effect.fnUntraced(function* (zone: Zone) {
+  const drain = Effect.fnUntraced(function* (zone: DomainName) {
     do {
-      again.delete(zone.name)
+      again.delete(zone)
       // A busy zone rests as long as its last batch took, so that the next one is larger and others have their turn. It
       // does not when that batch was full: then the next one is there already.
       while (true) {
@@ -547,25 +550,23 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         const tookMillis = (yield* Clock.currentTimeMillis) - startMillis
         yield* Effect.sleep(Math.min(tookMillis, options.restMillisMax))
       }
-    } while (again.has(zone.name))
+    } while (again.has(zone))
   })
 
   const start = Effect.fnUntraced(function* (name: DomainName) {
-    const zone = zones.find(name)
-    if (zone === undefined) return
+    if (zones.find(name) === undefined) return
     again.add(name)
     if (!FiberMap.hasUnsafe(writers, name))
       yield* FiberMap.run(
         writers,
         name,
-        Effect.catchDefect(drain(zone), (defect) => faulty(zone, defect))
+        Effect.catchDefect(drain(name), (defect) => faulty(name, defect))
       )
   })
 
-  const names = zones.all.map((zone) => zone.name)
   const poll = Clock.currentTimeMillis.pipe(
     Effect.flatMap((nowMillis) => outbox.markElapsed(nowMillis, elapsedMax)),
-    Effect.andThen(outbox.dueZones(names)),
+    Effect.andThen(Effect.suspend(() => outbox.dueZones(zones.all.map(({ name }) => name)))),
     Effect.catch((error) =>
       Effect.as(
         Effect.logWarning("the outbox could not be read").pipe(Effect.annotateLogs({ reason: detailOf(error) })),
@@ -579,12 +580,56 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const listen = outbox.awaitWake.pipe(Effect.flatMap(Effect.forEach(start, { discard: true })), Effect.forever)
 
   // A zone that cannot be had waits beside the others, not before them.
-  const provision = Effect.forEach(zones.all, (zone) => patiently(zone, slots.withPermit(ensureZone(zone))), {
-    concurrency: "unbounded",
-    discard: true
+  const provisioning = yield* FiberMap.make<DomainName>()
+  const provision = (name: DomainName) =>
+    FiberMap.run(
+      provisioning,
+      name,
+      patiently(
+        name,
+        slots.withPermit(
+          Effect.suspend(() => {
+            const zone = zones.find(name)
+            return zone === undefined ? Effect.void : ensureZone(zone)
+          })
+        )
+      )
+    )
+
+  /** A zone is managed no more. What was under way there is let go, and nobody waits for it. */
+  const forget = Effect.fnUntraced(function* (name: DomainName) {
+    yield* FiberMap.remove(provisioning, name)
+    yield* FiberMap.remove(writers, name)
+    for (const known of [ready, remade, inDoubt, opened, again]) known.delete(name)
+    errors.delete(name)
+    doubtful.delete(name)
+    fullBatches.delete(name)
+    acknowledgements.dropZone(name, yield* Clock.currentTimeMillis)
   })
 
-  yield* Effect.forkScoped(provision)
+  const moved = new Set<DomainName>()
+  const hasMoved = yield* Latch.make(false)
+  yield* zones.changed(({ after, before }) => {
+    moved.add((after ?? before)!.name)
+    hasMoved.openUnsafe()
+  })
+  const follow = Effect.gen(function* () {
+    yield* hasMoved.await
+    hasMoved.closeUnsafe()
+    const names = [...moved]
+    moved.clear()
+    for (const name of names) {
+      if (zones.find(name) === undefined) yield* forget(name)
+      else {
+        ready.delete(name)
+        yield* provision(name)
+        yield* start(name)
+      }
+    }
+  })
+
+  yield* Effect.forEach(zones.all, ({ name }) => provision(name), { discard: true })
+  yield* Effect.forkScoped(Effect.forever(follow))
   yield* Effect.forkScoped(poll)
   yield* Effect.forkScoped(listen)
 

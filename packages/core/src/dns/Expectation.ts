@@ -49,6 +49,8 @@ export interface Expectation {
   publishedMillis: number
   /** Nodes that were not seen to answer so. */
   remaining: number
+  /** Nobody asks any more: its zone is managed no longer. */
+  gone: boolean
 }
 
 /** `rrsets` in the form in which answers are compared; those of types that cannot be are left out. */

@@ -15,7 +15,21 @@
  * stays open, with an alarm that says why, and the rest is mended. Leaves to
  * others: publishing (`dns/DnsManager`).
  */
-import { Clock, Context, Duration, Effect, Layer, Metric, Option, Random, Schema, Semaphore, Stream } from "effect"
+import {
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  FiberMap,
+  Latch,
+  Layer,
+  Metric,
+  Option,
+  Random,
+  Schema,
+  Semaphore,
+  Stream
+} from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -517,6 +531,12 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     )
   })
 
+  yield* zones.changed(({ after, before }) => {
+    if (after !== undefined || before === undefined) return
+    results.delete(before.name)
+    tripped.delete(before.name)
+  })
+
   return Reconciler.of({ run, last: Effect.sync(() => new Map(results)) })
 })
 
@@ -547,7 +567,10 @@ const chunksOf = <A>(values: ReadonlyArray<A>, size: number): ReadonlyArray<Read
 /** After a run that failed, the next comes within this time. */
 const retryAfter = Duration.minutes(1)
 
-/** Looks at each zone as often as its settings say, the first time one interval after the start. */
+/**
+ * Looks at each zone as often as its settings say, the first time one interval after the start, after it came, or after
+ * its settings changed.
+ */
 export const scheduled = Layer.effectDiscard(
   Effect.gen(function* () {
     const zones = yield* Zones
@@ -578,13 +601,40 @@ export const scheduled = Layer.effectDiscard(
         )
       )
 
-    const loop = Effect.fnUntraced(function* (zone: Zone.Zone) {
-      for (let pause = zone.reconciliation.interval; ;) {
+    const loop = Effect.fnUntraced(function* (name: DomainName) {
+      for (let zone = zones.find(name), pause = zone?.reconciliation.interval; pause !== undefined;) {
         // Zones with one interval do not all come at once.
         yield* Effect.sleep(Duration.times(pause, yield* Random.nextBetween(0.9, 1.1)))
-        pause = yield* look(zone)
+        zone = zones.find(name)
+        pause = zone === undefined ? undefined : yield* look(zone)
       }
     })
-    yield* Effect.forEach(zones.all, (zone) => Effect.forkScoped(loop(zone)), { discard: true })
+
+    const loops = yield* FiberMap.make<DomainName>()
+    const begin = ({ name }: Zone.Zone) => FiberMap.run(loops, name, loop(name))
+    /** Zones whose pause is another now, or that have gone. */
+    const moved = new Set<DomainName>()
+    const hasMoved = yield* Latch.make(false)
+    yield* zones.changed(({ after, before }) => {
+      const isSame = (zone: Zone.Zone | undefined) =>
+        zone !== undefined &&
+        after !== undefined &&
+        Duration.Equivalence(zone.reconciliation.interval, after.reconciliation.interval)
+      if (isSame(before)) return
+      moved.add((after ?? before)!.name)
+      hasMoved.openUnsafe()
+    })
+    yield* Effect.forEach(zones.all, begin, { discard: true })
+    yield* Effect.gen(function* () {
+      yield* hasMoved.await
+      hasMoved.closeUnsafe()
+      const names = [...moved]
+      moved.clear()
+      for (const name of names) {
+        const zone = zones.find(name)
+        if (zone !== undefined) yield* begin(zone)
+        else yield* FiberMap.remove(loops, name)
+      }
+    }).pipe(Effect.forever, Effect.forkScoped)
   })
 )

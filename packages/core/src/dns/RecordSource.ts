@@ -59,7 +59,8 @@ export class RecordSource extends Context.Service<
         const nameOf = new Map<string, DomainName>()
         for (const name of names) {
           const address = Zone.addressOfPointer(name, zone)
-          if (address !== undefined) nameOf.set(address, name)
+          // What lies in a smaller zone too is said there.
+          if (address !== undefined && zones.placePointer(address)?.zone === zone.name) nameOf.set(address, name)
         }
         const rows = yield* sql<{
           readonly address: string

@@ -251,7 +251,8 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
         wanted,
         types: Expectation.typesToAsk(wanted, others, managed),
         publishedMillis,
-        remaining: all.length
+        remaining: all.length,
+        gone: false
       }
       ofZone.set(name, expectation)
       size += 1
@@ -280,6 +281,21 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
     for (const node of nodes) node.work()
     working.openUnsafe()
   }
+
+  // What was published last in a zone that is managed no more is nobody's to ask for.
+  yield* zones.changed(({ after, before }) => {
+    if (after !== undefined || before === undefined) return
+    const ofZone = names.get(before.name)
+    notifications.delete(before.name)
+    if (ofZone === undefined) return
+    names.delete(before.name)
+    size -= ofZone.size
+    served = served.filter(({ expectation }) => expectation.zone !== before.name)
+    for (const expectation of ofZone.values()) {
+      expectation.gone = true
+      for (const node of nodes) node.forget(expectation)
+    }
+  })
 
   const wantNotification = (zone: DomainName, nowMillis: number): void => {
     const known = notifications.get(zone)
@@ -394,7 +410,8 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
     const batch = served.slice(0, commitMax)
     if (batch.length === 0) return
     yield* writeServed(batch)
-    served = served.slice(batch.length)
+    const done = new Set(batch)
+    served = served.filter((each) => !done.has(each))
     for (const each of batch) {
       const { atMillis, expectation, generation, nodes, publishedMillis } = each
       forget(each)

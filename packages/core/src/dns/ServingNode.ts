@@ -165,6 +165,15 @@ export class ServingNode {
     else this.#toAwaiting(expectation)
   }
 
+  /** Lets a name go that is `gone`, wherever it stands here. */
+  forget(expectation: Expectation.Expectation): void {
+    const progress = expectation.nodes[this.#index]!
+    if (progress.place === "answered") return
+    progress.place = "answered"
+    this.#unserved -= 1
+    this.#lane(expectation.zone).unserved -= 1
+  }
+
   /** Does what is due. To be called every few milliseconds while `busy`, and after names were published. */
   work(): void {
     const nowMillis = this.#around.elapsed()
@@ -207,11 +216,13 @@ export class ServingNode {
   }
 
   #toAwaiting(expectation: Expectation.Expectation): void {
+    if (expectation.gone) return
     this.#progress(expectation).place = "awaiting"
     this.#lane(expectation.zone).awaiting.push(expectation)
   }
 
   #toReady(entry: Entry): void {
+    if (entry.expectation.gone) return
     this.#progress(entry.expectation).place = "ready"
     this.#ready.push(entry)
   }
@@ -233,7 +244,9 @@ export class ServingNode {
 
   /** Drops the zone's caches, and then lets those that wait for it be asked. */
   #flush(lane: Lane): void {
-    const entries = lane.awaiting.map((expectation): Entry => ({ expectation, version: expectation.version }))
+    const entries = lane.awaiting
+      .filter(({ gone }) => !gone)
+      .map((expectation): Entry => ({ expectation, version: expectation.version }))
     lane.awaiting = []
     if (this.node.api === undefined || !this.#up) {
       for (const entry of entries) this.#toReady(entry)
@@ -261,6 +274,7 @@ export class ServingNode {
       if (this.#mayWait()) return
       const entry = this.#ready.shift()
       if (entry === undefined) return
+      if (entry.expectation.gone) continue
       if (entry.expectation.version !== entry.version) this.#toAwaiting(entry.expectation)
       else this.#ask(entry, 0)
     }
@@ -314,6 +328,7 @@ export class ServingNode {
     this.#lastAnsweredMillis = this.#around.now()
     this.#answeredMillis = this.#around.elapsed()
     if (!this.#up) this.#comeUp()
+    if (expectation.gone) return
     if (expectation.version !== version) return this.#toAwaiting(expectation)
     const type = expectation.types[typeIndex]!
     const { attempts } = this.#progress(expectation)
@@ -339,6 +354,7 @@ export class ServingNode {
     this.#around.nameServers.askThen(this.node.dns, `*.${parent}` as DomainName, type, (wildcard) => {
       this.#underWay -= 1
       const above = Expectation.parent(parent)
+      if (expectation.gone) return this.#pump()
       if (expectation.version !== version) this.#toAwaiting(expectation)
       else if (wildcard instanceof NoAnswer) this.#wrong(entry, type, answer)
       else if (wildcard.contents.length > 0) {
@@ -370,6 +386,7 @@ export class ServingNode {
   }
 
   #toRetry(expectation: Expectation.Expectation): void {
+    if (expectation.gone) return
     const progress = this.#progress(expectation)
     const { line, millis } = this.#retries[Math.min(progress.attempts, this.#retries.length - 1)]!
     progress.attempts += 1

@@ -2,7 +2,7 @@
  * The statements about zones: what the API has set for them, and what was in
  * force for them when.
  *
- * Belongs to `dns/Zones`, which reads, and `dns/ManagedZones`, which decides and
+ * Belongs to `dns/Zones`, which reads, and `registry/ManagedZones`, which decides and
  * holds the transaction open. Whoever changes zones has the lock (`lock`) first,
  * so of any two changes the second one sees all of the first.
  */

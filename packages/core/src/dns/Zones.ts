@@ -1,7 +1,7 @@
 /**
  * The zones Prism manages, and which of them a name or an address belongs to.
  *
- * Zones come, change and go while the server runs (`dns/ManagedZones`). Every
+ * Zones come, change and go while the server runs (`registry/ManagedZones`). Every
  * lookup is of what is in force at that moment: whoever keeps a zone over time
  * asks for it again by its name, and finds it gone when it is. Whether PowerDNS
  * has the zones is the concern of `dns/DnsManager`.

@@ -1,14 +1,16 @@
 /**
- * What a changed configuration means for hosts that have not changed.
+ * What changed settings mean for hosts that have not changed.
  *
  * Records are computed from a host and from its zone: when a zone's TTL changes,
- * or a reverse zone comes, no host changes, and so nothing would be marked. At
- * start each zone is compared with what it was when its names were last marked
- * for it, and where it differs all its names are marked, page by page. A crash
- * in between begins anew. Leaves to others: what the offline policy says is
- * asked at each sweep (`registry/Expiry`).
+ * or a reverse zone comes or goes, no host changes, and so nothing would be
+ * marked. At start, and whenever zones change, each zone is compared with what
+ * it was when its names were last marked for it, and where it differs all its
+ * names are marked, page by page. A crash in between begins anew. Leaves to
+ * others: what the offline policy says is asked at each sweep
+ * (`registry/Expiry`).
  */
-import { Clock, Effect, Layer, Schedule } from "effect"
+import { Clock, Effect, Latch, Layer, Schedule } from "effect"
+import { IpNetwork } from "effect/net"
 import { SqlClient, type SqlError } from "effect/sql"
 import { Outbox } from "../dns/Outbox.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
@@ -21,9 +23,37 @@ import { detailOf } from "../storage/SqlFailure.ts"
 /** Names marked in one transaction. */
 export const pageSize = 2000
 
-/** What the records of a zone are computed from, besides its hosts. */
-const fingerprint = ({ policy: { ttlSeconds, ttlSecondsMax, ttlSecondsMin } }: Zone.Zone): string =>
-  JSON.stringify({ ttlSeconds, ttlSecondsMin, ttlSecondsMax })
+/** What the records of a zone are computed from, besides its hosts: of a reverse zone also which smaller ones lie in it. */
+const fingerprint = (zone: Zone.Zone, all: ReadonlyArray<Zone.Zone>): string => {
+  const { ttlSeconds, ttlSecondsMax, ttlSecondsMin } = zone.policy
+  const within = innerOf(zone, all)
+  return JSON.stringify({ ttlSeconds, ttlSecondsMin, ttlSecondsMax, ...(within.length > 0 && { within }) })
+}
+
+/** The reverse zones that take addresses of this one. */
+const innerOf = (zone: Zone.Zone, all: ReadonlyArray<Zone.Zone>): ReadonlyArray<DomainName> =>
+  Zone.isReverse(zone)
+    ? all
+        .filter((other) => other.name !== zone.name && Zone.isReverse(other) && isIn(other.network, zone.network))
+        .map(({ name }) => name)
+        .sort()
+    : []
+
+const isIn = (inner: IpNetwork.IpNetwork, outer: IpNetwork.IpNetwork): boolean =>
+  IpNetwork.containsNetwork(outer, inner)
+
+/** How many names of a zone would be marked for other settings; cheap, and of the moment. */
+export const countAffected = (sql: SqlClient.SqlClient, zone: Zone.Zone) =>
+  Effect.map(
+    sql<{ readonly names: number | bigint }>`SELECT COUNT(*) AS names FROM ${
+      Zone.isReverse(zone) ? sql`published WHERE zone = ${zone.name}` : sql`host WHERE zone = ${zone.name}`
+    }`,
+    ([row]) => Number(row!.names)
+  )
+
+/** Whether names are marked when `before` becomes `after`. */
+export const isForRecords = (before: Zone.Zone, after: Zone.Zone): boolean =>
+  fingerprint(before, []) !== fingerprint(after, [])
 
 /** As it was before hosts could wish for a TTL: then the bounds made no difference to anyone. */
 const fingerprintBefore = ({ policy: { ttlSeconds } }: Zone.Zone): string => JSON.stringify({ ttlSeconds })
@@ -31,6 +61,8 @@ const fingerprintBefore = ({ policy: { ttlSeconds } }: Zone.Zone): string => JSO
 /** A page of names, and where the next one begins; undefined after the last. */
 interface Page {
   readonly places: ReadonlyArray<RecordPlace>
+  /** Default: the zone's settings. */
+  readonly moved?: ReadonlyArray<RecordPlace>
   readonly next: string | undefined
 }
 
@@ -72,19 +104,40 @@ const run = Effect.gen(function* () {
       })
     )
 
+  /** Names that are ours there; those whose address another zone has now are in `moved`. */
+  const publishedNames = (zone: Zone.Zone, after: string) =>
+    Effect.map(
+      outbox.publishedNames(zone.name, after === "" ? undefined : (after as DomainName), pageSize),
+      (names): Page => {
+        const isElsewhere = (name: DomainName) => {
+          const address = Zone.addressOfPointer(name, zone)
+          return address !== undefined && zones.placePointer(address)?.zone !== zone.name
+        }
+        const places = names.map((name) => ({ zone: zone.name, name }))
+        return {
+          places: places.filter(({ name }) => !isElsewhere(name)),
+          moved: places.filter(({ name }) => isElsewhere(name)),
+          next: names.length < pageSize ? undefined : names.at(-1)!
+        }
+      }
+    )
+
   const markAll = Effect.fnUntraced(function* (
     zone: Zone.Zone,
     page: (zone: Zone.Zone, after: string) => Effect.Effect<Page, SqlError.SqlError>
   ) {
     let names = 0
     for (let after: string | undefined = ""; after !== undefined;) {
-      const { next, places }: Page = yield* page(zone, after)
-      if (places.length > 0) {
-        const generation = yield* Generation.next(sql)
-        yield* outbox.mark(places, generation, yield* Clock.currentTimeMillis, "settings")
+      const { moved = [], next, places }: Page = yield* page(zone, after)
+      for (const [cause, marked] of [
+        ["settings", places],
+        ["moved", moved]
+      ] as const) {
+        if (marked.length === 0) continue
+        yield* outbox.mark(marked, yield* Generation.next(sql), yield* Clock.currentTimeMillis, cause)
         yield* outbox.wake([zone.name])
       }
-      names += places.length
+      names += places.length + moved.length
       after = next
       yield* Effect.yieldNow
     }
@@ -92,7 +145,7 @@ const run = Effect.gen(function* () {
   })
 
   const catchUp = Effect.fn("ZoneChanges.catchUp")(function* (zone: Zone.Zone) {
-    const wanted = fingerprint(zone)
+    const wanted = fingerprint(zone, zones.all)
     const [known] = yield* sql<{ readonly fingerprint: string }>`
       SELECT fingerprint FROM zone_fingerprint WHERE zone = ${zone.name}`
     if (known?.fingerprint === wanted) return
@@ -100,7 +153,11 @@ const run = Effect.gen(function* () {
     const names = isSame
       ? 0
       : (yield* markAll(zone, Zone.isReverse(zone) ? pointerNames : hostNames)) +
-        (yield* markAll(zone, placeholderNames))
+        (yield* markAll(zone, placeholderNames)) +
+        // Of a zone that was managed before, and of one whose addresses others have now: what is wanted there no more.
+        (known === undefined || Zone.isReverse(zone) ? yield* markAll(zone, publishedNames) : 0)
+    // It went meanwhile, and when it comes again it begins anew.
+    if (zones.find(zone.name) === undefined) return
     // Last, so that whoever was stopped before begins anew.
     yield* sql`
       INSERT INTO zone_fingerprint (zone, fingerprint) VALUES (${zone.name}, ${wanted})
@@ -112,15 +169,22 @@ const run = Effect.gen(function* () {
     }
   })
 
-  yield* Effect.forEach(zones.all, catchUp, { discard: true }).pipe(
-    Effect.tapError((error) =>
-      Effect.logWarning("changed zones could not be looked at, will try again").pipe(
-        Effect.annotateLogs({ reason: detailOf(error) })
-      )
-    ),
-    Effect.retry(Schedule.spaced("5 seconds"))
-  )
+  const hasChanged = yield* Latch.make(true)
+  yield* zones.changed(() => void hasChanged.openUnsafe())
+
+  yield* Effect.gen(function* () {
+    yield* hasChanged.await
+    hasChanged.closeUnsafe()
+    yield* Effect.suspend(() => Effect.forEach(zones.all, catchUp, { discard: true })).pipe(
+      Effect.tapError((error) =>
+        Effect.logWarning("changed zones could not be looked at, will try again").pipe(
+          Effect.annotateLogs({ reason: detailOf(error) })
+        )
+      ),
+      Effect.retry(Schedule.spaced("5 seconds"))
+    )
+  }).pipe(Effect.forever)
 })
 
-/** Works in the background, once for each start. */
+/** Works in the background: after the start, and whenever a zone has changed. */
 export const layer = Layer.effectDiscard(Effect.forkScoped(run))
