@@ -11,6 +11,7 @@ import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
 import { Effect, Layer, Schedule } from "effect"
 import { Migrator, SqlClient, type SqlError } from "effect/sql"
+import { existsSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import type { PrismConfig } from "./Config.ts"
 import { StorageUnavailable } from "./ServerError.ts"
@@ -18,6 +19,40 @@ import { StorageUnavailable } from "./ServerError.ts"
 /** Where the database notes which migrations it has had. */
 export const migrationsTable = "schema_migrations"
 const loader = Migrator.fromRecord(migrations)
+
+/** The newest schema that this program knows, by the number of its migration. */
+export const schemaKnown = Math.max(...Object.keys(migrations).map((key) => Number.parseInt(key, 10)))
+
+/** The schema that the database has; 0 where it has none yet. */
+export const schemaOf = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const [table] = yield* sql.onDialectOrElse({
+    pg: () => sql<{ readonly present: boolean }>`SELECT to_regclass(${migrationsTable}) IS NOT NULL AS present`,
+    orElse: () =>
+      sql<{ readonly present: number }>`
+        SELECT COUNT(*) AS present FROM sqlite_master WHERE type = 'table' AND name = ${migrationsTable}`
+  })
+  if (!Number(table?.present ?? 0)) return 0
+  const [row] = yield* sql<{ readonly latest: number | null }>`
+    SELECT MAX(migration_id) AS latest FROM ${sql(migrationsTable)}`
+  return row?.latest ?? 0
+})
+
+/** What to do about a database whose schema is newer than the program's; undefined where it is not. */
+export const newerThanKnown = (schema: number): string | undefined =>
+  schema <= schemaKnown
+    ? undefined
+    : `its schema is ${schema}, made by a newer version of Prism DNS, and this one knows schemas up to ${schemaKnown}; ` +
+      "start that version again, or restore a backup from before the upgrade"
+
+/** An older program would misread what a newer one wrote, so it does not begin. */
+const notNewer = (name: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const detail = newerThanKnown(yield* schemaOf)
+      if (detail !== undefined) return yield* new StorageUnavailable({ storage: name, detail })
+    })
+  )
 
 /**
  * Keeps a second server off a SQLite file while the first one runs: both would answer, and both write the same zones.
@@ -54,11 +89,13 @@ const SQLITE_BUSY = 5
 
 const sqlite = (filename: string) =>
   Layer.effectDiscard(Migrator.make({})({ loader, table: migrationsTable })).pipe(
+    Layer.provideMerge(notNewer(filename)),
     Layer.provideMerge(Sqlite.layer({ filename }))
   )
 
-const postgres = (options: PgClient.PgPoolConfig) =>
+const postgres = (name: string, options: PgClient.PgPoolConfig) =>
   PgMigrator.layer({ loader, table: migrationsTable }).pipe(
+    Layer.provideMerge(notNewer(name)),
     Layer.provideMerge(PgClient.layer(options)),
     Layer.provide(NodeServices.layer)
   )
@@ -96,17 +133,37 @@ const aloneInPostgres = (name: string) =>
     })
   )
 
+/** The schema of the database as it stands, which is not changed; 0 where there is none yet. */
+export const schemaNow = (storage: PrismConfig["storage"]): Effect.Effect<number, StorageUnavailable> => {
+  const { url } = storage
+  if (url._tag === "Sqlite" && !existsSync(url.filename)) return Effect.succeed(0)
+  const [name, client] =
+    url._tag === "Sqlite"
+      ? ([url.filename, Sqlite.layer({ filename: url.filename })] as const)
+      : ([
+          `PostgreSQL at ${url.host}:${url.port}`,
+          PgClient.layer({ url: url.url, maxConnections: 1 }).pipe(Layer.provide(NodeServices.layer))
+        ] as const)
+  return Effect.scoped(Effect.provide(schemaOf, client)).pipe(
+    Effect.mapError((error) => new StorageUnavailable({ storage: name, detail: detailOf(error) }))
+  )
+}
+
 /** Opens the database and brings its schema up to date. */
 export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.SqlClient, StorageUnavailable> => {
   const { url } = storage
-  const unavailable = (name: string) => (error: SqlError.SqlError | Migrator.MigrationError) =>
-    Layer.effectContext(Effect.fail(new StorageUnavailable({ storage: name, detail: detailOf(error) })))
+  const unavailable = (name: string) => (error: SqlError.SqlError | Migrator.MigrationError | StorageUnavailable) =>
+    Layer.effectContext(
+      Effect.fail(
+        error._tag === "StorageUnavailable" ? error : new StorageUnavailable({ storage: name, detail: detailOf(error) })
+      )
+    )
   if (url._tag === "Sqlite") {
     const database = sqlite(url.filename).pipe(Layer.catch(unavailable(url.filename)))
     return url.filename === ":memory:" ? database : database.pipe(Layer.provide(alone(url.filename)))
   }
   const name = `PostgreSQL at ${url.host}:${url.port}`
-  const database = postgres({
+  const database = postgres(name, {
     url: url.url,
     // One connection holds the lock.
     maxConnections: storage.connectionsMax + 1,
@@ -114,10 +171,5 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
     connectionTTL: "30 minutes",
     multiplex: true
   })
-  return aloneInPostgres(name).pipe(
-    Layer.provideMerge(database),
-    Layer.catch((error) =>
-      error._tag === "StorageUnavailable" ? Layer.effectContext(Effect.fail(error)) : unavailable(name)(error)
-    )
-  )
+  return aloneInPostgres(name).pipe(Layer.provideMerge(database), Layer.catch(unavailable(name)))
 }

@@ -9,7 +9,6 @@ import { Command, Flag } from "effect/cli"
 import * as Os from "node:os"
 import * as Config from "../Config.ts"
 import * as Logging from "@prism-dns/core/logging/Logging"
-import * as Server from "../Server.ts"
 import { version } from "../Version.ts"
 import * as Beat from "./Beat.ts"
 import * as DevFolder from "./DevFolder.ts"
@@ -135,6 +134,7 @@ const start = Effect.fn("dev.start")(function* (options: {
     environment: environmentOfDev(),
     flags: options.flags
   })
+  const Server = yield* Effect.promise(() => import("../Server.ts"))
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
   if (running.tcp === undefined) return yield* Effect.die(new Error("dev has no port without TLS"))
   const ready: Ready.ReadyPlain = {

@@ -1,9 +1,9 @@
-/** `prism-dns serve`: the production server. */
+/** `prism-dns serve`: the production server, which is loaded only here: commands that ask one start without it. */
 import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
 import { Command } from "effect/cli"
 import type { NodeApi, PrismConfig } from "../Config.ts"
 import * as Logging from "@prism-dns/core/logging/Logging"
-import * as Server from "../Server.ts"
+import type { Running } from "../Server.ts"
 import * as Failure from "./Failure.ts"
 import * as Flags from "./flags.ts"
 import * as Ready from "./Ready.ts"
@@ -36,7 +36,7 @@ const preflight = (name: string, api: NodeApi) =>
     })
   )
 
-const ready = (config: PrismConfig, running: Server.Running["Service"]): Ready.Ready => {
+const ready = (config: PrismConfig, running: Running["Service"]): Ready.Ready => {
   const { adminTokens, agentTokens } = config.auth
   return {
     pid: process.pid,
@@ -94,6 +94,7 @@ const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.
     ({ api, name }) => (api === undefined ? Effect.void : preflight(name, api)),
     { concurrency: "unbounded", discard: true }
   )
+  const Server = yield* Effect.promise(() => import("../Server.ts"))
   const running = Context.get(yield* Layer.build(Server.layer(config)), Server.Running)
   yield* Effect.addFinalizer(() => endInTime(config))
   yield* Effect.logInfo("running", {

@@ -9,11 +9,10 @@
  */
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
-import { migrations } from "@prism-dns/core/storage/Migrations"
 import { type Duration, Effect, Schedule } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { SqlClient } from "effect/sql"
-import { migrationsTable } from "../Database.ts"
+import { migrationsTable, schemaKnown } from "../Database.ts"
 import { Drain } from "../Drain.ts"
 
 export interface HealthOptions {
@@ -38,16 +37,13 @@ export interface Check {
   readonly detail?: string
 }
 
-/** The newest migration this program knows, by its number. */
-const latestKnown = Math.max(...Object.keys(migrations).map((key) => Number.parseInt(key, 10)))
-
 const storageCheck = (sql: SqlClient.SqlClient, options: HealthOptions): Effect.Effect<Check> =>
   sql<{ readonly latest: number | null }>`SELECT MAX(migration_id) AS latest FROM ${sql(options.migrationsTable)}`.pipe(
     Effect.timeout(options.storageTimeout),
     Effect.map(([row]): Check => {
       const latest = row?.latest ?? 0
-      return latest < latestKnown
-        ? { name: "storage", state: "failed", detail: `migration ${latest + 1} of ${latestKnown} has not run` }
+      return latest < schemaKnown
+        ? { name: "storage", state: "failed", detail: `migration ${latest + 1} of ${schemaKnown} has not run` }
         : { name: "storage", state: "ok" }
     }),
     Effect.catch((error) =>

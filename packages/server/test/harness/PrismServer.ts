@@ -63,6 +63,8 @@ export interface PrismServer {
 const environment = (more: Readonly<Record<string, string>> = {}) => ({
   PATH: process.env["PATH"] ?? "",
   HOME: process.env["HOME"] ?? "/",
+  // Not in the user's own cache folder.
+  NODE_COMPILE_CACHE: Path.join(root, "node_modules/.cache/compile"),
   ...more
 })
 

@@ -1,0 +1,41 @@
+/** `prism-dns` as the list of its commands: one file here for each. */
+import { Command } from "effect/cli"
+import { access } from "./access.ts"
+import { backup, restore } from "./backup.ts"
+import { config } from "./config.ts"
+import { dev } from "./dev.ts"
+import { doctor } from "./doctor.ts"
+import { guards } from "./guards.ts"
+import { hosts } from "./hosts.ts"
+import { identities } from "./identities.ts"
+import { migrate } from "./migrate.ts"
+import { plan } from "./plan.ts"
+import { publications } from "./publications.ts"
+import { serve } from "./serve.ts"
+import { status } from "./status.ts"
+import { tokens } from "./tokens.ts"
+import { whoami } from "./whoami.ts"
+import { zones } from "./zones.ts"
+
+export const prismDns = Command.make("prism-dns").pipe(
+  Command.withDescription("Hosts register, and their names resolve."),
+  Command.withSubcommands([
+    dev,
+    serve,
+    config,
+    migrate,
+    backup,
+    restore,
+    doctor,
+    status,
+    zones,
+    plan,
+    hosts,
+    publications,
+    guards,
+    tokens,
+    identities,
+    access,
+    whoami
+  ])
+)
