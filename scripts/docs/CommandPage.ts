@@ -21,9 +21,13 @@ export const collect = async <Name extends string, Input, Context, E, R>(
 ): Promise<ReadonlyArray<Doc>> => {
   const helpOf = async (path: ReadonlyArray<string>): Promise<Doc> => {
     let found: Doc | undefined
-    const formatter = {
-      ...CliOutput.defaultFormatter({ colors: false }),
-      formatHelpDoc: (doc: Doc) => {
+    const { formatCliError, formatError, formatErrors, formatVersion } = CliOutput.defaultFormatter({ colors: false })
+    const formatter: CliOutput.Formatter = {
+      formatCliError,
+      formatError,
+      formatErrors,
+      formatVersion,
+      formatHelpDoc: (doc) => {
         found = doc
         return ""
       }
