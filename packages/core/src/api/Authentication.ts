@@ -11,7 +11,7 @@ import { Context } from "effect"
 import { HttpApiMiddleware, HttpApiSecurity } from "effect/http-api"
 import type { Authority, Resource, Verb } from "../auth/Permissions.ts"
 import type { Grant } from "../auth/Principal.ts"
-import { ForbiddenProblem, TokenInvalidProblem } from "./Problems.ts"
+import { ForbiddenProblem, RateLimitedProblem, TokenInvalidProblem } from "./Problems.ts"
 
 /** Who asks: taken as it is, an `Actor` for the audit. */
 export class Caller extends Context.Service<
@@ -38,11 +38,19 @@ export type Requirement = { readonly verb: Verb; readonly resource: Resource } |
 
 export class Requires extends Context.Service<Requires, Requirement>()("@prism-dns/core/api/Requires") {}
 
+/**
+ * Marks an endpoint whose answer holds a secret, which is shown once: it is not kept for whoever asks again with the same
+ * `Idempotency-Key`.
+ */
+export const AnswersSecret = Context.Reference<boolean>("@prism-dns/core/api/AnswersSecret", {
+  defaultValue: () => false
+})
+
 export class Authorization extends HttpApiMiddleware.Service<Authorization, { provides: Caller }>()(
   "@prism-dns/core/api/Authorization",
   {
     security: { bearer: HttpApiSecurity.bearer },
-    error: [TokenInvalidProblem, ForbiddenProblem],
+    error: [TokenInvalidProblem, ForbiddenProblem, RateLimitedProblem],
     requiredForClient: true
   }
 ) {}

@@ -50,6 +50,10 @@ export const problems = {
   pathNotFound: problem("path-not-found", 404, "Path not found"),
   methodNotAllowed: problem("method-not-allowed", 405, "Method not allowed"),
   bodyTooLarge: problem("body-too-large", 413, "Body too large"),
+  idempotencyKeyReused: problem("idempotency-key-reused", 422, "Idempotency-Key of another request"),
+  idempotencyInProgress: problem("idempotency-in-progress", 409, "Still being answered"),
+  idempotencyAnswerGone: problem("idempotency-answer-gone", 409, "Answered before"),
+  rateLimited: problem("rate-limited", 429, "Too many requests"),
   mediaTypeUnsupported: problem("media-type-unsupported", 415, "Media type not supported"),
   internalError: problem("internal-error", 500, "Internal error"),
   powerDnsFailed: problem("powerdns-failed", 502, "PowerDNS failed"),
@@ -86,6 +90,16 @@ export class TokenInvalid extends Schema.TaggedError<TokenInvalid>()("TokenInval
 
 /** The caller is known, and may not do this. */
 export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The caller asks more often than it may; the same request may succeed later. */
+export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
+  detail: Schema.String,
+  retryAfterSeconds: Schema.Int
+}) {
   override get message(): string {
     return this.detail
   }
@@ -372,6 +386,25 @@ export const RequestInvalidProblem = Body(problems.requestInvalid, { errors: Sch
     })
   ),
   asProblem(problems.requestInvalid.status)
+)
+
+/** Says in `Retry-After` when to come back (RFC 9110 10.2.3). */
+export const RateLimitedProblem = RateLimited.pipe(
+  HttpApiSchema.encodeToWithHeaders(
+    {
+      body: Body(problems.rateLimited, {
+        retryAfterSeconds: Schema.Int.annotate({ description: "When the next request may succeed, in seconds." })
+      }).pipe(asProblem(problems.rateLimited.status)),
+      headers: { "retry-after": Schema.String }
+    },
+    {
+      decode: ({ body: { detail, retryAfterSeconds } }) => new RateLimited({ detail, retryAfterSeconds }),
+      encode: ({ detail, retryAfterSeconds }) => ({
+        body: { ...problems.rateLimited, detail, retryAfterSeconds },
+        headers: { "retry-after": String(retryAfterSeconds) }
+      })
+    }
+  )
 )
 
 /** Says in `WWW-Authenticate` what is wanted (RFC 9110 11.6.1). */

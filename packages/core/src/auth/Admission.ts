@@ -15,6 +15,7 @@ import { Zones } from "../dns/Zones.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
 import * as AuthMetrics from "./AuthMetrics.ts"
+import { Buckets } from "./Buckets.ts"
 import * as Policy from "./Policy.ts"
 import type { Principal } from "./Principal.ts"
 import { type Rate, TokenBucket } from "./TokenBucket.ts"
@@ -175,36 +176,6 @@ interface Counted {
   /** For the sentence. */
   readonly whose: string
   readonly bucket: TokenBucket
-}
-
-/** Rates by what they are kept for; of more than `max` the one that was not asked for longest is forgotten. */
-class Buckets {
-  readonly #max: number
-  readonly #onSize: (size: number) => void
-  /** In the order in which they were asked for last. */
-  readonly #buckets = new Map<string, TokenBucket>()
-
-  constructor(max: number, onSize: (size: number) => void) {
-    this.#max = max
-    this.#onSize = onSize
-  }
-
-  get(key: string, rate: Rate, nowMillis: number): TokenBucket {
-    const known = this.#buckets.get(key)
-    if (known !== undefined) {
-      this.#buckets.delete(key)
-      this.#buckets.set(key, known)
-      return known
-    }
-    if (this.#buckets.size >= this.#max) {
-      const [oldest] = this.#buckets.keys()
-      this.#buckets.delete(oldest!)
-    }
-    const bucket = new TokenBucket(rate, nowMillis)
-    this.#buckets.set(key, bucket)
-    this.#onSize(this.#buckets.size)
-    return bucket
-  }
 }
 
 /** The network whose rate an address counts for: what one customer, or one machine, usually has. */

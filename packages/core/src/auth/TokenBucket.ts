@@ -37,6 +37,16 @@ export class TokenBucket {
     return this.#permits >= 1 ? 0 : (1 - this.#permits) / this.#ratePerMilli / 1000
   }
 
+  /** Permits that are left, as of the last time that somebody asked. */
+  get remaining(): number {
+    return Math.floor(this.#permits)
+  }
+
+  /** Until it is as good as a new one, from then on. */
+  get secondsToFull(): number {
+    return (this.#burst - this.#permits) / this.#ratePerMilli / 1000
+  }
+
   /** Returns a permit that was taken and not needed. */
   giveBack(): void {
     this.#permits = Math.min(this.#burst, this.#permits + 1)

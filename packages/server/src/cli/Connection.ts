@@ -113,6 +113,7 @@ const isProblem = Schema.is(
     Problems.IdentityRevoked,
     Problems.RequestInvalid,
     Problems.TokenInvalid,
+    Problems.RateLimited,
     Problems.StorageUnavailable,
     Problems.PowerDnsFailed
   ])

@@ -7,6 +7,7 @@ import type { TokenCode } from "@prism-dns/core/auth/RefusalCode"
 import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
+import { Gate } from "./Gate.ts"
 import { RequestId } from "./RequestId.ts"
 
 const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
@@ -16,10 +17,11 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer
   Effect.gen(function* () {
     const tokens = yield* Tokens
     const refusals = yield* Refusals
+    const gate = yield* Gate
 
     const refuse = (code: TokenCode, message: string, peer: string | undefined) => {
       refusals.record({ code, message, actor: "unknown", peer, subject: "" })
-      return Effect.fail(new TokenInvalid({ detail: sentence(message) }))
+      return Effect.andThen(gate.stumbled(peer), Effect.fail(new TokenInvalid({ detail: sentence(message) })))
     }
 
     return Authorization.of({
@@ -42,11 +44,12 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer
           names: holder.grant.names
         }
         const required = Option.getOrUndefined(Context.getOption(endpoint.annotations, Requires))
+        yield* gate.admit(holder.name, required)
         if (required === undefined) return yield* new Forbidden({ detail: "No role reaches this endpoint." })
         if (required !== "anyone" && !allowsSomewhere(authority, required.verb, required.resource)) {
           return yield* new Forbidden({ detail: `${holder.name} may not ${required.verb} ${required.resource}.` })
         }
-        return yield* Effect.provideService(handler, Caller, {
+        return yield* Effect.provideService(gate.pass(holder.name, handler), Caller, {
           name: holder.name,
           kind: "token",
           peer,

@@ -6,3 +6,14 @@ export const requestDurationSeconds = Metric.histogram("prism_http_request_durat
   description: "Time from a request's head read to its answer made, by route pattern.",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 })
+
+/** Attributes: `policy`. */
+export const rateLimited = Metric.counter("prism_http_rate_limited_total", {
+  description: "Requests answered with 429, by the rate that they went beyond: reads, changes, failures.",
+  incremental: true
+})
+
+/** Attributes: `policy`. Bounded by `http.rateLimit.callersMax`. */
+export const callers = Metric.gauge("prism_http_rate_callers", {
+  description: "Callers, or addresses, whose requests are counted in memory, by rate."
+})

@@ -18,6 +18,7 @@ import { ListenFailed } from "../ServerError.ts"
 import { bounded, type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig } from "./Answers.ts"
 import * as Access from "./Access.ts"
 import * as Authentication from "./Authentication.ts"
+import * as Gate from "./Gate.ts"
 import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
 import * as Hosts from "./Hosts.ts"
@@ -26,6 +27,7 @@ import * as Identities from "./Identities.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Plans from "./Plans.ts"
 import * as Publications from "./Publications.ts"
+import { type RateLimitOptions, RateLimits } from "./RateLimits.ts"
 import * as Status from "./Status.ts"
 import * as Tokens from "./Tokens.ts"
 import * as Whoami from "./Whoami.ts"
@@ -43,6 +45,8 @@ export interface HttpServerOptions {
   readonly shutdownTimeout?: Duration.Input
   readonly health?: Partial<Health.HealthOptions>
   readonly metrics?: Partial<Metrics.MetricsOptions>
+  /** How often one caller may ask. */
+  readonly rateLimit?: Partial<RateLimitOptions>
 }
 
 const defaultInstance = "prism"
@@ -50,7 +54,7 @@ const defaultInstance = "prism"
 export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
-const api = ({ certificates, instance = defaultInstance }: HttpServerOptions) =>
+const api = ({ certificates, instance = defaultInstance, rateLimit }: HttpServerOptions) =>
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
     Layer.provide([
       Hosts.layer,
@@ -64,7 +68,9 @@ const api = ({ certificates, instance = defaultInstance }: HttpServerOptions) =>
       Whoami.layer,
       Status.layer({ instance })
     ]),
-    Layer.provide([Authentication.layer, requestCheck])
+    Layer.provide([Authentication.layer, requestCheck]),
+    Layer.provide(Gate.layer),
+    Layer.provide(RateLimits.layer(rateLimit))
   )
 
 /** The page carries all it needs; the header makes the browser hold it to that. */

@@ -1,0 +1,34 @@
+/**
+ * Rates by what they are kept for, in memory. Of more than `max` the one that
+ * was not asked for longest is forgotten, which is as good as a full one.
+ */
+import { type Rate, TokenBucket } from "./TokenBucket.ts"
+
+export class Buckets {
+  readonly #max: number
+  readonly #onSize: (size: number) => void
+  /** In the order in which they were asked for last. */
+  readonly #buckets = new Map<string, TokenBucket>()
+
+  constructor(max: number, onSize: (size: number) => void) {
+    this.#max = max
+    this.#onSize = onSize
+  }
+
+  get(key: string, rate: Rate, nowMillis: number): TokenBucket {
+    const known = this.#buckets.get(key)
+    if (known !== undefined) {
+      this.#buckets.delete(key)
+      this.#buckets.set(key, known)
+      return known
+    }
+    if (this.#buckets.size >= this.#max) {
+      const [oldest] = this.#buckets.keys()
+      this.#buckets.delete(oldest!)
+    }
+    const bucket = new TokenBucket(rate, nowMillis)
+    this.#buckets.set(key, bucket)
+    this.#onSize(this.#buckets.size)
+    return bucket
+  }
+}
