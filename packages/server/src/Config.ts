@@ -25,6 +25,11 @@ import * as Os from "node:os"
 import * as Kind from "./config/Kind.ts"
 import * as Settings from "./config/Settings.ts"
 import * as Source from "./config/Source.ts"
+import * as Connections from "./http/Connections.ts"
+import * as Idempotency from "./http/Idempotency.ts"
+import type { IdempotencyOptions } from "./http/Idempotency.ts"
+import * as RateLimits from "./http/RateLimits.ts"
+import type { RateLimitOptions } from "./http/RateLimits.ts"
 import { type NameSource, nameSources } from "./tcp/ClientCertificates.ts"
 import { clientCertificateModes } from "./tcp/Tls.ts"
 
@@ -64,6 +69,13 @@ export interface PrismConfig {
     readonly host: string
     /** 0: any free port. */
     readonly port: number
+    readonly connectionsMax: number
+    /** From a connection, or the answer before, until the head of a request is read. */
+    readonly headersTimeout: Duration.Duration
+    /** The same, until its body is read too. */
+    readonly requestTimeout: Duration.Duration
+    readonly rateLimit: RateLimitOptions
+    readonly idempotency: IdempotencyOptions
   }
   readonly storage: {
     readonly url: Kind.StorageUrl
@@ -199,13 +211,13 @@ const namedToken = {
   token: Settings.required(Kind.secret, { doc: "The token.", secret: true })
 }
 
-const rateSettings = (rate: Rate, doc: string) =>
+const rateSettings = (rate: Rate, doc: string, what = "Changes") =>
   Settings.group(doc, {
     ratePerSecond: Settings.setting(Kind.integer(1, 1_000_000), {
-      doc: "Changes per second, in the long run.",
+      doc: `${what} per second, in the long run.`,
       default: `${rate.ratePerSecond}`
     }),
-    burst: Settings.setting(Kind.integer(1, 10_000_000), { doc: "Changes at once.", default: `${rate.burst}` })
+    burst: Settings.setting(Kind.integer(1, 10_000_000), { doc: `${what} at once.`, default: `${rate.burst}` })
   })
 
 /** Words for the severities, least severe first. */
@@ -329,6 +341,45 @@ export const settings = Settings.group("", {
       doc: "Port to listen on; 0 is any free one.",
       default: "8081",
       flag: "http-port"
+    }),
+    connectionsMax: Settings.setting(Kind.integer(10, 1_000_000), {
+      doc: "Open connections; one more is closed at once.",
+      default: `${Connections.defaultLimits.connectionsMax}`
+    }),
+    headersTimeout: Settings.setting(Kind.duration("1s", "10m"), {
+      doc: "A connection that does not send the head of a request for this long is closed.",
+      default: Duration.format(Connections.defaultLimits.headersTimeout)
+    }),
+    requestTimeout: Settings.setting(Kind.duration("1s", "1h"), {
+      doc: "The same, with the body of the request; at least headersTimeout.",
+      default: Duration.format(Connections.defaultLimits.requestTimeout)
+    }),
+    rateLimit: Settings.group("How often one caller may ask; beyond it requests are answered with 429.", {
+      reads: rateSettings(
+        RateLimits.defaultOptions.reads,
+        "Of one caller: requests that change nothing.",
+        "A caller's reads"
+      ),
+      changes: rateSettings(RateLimits.defaultOptions.changes, "Of one caller: all others.", "A caller's changes"),
+      failures: rateSettings(
+        RateLimits.defaultOptions.failures,
+        "Of one address (a /64 of IPv6): requests without a token that is good here.",
+        "An address's requests without a good token"
+      ),
+      callersMax: Settings.setting(Kind.integer(100, 10_000_000), {
+        doc: "Callers, and addresses, that are counted at once; beyond it those unused for longest are forgotten.",
+        default: `${RateLimits.defaultOptions.callersMax}`
+      })
+    }),
+    idempotency: Settings.group("Answers kept for who sends a POST again with the same Idempotency-Key.", {
+      keep: Settings.setting(Kind.duration("1m", "30d"), {
+        doc: "How long an answer is kept for who sends a POST again with the same Idempotency-Key.",
+        default: Duration.format(Idempotency.defaultOptions.keep)
+      }),
+      keysMax: Settings.setting(Kind.integer(100, 10_000_000), {
+        doc: "Answers that are kept so; beyond it the oldest are forgotten.",
+        default: `${Idempotency.defaultOptions.keysMax}`
+      })
     })
   }),
   storage: Settings.group("Where the registry is kept.", {

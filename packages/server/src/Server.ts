@@ -136,6 +136,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(
       HttpServer.layer({
         ...http,
+        limits: http,
         instance: server.instance,
         certificates: auth.certificates,
         shutdownTimeout: server.shutdownTimeout

@@ -291,14 +291,18 @@ describe("what is wrong", () => {
     [
       "a key is like nothing known",
       { text: "http: { banana: 1 }\n" },
-      "prism.yaml:5: http.banana: unknown key, known here: host, port"
+      "prism.yaml:5: http.banana: unknown key, known here: host, port, connectionsMax, headersTimeout, requestTimeout, rateLimit, idempotency"
     ],
     [
       "a section has no keys yet",
       { text: "audit: { x: 1 }\n" },
       "prism.yaml:5: audit.x: unknown key, this section has no keys yet"
     ],
-    ["a section is a value", { text: "http: 80\n" }, "prism.yaml:5: http: must have keys: host, port"],
+    [
+      "a section is a value",
+      { text: "http: 80\n" },
+      "prism.yaml:5: http: must have keys: host, port, connectionsMax, headersTimeout, requestTimeout, rateLimit, idempotency"
+    ],
     [
       "a value is a section",
       { text: "http: { port: { a: 1 } }\n" },

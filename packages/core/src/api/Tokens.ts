@@ -1,7 +1,7 @@
 /** Tokens in the HTTP API: those of the configuration, and those made here. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { Authorization, Requires } from "./Authentication.ts"
+import { AnswersSecret, Authorization, Requires } from "./Authentication.ts"
 import { Grant, GrantRequest } from "./Grant.ts"
 import * as Page from "./Page.ts"
 import {
@@ -111,6 +111,7 @@ export class Tokens extends HttpApiGroup.make("tokens")
       error: [TokenNameTakenProblem, TooManyTokensProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "write", resource: "tokens" })
+      .annotate(AnswersSecret, true)
       .annotateMerge(
         OpenApi.annotations({
           summary: "Makes a token",

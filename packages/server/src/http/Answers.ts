@@ -30,12 +30,14 @@ import type { Duplex } from "node:stream"
 import { Drain } from "../Drain.ts"
 import * as Exchange from "./Exchange.ts"
 import * as HttpMetrics from "./HttpMetrics.ts"
+import * as Idempotency from "./Idempotency.ts"
 import * as RequestId from "./RequestId.ts"
 
 /** Longest part of a path that may stand for a name: every character of 253 and a dot, escaped. */
 export const routerConfig = { maxParamLength: 3 * 254 }
 
-const respond = (problem: Problem, detail: string): HttpServerResponse.HttpServerResponse =>
+/** A problem that no endpoint declares. */
+export const respond = (problem: Problem, detail: string): HttpServerResponse.HttpServerResponse =>
   ProblemDetails.toResponse({ ...problem, detail })
 
 /** What Node's parser could make nothing of never reaches a route. */
@@ -139,7 +141,7 @@ const factsOf = (path: string): RouteFacts => {
 
 /** Around each route: it is known by its pattern, and takes bodies of bounded size, in a form that can be read. */
 export const bounded = HttpRouter.middleware(
-  Effect.sync(() => {
+  Effect.map(Idempotency.Idempotency, ({ toItsEnd }) => {
     const routes = new Map<string, RouteFacts>()
     return (handler) =>
       Effect.withFiber((fiber) => {
@@ -153,7 +155,8 @@ export const bounded = HttpRouter.middleware(
         if (Number(request.headers["content-length"] ?? 0) > bytesMax) return Effect.succeed(bodyTooLarge(bytesMax))
         const detail = unreadable(request)
         if (detail !== undefined) return Effect.succeed(respond(problems.mediaTypeUnsupported, detail))
-        return handler.pipe(
+        const isKeyed = request.method === "POST" && request.headers[Idempotency.header] !== undefined
+        return (isKeyed ? toItsEnd(handler) : handler).pipe(
           Effect.provideService(HttpServerRequest.MaxBodySize, maxBodySize),
           Effect.catchCause((cause) => {
             const response = Cause.hasInterruptsOnly(cause) ? undefined : unread(cause, bytesMax)

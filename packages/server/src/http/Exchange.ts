@@ -10,6 +10,7 @@
 import * as EntityTag from "@prism-dns/core/api/EntityTag"
 import { Context } from "effect"
 import { HttpServerResponse, type HttpServerRequest, ProblemDetails } from "effect/http"
+import type { Claim } from "./Idempotency.ts"
 import * as RequestId from "./RequestId.ts"
 import * as TraceParent from "./TraceParent.ts"
 
@@ -21,6 +22,9 @@ export class Exchange {
   route: string | undefined = undefined
   /** Headers that its answer is to have, whatever the answer is. */
   headers: Readonly<Record<string, string>> | undefined = undefined
+
+  /** The key under which it is done once only. */
+  claim: Claim | undefined = undefined
 
   constructor(id: string, startNanos: bigint) {
     this.id = id

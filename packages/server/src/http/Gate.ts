@@ -5,11 +5,15 @@
  *
  * Without a layer, as in tests of single handlers, nothing is limited.
  */
-import type { Requirement } from "@prism-dns/core/api/Authentication"
-import { RateLimited } from "@prism-dns/core/api/Problems"
+import { AnswersSecret, type Requirement } from "@prism-dns/core/api/Authentication"
+import { problems, RateLimited } from "@prism-dns/core/api/Problems"
 import { Context, Effect, Layer, References } from "effect"
-import { HttpServerRequest, type HttpServerResponse } from "effect/http"
+import { HttpServerRequest, type HttpServerResponse, ProblemDetails } from "effect/http"
+import type { HttpApiEndpoint } from "effect/http-api"
+import type { SqlError } from "effect/sql"
+import { respond } from "./Answers.ts"
 import * as Exchange from "./Exchange.ts"
+import * as Idempotency from "./Idempotency.ts"
 import { peerOf, type Policy, RateLimits } from "./RateLimits.ts"
 
 export interface Gate {
@@ -20,6 +24,7 @@ export interface Gate {
   /** Runs a handler for its caller. */
   readonly pass: <E, R>(
     caller: string,
+    endpoint: HttpApiEndpoint.Top,
     handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, E, R | HttpServerRequest.HttpServerRequest>
 }
@@ -39,7 +44,7 @@ export const Gate = Context.Reference<Gate>("@prism-dns/server/http/Gate", {
   defaultValue: () => ({
     admit: () => Effect.void,
     stumbled: () => Effect.void,
-    pass: (_caller, handler) => annotated(handler)
+    pass: (_caller, _endpoint, handler) => annotated(handler)
   })
 })
 
@@ -49,10 +54,29 @@ const detailOf: Readonly<Record<Policy, string>> = {
   failures: "Too many requests without a token that is good here"
 }
 
+const isDryRun = (url: string): boolean => /[?&]dryRun=true(?:&|$)/.test(url)
+
+const keyInvalid = ProblemDetails.toResponse({
+  ...problems.requestInvalid,
+  detail: `header ${Idempotency.header}: ${Idempotency.keyRule}`,
+  errors: [{ in: "header", pointer: `/${Idempotency.header}`, detail: Idempotency.keyRule }]
+})
+
+const unavailable = (error: SqlError.SqlError) =>
+  Effect.as(
+    Effect.logWarning("an Idempotency-Key could not be looked up").pipe(Effect.annotateLogs({ reason: error.message })),
+    {
+      _tag: "Refuse" as const,
+      problem: problems.storageUnavailable,
+      detail: "The registry's database does not answer; try again."
+    }
+  )
+
 export const layer = Layer.effect(
   Gate,
   Effect.gen(function* () {
     const limits = yield* RateLimits
+    const idempotency = yield* Idempotency.Idempotency
 
     const take = (policy: Policy, whose: string) =>
       Effect.flatMap(Exchange.Current, (exchange) => {
@@ -65,11 +89,40 @@ export const layer = Layer.effect(
         )
       })
 
+    /** A request with a key is done once; a dry run does nothing, however often. */
+    const once = <E, R>(
+      caller: string,
+      endpoint: HttpApiEndpoint.Top,
+      handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
+    ) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+        const value = request.headers[Idempotency.header]
+        if (value === undefined || request.method !== "POST" || isDryRun(request.url)) return handler
+        const key = Idempotency.keyOf(value)
+        if (key === undefined) return Effect.succeed(keyInvalid)
+        return Effect.gen(function* () {
+          const body = yield* Effect.orDie(request.text)
+          const claim = { caller, key, secret: Context.get(endpoint.annotations, AnswersSecret) }
+          const claimed = yield* idempotency
+            .claim(claim, Idempotency.fingerprintOf(request.method, request.url, body))
+            .pipe(Effect.catch(unavailable))
+          switch (claimed._tag) {
+            case "Do":
+              ;(yield* Exchange.Current).claim = claim
+              return yield* handler
+            case "Replay":
+              return claimed.response
+            case "Refuse":
+              return respond(claimed.problem, claimed.detail)
+          }
+        })
+      })
+
     return {
       admit: (caller, required) =>
         take(required === undefined || required === "anyone" || required.verb === "read" ? "reads" : "changes", caller),
       stumbled: (peer) => take("failures", peerOf(peer)),
-      pass: (_caller, handler) => annotated(handler)
+      pass: (caller, endpoint, handler) => annotated(once(caller, endpoint, handler))
     }
   })
 )

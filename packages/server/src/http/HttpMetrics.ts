@@ -17,3 +17,18 @@ export const rateLimited = Metric.counter("prism_http_rate_limited_total", {
 export const callers = Metric.gauge("prism_http_rate_callers", {
   description: "Callers, or addresses, whose requests are counted in memory, by rate."
 })
+
+/** Bounded by `http.connectionsMax`. */
+export const connections = Metric.gauge("prism_http_connections", {
+  description: "Open connections to the HTTP port."
+})
+
+export const connectionsRefused = Metric.counter("prism_http_connections_refused_total", {
+  description: "Connections to the HTTP port closed at once, because there were too many.",
+  incremental: true
+})
+
+export const idempotencyKeys = Metric.counter("prism_http_idempotency_keys_total", {
+  description: "Requests with an Idempotency-Key, by what became of them: done, replayed, reused, in-progress, gone.",
+  incremental: true
+})

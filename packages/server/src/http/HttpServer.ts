@@ -13,12 +13,13 @@ import { type Duration, Effect, Layer } from "effect"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
 import { NetAddress } from "effect/net"
-import * as Http from "node:http"
 import { ListenFailed } from "../ServerError.ts"
 import { bounded, type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig } from "./Answers.ts"
 import * as Access from "./Access.ts"
 import * as Authentication from "./Authentication.ts"
 import * as Gate from "./Gate.ts"
+import { type ConnectionLimits, defaultLimits, makeServer } from "./Connections.ts"
+import { Idempotency, type IdempotencyOptions } from "./Idempotency.ts"
 import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
 import * as Hosts from "./Hosts.ts"
@@ -47,6 +48,9 @@ export interface HttpServerOptions {
   readonly metrics?: Partial<Metrics.MetricsOptions>
   /** How often one caller may ask. */
   readonly rateLimit?: Partial<RateLimitOptions>
+  /** How long the answer to a request with an `Idempotency-Key` is kept. */
+  readonly idempotency?: Partial<IdempotencyOptions>
+  readonly limits?: Partial<ConnectionLimits>
 }
 
 const defaultInstance = "prism"
@@ -97,6 +101,7 @@ const knownPaths: ReadonlyArray<KnownPath> = [
 export const layer = (options: HttpServerOptions) => {
   const routes = Layer.mergeAll(api(options), docs, Health.layer(options.health), Metrics.route).pipe(
     Layer.provide(bounded.layer),
+    Layer.provide(Idempotency.layer({ instance: options.instance ?? defaultInstance, ...options.idempotency })),
     Layer.merge(observed(knownPaths)),
     Layer.provide(Metrics.Metrics.layer(options.metrics))
   )
@@ -108,10 +113,10 @@ export const layer = (options: HttpServerOptions) => {
 
 /** Opens the port; the routes come and go while it is open. */
 const listen = (options: HttpServerOptions) => {
-  const { host, port, shutdownTimeout = defaultShutdownTimeout } = options
+  const { host, limits, port, shutdownTimeout = defaultShutdownTimeout } = options
   return Layer.unwrap(
-    Effect.sync(() => {
-      const server = Http.createServer().on("clientError", refuseUnparsed)
+    Effect.map(makeServer({ ...defaultLimits, ...limits }), (server) => {
+      server.on("clientError", refuseUnparsed)
       return Layer.effectDiscard(
         // Ends after the routes have had their time: whoever has not sent a whole request by then never will.
         Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
