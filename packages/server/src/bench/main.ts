@@ -10,6 +10,7 @@ import * as Fs from "node:fs"
 import { parseArgs } from "node:util"
 import { beats } from "./beats.ts"
 import { type Benchmark, backends, type Figure, type Options, type Result, type Target } from "./Benchmark.ts"
+import { cliStart } from "./cliStart.ts"
 import { connections } from "./connections.ts"
 import { enrol } from "./enrol.ts"
 import { heartbeats } from "./heartbeats.ts"
@@ -34,7 +35,8 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   beats,
   enrol,
   restart,
-  sdkSize
+  sdkSize,
+  cliStart
 ]
 
 const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
