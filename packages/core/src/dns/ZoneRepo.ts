@@ -219,7 +219,7 @@ export const make = (sql: SqlClient.SqlClient, configured: ReadonlyArray<Zone.Zo
     ) => sql`
       INSERT INTO zone_setting (name, origin, settings, generation, created_at, created_by, updated_at, updated_by)
       VALUES (${name}, ${origin}, ${JSON.stringify(overlay)}, ${generation}, ${nowMillis}, ${actor}, ${nowMillis}, ${actor})
-      ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, generation = excluded.generation,
+      ON CONFLICT (name) DO UPDATE SET origin = excluded.origin, settings = excluded.settings, generation = excluded.generation,
         updated_at = excluded.updated_at, updated_by = excluded.updated_by`,
 
     removeSetting: (name: DomainName) => sql`DELETE FROM zone_setting WHERE name = ${name}`,

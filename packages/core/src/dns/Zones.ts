@@ -53,12 +53,14 @@ export class Zones extends Context.Service<
     readonly placePointer: (address: IpAddress.IpAddress) => RecordPlace | undefined
     /** Tells `listen` of each change once it is in force, until the scope ends. It must not wait: it wakes who does the work. */
     readonly changed: (listen: (change: ZoneChange) => void) => Effect.Effect<void, never, Scope.Scope>
+    /** Of what the lookups know: rises with each change. */
+    readonly version: number
     /**
      * For a transaction that puts something into zones, as its last read, once it has the zones' turns
-     * (`audit/Entries.takeTurns`): fails when zones have changed that its decisions do not know of. After a `reload` it is
-     * to be begun anew. Whoever removes a zone has its turn too, and so finds what was put into it, or is found.
+     * (`audit/Entries.takeTurns`): fails when zones have changed since the version that it decided by. After a `reload` it
+     * is to be begun anew. Whoever removes a zone has its turn too, and so finds what was put into it, or is found.
      */
-    readonly verify: Effect.Effect<void, ZonesMoved | SqlError.SqlError>
+    readonly verify: (version: number) => Effect.Effect<void, ZonesMoved | SqlError.SqlError>
     /** Puts in force what the database says, and tells those who listen. */
     readonly reload: Effect.Effect<void, SqlError.SqlError>
     /** As the configuration has them, whatever the API has set. */
@@ -161,7 +163,10 @@ const placePointer = (index: Index, address: IpAddress.IpAddress): RecordPlace |
 type Upkeep = Pick<Zones["Service"], "changed" | "verify" | "reload" | "configured">
 
 /** The service over whatever `index` gives. */
-const over = (index: () => Index, upkeep: Upkeep): Zones["Service"] => ({
+const over = (index: () => Index, version: () => number, upkeep: Upkeep): Zones["Service"] => ({
+  get version() {
+    return version()
+  },
   get all() {
     return index().all
   },
@@ -178,12 +183,17 @@ const over = (index: () => Index, upkeep: Upkeep): Zones["Service"] => ({
 /** Zones that stay as they are. */
 export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
   const index = indexOf(zones)
-  return over(() => index, {
+  const upkeep: Upkeep = {
     changed: () => Effect.void,
-    verify: Effect.void,
+    verify: () => Effect.void,
     reload: Effect.void,
     configured: zones
-  })
+  }
+  return over(
+    () => index,
+    () => 0,
+    upkeep
+  )
 }
 
 /** What differs between two moments. */
@@ -215,23 +225,27 @@ const makeManaged = Effect.fnUntraced(function* (configured: ReadonlyArray<Zone.
     if (next.version < loaded.version) return
     const changes = changesBetween(loaded.zones, next.zones)
     loaded = next
-    if (changes.length === 0) return
-    index = indexOf(next.zones)
+    if (changes.length > 0) index = indexOf(next.zones)
     for (const change of changes) for (const listen of listeners) listen(change)
   })
 
+  const upkeep: Upkeep = {
+    changed: (listen) =>
+      Effect.asVoid(
+        Effect.acquireRelease(
+          Effect.sync(() => listeners.add(listen)),
+          () => Effect.sync(() => listeners.delete(listen))
+        )
+      ),
+    verify: (version) => Effect.flatMap(repo.version, (now) => (now === version ? Effect.void : new ZonesMoved())),
+    reload,
+    configured
+  }
   return Zones.of(
-    over(() => index, {
-      changed: (listen) =>
-        Effect.asVoid(
-          Effect.acquireRelease(
-            Effect.sync(() => listeners.add(listen)),
-            () => Effect.sync(() => listeners.delete(listen))
-          )
-        ),
-      verify: Effect.flatMap(repo.version, (version) => (version === loaded.version ? Effect.void : new ZonesMoved())),
-      reload,
-      configured
-    })
+    over(
+      () => index,
+      () => loaded.version,
+      upkeep
+    )
   )
 })

@@ -96,6 +96,16 @@ export class QuotaExceeded extends Schema.TaggedError<QuotaExceeded>()("QuotaExc
   }
 }
 
+/** The zone has gone, or another one has come that the name belongs to. Nothing was changed. */
+export class ZoneGone extends Schema.TaggedError<ZoneGone>()("ZoneGone", {
+  fqdn: Schema.String,
+  zone: Schema.String
+}) {
+  override get message(): string {
+    return `${this.zone} is no zone that ${this.fqdn} can be in any more`
+  }
+}
+
 const isoTime = (millis: number): string => new Date(millis).toISOString()
 
 /** What happened to a host; also the word in its history. */

@@ -17,10 +17,11 @@ import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
+import * as Audit from "../audit/Entries.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import * as Progress from "../dns/Progress.ts"
-import { type RecordPlace, Zones } from "../dns/Zones.ts"
+import { type RecordPlace, Zones, ZonesMoved } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf, isCollision } from "../storage/SqlFailure.ts"
@@ -32,6 +33,7 @@ import {
   HostnameFlapping,
   type HostnameTaken,
   type QuotaExceeded,
+  ZoneGone,
   type Registration,
   suffixedNames
 } from "./Decision.ts"
@@ -55,7 +57,7 @@ export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>
 export { HostMoved, HostRetired, HostUnknown } from "./Words.ts"
 
 /** Why a registration was not taken. */
-export type RegisterError = HostnameTaken | HostnameFlapping | QuotaExceeded | RegistryUnavailable
+export type RegisterError = HostnameTaken | HostnameFlapping | QuotaExceeded | ZoneGone | RegistryUnavailable
 
 /** How far a host's present generation has come, and who tells of what is still to come. */
 export interface Followed {
@@ -266,6 +268,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
    */
   const writeClaims = Effect.fn("Registry.write")(
     function* (batch: ReadonlyArray<Pick<Claim, "registration">>, tickets: Array<Ticket>, isTrial: boolean) {
+      const zonesVersion = zones.version
       const known = new Map<DomainName, Host>()
       const asked = new Set<DomainName>()
       for (const { registration } of batch) {
@@ -277,7 +280,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.next(sql)
       const changes = new Map<DomainName, HostRepo.ActorChange>()
-      const answers: Array<Result.Result<Registered, HostnameTaken | HostnameFlapping | QuotaExceeded>> = []
+      const answers: Array<Result.Result<Registered, HostnameTaken | HostnameFlapping | QuotaExceeded | ZoneGone>> = []
       const flappings = new Map<DomainName, Damping.Flapping>()
       const refusedZones: Array<DomainName> = []
       const askedFor = new Map<DomainName, DomainName>()
@@ -285,6 +288,12 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
       // In order of arrival, each against what those before it left; a name that changes twice is written once.
       for (const { registration } of batch) {
+        const { fqdn, zone } = registration
+        // It was placed before: the zone may have gone since, or one have come that the name belongs to.
+        if (zones.zoneOf(fqdn)?.name !== zone) {
+          answers.push(Result.fail(new ZoneGone({ fqdn, zone })))
+          continue
+        }
         const current = known.get(registration.fqdn)
         const policy = zones.find(registration.zone)?.policy ?? Zone.defaultPolicy
         const isSuffixed = policy.conflict === "suffix"
@@ -380,6 +389,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         const counts = yield* hosts.write(written, nowMillis, "registered")
         if (tally.isExceededBy(counts)) return yield* new CountsMoved()
         yield* outbox.mark(places, generation, nowMillis, "registered")
+        if (!isTrial) {
+          yield* Audit.takeTurns(
+            sql,
+            written.map(({ after }) => after.zone)
+          )
+          yield* zones.verify(zonesVersion)
+        }
       }
       return { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written }
     },
@@ -391,7 +407,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   /** Another server took the same new name, or held the same rows, at the same moment: look again. */
   const againOnCollision = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.retry(effect, {
-      while: (error) => error instanceof CountsMoved || (SqlError.isSqlError(error) && isCollision(error)),
+      while: (error) =>
+        error instanceof ZonesMoved
+          ? Effect.as(zones.reload, true)
+          : Effect.succeed(error instanceof CountsMoved || (SqlError.isSqlError(error) && isCollision(error))),
       times: 5,
       schedule: Schedule.jittered(Schedule.exponential(5))
     })

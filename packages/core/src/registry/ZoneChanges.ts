@@ -15,7 +15,7 @@ import { SqlClient, type SqlError } from "effect/sql"
 import { Outbox } from "../dns/Outbox.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import type { DomainName } from "../domain/DomainName.ts"
-import type { IpAddress } from "../domain/IpAddress.ts"
+import { type IpAddress, isWithin } from "../domain/IpAddress.ts"
 import * as Zone from "../domain/Zone.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
@@ -42,14 +42,25 @@ const innerOf = (zone: Zone.Zone, all: ReadonlyArray<Zone.Zone>): ReadonlyArray<
 const isIn = (inner: IpNetwork.IpNetwork, outer: IpNetwork.IpNetwork): boolean =>
   IpNetwork.containsNetwork(outer, inner)
 
-/** How many names of a zone would be marked for other settings; cheap, and of the moment. */
-export const countAffected = (sql: SqlClient.SqlClient, zone: Zone.Zone) =>
-  Effect.map(
-    sql<{ readonly names: number | bigint }>`SELECT COUNT(*) AS names FROM ${
-      Zone.isReverse(zone) ? sql`published WHERE zone = ${zone.name}` : sql`host WHERE zone = ${zone.name}`
-    }`,
-    ([row]) => Number(row!.names)
-  )
+/** About how many names are looked at again when the settings of `zone` change, or when it comes. */
+export const countAffected = Effect.fnUntraced(function* (
+  sql: SqlClient.SqlClient,
+  zone: Zone.Zone
+): Effect.fn.Return<number, SqlError.SqlError> {
+  if (!Zone.isReverse(zone)) {
+    const [row] = yield* sql<{ readonly hosts: number | bigint }>`
+      SELECT COUNT(*) AS hosts FROM host WHERE zone = ${zone.name}`
+    return Number(row!.hosts)
+  }
+  let names = 0
+  for (let after: string | undefined = ""; after !== undefined;) {
+    const rows: ReadonlyArray<{ readonly address: IpAddress }> = yield* sql<{ readonly address: IpAddress }>`
+      SELECT DISTINCT address FROM host_address WHERE address > ${after} ORDER BY address LIMIT ${pageSize}`
+    names += rows.filter(({ address }) => isWithin(address, zone.network)).length
+    after = rows.length < pageSize ? undefined : rows.at(-1)!.address
+  }
+  return names
+})
 
 /** Whether names are marked when `before` becomes `after`. */
 export const isForRecords = (before: Zone.Zone, after: Zone.Zone): boolean =>

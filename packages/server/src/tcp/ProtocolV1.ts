@@ -137,6 +137,9 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
         switch (failure._tag) {
           case "HostnameTaken":
             return Effect.succeed(notTaken({ code: "hostname-taken", message: failure.message }))
+          case "ZoneGone":
+            giveBack()
+            return Effect.succeed(refused("invalid", failure.message))
           case "QuotaExceeded":
             return Effect.succeed(notTaken({ code: "quota-exceeded", message: failure.message }))
           case "HostnameFlapping": {

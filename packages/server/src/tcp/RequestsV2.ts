@@ -296,6 +296,8 @@ const explain = (failure: RegisterError, nowMillis: number, policy: Zone.ZonePol
       return refused("hostname-flapping", failure.message, (failure.untilMillis - nowMillis) / 1000)
     case "QuotaExceeded":
       return refused("quota-exceeded", failure.message)
+    case "ZoneGone":
+      return refused("invalid", failure.message)
     case "RegistryUnavailable":
       return unavailable
   }
