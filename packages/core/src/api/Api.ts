@@ -3,8 +3,10 @@
  * client. What is served under it is in `server/http`; a field, a path or a
  * problem type that was released stays readable.
  */
+import { Context, Option } from "effect"
 import { HttpApi, OpenApi } from "effect/http-api"
 import { Access } from "./Access.ts"
+import { type Requirement, Requires } from "./Authentication.ts"
 import { describe } from "./Document.ts"
 import { Guards } from "./Guards.ts"
 import { Hosts } from "./Hosts.ts"
@@ -17,7 +19,7 @@ import { Tokens } from "./Tokens.ts"
 import { WhoamiGroup } from "./Whoami.ts"
 import { Zones } from "./Zones.ts"
 
-export class Api extends HttpApi.make("prism-dns")
+const contract = HttpApi.make("prism-dns")
   .add(Hosts)
   .add(Zones)
   .add(Plans)
@@ -32,11 +34,26 @@ export class Api extends HttpApi.make("prism-dns")
   // A misspelt filter would otherwise silently give everything, a misspelt field silently do something else.
   .annotate(HttpApi.QueryParseOptions, { onExcessProperty: "error", errors: "all" })
   .annotate(HttpApi.PayloadParseOptions, { onExcessProperty: "error", errors: "all" })
-  .annotateMerge(
-    OpenApi.annotations({
-      title: "Prism DNS",
-      version: "1",
-      description: "Every machine gets a name that is true. Errors are `application/problem+json` (RFC 9457).",
-      transform: describe
-    })
-  ) {}
+
+/** What an operation requires, by its id in the document. */
+const requirementOf = (operationId: string): Requirement | undefined => {
+  for (const group of Object.values(contract.groups)) {
+    for (const endpoint of Object.values(group.endpoints)) {
+      if (`${group.identifier}.${endpoint.identifier}` === operationId) {
+        return Option.getOrUndefined(Context.getOption(endpoint.annotations, Requires))
+      }
+    }
+  }
+  return undefined
+}
+
+export class Api extends contract.annotateMerge(
+  OpenApi.annotations({
+    title: "Prism DNS",
+    version: "1",
+    description:
+      "Every machine gets a name that is true. Errors are `application/problem+json` (RFC 9457), and name their request, as " +
+      "every answer does in `X-Request-Id`. `RateLimit` and `RateLimit-Policy` say how often one may ask.",
+    transform: describe(requirementOf)
+  })
+) {}

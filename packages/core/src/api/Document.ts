@@ -1,9 +1,11 @@
 /**
  * What the generated OpenAPI document does not say by itself: the meaning of
  * query parameters (a generated parameter loses the description and, being
- * text, the type of its value), that answers may gain fields, and how a path with
-a colon is called.
+ * text, the type of its value), that answers may gain fields, how a path with
+ * a colon is called, which permission an operation requires
+ * (`x-required-permission`), and what every operation has in common.
  */
+import type { Requirement } from "./Authentication.ts"
 import { labelFiltersMax } from "../registry/HostLists.ts"
 import * as Page from "./Page.ts"
 
@@ -61,7 +63,9 @@ const improve = (node: unknown): unknown => {
   for (const [key, value] of Object.entries(node)) {
     // "Additions are welcome": who reads an answer must not stumble over a new field.
     if (key === "additionalProperties" && value === false) continue
-    improved[key] = improve(value)
+    // A choice of one is none.
+    if (key === "anyOf" && Array.isArray(value) && value.length === 1) Object.assign(improved, improve(value[0]))
+    else improved[key] = improve(value)
   }
   return "in" in node && "schema" in node && typeof node["name"] === "string"
     ? { ...improved, ...parameters[node["name"]] }
@@ -72,7 +76,93 @@ const improve = (node: unknown): unknown => {
 const asCalled = (paths: Readonly<Record<string, unknown>>) =>
   Object.fromEntries(Object.entries(paths).map(([path, item]) => [path.replaceAll("::", ":"), item]))
 
-export const describe = (document: Record<string, any>): Record<string, any> => {
-  const improved = improve(document) as Record<string, any>
-  return { ...improved, paths: asCalled(improved["paths"]) }
+const problem = (description: string) => ({
+  description,
+  content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } }
+})
+
+/** What any request may be answered with, beside what its endpoint declares; by status. */
+const answersToAll = { "500": problem("A fault of the server; its log says more.") }
+const answersToBodies = {
+  "413": problem("The body is larger than this path takes."),
+  "415": problem("The body is not `application/json` in UTF-8.")
 }
+const answersToKeys = {
+  "409": problem("The request with this `Idempotency-Key` is still being answered, or its answer is not kept."),
+  "422": problem("This `Idempotency-Key` was sent with another request.")
+}
+
+/** A problem that no endpoint declares. */
+const Problem = {
+  type: "object",
+  properties: {
+    type: { type: "string", format: "uri", description: "Under which programs know it." },
+    title: { type: "string" },
+    status: { type: "integer", minimum: 400, maximum: 599 },
+    detail: { type: "string", description: "A sentence for people." },
+    instance: { type: "string", format: "uri", description: "The request it is about, as a URN." }
+  },
+  required: ["type", "title", "status", "detail"]
+}
+
+const idempotencyKey = {
+  name: "idempotency-key",
+  in: "header",
+  required: false,
+  description:
+    "A text of its own for each request, such as a UUID: sent again, the request is not done again, and has the same answer.",
+  schema: { type: "string", minLength: 1, maxLength: 255 }
+}
+
+const words = (required: Requirement | undefined): string =>
+  required === undefined
+    ? "Nobody may do this."
+    : required === "anyone"
+      ? "Any token that is good here will do."
+      : `Requires the permission \`${required.verb} ${required.resource}\`.`
+
+/** One operation, with what all have in common. */
+const complete = (method: string, operation: Record<string, any>, required: Requirement | undefined) => {
+  const isPost = method === "post"
+  const description = [operation["description"], words(required)].filter((text) => text !== undefined).join(" ")
+  const responses = {
+    ...answersToAll,
+    ...("requestBody" in operation && answersToBodies),
+    ...(isPost && answersToKeys),
+    ...operation["responses"]
+  }
+  return {
+    ...operation,
+    description,
+    "x-required-permission":
+      required === undefined || required === "anyone" ? (required ?? "none") : `${required.verb} ${required.resource}`,
+    parameters: [...(operation["parameters"] ?? []), ...(isPost ? [idempotencyKey] : [])],
+    responses: Object.fromEntries(Object.entries(responses).sort(([a], [b]) => Number(a) - Number(b)))
+  }
+}
+
+/** `requirementOf`: what an operation requires, by its id. */
+export const describe =
+  (requirementOf: (operationId: string) => Requirement | undefined) =>
+  (document: Record<string, any>): Record<string, any> => {
+    const improved = improve(document) as Record<string, any>
+    const paths = Object.entries<Record<string, any>>(improved["paths"]).map(([path, item]) => [
+      path,
+      Object.fromEntries(
+        Object.entries<Record<string, any>>(item).map(([method, operation]) => [
+          method,
+          complete(method, operation, requirementOf(operation["operationId"]))
+        ])
+      )
+    ])
+    return {
+      ...improved,
+      info: { ...improved["info"], license: { name: "MIT", identifier: "MIT" } },
+      servers: [{ url: "/", description: "The server that this document came from." }],
+      paths: asCalled(Object.fromEntries(paths)),
+      components: {
+        ...improved["components"],
+        schemas: { ...improved["components"]["schemas"], Problem }
+      }
+    }
+  }
