@@ -24,6 +24,7 @@ import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import * as Reconciler from "@prism-dns/core/dns/Reconciler"
+import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
@@ -148,6 +149,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
+    Layer.provideMerge(Provenance.layer),
     Layer.provideMerge(HostHistory.layer),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),

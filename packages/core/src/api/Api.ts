@@ -9,6 +9,7 @@ import { Access } from "./Access.ts"
 import { type Requirement, Requires } from "./Authentication.ts"
 import { describe } from "./Document.ts"
 import { Guards } from "./Guards.ts"
+import { History } from "./History.ts"
 import { Hosts } from "./Hosts.ts"
 import { Identities } from "./Identities.ts"
 import { Plans } from "./Plans.ts"
@@ -21,6 +22,7 @@ import { Zones } from "./Zones.ts"
 
 const contract = HttpApi.make("prism-dns")
   .add(Hosts)
+  .add(History)
   .add(Zones)
   .add(Plans)
   .add(Publications)

@@ -428,7 +428,8 @@ export class Outbox extends Context.Service<
                 quarantined_until = excluded.quarantined_until,
                 generation = excluded.generation,
                 published_at = excluded.published_at,
-                served_at = NULL`
+                served_at = NULL,
+                served_nodes = NULL`
           }
           if (kept.length < rows.length) {
             const gone = asList(
@@ -438,7 +439,8 @@ export class Outbox extends Context.Service<
             yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND doubt_until IS NULL`
             // One in doubt is ours until nothing can come any more.
             yield* sql`
-              UPDATE published SET content = '[]', present = 0, quarantined_until = NULL, served_at = NULL
+              UPDATE published SET content = '[]', present = 0, quarantined_until = NULL, served_at = NULL,
+                served_nodes = NULL
               WHERE zone = ${zone.name} AND name IN ${gone}`
           }
           // What was ours until lately is asked for until it is gone; what never was may be there for ever.

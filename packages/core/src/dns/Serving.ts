@@ -381,18 +381,19 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
         asTable(
           sql,
           "r",
-          { zone: "text", name: "text", generation: "bigint", at: "bigint" },
-          batch.map(({ atMillis, expectation: { name, zone }, generation }) => ({
+          { zone: "text", name: "text", generation: "bigint", at: "bigint", nodes: "text" },
+          batch.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
             zone,
             name,
             generation,
-            at: atMillis
+            at: atMillis,
+            nodes: JSON.stringify(nodes.map(({ atMillis, node }) => [node, atMillis]))
           }))
         )
       yield* sql`
         DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${rows()})`
       yield* sql`
-        UPDATE published SET served_at = r.at FROM ${rows()}
+        UPDATE published SET served_at = r.at, served_nodes = r.nodes FROM ${rows()}
         WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`
     },
     (effect) => sql.withTransaction(effect)

@@ -10,6 +10,7 @@
 import { Context, Effect, Layer, Option } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
+import { asTable } from "../storage/Rows.ts"
 import * as HostLists from "./HostLists.ts"
 import * as HostRows from "./HostRows.ts"
 import type { HostVersion } from "./HostRows.ts"
@@ -32,6 +33,29 @@ export interface PlacedVersion extends HostVersion {
   readonly place: VersionPlace
 }
 
+/** Who made a version, as the audit has it. */
+export interface VersionChange {
+  readonly actor: string
+  readonly peer: string | undefined
+  readonly reason: string | undefined
+  readonly cause: string | undefined
+  readonly request: string | undefined
+  /** In the audit log; undefined while the entry waits to be sealed. */
+  readonly position: number | undefined
+}
+
+interface ChangeRow {
+  readonly subject: DomainName
+  readonly generation: number | bigint
+  readonly action: string
+  readonly actor: string
+  readonly peer: string | null
+  readonly reason: string | null
+  readonly cause: string | null
+  readonly request: string | null
+  readonly position: number | bigint | null
+}
+
 export class HostHistory extends Context.Service<
   HostHistory,
   {
@@ -50,6 +74,10 @@ export class HostHistory extends Context.Service<
       reference: HostReference,
       options: { readonly before?: VersionPlace | undefined; readonly limit: number }
     ) => Effect.Effect<ReadonlyArray<PlacedVersion>, SqlError.SqlError>
+    /** Who made each of these; undefined where retention has taken the audit's entry. In the same order. */
+    readonly changes: (
+      versions: ReadonlyArray<HostVersion>
+    ) => Effect.Effect<ReadonlyArray<VersionChange | undefined>, SqlError.SqlError>
   }
 >()("@prism-dns/core/registry/HostHistory") {
   static readonly layer = Layer.effect(
@@ -83,7 +111,52 @@ export class HostHistory extends Context.Service<
             }))
         )
 
+      const keyOf = (subject: string, generation: number | bigint, action: string) =>
+        `${subject} ${generation} ${action}`
+
+      const changes: HostHistory["Service"]["changes"] = Effect.fnUntraced(function* (versions) {
+        const rows = versions.map(({ event, fqdn, generation }) => ({
+          subject: fqdn,
+          generation,
+          action: `host.${event}`
+        }))
+        const asked = (some: typeof rows) =>
+          asTable(sql, "r", { subject: "text", generation: "bigint", action: "text" }, some)
+        const columns = sql.literal("subject, generation, action, actor, peer, reason, cause, request")
+        // One probe of the index for each.
+        const sealed = yield* sql<ChangeRow>`
+          SELECT position, ${columns} FROM audit_log WHERE position IN (
+            SELECT (
+              SELECT l.position FROM audit_log l
+              WHERE l.subject = r.subject AND l.generation = r.generation AND l.action = r.action LIMIT 1
+            ) FROM ${asked(rows)})`
+        const found = new Map(sealed.map((row) => [keyOf(row.subject, row.generation, row.action), row]))
+        const missing = rows.filter((row) => !found.has(keyOf(row.subject, row.generation, row.action)))
+        // What has committed a moment ago is not sealed yet.
+        const unsealed =
+          missing.length === 0
+            ? []
+            : yield* sql<ChangeRow>`
+                SELECT NULL AS position, ${columns} FROM audit_entry WHERE (subject, generation, action) IN (
+                  SELECT subject, generation, action FROM ${asked(missing)})`
+        for (const row of unsealed) found.set(keyOf(row.subject, row.generation, row.action), row)
+        return rows.map((row): VersionChange | undefined => {
+          const change = found.get(keyOf(row.subject, row.generation, row.action))
+          return change === undefined
+            ? undefined
+            : {
+                actor: change.actor,
+                peer: change.peer ?? undefined,
+                reason: change.reason ?? undefined,
+                cause: change.cause ?? undefined,
+                request: change.request ?? undefined,
+                position: change.position === null ? undefined : Number(change.position)
+              }
+        })
+      })
+
       return HostHistory.of({
+        changes: Effect.fn("HostHistory.changes")(changes),
         list: Effect.fn("HostHistory.list")(HostLists.make(sql).past),
         find: Effect.fn("HostHistory.find")(find),
         versions: Effect.fn("HostHistory.versions")(versions)

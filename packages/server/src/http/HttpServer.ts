@@ -22,6 +22,7 @@ import { type ConnectionLimits, defaultLimits, makeServer } from "./Connections.
 import { Idempotency, type IdempotencyOptions } from "./Idempotency.ts"
 import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
+import * as History from "./History.ts"
 import * as Hosts from "./Hosts.ts"
 import { HttpAddress } from "./HttpAddress.ts"
 import * as Identities from "./Identities.ts"
@@ -62,6 +63,7 @@ const api = ({ certificates, instance = defaultInstance, rateLimit }: HttpServer
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
     Layer.provide([
       Hosts.layer,
+      History.layer,
       Zones.layer,
       Plans.layer,
       Publications.layer,

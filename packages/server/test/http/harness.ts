@@ -13,6 +13,7 @@ import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
+import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
@@ -57,6 +58,7 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
 
 export const services = Identities.layer().pipe(
   Layer.provideMerge(Registry.layer()),
+  Layer.provideMerge(Provenance.layer),
   Layer.provideMerge(HostHistory.layer),
   Layer.provideMerge(Guards.layer),
   Layer.provideMerge(Parked.layer),

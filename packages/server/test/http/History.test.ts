@@ -1,0 +1,206 @@
+import { assert, describe, layer } from "@effect/vitest"
+import * as Client from "@prism-dns/core/api/Client"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
+import * as IpAddress from "@prism-dns/core/domain/IpAddress"
+import * as RRset from "@prism-dns/core/domain/RRset"
+import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Effect } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
+import { HttpAddress } from "../../src/http/HttpAddress.ts"
+import { adminToken, ask, register, reverseZone, server, zone } from "./harness.ts"
+
+const client = Effect.gen(function* () {
+  const { url } = yield* HttpAddress
+  return yield* Client.make({ baseUrl: url, token: adminToken })
+}).pipe(Effect.provide(FetchHttpClient.layer))
+
+const ops = { name: "ops", peer: "192.0.2.99", request: "req-1" }
+const applied = (name: string) =>
+  Effect.flatMap(client, ({ hosts }) =>
+    waitUntil(
+      `${name} is applied`,
+      hosts.get({ params: { host: name }, query: {} }),
+      ({ publication }) => publication?.level !== "accepted"
+    )
+  )
+const tick = (millis: number) =>
+  waitUntil(
+    "time goes on",
+    Effect.sync(() => Date.now()),
+    (now) => now > millis
+  )
+
+describe("/v1/hosts as of a time", () => {
+  layer(server(), { excludeTestServices: true })((it) => {
+    it.effect("a host and a list are as they were, labels, addresses and states too", () =>
+      Effect.gen(function* () {
+        const { hosts } = yield* client
+        yield* register("then-a", "192.0.2.1", zone, { labels: { role: "web", site: "b" } })
+        yield* register("then-b", "192.0.2.2", zone, { labels: { role: "db" } })
+        const first = Date.now()
+        yield* tick(first)
+        yield* register("then-a", "192.0.2.3", zone, { labels: { role: "db" } })
+        const registry = yield* Registry
+        yield* registry.release(DomainName.make(`then-b.${zone}`), ops, "sold")
+        const at = new Date(first).toISOString()
+        const names = Effect.fn(function* (query: NonNullable<Parameters<typeof hosts.list>[0]>["query"]) {
+          return (yield* hosts.list({ query: { q: "then-", ...query } })).body.items.map(({ fqdn }) => fqdn.slice(0, 6))
+        })
+        assert.deepStrictEqual(yield* names({ at }), ["then-a", "then-b"])
+        assert.deepStrictEqual(yield* names({}), ["then-a"])
+        assert.deepStrictEqual(yield* names({ at, label: ["role=web", "site=b"] }), ["then-a"])
+        assert.deepStrictEqual(yield* names({ at, label: ["role=web", "site=c"] }), [])
+        assert.deepStrictEqual(yield* names({ label: ["role=db"] }), ["then-a"])
+        assert.deepStrictEqual(yield* names({ at, address: IpAddress.make("192.0.2.1"), state: "online", zone }), [
+          "then-a"
+        ])
+        assert.deepStrictEqual(yield* names({ address: IpAddress.make("192.0.2.1") }), [])
+        const then = yield* hosts.get({ params: { host: `then-a.${zone}` }, query: { at } })
+        assert.deepStrictEqual(then.labels, { role: "web", site: "b" })
+        assert.isUndefined(then.publication)
+        assert.isUndefined(then.lastSeen)
+        assert.strictEqual(then.event, "created")
+        assert.isAtMost(Date.parse(then.validFrom!), first)
+        assert.isAbove(Date.parse(then.validTo!), first)
+        const gone = yield* Effect.flip(
+          hosts.get({ params: { host: `then-b.${zone}` }, query: { at: new Date(Date.now() + 1000).toISOString() } })
+        )
+        assert.match(gone.message, /There was no host .* it was released at/)
+        const wrong = yield* ask("/v1/hosts?at=yesterday&label=role", { token: "admin-token" })
+        assert.strictEqual(wrong.status, 400)
+        assert.includeMembers(
+          wrong.json.errors.map(({ pointer }: { readonly pointer: string }) => pointer),
+          ["/at", "/label"]
+        )
+        const repeated = yield* ask(`/v1/hosts?q=then-&label=role%3Dweb&label=site%3Db&at=${at}`, {
+          token: "admin-token"
+        })
+        assert.strictEqual(repeated.json.items.length, 1)
+      })
+    )
+
+    it.effect(
+      "history has every version, the newest first, with who made it and why, also of a host that is no more",
+      () =>
+        Effect.gen(function* () {
+          const { history } = yield* client
+          const registry = yield* Registry
+          const host = yield* register("past", "192.0.2.11")
+          yield* register("past", "192.0.2.12")
+          yield* registry.retire(host.fqdn, ops, "old")
+          yield* registry.release(host.fqdn, ops, "sold")
+          const first = yield* history.hostHistory({ params: { host: host.fqdn }, query: { limit: 3 } })
+          assert.deepStrictEqual(
+            first.body.items.map(({ change, event }) => [event, change?.actor, change?.reason]),
+            [
+              ["released", "ops", "sold"],
+              ["retired", "ops", "old"],
+              ["changed", "rack-7", undefined]
+            ]
+          )
+          assert.strictEqual(first.body.items[0]?.change?.peer, "192.0.2.99")
+          const rest = yield* history.hostHistory({
+            params: { host: host.id },
+            query: { limit: 3, cursor: first.body.nextCursor! }
+          })
+          assert.deepStrictEqual(
+            rest.body.items.map(({ addresses, event }) => [event, addresses]),
+            [["created", [IpAddress.make("192.0.2.11")]]]
+          )
+          assert.isFalse("nextCursor" in rest.body)
+          const none = yield* Effect.flip(history.hostHistory({ params: { host: `never.${zone}` }, query: {} }))
+          assert.strictEqual(none._tag, "HostNotFound")
+        })
+    )
+
+    it.effect("a host is explained from who registered it to what PowerDNS took, pointer too", () =>
+      Effect.gen(function* () {
+        const { history } = yield* client
+        const host = yield* register("why", "192.0.2.21")
+        yield* applied(host.fqdn)
+        const found = yield* history.explainHost({ params: { host: host.fqdn }, query: {} })
+        if (typeof found === "string") throw new Error(found)
+        assert.deepStrictEqual(
+          found.steps.map(({ actor, step }) => [step, actor]),
+          [
+            ["who", "rack-7"],
+            ["message", "rack-7"],
+            ["audit", "rack-7"]
+          ]
+        )
+        assert.strictEqual(found.steps[1]?.peer, "192.0.2.250")
+        assert.deepStrictEqual(
+          found.names.map(({ name, obstacles, steps }) => [name, steps.map(({ step }) => step), obstacles]),
+          [
+            [host.fqdn, ["applied"], []],
+            [IpAddress.reverseName(IpAddress.make("192.0.2.21")), ["applied"], []]
+          ]
+        )
+        const text = yield* history.explainHost({ params: { host: host.id }, query: { format: "text" } })
+        assert.match(String(text), /why\.hosts\.prism\.test\. is online at 192\.0\.2\.21 for rack-7, since /)
+        assert.match(String(text), /applied .* PowerDNS took it at generation \d+/)
+      })
+    )
+
+    it.effect(
+      "a record is explained whoever's it is: a host's, the one that claimed an address last, people's, nobody's",
+      () =>
+        Effect.gen(function* () {
+          const { history } = yield* client
+          const powerdns = yield* PowerDnsMemory
+          const one = yield* register("claims-1", "192.0.2.31")
+          yield* tick(Date.now())
+          const two = yield* register("claims-2", "192.0.2.31")
+          yield* applied(two.fqdn)
+          const explain = Effect.fn(function* (name: string, type: string, inZone = zone) {
+            const found = yield* history.explainRecord({
+              params: { zone: inZone, name: DomainName.make(name), type },
+              query: {}
+            })
+            if (typeof found === "string") throw new Error(found)
+            return found
+          })
+          const forward = yield* explain(two.fqdn, "a")
+          assert.strictEqual(forward.origin, "host")
+          assert.deepStrictEqual(forward.desired[0]?.contents, ["192.0.2.31"])
+          const pointer = yield* explain(IpAddress.reverseName(IpAddress.make("192.0.2.31")), "PTR", reverseZone)
+          assert.strictEqual(pointer.owner, two.fqdn)
+          assert.deepStrictEqual(
+            pointer.claims.map(({ fqdn, wins }) => [fqdn, wins]),
+            [
+              [two.fqdn, true],
+              [one.fqdn, false]
+            ]
+          )
+          assert.match(pointer.claims[1]!.reason, /claims-2.* claimed the address after it/)
+          const none = yield* explain(`nothing.${zone}`, "TXT")
+          assert.strictEqual(none.origin, "none")
+          assert.match(none.summary, /is not there/)
+          const foreign = DomainName.make(`made-by-hand.${zone}`)
+          yield* powerdns.put(zone, RRset.make(foreign, "TXT", 60, ['"hello"']))
+          const other = yield* explain(foreign, "TXT")
+          assert.strictEqual(other.origin, "foreign")
+          assert.deepStrictEqual(other.published?.[0]?.contents, ['"hello"'])
+          assert.deepStrictEqual(
+            other.obstacles.map(({ kind }) => kind),
+            ["foreign"]
+          )
+          const refused = DomainName.make(`refused.${zone}`)
+          yield* powerdns.refuseName(refused, "PowerDNS does not like this name")
+          yield* register("refused", "192.0.2.32")
+          const parked = yield* waitUntil("it is parked", explain(refused, "A"), ({ obstacles }) =>
+            obstacles.some(({ kind }) => kind === "parked")
+          )
+          assert.match(parked.obstacles[0]!.detail, /PowerDNS does not like this name/)
+          assert.strictEqual(parked.level, "accepted")
+          yield* powerdns.acceptName(refused)
+          const wrong = yield* Effect.flip(
+            history.explainRecord({ params: { zone, name: DomainName.make("elsewhere.test"), type: "A" }, query: {} })
+          )
+          assert.strictEqual(wrong._tag, "ZoneNotFound")
+        })
+    )
+  })
+})
