@@ -475,7 +475,7 @@ const make = Effect.gen(function* () {
     if (wanted !== undefined && winner >= 0) {
       const { fqdn, generation } = claimRows[winner]!
       const steps = yield* origin(fqdn, Number(generation), (action) => action.startsWith("host."))
-      return { origin: "host" as const, owner: fqdn as string, claims, steps }
+      return { origin: "host" as const, owner: fqdn, claims, steps }
     }
     if (record !== undefined) {
       const steps = yield* origin(name, Number(record.generation), (action) => action.startsWith("record."))

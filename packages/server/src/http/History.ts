@@ -7,7 +7,6 @@ import { timestamp } from "@prism-dns/core/api/Values"
 import { type NameChain, type Obstacle, Provenance, type Step } from "@prism-dns/core/dns/Provenance"
 import * as ProvenanceText from "@prism-dns/core/dns/ProvenanceText"
 import { Zones } from "@prism-dns/core/dns/Zones"
-import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Name from "@prism-dns/core/domain/DomainName"
 import type * as RRset from "@prism-dns/core/domain/RRset"
 import { HostHistory, type VersionChange, type VersionPlace } from "@prism-dns/core/registry/HostHistory"
@@ -61,7 +60,8 @@ const toChain = (chain: NameChain): Contract.NameChain => ({
 })
 
 /** Addresses that people and machines spoke from are for those who may read the audit. */
-const withoutPeers = (steps: ReadonlyArray<Step>): ReadonlyArray<Step> => steps.map(({ peer: _, ...rest }) => rest)
+const withoutPeers = (steps: ReadonlyArray<Step>): ReadonlyArray<Step> =>
+  steps.map((step) => ({ ...step, peer: undefined }))
 
 const cursorOf = ({ fromMillis, sequence }: VersionPlace): string => Page.cursorBehind(`${fromMillis}:${sequence}`)
 
@@ -124,7 +124,7 @@ export const layer = HttpApiBuilder.group(
 
       explainRecord: Effect.fn("http.History.explainRecord")(function* ({ params, query }) {
         const zone = zones.find(params.zone)
-        const name = params.name as DomainName
+        const { name } = params
         const place = { zone: params.zone, name }
         if (
           zone === undefined ||

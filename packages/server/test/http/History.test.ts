@@ -139,8 +139,9 @@ describe("/v1/hosts as of a time", () => {
           ]
         )
         const text = yield* history.explainHost({ params: { host: host.id }, query: { format: "text" } })
-        assert.match(String(text), /why\.hosts\.prism\.test\. is online at 192\.0\.2\.21 for rack-7, since /)
-        assert.match(String(text), /applied .* PowerDNS took it at generation \d+/)
+        if (typeof text !== "string") throw new Error("not in words")
+        assert.match(text, /why\.hosts\.prism\.test\. is online at 192\.0\.2\.21 for rack-7, since /)
+        assert.match(text, /applied .* PowerDNS took it at generation \d+/)
       })
     )
 
