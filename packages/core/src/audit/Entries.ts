@@ -41,8 +41,10 @@ export interface Entry {
   readonly cause?: string | undefined
   /** What became of it, where that is not `done`. */
   readonly result?: string | undefined
-  /** Of the change; default: a new one for all entries of the call. */
+  /** Of the change; default: a new one for all entries of the transaction. */
   readonly generation?: number | undefined
+  /** When it was, where that is not the time given for all. */
+  readonly atMillis?: number | undefined
 }
 
 /** An entry by itself. */
@@ -183,7 +185,7 @@ export const writeAll = Effect.fnUntraced(function* (
   atMillis: number
 ) {
   if (entries.length === 0) return
-  const timed = entries.map((entry) => ({ entry, atMillis }))
+  const timed = entries.map((entry) => ({ entry, atMillis: entry.atMillis ?? atMillis }))
   const gathered = yield* Gathered
   const isWithin = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
   if (!isWithin) yield* sql.withTransaction(insert(sql, timed))

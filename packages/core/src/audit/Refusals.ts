@@ -13,9 +13,8 @@ import { SqlClient } from "effect/sql"
 import { authFailures, refusalsLeftOut } from "../auth/AuthMetrics.ts"
 import type { RefusalCode } from "../auth/RefusalCode.ts"
 import * as Generation from "../storage/Generation.ts"
-import { asTable, integer } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
-import { auditEntries } from "./AuditMetrics.ts"
+import * as Audit from "./Entries.ts"
 
 export interface Refusal {
   readonly code: RefusalCode
@@ -42,6 +41,9 @@ export const defaultOptions: RefusalsOptions = { entriesMax: 20, flushMillis: 10
 
 /** The action of the entries. */
 export const action = "access.refused"
+
+/** Their result. */
+const result = "refused"
 
 /** Counts refusals by their code. */
 const counter = Effect.map(Effect.context(), (context) => {
@@ -122,28 +124,27 @@ export const make = Effect.fnUntraced(function* (given: Partial<RefusalsOptions>
     Effect.gen(function* () {
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.current(sql)
-      const rows = entries.map(({ atMillis, count, refusal }) => ({
-        at: atMillis,
-        actor: shortened(refusal.actor),
-        peer: refusal.peer ?? null,
+      const rows = entries.map(({ atMillis, count, refusal }): Audit.Entry => ({
+        atMillis,
+        actor: { name: shortened(refusal.actor), peer: refusal.peer },
+        action,
         subject: shortened(refusal.subject),
-        reason: shortened(`${refusal.code}: ${refusal.message}`) + (count === 1 ? "" : ` (${count} times)`)
+        generation,
+        reason: shortened(`${refusal.code}: ${refusal.message}`) + (count === 1 ? "" : ` (${count} times)`),
+        result
       }))
       const numbers = [...rest].map(([code, number]) => `${code} ${number}`)
       if (numbers.length > 0) {
         rows.push({
-          at: nowMillis,
-          actor: "prism",
-          peer: null,
+          actor: Audit.prism,
+          action,
           subject: "",
-          reason: `more refusals than are written one by one: ${numbers.join(", ")}`
+          generation,
+          reason: `more refusals than are written one by one: ${numbers.join(", ")}`,
+          result
         })
       }
-      yield* sql`
-        INSERT INTO audit_entry (at, actor, peer, action, subject, generation, reason)
-        SELECT at, actor, peer, CAST(${action} AS TEXT), subject, ${integer(sql, generation)}, reason
-        FROM ${asTable(sql, "r", { at: "bigint", actor: "text", peer: "text", subject: "text", reason: "text" }, rows)}`
-      yield* Metric.update(Metric.withAttributes(auditEntries, { action }), rows.length)
+      yield* Audit.writeAll(sql, rows, nowMillis)
       const left = [...rest.values()].reduce((sum, number) => sum + number, 0)
       if (left > 0) refusalsLeftOut.updateUnsafe(left, context)
     })

@@ -201,7 +201,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
 
   const transaction = <A, E>(effect: Effect.Effect<A, E | SqlError.SqlError>) =>
     effect.pipe(
-      sql.withTransaction,
+      Audit.inTransaction(sql),
       // Another one enrolled the same key, or held the same rows, at the same moment: look again.
       Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) }),
       Effect.tap(() => durability.flush)
@@ -402,6 +402,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
             atMillis: nowMillis,
             actor,
             action: "identity.reset",
+            zone: host.zone,
             subject: fqdn,
             before: { owner: formerOwner },
             after: { owner: host.owner, revoked: identity?.revokedAtMillis !== undefined },

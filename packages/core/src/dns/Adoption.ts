@@ -18,7 +18,7 @@ import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList } from "../storage/Rows.ts"
 import { Ownership, parsePattern, type Pattern, PatternInvalid, patternsMax } from "./Ownership.ts"
-import { type NewChange, type Plan, Plans } from "./Plans.ts"
+import { type NewChange, type Plan, Plans, type Said } from "./Plans.ts"
 import { ZoneUnknown } from "./Reconciler.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
@@ -36,11 +36,10 @@ export class TooManyNames extends Schema.TaggedError<TooManyNames>()("TooManyNam
   }
 }
 
-interface Request {
+interface Request extends Said {
   readonly zone: DomainName
   /** Names or patterns within the zone, as people write them: `web-*`, `*.lab`, `printer.hosts.example.` */
   readonly patterns: ReadonlyArray<string>
-  readonly by: string
   readonly reason: string
 }
 
@@ -153,6 +152,8 @@ const make = Effect.gen(function* () {
       kind: "adopt",
       reason: request.reason,
       by: request.by,
+      peer: request.peer,
+      request: request.request,
       generation,
       changes: Stream.fromIterable(chunksOf(names)).pipe(Stream.mapEffect((chunk) => adoptionOf(zone, chunk, records)))
     })
@@ -189,6 +190,8 @@ const make = Effect.gen(function* () {
       kind: "release",
       reason: request.reason,
       by: request.by,
+      peer: request.peer,
+      request: request.request,
       generation,
       changes: Stream.fromIterable(chunksOf(names)).pipe(Stream.mapEffect(releaseOf))
     })
@@ -220,6 +223,8 @@ const make = Effect.gen(function* () {
       kind: "ignore",
       reason: request.reason,
       by: request.by,
+      peer: request.peer,
+      request: request.request,
       generation,
       changes: Stream.make(changes)
     })

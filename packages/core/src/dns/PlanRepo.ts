@@ -8,9 +8,10 @@
 import { Effect, Option } from "effect"
 import type { SqlClient } from "effect/sql"
 import { hash as digest } from "node:crypto"
+import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
-import { asList, asTable, integer } from "../storage/Rows.ts"
+import { asList, asTable } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
 import type { NewChange, Plan, PlanAction, PlanChange, PlanCounts, PlanKind, PlanState } from "./Plans.ts"
 
@@ -137,14 +138,8 @@ const toChange = (row: ChangeRow): PlanChange => ({
   outcome: row.outcome ?? undefined
 })
 
-/** An entry of the audit log. */
-export interface AuditEntry {
-  readonly action: string
-  readonly subject: string
-  readonly before: RRset.RRset | undefined
-  readonly after: RRset.RRset | undefined
-  readonly reason: string | undefined
-}
+/** An entry of the audit log, of which the plan is the cause. */
+export type AuditEntry = Pick<Audit.Entry, "action" | "subject" | "before" | "after" | "reason">
 
 /** What the registry knows of a name that may be newer than a plan. */
 export interface NameFacts {
@@ -374,29 +369,25 @@ export const make = (sql: SqlClient.SqlClient) => {
 
   const audit = (
     entries: ReadonlyArray<AuditEntry>,
-    by: { readonly name: string; readonly peer: string | undefined },
+    by: Audit.Actor,
+    plan: Pick<Plan, "id" | "zone">,
     generation: number,
-    plan: string,
     nowMillis: number
-  ) => sql`
-    INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after, reason, cause)
-    SELECT ${integer(sql, nowMillis)}, CAST(${by.name} AS TEXT), CAST(${by.peer ?? null} AS TEXT), action, subject,
-      ${integer(sql, generation)}, before, after, reason, CAST(${`plan:${plan}`} AS TEXT)
-    FROM ${asTable(
+  ) =>
+    Audit.writeAll(
       sql,
-      "r",
-      { action: "text", subject: "text", before: "text", after: "text", reason: "text" },
-      entries.map(({ action, after, before, reason, subject }) => ({
-        action,
-        subject,
-        before: auditView(before),
-        after: auditView(after),
-        reason: reason ?? null
-      }))
-    )}`
+      entries.map((entry) => ({ ...entry, actor: by, zone: plan.zone, cause: `plan:${plan.id}`, generation })),
+      nowMillis
+    )
 
-  const supersede = (zone: DomainName, kind: PlanKind, except: string) => sql`
-    UPDATE plan SET state = 'superseded' WHERE zone = ${zone} AND kind = ${kind} AND state = 'open' AND id <> ${except}`
+  /** The ids of those that were open. */
+  const supersede = (zone: DomainName, kind: PlanKind, except: string) =>
+    Effect.map(
+      sql<{ readonly id: string }>`
+        UPDATE plan SET state = 'superseded'
+        WHERE zone = ${zone} AND kind = ${kind} AND state = 'open' AND id <> ${except} RETURNING id`,
+      (rows) => rows.map(({ id }) => id)
+    )
 
   const unfinished = Effect.map(sql<{ readonly id: string }>`SELECT id FROM plan WHERE state = 'making'`, (rows) =>
     rows.map(({ id }) => id)
@@ -465,5 +456,6 @@ interface HostRow {
   readonly live: number | bigint
 }
 
-const auditView = (rrset: RRset.RRset | undefined): string | null =>
-  rrset === undefined ? null : JSON.stringify({ type: rrset.type, ttl: rrset.ttlSeconds, contents: rrset.contents })
+/** What an entry says of a record set. */
+export const auditView = (rrset: RRset.RRset | undefined) =>
+  rrset === undefined ? undefined : { type: rrset.type, ttl: rrset.ttlSeconds, contents: rrset.contents }

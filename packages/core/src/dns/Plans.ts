@@ -13,10 +13,11 @@
  * change. Leaves to others: finding what is to change (`dns/Reconciler`,
  * `dns/Adoption`), and publishing (`dns/DnsManager`).
  */
-import { Clock, Context, Duration, Effect, Layer, Metric, Option, Schema, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Layer, Option, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
-import { auditEntries } from "../audit/AuditMetrics.ts"
+import type { Action } from "../audit/Actions.ts"
+import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import * as Zone from "../domain/Zone.ts"
@@ -168,6 +169,15 @@ export class DeleteBudgetExceeded extends Schema.TaggedError<DeleteBudgetExceede
   }
 }
 
+/** Whose word it is. */
+export interface Said {
+  readonly by: string
+  /** The address the word came from. */
+  readonly peer?: string | undefined
+  /** The id of the API request it came by. */
+  readonly request?: string | undefined
+}
+
 export interface Applied {
   readonly plan: Plan
   /** Changes applied by this call. */
@@ -186,10 +196,9 @@ export class Plans extends Context.Service<
      */
     readonly make: <E, R>(
       zone: DomainName,
-      options: {
+      options: Said & {
         readonly kind: PlanKind
         readonly reason: string
-        readonly by: string
         /** Of the registry, before what the plan was made from was read. */
         readonly generation: number
         readonly changes: Stream.Stream<ReadonlyArray<NewChange>, E, R>
@@ -216,10 +225,7 @@ export class Plans extends Context.Service<
      */
     readonly apply: (
       id: string,
-      options: {
-        readonly by: string
-        /** The address the order came from. */
-        readonly peer?: string | undefined
+      options: Said & {
         /** Why the zone's delete budget does not count this time. */
         readonly overrideBudget?: string | undefined
         readonly names?: ReadonlyArray<DomainName> | undefined
@@ -232,7 +238,7 @@ export class Plans extends Context.Service<
     /** Nothing of it is done. Names it held back stay as they are until something changes about them. */
     readonly reject: (
       id: string,
-      options: { readonly by: string; readonly peer?: string | undefined; readonly reason: string }
+      options: Said & { readonly reason: string }
     ) => Effect.Effect<Plan, PlanNotFound | PlanNotOpen | SqlError.SqlError>
     /**
      * Adds deletions to the zone's open plan of held ones, or begins one. Names it already has are left as they are. The
@@ -318,6 +324,19 @@ const make = Effect.gen(function* () {
     }
   })
 
+  /** Entries of which `plan` is the cause. */
+  const tell = Effect.fnUntraced(function* (plan: Plan, entries: ReadonlyArray<PlanRepo.AuditEntry>, said: Said) {
+    if (entries.length === 0) return
+    const nowMillis = yield* Clock.currentTimeMillis
+    yield* repo.audit(entries, actorOf(said), plan, yield* Generation.next(sql), nowMillis)
+  })
+
+  const supersede = Effect.fnUntraced(function* (plan: Plan, reason: string) {
+    const ids = yield* repo.supersede(plan.zone, plan.kind, plan.id)
+    const entries = ids.map((id) => ({ action: "plan.superseded" as const, subject: id, reason }))
+    yield* tell(plan, entries, { by: "prism" })
+  })
+
   const makePlan: Plans["Service"]["make"] = Effect.fn("Plans.make")(function* (zone, options) {
     let plan = yield* newPlan(zone, options)
     yield* options.changes.pipe(
@@ -341,7 +360,7 @@ const make = Effect.gen(function* () {
     if (plan.counts.changes === 0) {
       // What an open plan was to mend has mended itself.
       if (plan.kind === "reconcile" && Option.isSome(yield* repo.findOpen(zone, plan.kind))) {
-        yield* repo.supersede(zone, plan.kind, plan.id)
+        yield* Audit.inTransaction(sql)(supersede(plan, "what it was to mend is as it should be"))
       }
       return { ...plan, state: "applied" as const }
     }
@@ -351,11 +370,12 @@ const make = Effect.gen(function* () {
         // One of which a part was carried out mends nothing when the same has come about again.
         const isSame = Option.isSome(before) && before.value.hash === plan.hash
         if (isSame && (yield* repo.countOpen(before.value.id)) === plan.counts.changes) return before
-        yield* repo.supersede(zone, plan.kind, plan.id)
+        yield* supersede(plan, "a newer plan has taken its place")
       }
       yield* repo.update(plan)
+      yield* tell(plan, [madeEntry(plan)], options)
       return Option.none<Plan>()
-    }).pipe(sql.withTransaction)
+    }).pipe(Audit.inTransaction(sql))
     if (Option.isNone(same)) return plan
     yield* repo.remove(plan.id)
     return same.value
@@ -673,21 +693,20 @@ const make = Effect.gen(function* () {
     const entries: Array<PlanRepo.AuditEntry> = effective.map((change) => ({
       action: auditAction(plan.kind, change),
       subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
-      before: change.before,
-      after: change.after,
+      before: PlanRepo.auditView(change.before),
+      after: PlanRepo.auditView(change.after),
       reason: change.reason
     }))
     if (isFirst && changes.length > 0) {
       entries.unshift({
         action: "plan.applied",
         subject: plan.id,
-        before: undefined,
-        after: undefined,
+        after: selectionOf(options),
         reason: options.overrideBudget ?? plan.reason
       })
     }
     if (entries.length > 0) {
-      yield* repo.audit(entries, { name: options.by, peer: options.peer }, generation, plan.id, nowMillis)
+      yield* repo.audit(entries, actorOf(options), plan, generation, nowMillis)
     }
     if (changes.length > 0) {
       yield* repo.setOutcomes(
@@ -710,12 +729,11 @@ const make = Effect.gen(function* () {
     if (decided) yield* repo.update(next)
     return {
       plan: next,
-      entries,
       applied: effective.length,
       refused: changes.length - effective.length,
       last: isLast ? undefined : changes.at(-1)!.ordinal
     }
-  }, sql.withTransaction)
+  }, Audit.inTransaction(sql))
 
   /** What stands in PowerDNS at the next names of a plan that relies on it. */
   const look = Effect.fnUntraced(function* (plan: Plan, options: ApplyOptions, after: number) {
@@ -736,7 +754,6 @@ const make = Effect.gen(function* () {
       const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing)
       applied += step.applied
       refused += step.refused
-      yield* countAudit(step.entries)
       if (known.kind === "ignore") yield* ownership.reload
       yield* outbox.wake([known.zone])
       if (step.last === undefined) return { plan: step.plan, applied, refused }
@@ -746,14 +763,7 @@ const make = Effect.gen(function* () {
   })
 
   const reject: Plans["Service"]["reject"] = Effect.fn("Plans.reject")(function* (id, options) {
-    const entry = {
-      action: "plan.rejected",
-      subject: id,
-      before: undefined,
-      after: undefined,
-      reason: options.reason
-    }
-    const rejected = yield* Effect.gen(function* () {
+    return yield* Effect.gen(function* () {
       const plan = yield* getOpen(id, repo.lock)
       const nowMillis = yield* Clock.currentTimeMillis
       const next: Plan = {
@@ -764,12 +774,9 @@ const make = Effect.gen(function* () {
         decidedReason: options.reason
       }
       yield* repo.update(next)
-      const generation = yield* Generation.next(sql)
-      yield* repo.audit([entry], { name: options.by, peer: options.peer }, generation, id, nowMillis)
+      yield* tell(next, [{ action: "plan.rejected", subject: id, reason: options.reason }], options)
       return next
-    }).pipe(sql.withTransaction)
-    yield* countAudit([entry])
-    return rejected
+    }).pipe(Audit.inTransaction(sql))
   })
 
   const hold: Plans["Service"]["hold"] = Effect.fn("Plans.hold")(function* (zone, deletions, reason) {
@@ -797,8 +804,10 @@ const make = Effect.gen(function* () {
       }))
     const extended = changes.length === 0 ? plan : yield* extend(plan, changes)
     yield* repo.update(extended)
+    const entry = Option.isNone(open) ? madeEntry(extended) : extendedEntry(open.value, extended)
+    if (Option.isNone(open) || changes.length > 0) yield* tell(extended, [entry], { by: "prism" })
     return extended
-  }, sql.withTransaction)
+  }, Audit.inTransaction(sql))
 
   const prune: Plans["Service"]["prune"] = Effect.fn("Plans.prune")(function* (keep) {
     let removed = 0
@@ -828,22 +837,49 @@ const make = Effect.gen(function* () {
 const newer = (what: string, generation: number, plan: Plan): string =>
   `${what}: generation ${generation}, and the plan knows of ${plan.generation}; make a new one`
 
-const recordEvents: Partial<Record<PlanAction, string>> = {
+const actorOf = ({ by, peer, request }: Said): Audit.Actor => ({ name: by, peer, request })
+
+/** What the audit says of a plan. */
+const planView = ({ counts, hash, kind }: Plan) => ({
+  kind,
+  hash,
+  counts: Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
+})
+
+/** What of a plan is applied; undefined: all of it. */
+const selectionOf = ({ names, overrideBudget, withoutDeletions }: ApplyOptions) =>
+  names === undefined && overrideBudget === undefined && withoutDeletions !== true
+    ? undefined
+    : {
+        ...(names !== undefined && { names }),
+        ...(withoutDeletions === true && { withoutDeletions }),
+        ...(overrideBudget !== undefined && { overrideBudget: true })
+      }
+
+const madeEntry = (plan: Plan): PlanRepo.AuditEntry => ({
+  action: "plan.made",
+  subject: plan.id,
+  after: planView(plan),
+  reason: plan.reason
+})
+
+const extendedEntry = (before: Plan, after: Plan): PlanRepo.AuditEntry => ({
+  action: "plan.extended",
+  subject: after.id,
+  before: planView(before),
+  after: planView(after),
+  reason: after.reason
+})
+
+const recordEvents: Partial<Record<PlanAction, Action>> = {
   create: "record.created",
   update: "record.changed",
   delete: "record.deleted"
 }
 
-const auditAction = (kind: PlanKind, { action, after }: NewChange): string => {
+const auditAction = (kind: PlanKind, { action, after }: NewChange): Action => {
   const recordEvent = changesRecords(kind) ? recordEvents[action] : undefined
   if (recordEvent !== undefined) return recordEvent
   if (action !== "repair") return `record.${action}`
   return after === undefined ? "record.delete" : "record.update"
 }
-
-const countAudit = (entries: ReadonlyArray<PlanRepo.AuditEntry>): Effect.Effect<void> =>
-  Effect.forEach(
-    Map.groupBy(entries, ({ action }) => action),
-    ([action, some]) => Metric.update(Metric.withAttributes(auditEntries, { action }), some.length),
-    { discard: true }
-  )

@@ -46,7 +46,7 @@ import * as Digest from "./Digest.ts"
 import * as DriftOf from "./Drift.ts"
 import { Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
-import { type NewChange, type Plan, Plans } from "./Plans.ts"
+import { type NewChange, type Plan, Plans, type Said } from "./Plans.ts"
 import * as ReconcileMetrics from "./ReconcileMetrics.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
@@ -97,7 +97,7 @@ export class Reconciler extends Context.Service<
      */
     readonly run: (
       zone: DomainName,
-      options: { readonly by: string; readonly peer?: string | undefined; readonly apply?: boolean | undefined }
+      options: Said & { readonly apply?: boolean | undefined }
     ) => Effect.Effect<Reconciliation, ZoneUnknown | PowerDnsError | SqlError.SqlError>
     /** What the last look at each zone found, since the start. */
     readonly last: Effect.Effect<ReadonlyMap<DomainName, Reconciliation>>
@@ -354,7 +354,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     })
   })
 
-  const compare = Effect.fnUntraced(function* (zone: Zone.Zone, by: string) {
+  const compare = Effect.fnUntraced(function* (zone: Zone.Zone, said: Said) {
     const startedAtMillis = yield* Clock.currentTimeMillis
     const generation = yield* Generation.current(sql)
     const types: ReadonlySet<string> = new Set(managedTypes(zone))
@@ -382,7 +382,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     const plan = yield* plans.make(zone.name, {
       kind: "reconcile",
       reason: "PowerDNS holds something else than it should",
-      by,
+      ...said,
       generation,
       changes: Stream.flatMap(Stream.fromIterable(Array.from({ length: slices.count }, (_, i) => i + 1)), changesIn)
     })
@@ -445,21 +445,17 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   })
 
   /** Applies what the guards let through. */
-  const applyPlan = Effect.fnUntraced(function* (
-    plan: Plan,
-    by: { readonly by: string; readonly peer?: string | undefined },
-    withoutDeletions: boolean
-  ) {
+  const applyPlan = Effect.fnUntraced(function* (plan: Plan, said: Said, withoutDeletions: boolean) {
     const all = plan.counts.changes
     if (withoutDeletions && plan.counts.delete === all) return plan
-    return yield* plans.apply(plan.id, { ...by, withoutDeletions }).pipe(
+    return yield* plans.apply(plan.id, { ...said, withoutDeletions }).pipe(
       // Deletions that were under way have used the budget.
       Effect.catchTag("DeleteBudgetExceeded", (error) =>
         Effect.andThen(
           Effect.logError("the reconciler holds back").pipe(
             Effect.annotateLogs({ zone: plan.zone, guard: "delete-budget", reason: error.message, plan: plan.id })
           ),
-          plans.apply(plan.id, { ...by, withoutDeletions: true })
+          plans.apply(plan.id, { ...said, withoutDeletions: true })
         )
       ),
       Effect.map((applied) => applied.plan),
@@ -489,17 +485,17 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
 
   const reconcile = Effect.fnUntraced(function* (
     zone: Zone.Zone,
-    request: { readonly by: string; readonly peer?: string | undefined; readonly apply?: boolean | undefined }
+    request: Said & { readonly apply?: boolean | undefined }
   ) {
-    const compared = yield* compare(zone, request.by)
+    const { by, peer, request: id } = request
+    const said = { by, peer, request: id }
+    const compared = yield* compare(zone, said)
     const millis = (yield* Clock.currentTimeMillis) - compared.startedAtMillis
     const sentences = yield* judgeSides(zone, compared)
     yield* sound(zone.name, sentences, compared.plan)
     const hasDrift = compared.plan.counts.changes > 0
     const plan =
-      request.apply === true && hasDrift
-        ? yield* applyPlan(compared.plan, { by: request.by, peer: request.peer }, sentences.size > 0)
-        : compared.plan
+      request.apply === true && hasDrift ? yield* applyPlan(compared.plan, said, sentences.size > 0) : compared.plan
     if (hasDrift) yield* plans.prune(options.plansKeptMax)
     const result: Reconciliation = {
       zone: zone.name,

@@ -17,6 +17,7 @@
  */
 import { Cause, Clock, Duration, Effect, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as Audit from "../audit/Entries.ts"
 import type { Host } from "../domain/Host.ts"
 import * as Zone from "../domain/Zone.ts"
 import type { Cause as MarkCause } from "../dns/Cause.ts"
@@ -55,8 +56,6 @@ export const defaultOptions: ExpiryOptions = {
   massExpiryMin: 10
 }
 
-const prism: HostRepo.Actor = { name: "prism", peer: undefined }
-
 export const layer = (options: Partial<ExpiryOptions> = {}) => Layer.effectDiscard(run(options))
 
 /** What the loops do in their turns: write when hosts were last seen, and look what time has done to hosts. */
@@ -93,7 +92,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
       event,
       before,
       after: { ...before, ...apply(before), generation },
-      actor: prism
+      actor: Audit.prism
     }))
     yield* hosts.write(changes, nowMillis, event === "offline" ? "expired" : "withdrawn")
     const mark = (cause: MarkCause, withdrawn: boolean) => {
@@ -133,7 +132,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     const all = yield* vanished(nowMillis, 0)
     if (!all.isMass) {
       if (standing !== undefined) {
-        yield* guards.lift("mass-expiry")
+        yield* guards.lift("mass-expiry", nowMillis)
         yield* Effect.logInfo("the guard mass-expiry is lifted, leases expire as usual").pipe(
           Effect.annotateLogs({ vanished: all.count })
         )
@@ -182,9 +181,8 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
         })
       }
       return { found, silent }
-    }).pipe(sql.withTransaction)
+    }).pipe(Audit.inTransaction(sql))
     yield* wake(silent)
-    yield* HostRepo.countAudit(silent.map(() => ({ event: "offline" })))
     // Those that beat meanwhile are found again until they are flushed: they must not keep us here.
     return silent.length === 0 ? 0 : found.length
   })
@@ -200,10 +198,9 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     do {
       found = yield* lock.pipe(
         Effect.tap((list) => (list.length === 0 ? Effect.void : change(list, event, nowMillis, apply))),
-        sql.withTransaction
+        Audit.inTransaction(sql)
       )
       yield* wake(found)
-      yield* HostRepo.countAudit(found.map(() => ({ event })))
       yield* Effect.yieldNow
     } while (found.length === options.batchMax)
   })

@@ -8,9 +8,8 @@
  */
 import { Clock, Context, Effect, Layer, Metric, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
-import * as AuditMetrics from "../audit/AuditMetrics.ts"
+import * as Audit from "../audit/Entries.ts"
 import { Durability } from "../storage/Durability.ts"
-import * as Generation from "../storage/Generation.ts"
 import { integer } from "../storage/Rows.ts"
 import type { Actor } from "./HostRepo.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
@@ -64,7 +63,6 @@ export class Guards extends Context.Service<
           const allowed = yield* guards.allow(kind, actor, reason)
           yield* durability.flush
           yield* Metric.update(Metric.withAttributes(RegistryMetrics.guardTripped, { guard: kind }), 0)
-          yield* Metric.update(Metric.withAttributes(AuditMetrics.auditEntries, { action: "guard.allowed" }), 1)
           return allowed
         })
       })
@@ -91,6 +89,11 @@ const toGuard = (row: GuardRow): Guard => {
   }
 }
 
+const isoTime = (millis: number): string => new Date(millis).toISOString()
+
+/** What the audit says of the alarm. */
+const auditView = ({ detail, trippedAtMillis }: Guard) => ({ detail, trippedAt: isoTime(trippedAtMillis) })
+
 /** The statements, for those that trip guards. */
 export const make = (sql: SqlClient.SqlClient) => {
   const list = Effect.map(
@@ -112,11 +115,17 @@ export const make = (sql: SqlClient.SqlClient) => {
         UPDATE guard SET allowed_before = CASE WHEN tripped_at > ${nowMillis} THEN tripped_at ELSE ${nowMillis} END
         WHERE kind = ${kind} AND zone = '' RETURNING kind, tripped_at, detail, allowed_before`
       if (rows[0] === undefined) return yield* new GuardNotTripped({ kind })
-      yield* sql`
-        INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after, reason)
-        VALUES (${nowMillis}, ${actor.name}, ${actor.peer ?? null}, 'guard.allowed', ${kind},
-          ${yield* Generation.next(sql)}, ${rows[0].detail}, NULL, ${reason})`
-      return toGuard(rows[0])
+      const guard = toGuard(rows[0])
+      yield* Audit.write(sql, {
+        atMillis: nowMillis,
+        actor,
+        action: "guard.allowed",
+        subject: kind,
+        before: auditView(guard),
+        after: { allowedBefore: isoTime(guard.allowedBeforeMillis ?? nowMillis) },
+        reason
+      })
+      return guard
     },
     (effect) => sql.withTransaction(effect)
   )
@@ -126,12 +135,30 @@ export const make = (sql: SqlClient.SqlClient) => {
     find,
     allow,
     /** Sets off the alarm, anew when what was allowed is not all. */
-    trip: (kind: GuardKind, detail: string, nowMillis: number) => sql`
-      INSERT INTO guard (kind, zone, tripped_at, detail) VALUES (${kind}, '', ${nowMillis}, ${detail})
-      ON CONFLICT (kind, zone) DO UPDATE SET detail = excluded.detail, tripped_at = CASE
-        WHEN guard.allowed_before IS NULL OR guard.allowed_before < ${integer(sql, nowMillis)} THEN excluded.tripped_at
-        ELSE guard.allowed_before + 1 END`,
-    lift: (kind: GuardKind) => sql`DELETE FROM guard WHERE kind = ${kind} AND zone = ''`
+    trip: (kind: GuardKind, detail: string, nowMillis: number) =>
+      sql`
+        INSERT INTO guard (kind, zone, tripped_at, detail) VALUES (${kind}, '', ${nowMillis}, ${detail})
+        ON CONFLICT (kind, zone) DO UPDATE SET detail = excluded.detail, tripped_at = CASE
+          WHEN guard.allowed_before IS NULL OR guard.allowed_before < ${integer(sql, nowMillis)} THEN excluded.tripped_at
+          ELSE guard.allowed_before + 1 END`.pipe(
+        Effect.andThen(
+          Audit.write(sql, {
+            atMillis: nowMillis,
+            actor: Audit.prism,
+            action: "guard.tripped",
+            subject: kind,
+            after: { detail }
+          })
+        ),
+        sql.withTransaction
+      ),
+    lift: (kind: GuardKind, nowMillis: number) =>
+      sql`DELETE FROM guard WHERE kind = ${kind} AND zone = ''`.pipe(
+        Effect.andThen(
+          Audit.write(sql, { atMillis: nowMillis, actor: Audit.prism, action: "guard.lifted", subject: kind })
+        ),
+        sql.withTransaction
+      )
   }
 }
 

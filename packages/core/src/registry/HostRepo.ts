@@ -2,12 +2,12 @@
  * The statements of the registry, each over a whole batch.
  *
  * Belongs to `Registry` and `Expiry`, which decide and hold the transaction
- * open; nothing here decides anything.
+ * open (`audit/Entries.inTransaction`: entries come last, behind the marks);
+ * nothing here decides anything.
  */
-import { Effect, Metric, Option } from "effect"
+import { Effect, Option } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
-import * as AuditMetrics from "../audit/AuditMetrics.ts"
-import type { Actor } from "../audit/Entries.ts"
+import * as Audit from "../audit/Entries.ts"
 import type { Cause } from "../dns/Cause.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
@@ -32,7 +32,7 @@ export type { HostFilter, HostsFound } from "./HostLists.ts"
 
 /** A change with who made it, and why. */
 export interface ActorChange extends HostChange {
-  readonly actor: Actor
+  readonly actor: Audit.Actor
   readonly reason?: string | undefined
 }
 
@@ -45,10 +45,10 @@ const toRow = ({ hosts, key, kind }: HostCount) => ({ kind, key, hosts })
 const keyOf = ({ key, kind }: CountKey) => ({ kind, key })
 
 /** What an audit entry says of a host. */
-const auditView = (host: Host | undefined): string | null =>
+const auditView = (host: Host | undefined) =>
   host === undefined
-    ? null
-    : JSON.stringify({
+    ? undefined
+    : {
         addresses: host.addresses,
         ...(host.ttlSeconds !== undefined && { ttlSeconds: host.ttlSeconds }),
         ...(Object.keys(host.labels).length > 0 && { labels: host.labels }),
@@ -56,7 +56,7 @@ const auditView = (host: Host | undefined): string | null =>
         ...(host.isStatic && { lease: "none" }),
         state: host.state,
         withdrawn: host.withdrawnSinceMillis !== undefined
-      })
+      }
 
 export const make = (sql: SqlClient.SqlClient) => {
   const columns = sql.literal(HostRows.columns)
@@ -246,34 +246,22 @@ export const make = (sql: SqlClient.SqlClient) => {
       )}`
   })
 
-  const writeAudit = (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) => sql`
-    INSERT INTO audit_entry (at, actor, peer, action, subject, generation, before, after, reason, cause)
-    SELECT ${integer(sql, nowMillis)}, actor, peer, action, subject, generation, before, after, reason,
-      CAST(${cause} AS TEXT)
-    FROM ${asTable(
+  const writeAudit = (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) =>
+    Audit.writeAll(
       sql,
-      "r",
-      {
-        actor: "text",
-        peer: "text",
-        action: "text",
-        subject: "text",
-        generation: "bigint",
-        before: "text",
-        after: "text",
-        reason: "text"
-      },
       changes.map(({ actor, after, before, event, reason }) => ({
-        actor: actor.name,
-        peer: actor.peer ?? null,
-        action: `host.${event}`,
+        actor,
+        action: `host.${event}` as const,
+        zone: after.zone,
         subject: after.fqdn,
         generation: after.generation,
         before: auditView(before),
-        after: event === "released" ? null : auditView(after),
-        reason: reason ?? null
-      }))
-    )}`
+        after: event === "released" ? undefined : auditView(after),
+        reason,
+        cause
+      })),
+      nowMillis
+    )
 
   /** Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. */
   const flushSeen = (seen: ReadonlyArray<Seen>) =>
@@ -385,14 +373,3 @@ export const make = (sql: SqlClient.SqlClient) => {
 }
 
 export type HostRepo = ReturnType<typeof make>
-
-/** Counts the audit entries of changes; to be called once they have committed. */
-export const countAudit = (changes: ReadonlyArray<{ readonly event: HostEvent }>): Effect.Effect<void> =>
-  Effect.forEach(
-    Map.groupBy(changes, ({ event }) => event),
-    ([event, entries]) => {
-      const action = `host.${event}`
-      return Metric.update(Metric.withAttributes(AuditMetrics.auditEntries, { action }), entries.length)
-    },
-    { discard: true }
-  )

@@ -15,6 +15,7 @@ import { Cause, Clock, Context, Effect, Fiber, Layer, Option, Queue, Result, Sch
 import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
+import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
 import * as Audit from "../audit/Entries.ts"
@@ -399,7 +400,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       }
       return { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written }
     },
-    (effect) => sql.withTransaction(effect)
+    (effect) => Audit.inTransaction(sql)(effect)
   )
 
   const closeAll = (tickets: ReadonlyArray<Ticket>) => Effect.sync(() => tickets.forEach(acknowledgements.close))
@@ -432,7 +433,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     answers.forEach((result, i) => claims[i]!.resume(Effect.fromResult(result)))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
     yield* Metric.update(RegistryMetrics.commitSize, claims.length)
-    yield* HostRepo.countAudit(written)
     if (flappings.size > 0) yield* reportDamping(damped.set(flappings), refusedZones)
   })
 
@@ -538,11 +538,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const tell = Effect.gen(function* () {
         for (const { after } of changes) damped.forget(after.fqdn)
         if (marked.length > 0) yield* outbox.wake(new Set(marked.map(({ zone }) => zone)))
-        yield* HostRepo.countAudit(changes)
       })
       return { answers, tell, tickets }
     },
-    (effect) => sql.withTransaction(effect)
+    (effect) => Audit.inTransaction(sql)(effect)
   )
 
   const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
@@ -653,7 +652,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         return yield* Effect.fail(new Undone(value))
       })
     }).pipe(
-      sql.withTransaction,
+      // Its entries are never written, and it has nobody's turn while it waits for rows.
+      Audit.inTransaction(sql),
       againOnCollision,
       Effect.catchIf(
         (error) => error instanceof Undone,

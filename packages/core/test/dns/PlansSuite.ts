@@ -158,12 +158,15 @@ export const suite = <R>(
           (yield* query<{ action: string; actor: string; peer: string; reason: string }>(
             "SELECT action, actor, peer, reason FROM audit_entry ORDER BY sequence"
           )).map((row) => ({ ...row })),
-          ["plan.applied", "record.create", "record.delete"].map((action, i) => ({
-            action,
-            actor: "bob",
-            peer: "198.51.100.9",
-            reason: i === 0 ? "drift" : "nothing wants it"
-          }))
+          [
+            { action: "plan.made", actor: "ann", peer: null, reason: "drift" },
+            ...["plan.applied", "record.create", "record.delete"].map((action, i) => ({
+              action,
+              actor: "bob",
+              peer: "198.51.100.9",
+              reason: i === 0 ? "drift" : "nothing wants it"
+            }))
+          ]
         )
       })
     )
@@ -500,7 +503,9 @@ export const suite = <R>(
         assert.deepStrictEqual([rejected.state, rejected.decidedBy, rejected.decidedReason], ["rejected", "bob", "no"])
         assert.strictEqual((yield* Effect.flip(apply(plan.id)))._tag, "PlanNotOpen")
         assert.strictEqual((yield* Effect.flip(plans.reject(plan.id, { by: "bob", reason: "no" })))._tag, "PlanNotOpen")
-        const [entry] = yield* query<{ action: string; reason: string }>("SELECT action, reason FROM audit_entry")
+        const [entry] = yield* query<{ action: string; reason: string }>(
+          "SELECT action, reason FROM audit_entry ORDER BY sequence DESC LIMIT 1"
+        )
         assert.deepStrictEqual([entry?.action, entry?.reason], ["plan.rejected", "no"])
         assert.strictEqual((yield* Effect.flip(apply("none")))._tag, "PlanNotFound")
       })

@@ -145,9 +145,10 @@ describe("a look at a zone", () => {
       assert.strictEqual(second.plan.counts.changes, 0)
       assert.deepStrictEqual(
         (yield* query<{ action: string; subject: string; actor: string; cause: string }>(
-          "SELECT action, subject, actor, cause FROM audit_entry WHERE action NOT LIKE 'host.%' ORDER BY sequence"
+          "SELECT action, subject, actor, cause FROM audit_entry WHERE action LIKE 'plan.%' OR action LIKE 'record.%' ORDER BY sequence"
         )).map(({ action, actor, cause, subject }) => [action, subject, actor, cause]),
         [
+          ["plan.made", plan.id, "ann", `plan:${plan.id}`],
           ["plan.applied", plan.id, "ann", `plan:${plan.id}`],
           ["record.create", T.nameOf("h1"), "ann", `plan:${plan.id}`],
           ["record.update", T.nameOf("h2"), "ann", `plan:${plan.id}`],

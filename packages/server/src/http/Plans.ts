@@ -97,16 +97,16 @@ export const layer = HttpApiBuilder.group(
     })
 
     const makePlan = Effect.fnUntraced(function* (zone: DomainName, request: Contract.PlanRequest) {
-      const { name: by, peer } = yield* Caller
+      const { name: by, peer, request: id } = yield* Caller
       const { kind = "reconcile", pattern, undo } = request
       if (kind === "reconcile") {
         if (pattern !== undefined) return yield* patternWrong("a plan to reconcile is for the whole zone")
-        const found = yield* reconciler.run(zone, { by, peer })
+        const found = yield* reconciler.run(zone, { by, peer, request: id })
         return { plan: found.plan, reconciliation: toReconciliation(found) }
       }
       if (pattern === undefined) return yield* patternWrong(`a plan to ${kind} says which names`)
       const reason = request.reason ?? `${by} asked to ${kind} ${pattern}`
-      const asked = { zone, patterns: [pattern], by, reason }
+      const asked = { zone, patterns: [pattern], by, peer, request: id, reason }
       const plan = yield* kind === "adopt"
         ? adoption.adopt(asked)
         : kind === "release"
@@ -211,8 +211,8 @@ export const layer = HttpApiBuilder.group(
       apply: Effect.fn("http.Plans.apply")(
         function* ({ params, payload = {} }) {
           yield* Authorization.require("apply", "plans", { zone: (yield* getPlan(params.plan)).zone })
-          const { name: by, peer } = yield* Caller
-          const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, ...payload })
+          const { name: by, peer, request } = yield* Caller
+          const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, request, ...payload })
           return { plan: toPlan(plan), applied, refused, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }
         },
         Effect.catchTags({
@@ -239,8 +239,8 @@ export const layer = HttpApiBuilder.group(
       reject: Effect.fn("http.Plans.reject")(
         function* ({ params, payload }) {
           yield* Authorization.require("apply", "plans", { zone: (yield* getPlan(params.plan)).zone })
-          const { name: by, peer } = yield* Caller
-          return toPlan(yield* plans.reject(params.plan, { by, peer, reason: payload.reason }))
+          const { name: by, peer, request } = yield* Caller
+          return toPlan(yield* plans.reject(params.plan, { by, peer, request, reason: payload.reason }))
         },
         Effect.catchTags({
           PlanNotFound: (error) => Effect.fail("id" in error ? planNotFound(error.id) : error),
