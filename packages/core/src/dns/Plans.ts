@@ -324,11 +324,10 @@ const make = Effect.gen(function* () {
     }
   })
 
-  /** Entries of which `plan` is the cause. */
+  /** Entries of which `plan` is the cause. They change nothing of the registry, and are at the plan's generation. */
   const tell = Effect.fnUntraced(function* (plan: Plan, entries: ReadonlyArray<PlanRepo.AuditEntry>, said: Said) {
     if (entries.length === 0) return
-    const nowMillis = yield* Clock.currentTimeMillis
-    yield* repo.audit(entries, actorOf(said), plan, yield* Generation.next(sql), nowMillis)
+    yield* repo.audit(entries, actorOf(said), plan, plan.generation, yield* Clock.currentTimeMillis)
   })
 
   const supersede = Effect.fnUntraced(function* (plan: Plan, reason: string) {
