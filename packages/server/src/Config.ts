@@ -14,6 +14,7 @@ import * as Policy from "@prism-dns/core/auth/Policy"
 import type { Grant } from "@prism-dns/core/auth/Principal"
 import type { Rate } from "@prism-dns/core/auth/TokenBucket"
 import { type TokenMode, tokenModes } from "@prism-dns/core/auth/TokenMode"
+import { isName as isRoleName } from "@prism-dns/core/auth/Roles"
 import { reservedFor } from "@prism-dns/core/auth/TokenNames"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
@@ -120,7 +121,7 @@ export interface PrismConfig {
   readonly auth: {
     readonly mode: TokenMode
     readonly agentTokens: ReadonlyArray<AgentToken>
-    readonly adminTokens: ReadonlyArray<NamedToken>
+    readonly adminTokens: ReadonlyArray<ApiToken>
     readonly certificates: CertificateGrant
     /** What hosts without a token may do where `mode` is `optional`. */
     readonly anonymous: {
@@ -191,6 +192,14 @@ export interface NamedToken {
 
 export interface AgentToken extends NamedToken {
   /** What its holder, and each identity that is enrolled with it, may claim. */
+  readonly grant: Grant
+}
+
+/** A token for people and programs that use the API. */
+export interface ApiToken extends NamedToken {
+  /** Names of its roles. */
+  readonly roles: ReadonlyArray<string>
+  /** Zones and names beyond which it may nothing. */
   readonly grant: Grant
 }
 
@@ -585,7 +594,24 @@ export const settings = Settings.group("", {
         })
       }
     ),
-    adminTokens: Settings.list("Tokens for the API.", namedToken),
+    adminTokens: Settings.list("Tokens for the API.", {
+      ...namedToken,
+      roles: Settings.list(
+        "What its holder may do; without any, admin: everything.",
+        { role: Settings.required(Kind.text, { doc: "Name of a role: a built-in one, or one made by the API." }) },
+        { shorthand: "role" }
+      ),
+      zones: Settings.list(
+        "Zones beyond which it may nothing; without any, no such bound.",
+        { zone: Settings.required(Kind.domainName, { doc: "Name of a zone." }) },
+        { shorthand: "zone" }
+      ),
+      names: Settings.list(
+        "Patterns of names, below their zone, beyond which it may nothing; without any, no such bound.",
+        { name: Settings.required(Kind.namePattern, { doc: "A pattern, such as web-* or *.rack-7." }) },
+        { shorthand: "name" }
+      )
+    }),
     certificates: Settings.group("What hosts may claim by their client certificates (tls.clientCertificates).", {
       zones: Settings.list(
         "Zones in which names may be claimed; without any, every zone. A certificate whose name lies in a zone claims in that one only.",
@@ -767,6 +793,25 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       }
     })
   )
+  const adminTokens = auth.adminTokens.map(({ name, names, roles, token, zones: bounds }): ApiToken => {
+    const wrong = roles.find(({ role }) => !isRoleName(role))
+    if (wrong !== undefined)
+      problems.push(`auth.adminTokens: ${name} has the role ${wrong.role}, which is no name of a role`)
+    if (roles.some(({ role }) => role === "agent")) {
+      problems.push(`auth.adminTokens: ${name} has the role agent; a token for hosts is one of auth.agentTokens`)
+    }
+    return {
+      name,
+      token,
+      roles: roles.length === 0 ? ["admin"] : roles.map(({ role }) => role),
+      grant: {
+        zones: bounds.length === 0 ? undefined : bounds.map(({ zone }) => zone),
+        names: names.length === 0 ? undefined : names.map((each) => each.name),
+        networks: [],
+        namesMax: undefined
+      }
+    }
+  })
   const certificates: CertificateGrant = {
     ...Certificates.ownNameOnly,
     zones: auth.certificates.zones.length === 0 ? undefined : auth.certificates.zones.map(({ zone }) => zone),
@@ -836,6 +881,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     auth: {
       ...auth,
       agentTokens,
+      adminTokens,
       certificates,
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
     }

@@ -12,6 +12,7 @@ import { Sealer } from "@prism-dns/core/audit/Sealer"
 import { Admission } from "@prism-dns/core/auth/Admission"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
+import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -75,6 +76,12 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     ...auth.adminTokens.map((entry) => ({ ...entry, role: "admin" as const }))
   ])
 
+  const roles = Roles.layer(
+    auth.adminTokens.flatMap((entry) =>
+      entry.roles.map((role) => ({ role, user: `the token ${entry.name} of the configuration` }))
+    )
+  )
+
   const agents = TcpServer.layer({
     ...tcp,
     tls,
@@ -124,6 +131,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(tokens),
+    Layer.provideMerge(roles),
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones)),
     Layer.provideMerge(Sealer.layer()),

@@ -15,6 +15,7 @@ import { Identities } from "./Identities.ts"
 import { Plans } from "./Plans.ts"
 import { Publications } from "./Publications.ts"
 import { RequestCheck } from "./RequestCheck.ts"
+import { Roles } from "./Roles.ts"
 import { StatusGroup } from "./Status.ts"
 import { Tokens } from "./Tokens.ts"
 import { WhoamiGroup } from "./Whoami.ts"
@@ -29,6 +30,7 @@ const contract = HttpApi.make("prism-dns")
   .add(Guards)
   .add(Tokens)
   .add(Identities)
+  .add(Roles)
   .add(Access)
   .add(WhoamiGroup)
   .add(StatusGroup)

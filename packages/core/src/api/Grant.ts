@@ -9,7 +9,7 @@ export const entriesMax = 100
 
 const few = <S extends Schema.Top>(item: S) => Schema.Array(item).check(Schema.isBetweenLength(1, entriesMax))
 
-const NamePattern = Schema.String.check(
+export const NamePattern = Schema.String.check(
   Schema.makeFilter((text: string) =>
     isPattern(text)
       ? undefined

@@ -36,10 +36,15 @@ export const problems = {
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
   tokenNotFound: problem("token-not-found", 404, "Token not found"),
   identityNotFound: problem("identity-not-found", 404, "Identity not found"),
+  roleNotFound: problem("role-not-found", 404, "Role not found"),
   principalNotFound: problem("principal-not-found", 404, "Principal not found"),
   tokenNameTaken: problem("token-name-taken", 409, "Token name taken"),
   tokenRevoked: problem("token-revoked", 409, "Token revoked already"),
   tokenConfigured: problem("token-configured", 409, "Token of the configuration"),
+  roleNameTaken: problem("role-name-taken", 409, "Role name taken"),
+  roleBuiltIn: problem("role-built-in", 409, "Built-in role"),
+  roleInUse: problem("role-in-use", 409, "Role in use"),
+  tooManyRoles: problem("too-many-roles", 409, "Too many roles"),
   tooManyTokens: problem("too-many-tokens", 409, "Too many tokens"),
   identityRevoked: problem("identity-revoked", 409, "Identity revoked already"),
   hostRetired: problem("host-retired", 409, "Host retired already"),
@@ -196,6 +201,40 @@ export class PrincipalNotFound extends Schema.TaggedError<PrincipalNotFound>()("
   }
 }
 
+export class RoleNotFound extends Schema.TaggedError<RoleNotFound>()("RoleNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There is a role of this name. */
+export class RoleNameTaken extends Schema.TaggedError<RoleNameTaken>()("RoleNameTaken", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** A built-in role stays as it is. */
+export class RoleBuiltIn extends Schema.TaggedError<RoleBuiltIn>()("RoleBuiltIn", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Somebody has the role, as the detail says. */
+export class RoleInUse extends Schema.TaggedError<RoleInUse>()("RoleInUse", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There are as many roles as there may be. */
+export class TooManyRoles extends Schema.TaggedError<TooManyRoles>()("TooManyRoles", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
 export class IdentityNotFound extends Schema.TaggedError<IdentityNotFound>()("IdentityNotFound", {
   detail: Schema.String
 }) {
@@ -345,6 +384,11 @@ export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
 export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)
 export const TokenNotFoundProblem = onlyDetail(problems.tokenNotFound, TokenNotFound)
 export const IdentityNotFoundProblem = onlyDetail(problems.identityNotFound, IdentityNotFound)
+export const RoleNotFoundProblem = onlyDetail(problems.roleNotFound, RoleNotFound)
+export const RoleNameTakenProblem = onlyDetail(problems.roleNameTaken, RoleNameTaken)
+export const RoleBuiltInProblem = onlyDetail(problems.roleBuiltIn, RoleBuiltIn)
+export const RoleInUseProblem = onlyDetail(problems.roleInUse, RoleInUse)
+export const TooManyRolesProblem = onlyDetail(problems.tooManyRoles, TooManyRoles)
 export const PrincipalNotFoundProblem = onlyDetail(problems.principalNotFound, PrincipalNotFound)
 export const TokenNameTakenProblem = onlyDetail(problems.tokenNameTaken, TokenNameTaken)
 export const TokenRevokedProblem = onlyDetail(problems.tokenRevoked, TokenRevoked)

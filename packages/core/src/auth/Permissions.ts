@@ -153,6 +153,71 @@ export const allowsWithin = (authority: Authority, verb: Verb, resource: Resourc
   return (zones ?? [undefined]).every((zone) => patterns.every((pattern) => inZone(zone, pattern)))
 }
 
+const everyResource = resources.filter((resource) => resource !== "lua")
+
+/** What a permission is about, one by one. */
+const singly = ({ resource, verb }: Permission): ReadonlyArray<readonly [Verb, Resource]> => {
+  const about = resource === "*" ? everyResource : [resource]
+  return (verb === "*" ? verbs : [verb]).flatMap((each) => about.map((one) => [each, one] as const))
+}
+
+const common = <A>(
+  some: ReadonlyArray<A> | undefined,
+  others: ReadonlyArray<A> | undefined
+): ReadonlyArray<A> | undefined =>
+  some === undefined ? others : others === undefined ? some : some.filter((each) => others.includes(each))
+
+/**
+ * Whether whoever has `outer` may do everything that `inner` may: what somebody gives lies within what it has. Sound:
+ * where that could only be seen from several permissions together, it is denied.
+ */
+export const contains = (outer: Authority, inner: Authority): boolean =>
+  inner.permissions.every((permission) => {
+    const zones = common(inner.zones, permission.zones)
+    // A name has to fit both: it is enough if either of them lies within.
+    const bounds = [inner.names, permission.names].filter((names) => names !== undefined)
+    return singly(permission).every(([verb, resource]) =>
+      (bounds.length === 0 ? [undefined] : bounds).some((names) =>
+        allowsWithin(outer, verb, resource, { zones, names })
+      )
+    )
+  })
+
+/** Permissions as they are within `bounds` only. Of two patterns of names the narrower stays, where one lies in the other. */
+export const boundTo = (permissions: ReadonlyArray<Permission>, bounds: Bounds): ReadonlyArray<Permission> =>
+  permissions.map((permission) => {
+    const { names, zones } = permission
+    const narrower = (some: ReadonlyArray<string>, others: ReadonlyArray<string>) =>
+      some.filter((each) => areWithin([each], others))
+    return {
+      ...permission,
+      zones: common(zones, bounds.zones),
+      names:
+        names === undefined || bounds.names === undefined
+          ? (names ?? bounds.names)
+          : [...new Set([...narrower(names, bounds.names), ...narrower(bounds.names, names)])]
+    }
+  })
+
+/** The permission by which it may do this at `place`; undefined: by none, or not so far. */
+export const permissionFor = (
+  permissions: ReadonlyArray<Permission>,
+  verb: Verb,
+  resource: Resource,
+  place: Place
+): Permission | undefined =>
+  permissions.find((permission) => isAbout(permission, verb, resource) && covers(permission, place))
+
+/** Whether zones and names, whatever the roles, reach `place`. */
+export const reaches = (bounds: Bounds, place: Place): boolean => covers(bounds, place)
+
+/** In words: `write hosts in lab.example.net. (names web-*)`. */
+export const describe = ({ names, resource, verb, zones }: Permission): string => {
+  const what = `${verb === "*" ? "do everything with" : verb} ${resource === "*" ? "everything but LUA records" : resource}`
+  const inZones = zones === undefined ? "" : zones.length === 0 ? " in no zone" : ` in ${zones.join(", ")}`
+  return `${what}${inZones}${names === undefined ? "" : ` (names ${names.join(", ")})`}`
+}
+
 /** Where it may do it, for lists. */
 export interface Scope {
   /** Undefined: in every zone; names may be bound all the same. */

@@ -9,7 +9,8 @@ const reserved: ReadonlyArray<readonly [RegExp, string]> = [
   [/^prism$/, "Prism itself in the audit"],
   [/^unknown$/, "whoever is not known in the audit"],
   [/^i-[a-z2-7]{16}$/, "an identity's"],
-  [/^cert:/, "that of a client certificate"]
+  [/^cert:/, "that of a client certificate"],
+  [/^oidc:/, "that of somebody whom an identity provider knows"]
 ]
 
 /** Whose name `name` is, when no token may be called so. */

@@ -8,6 +8,7 @@ import { asTable } from "../storage/Rows.ts"
 import * as Grants from "./Grants.ts"
 import type { Grant } from "./Principal.ts"
 
+/** Where it is shown: `agent` at the agents' port and the API, `admin` at the API alone. */
 export type TokenRole = "agent" | "admin"
 /** What a token is shown for: to speak as its holder, or to enrol a key. */
 export type TokenUse = "bearer" | "enrol"
@@ -18,6 +19,8 @@ export interface TokenRecord {
   readonly id: string | undefined
   readonly name: string
   readonly role: TokenRole
+  /** Names of the roles that say what its holder may do by the API, within the zones and names of its grant. */
+  readonly roles: ReadonlyArray<string>
   readonly allows: TokenUse | "both"
   readonly grant: Grant
   /** The one name that it enrols for, taking it over from whoever holds it. */
@@ -34,6 +37,8 @@ export interface TokenRecord {
   readonly lastUsedMillis: number | undefined
   readonly revokedAtMillis: number | undefined
   readonly revokedReason: string | undefined
+  /** Of its last change; 0 for a token of the configuration. */
+  readonly generation: number
 }
 
 interface TokenRow {
@@ -52,6 +57,8 @@ interface TokenRow {
   readonly last_used: number | bigint | null
   readonly revoked_at: number | bigint | null
   readonly revoked_reason: string | null
+  readonly roles: string | null
+  readonly generation: number | bigint
 }
 
 const optional = (value: number | bigint | null): number | undefined => (value === null ? undefined : Number(value))
@@ -60,6 +67,7 @@ const toRecord = (row: TokenRow): TokenRecord & { readonly id: string } => ({
   id: row.id,
   name: row.name,
   role: row.role,
+  roles: row.roles === null ? [row.role] : JSON.parse(row.roles),
   allows: row.allows,
   grant: Grants.decode(row.grants),
   host: row.host ?? undefined,
@@ -71,18 +79,26 @@ const toRecord = (row: TokenRow): TokenRecord & { readonly id: string } => ({
   expiresAtMillis: optional(row.expires_at),
   lastUsedMillis: optional(row.last_used),
   revokedAtMillis: optional(row.revoked_at),
-  revokedReason: row.revoked_reason ?? undefined
+  revokedReason: row.revoked_reason ?? undefined,
+  generation: Number(row.generation)
 })
 
 export const make = (sql: SqlClient.SqlClient) => {
   const columns = sql.literal(
-    "id, name, hash, role, allows, grants, host, uses_max, uses, created_at, created_by, expires_at, last_used, revoked_at, revoked_reason"
+    "id, name, hash, role, allows, grants, host, uses_max, uses, created_at, created_by, expires_at, last_used, revoked_at, revoked_reason, roles, generation"
   )
   // In the order of bytes, whatever the locale of the database: pages are joined with the tokens of the configuration.
   const byName = sql.literal(sql.onDialectOrElse({ pg: () => 'name COLLATE "C"', orElse: () => "name" }))
 
-  const select = (condition: Statement.Fragment) =>
-    Effect.map(sql<TokenRow>`SELECT ${columns} FROM access_token WHERE ${condition}`, (rows) => rows.map(toRecord))
+  const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
+
+  const select = (condition: Statement.Fragment, lock: Statement.Fragment = sql.literal("")) =>
+    Effect.map(sql<TokenRow>`SELECT ${columns} FROM access_token WHERE ${condition} ${lock}`, (rows) =>
+      rows.map(toRecord)
+    )
+
+  const found = <A extends { readonly id: string }, E>(reference: string, rows: Effect.Effect<ReadonlyArray<A>, E>) =>
+    Effect.map(rows, (all) => all.find(({ id }) => id === reference) ?? all[0])
 
   /** Tokens that are good, or were until after `sinceMillis`, each with the hash of its text. */
   const recent = (sinceMillis: number) =>
@@ -98,7 +114,8 @@ export const make = (sql: SqlClient.SqlClient) => {
     INSERT INTO access_token (${columns}) VALUES (
       ${record.id}, ${record.name}, ${hash}, ${record.role}, ${record.allows}, ${Grants.encode(record.grant)},
       ${record.host ?? null}, ${record.usesMax ?? null}, ${record.uses}, ${record.createdAtMillis ?? 0},
-      ${record.createdBy ?? ""}, ${record.expiresAtMillis ?? null}, NULL, NULL, NULL)`
+      ${record.createdBy ?? ""}, ${record.expiresAtMillis ?? null}, NULL, NULL, NULL, ${JSON.stringify(record.roles)},
+      ${record.generation})`
 
   /** Counts one enrolment, unless the token allows none any more; true when it was counted. */
   const countUse = (id: string, nowMillis: number) =>
@@ -111,12 +128,22 @@ export const make = (sql: SqlClient.SqlClient) => {
     )
 
   /** Revokes a token that is not revoked; what it is then. */
-  const revoke = (id: string, reason: string, nowMillis: number) =>
+  const revoke = (id: string, reason: string, nowMillis: number, generation: number) =>
     Effect.map(
       sql<TokenRow>`
-        UPDATE access_token SET revoked_at = ${nowMillis}, revoked_reason = ${reason}
+        UPDATE access_token SET revoked_at = ${nowMillis}, revoked_reason = ${reason}, generation = ${generation}
         WHERE id = ${id} AND revoked_at IS NULL RETURNING ${columns}`,
       (rows) => (rows[0] === undefined ? undefined : toRecord(rows[0]))
+    )
+
+  /** What the token is once its roles, its grant and its end are those of `after`, and the hash of its text. */
+  const change = (after: TokenRecord & { readonly id: string }) =>
+    Effect.map(
+      sql<TokenRow>`
+        UPDATE access_token SET roles = ${JSON.stringify(after.roles)}, grants = ${Grants.encode(after.grant)},
+          expires_at = ${after.expiresAtMillis ?? null}, generation = ${after.generation}
+        WHERE id = ${after.id} RETURNING ${columns}`,
+      (rows) => ({ hash: rows[0]!.hash, record: toRecord(rows[0]!) })
     )
 
   /** Moves the last use of tokens forward, never back. */
@@ -130,12 +157,17 @@ export const make = (sql: SqlClient.SqlClient) => {
     insert,
     countUse,
     revoke,
+    change,
     flushUsed,
     /** By id, or else by name. */
-    find: (reference: string) =>
+    find: (reference: string) => found(reference, select(sql`id = ${reference} OR name = ${reference}`)),
+    /** The same, until the transaction ends nobody else's to change. */
+    lock: (reference: string) => found(reference, select(sql`id = ${reference} OR name = ${reference}`, forUpdate)),
+    /** Whether there is a good token for the API that has the role. */
+    hasGood: (role: string, nowMillis: number) =>
       Effect.map(
-        select(sql`id = ${reference} OR name = ${reference}`),
-        (found) => found.find(({ id }) => id === reference) ?? found[0]
+        select(sql`role = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ${nowMillis})`),
+        (rows) => rows.some(({ roles }) => roles.includes(role))
       ),
     /** In the order of their names. */
     list: (after: string, limit: number) => select(sql`${byName} > ${after} ORDER BY ${byName} LIMIT ${limit}`)

@@ -1,7 +1,8 @@
 /**
  * Bearer and enrolment tokens: those of the configuration, and those made at
  * run time. Kept as SHA-256 hashes: the process forgets the text it was given.
- * A token has one role; an `admin` token is no `agent` token.
+ * A token is for the agents' port and the API (`agent`), or for the API alone
+ * (`admin`); what its holder may do there is said by its roles (`auth/Roles`).
  *
  * Promises: a token is checked from memory, which is read at start and follows
  * each change after its commit; one that has run out by the clock, or was
@@ -25,6 +26,7 @@ import { Zones } from "../dns/Zones.ts"
 import type { Actor } from "../registry/HostRepo.ts"
 import { RegistryUnavailable } from "../registry/Registry.ts"
 import { Durability } from "../storage/Durability.ts"
+import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import * as Grants from "./Grants.ts"
 import { type Grant, unlimited } from "./Principal.ts"
@@ -43,6 +45,8 @@ export interface ConfiguredToken {
   readonly name: string
   readonly token: Redacted.Redacted
   readonly role: TokenRole
+  /** Default: the one called as `role`. */
+  readonly roles?: ReadonlyArray<string> | undefined
   /** Undefined: any name, in any zone, at the address it comes from. */
   readonly grant?: Grant | undefined
 }
@@ -53,10 +57,12 @@ export interface TokenHolder {
   readonly id: string | undefined
   readonly name: string
   readonly role: TokenRole
+  readonly roles: ReadonlyArray<string>
   readonly allows: TokenUse | "both"
   readonly grant: Grant
   /** The one name that it enrols for. */
   readonly host: DomainName.DomainName | undefined
+  readonly expiresAtMillis: number | undefined
   readonly origin: "configuration" | "registry"
 }
 
@@ -64,6 +70,8 @@ export interface TokenHolder {
 export interface TokenSpec {
   readonly name: string
   readonly role: TokenRole
+  /** Default: the one called as `role`. */
+  readonly roles?: ReadonlyArray<string> | undefined
   readonly allows: TokenUse | "both"
   readonly grant: Grant
   /** Enrols for this name alone, taking it over from whoever holds it; its grant is then that one name. */
@@ -107,6 +115,14 @@ export class TokenSpecInvalid extends Schema.TaggedError<TokenSpecInvalid>()("To
   message: Schema.String
 }) {}
 
+/** What may be changed about a token. */
+export interface TokenChange {
+  readonly roles?: ReadonlyArray<string> | undefined
+  readonly grant?: Grant | undefined
+  /** `null`: it does not run out any more. */
+  readonly expiresAtMillis?: number | null | undefined
+}
+
 /** There are as many tokens as there may be. */
 export class TooManyTokens extends Schema.TaggedError<TooManyTokens>()("TooManyTokens", { max: Schema.Int }) {
   override get message(): string {
@@ -140,13 +156,16 @@ export class Tokens extends Context.Service<
      * enrolment is used up is said by `countUse`: an agent that lost the answer may ask again.
      */
     readonly verify: (text: string, role: TokenRole, use?: TokenUse) => TokenHolder | TokenRefused
+    /** The holder of `text` at the API, whatever its roles, or why there is none. */
+    readonly verifyAtApi: (text: string) => TokenHolder | TokenRefused
     /** Counts one enrolment, within the caller's transaction; fails when the token allows none any more. */
     readonly countUse: (holder: TokenHolder) => Effect.Effect<void, TokenRefused | SqlError.SqlError>
     /** Makes a token. Its text is given here and nowhere else. */
     readonly issue: (
       spec: TokenSpec,
       actor: Actor,
-      reason: string
+      reason: string,
+      options?: { readonly dryRun: boolean }
     ) => Effect.Effect<
       { readonly token: Redacted.Redacted; readonly record: TokenRecord },
       TokenNameTaken | TokenSpecInvalid | TooManyTokens | RegistryUnavailable
@@ -155,8 +174,30 @@ export class Tokens extends Context.Service<
     readonly revoke: (
       reference: string,
       actor: Actor,
-      reason: string
+      reason: string,
+      options?: { readonly dryRun: boolean }
     ) => Effect.Effect<TokenRecord, TokenUnknown | TokenRevoked | TokenConfigured | RegistryUnavailable>
+    /**
+     * Changes a token by its name or id. `check` is asked with what is there and what it is to be, in the transaction of the
+     * change. Sessions that speak by the token end when its grant changes, and come back with the new one.
+     */
+    readonly change: <E, R>(
+      reference: string,
+      change: TokenChange,
+      options: { readonly actor: Actor; readonly reason: string; readonly dryRun: boolean },
+      check: (current: TokenRecord, after: TokenRecord) => Effect.Effect<void, E, R>
+    ) => Effect.Effect<
+      TokenRecord,
+      TokenUnknown | TokenRevoked | TokenConfigured | TokenSpecInvalid | SqlError.SqlError | E,
+      R
+    >
+    /** The token as a change of this generation left it, where the audit still knows: as its entries say it. */
+    readonly at: (
+      name: string,
+      generation: number
+    ) => Effect.Effect<Readonly<Record<string, unknown>> | undefined, SqlError.SqlError>
+    /** Whether a token that is good has this role, at the API. */
+    readonly hasGood: (role: string) => Effect.Effect<boolean, SqlError.SqlError>
     /** By name or id. */
     readonly find: (reference: string) => Effect.Effect<TokenRecord | undefined, SqlError.SqlError>
     /** In the order of their names, behind `after`. */
@@ -179,6 +220,10 @@ export class Tokens extends Context.Service<
         const nobody = () => Effect.die(new Error("these tokens have no database"))
         return Tokens.of({
           verify: memory.verify,
+          verifyAtApi: memory.verifyAtApi,
+          hasGood: (role) => Effect.succeed(memory.hasConfigured(role)),
+          change: nobody,
+          at: nobody,
           countUse: (holder) => Effect.sync(() => memory.used(holder, clock.currentTimeMillisUnsafe())),
           issue: nobody,
           revoke: nobody,
@@ -229,9 +274,14 @@ const whyNotGood = (record: TokenRecord, nowMillis: number): TokenRefused | unde
 
 interface Held {
   record: TokenRecord
-  readonly holder: TokenHolder
+  holder: TokenHolder
   /** Those who speak by it were told that it ran out. */
   told: boolean
+}
+
+const holderOf = (record: TokenRecord): TokenHolder => {
+  const { allows, expiresAtMillis, grant, host, id, name, origin, role, roles } = record
+  return { id, name, role, roles, allows, grant, host, origin, expiresAtMillis }
 }
 
 const hashOf = (text: string): string => hash("sha256", text, "base64")
@@ -248,8 +298,8 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
   const keyOf = (role: TokenRole, digest: string) => `${role} ${digest}`
 
   const add = (record: TokenRecord, digest: string) => {
-    const { allows, grant, host, id, name, origin, role } = record
-    const token: Held = { record, holder: { id, name, role, allows, grant, host, origin }, told: false }
+    const { id, name, role } = record
+    const token: Held = { record, holder: holderOf(record), told: false }
     const key = keyOf(role, digest)
     held.set(key, token)
     if (id === undefined) byName.set(name, token)
@@ -257,11 +307,12 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
     return token
   }
 
-  for (const { grant = unlimited, name, role, token } of configured) {
+  for (const { grant = unlimited, name, role, roles = [role], token } of configured) {
     const record: TokenRecord = {
       id: undefined,
       name,
       role,
+      roles,
       allows: "both",
       grant,
       host: undefined,
@@ -273,7 +324,8 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
       expiresAtMillis: undefined,
       lastUsedMillis: undefined,
       revokedAtMillis: undefined,
-      revokedReason: undefined
+      revokedReason: undefined,
+      generation: 0
     }
     add(record, hashOf(Redacted.value(token)))
   }
@@ -293,6 +345,16 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
       const other = held.get(keyOf(role === "agent" ? "admin" : "agent", digest))
       return other === undefined ? refusals.invalid() : refusals.otherRole(other.record.name, role)
     }
+    return holderNow(token, use)
+  }
+
+  const verifyAtApi: Tokens["Service"]["verifyAtApi"] = (text) => {
+    const digest = hashOf(text)
+    const token = held.get(keyOf("admin", digest)) ?? held.get(keyOf("agent", digest))
+    return token === undefined ? refusals.invalid() : holderNow(token, "bearer")
+  }
+
+  const holderNow = (token: Held, use: TokenUse): TokenHolder | TokenRefused => {
     const nowMillis = clock.currentTimeMillisUnsafe()
     const refusal = whyNotGood(token.record, nowMillis)
     if (refusal !== undefined) return refusal
@@ -309,6 +371,9 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
 
   return {
     verify,
+    verifyAtApi,
+    hasConfigured: (role: string) =>
+      [...byName.values()].some(({ record }) => record.role === "admin" && record.roles.includes(role)),
     add,
     newest,
     size: () => held.size,
@@ -325,7 +390,16 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
     },
     replace: (record: TokenRecord) => {
       const token = heldOf(record)
-      if (token !== undefined) token.record = newest(record)
+      if (token === undefined) return
+      token.record = newest(record)
+      token.holder = holderOf(record)
+    },
+    /** As `replace`, for one that may have been forgotten, or was told that it ran out. */
+    revive: (record: TokenRecord, digest: string) => {
+      const token = heldOf(record) ?? add(record, digest)
+      token.record = newest(record)
+      token.holder = holderOf(record)
+      token.told = false
     },
     forget: ({ holder: { id } }: Held) => {
       if (id === undefined) return
@@ -347,6 +421,7 @@ const unavailable = (error: SqlError.SqlError) => Effect.fail(new RegistryUnavai
 const auditView = (record: TokenRecord) => ({
   id: record.id,
   role: record.role,
+  roles: record.roles,
   allows: record.allows,
   grant: Grants.toPlain(record.grant),
   host: record.host,
@@ -397,22 +472,40 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     return { zones: [zone.name], names: [name], networks: grant.networks, namesMax: 1 }
   }
 
+  const invalid = (field: string, message: string) => new TokenSpecInvalid({ field, message })
+
+  /** Hosts have names in forward zones only; people look after the others too. */
+  const zonesProblem = (role: TokenRole, grant: Grant): TokenSpecInvalid | undefined => {
+    for (const name of grant.zones ?? []) {
+      const zone = zones.find(name)
+      if (zone === undefined || (role === "agent" && Zone.isReverse(zone))) {
+        return invalid("grant/zones", `${name} is not one of the zones${role === "agent" ? " for hosts" : ""}`)
+      }
+    }
+    return undefined
+  }
+
+  const rolesProblem = (role: TokenRole, roles: ReadonlyArray<string>): TokenSpecInvalid | undefined => {
+    if ((role === "agent") === roles.includes("agent")) return undefined
+    return invalid(
+      "roles",
+      role === "agent"
+        ? "a token for hosts keeps the role agent; make another one that is for the API alone"
+        : "a token for the API alone does not come to have the role agent; make another one for hosts"
+    )
+  }
+
   const problemOf = (spec: TokenSpec, nowMillis: number): TokenSpecInvalid | undefined => {
-    const invalid = (field: string, message: string) => new TokenSpecInvalid({ field, message })
     const whose = reservedFor(spec.name)
     if (whose !== undefined) return invalid("name", `no token may be called ${spec.name}, which is ${whose}`)
     if (!isName(spec.name)) {
       return invalid("name", "a token's name has 1 to 128 letters, digits and . _ @ - between them")
     }
     if (spec.role === "admin" && spec.allows !== "bearer") {
-      return invalid("allows", "an administrator's token enrols nobody")
+      return invalid("allows", "a token for the API alone enrols nobody")
     }
-    for (const name of spec.grant.zones ?? []) {
-      const zone = zones.find(name)
-      if (zone === undefined || Zone.isReverse(zone)) {
-        return invalid("grant/zones", `${name} is not one of the zones for hosts`)
-      }
-    }
+    const problem = rolesProblem(spec.role, spec.roles ?? [spec.role]) ?? zonesProblem(spec.role, spec.grant)
+    if (problem !== undefined) return problem
     if (spec.host !== undefined && spec.allows !== "enrol") {
       return invalid("host", "a token that is marked for a name is for enrolment")
     }
@@ -426,7 +519,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
   }
 
   const issue: Tokens["Service"]["issue"] = Effect.fn("Tokens.issue")(
-    function* (spec, actor, reason) {
+    function* (spec, actor, reason, { dryRun } = { dryRun: false }) {
       const nowMillis = yield* Clock.currentTimeMillis
       const problem = problemOf(spec, nowMillis)
       if (problem !== undefined) return yield* problem
@@ -436,10 +529,12 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
       if (memory.size() >= options.tokensMax) return yield* new TooManyTokens({ max: options.tokensMax })
       const text = `prism_${Base64Url.encode(yield* random.randomBytes(32))}`
       const digest = hashOf(text)
+      if (dryRun && (yield* repo.find(spec.name)) !== undefined) return yield* new TokenNameTaken({ name: spec.name })
       const record = {
         id: yield* random.uuidV7(),
         name: spec.name,
         role: spec.role,
+        roles: spec.roles ?? [spec.role],
         allows: spec.allows,
         grant,
         host: spec.host,
@@ -451,33 +546,43 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         expiresAtMillis: spec.expiresAtMillis,
         lastUsedMillis: undefined,
         revokedAtMillis: undefined,
-        revokedReason: undefined
+        revokedReason: undefined,
+        generation: 0
       }
-      yield* Effect.gen(function* () {
-        yield* repo.insert(record, digest)
-        const entry = { atMillis: nowMillis, actor, subject: record.name, reason }
+      if (dryRun) return { token: Redacted.make(text), record }
+      const made = yield* Effect.gen(function* () {
+        const generation = yield* Generation.next(sql)
+        const made = { ...record, generation }
+        yield* repo.insert(made, digest)
+        const entry = { atMillis: nowMillis, actor, subject: record.name, reason, generation }
         yield* Audit.write(sql, { ...entry, action: "token.issued", after: auditView(record) })
-        yield* sql.afterCommit(Effect.sync(() => void memory.add(record, digest)))
+        yield* sql.afterCommit(Effect.sync(() => void memory.add(made, digest)))
+        return made
       }).pipe(
         sql.withTransaction,
         Effect.catchReason("SqlError", "UniqueViolation", () => Effect.fail(new TokenNameTaken({ name: spec.name })))
       )
       yield* durability.flush
-      return { token: Redacted.make(text), record }
+      return { token: Redacted.make(text), record: made }
     },
     (effect) => Effect.catchTag(effect, "SqlError", unavailable)
   )
 
   const revoke: Tokens["Service"]["revoke"] = Effect.fn("Tokens.revoke")(
-    function* (reference, actor, reason) {
+    function* (reference, actor, reason, { dryRun } = { dryRun: false }) {
       if (memory.isConfigured(reference)) return yield* new TokenConfigured({ name: reference })
       const nowMillis = yield* Clock.currentTimeMillis
       const revoked = yield* Effect.gen(function* () {
         const before = yield* repo.find(reference)
         if (before === undefined) return yield* new TokenUnknown({ reference })
-        const after = yield* repo.revoke(before.id, reason, nowMillis)
+        if (dryRun) {
+          if (before.revokedAtMillis !== undefined) return yield* new TokenRevoked({ name: before.name })
+          return { ...before, revokedAtMillis: nowMillis, revokedReason: reason }
+        }
+        const generation = yield* Generation.next(sql)
+        const after = yield* repo.revoke(before.id, reason, nowMillis, generation)
         if (after === undefined) return yield* new TokenRevoked({ name: before.name })
-        const entry = { atMillis: nowMillis, actor, subject: before.name, reason }
+        const entry = { atMillis: nowMillis, actor, subject: before.name, reason, generation }
         yield* Audit.write(sql, { ...entry, action: "token.revoked", before: auditView(before) })
         yield* sql.afterCommit(
           Effect.sync(() => {
@@ -493,6 +598,65 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     },
     (effect) => Effect.catchTag(effect, "SqlError", unavailable)
   )
+
+  const change: Tokens["Service"]["change"] = (reference, changes, { actor, dryRun, reason }, check) =>
+    Effect.gen(function* () {
+      if (memory.isConfigured(reference)) return yield* new TokenConfigured({ name: reference })
+      const nowMillis = yield* Clock.currentTimeMillis
+      const changed = yield* Effect.gen(function* () {
+        const before = yield* repo.lock(reference)
+        if (before === undefined) return yield* new TokenUnknown({ reference })
+        const { expiresAtMillis, grant = before.grant, roles = before.roles } = changes
+        const wanted = {
+          ...before,
+          roles,
+          grant,
+          expiresAtMillis: expiresAtMillis === undefined ? before.expiresAtMillis : (expiresAtMillis ?? undefined)
+        }
+        yield* check(before, wanted)
+        if (before.revokedAtMillis !== undefined) return yield* new TokenRevoked({ name: before.name })
+        if (before.host !== undefined && changes.grant !== undefined) {
+          return yield* invalid("grant", "a token that is marked for a name has that name as its grant")
+        }
+        const problem =
+          rolesProblem(before.role, roles) ??
+          zonesProblem(before.role, grant) ??
+          (typeof expiresAtMillis === "number" && expiresAtMillis <= nowMillis
+            ? invalid("expiresAt", "the token would have run out already; revoke it, if that is meant")
+            : undefined)
+        if (problem !== undefined) return yield* problem
+        if (JSON.stringify(auditView(before)) === JSON.stringify(auditView(wanted)) || dryRun) return wanted
+        const generation = yield* Generation.next(sql)
+        const after = yield* repo.change({ ...wanted, generation })
+        const entry = { atMillis: nowMillis, actor, subject: before.name, reason, generation }
+        const views = { before: auditView(before), after: auditView(after.record) }
+        yield* Audit.write(sql, { ...entry, action: "token.changed", ...views })
+        yield* sql.afterCommit(
+          Effect.sync(() => {
+            memory.revive(after.record, after.hash)
+            if (Grants.encode(before.grant) === Grants.encode(after.record.grant)) return
+            const message = `the grant of the token ${before.name} was changed, say hello again`
+            revocations.announce({ principal: before.name, code: "unavailable", message })
+          })
+        )
+        return after.record
+      }).pipe(sql.withTransaction)
+      yield* durability.flush
+      return memory.newest(changed)
+    }).pipe(Effect.withSpan("Tokens.change"))
+
+  const at: Tokens["Service"]["at"] = Effect.fn("Tokens.at")(function* (name, generation) {
+    const rows = yield* sql<{ readonly after: string | null }>`
+      SELECT after FROM audit_log WHERE subject = ${name} AND generation = ${generation} AND action LIKE 'token.%'
+      UNION ALL
+      SELECT after FROM audit_entry WHERE subject = ${name} AND generation = ${generation} AND action LIKE 'token.%'`
+    const after = rows[0]?.after
+    return after === null || after === undefined ? undefined : JSON.parse(after)
+  })
+
+  const hasGood: Tokens["Service"]["hasGood"] = Effect.fn("Tokens.hasGood")(function* (role) {
+    return memory.hasConfigured(role) || (yield* repo.hasGood(role, yield* Clock.currentTimeMillis))
+  })
 
   const find: Tokens["Service"]["find"] = Effect.fn("Tokens.find")(function* (reference) {
     const own = memory.configured.find(({ name }) => name === reference)
@@ -567,5 +731,16 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
   // What was used last is known after a restart too.
   yield* Effect.addFinalizer(() => guarded(flush()))
 
-  return Tokens.of({ verify: memory.verify, countUse, issue, revoke, find, list })
+  return Tokens.of({
+    verify: memory.verify,
+    verifyAtApi: memory.verifyAtApi,
+    countUse,
+    issue,
+    change,
+    at,
+    revoke,
+    hasGood,
+    find,
+    list
+  })
 })

@@ -353,8 +353,9 @@ const steering = Effect.gen(function* () {
     updated_at BIGINT NOT NULL,
     updated_by TEXT NOT NULL
   )`
-  // Names of roles, as JSON; NULL: as its role says.
+  // Names of roles, as JSON; NULL: as its role says. `generation` is for If-Match.
   yield* sql`ALTER TABLE access_token ADD COLUMN roles TEXT`
+  yield* sql`ALTER TABLE access_token ADD COLUMN generation BIGINT NOT NULL DEFAULT 0`
 
   // What was set by the API: whole zones, and settings that take the place of the configuration's. `settings` is JSON.
   yield* sql`CREATE TABLE zone_setting (

@@ -152,19 +152,23 @@ export const suite = <R>(
           id: undefined,
           name: "fleet",
           role: "agent",
+          roles: ["agent"],
           allows: "both",
           grant: unlimited,
           host: undefined,
-          origin: "configuration"
+          origin: "configuration",
+          expiresAtMillis: undefined
         })
         assert.deepStrictEqual(tokens.verify(text, "agent"), {
           id: record.id,
           name: "rack-7",
           role: "agent",
+          roles: ["agent"],
           allows: "bearer",
           grant: unlimited,
           host: undefined,
-          origin: "registry"
+          origin: "registry",
+          expiresAtMillis: undefined
         })
         assert.strictEqual(codeOf(tokens.verify("fleet-secret", "agent", "enrol")), "fleet")
         for (const wrong of ["", "fleet", "fleet-secret ", "FLEET-SECRET", "fleet-secret\0", `${text}x`]) {

@@ -25,7 +25,7 @@ export const flags = {
   ),
   token: Flag.Redacted("token").pipe(
     Flag.withDescription(
-      "An administrator's token. Other users of this machine can read it in the list of processes: PRISM_TOKEN or --token-file is better."
+      "A token for the API. Other users of this machine can read it in the list of processes: PRISM_TOKEN or --token-file is better."
     ),
     Flag.withMetavar("TOKEN"),
     Flag.optional
@@ -110,6 +110,14 @@ const isProblem = Schema.is(
     Problems.TooManyTokens,
     Problems.IdentityNotFound,
     Problems.PrincipalNotFound,
+    Problems.RoleNotFound,
+    Problems.RoleNameTaken,
+    Problems.RoleBuiltIn,
+    Problems.RoleInUse,
+    Problems.TooManyRoles,
+    Problems.Forbidden,
+    Problems.PreconditionFailed,
+    Problems.PreconditionRequired,
     Problems.IdentityRevoked,
     Problems.RequestInvalid,
     Problems.TokenInvalid,

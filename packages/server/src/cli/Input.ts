@@ -20,6 +20,16 @@ export const reasonArgument = Argument.String("reason").pipe(
   Argument.withMetavar("REASON")
 )
 
+/** `--dry-run`, of what changes something. */
+export const dryRun = Flag.Boolean("dry-run").pipe(
+  Flag.withDescription("Say what would become of it, and change nothing."),
+  Flag.withDefault(false)
+)
+
+/** The same, for a query. */
+export const dry = ({ dryRun }: { readonly dryRun: boolean }): { readonly dryRun?: true } =>
+  dryRun ? { dryRun: true } : {}
+
 /** A name in any case, with or without the trailing dot. */
 export const parseName = (input: string): Effect.Effect<DomainName.DomainName, Failure.UsageWrong> =>
   Result.match(DomainName.parse(input), {

@@ -11,6 +11,7 @@ import { identities } from "./identities.ts"
 import { migrate } from "./migrate.ts"
 import { plan } from "./plan.ts"
 import { publications } from "./publications.ts"
+import { roles } from "./roles.ts"
 import { serve } from "./serve.ts"
 import { status } from "./status.ts"
 import { tokens } from "./tokens.ts"
@@ -34,6 +35,7 @@ export const prismDns = Command.make("prism-dns").pipe(
     publications,
     guards,
     tokens,
+    roles,
     identities,
     access,
     whoami

@@ -9,11 +9,13 @@ import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
 
-const uses = ({ uses, usesMax }: Contract.Token): string => (usesMax === undefined ? `${uses}` : `${uses}/${usesMax}`)
+const uses = ({ uses, usesMax }: Pick<Contract.Token, "uses" | "usesMax">): string =>
+  usesMax === undefined ? `${uses}` : `${uses}/${usesMax}`
 
-const columns: ReadonlyArray<Output.Column<Contract.Token>> = [
+const columns: ReadonlyArray<Output.Column<Contract.TokenPage["items"][number]>> = [
   { head: "NAME", cell: ({ name }) => name },
   { head: "ROLE", cell: ({ role }) => role },
+  { head: "ROLES", cell: ({ roles }) => roles.join(",") },
   { head: "ALLOWS", cell: ({ allows }) => allows },
   { head: "STATE", cell: ({ state }) => state },
   { head: "USES", cell: uses },
@@ -101,7 +103,9 @@ const create = Command.make(
     reason: Input.reasonArgument,
     enrol: flag("enrol", "For enrolment: a machine turns it into a key of its own."),
     bearer: flag("bearer", "To be sent as it is; the default, and beside --enrol for both."),
-    admin: flag("admin", "For this API and command line, not for hosts."),
+    admin: flag("admin", "For this API and command line, not for hosts: in short for --role admin."),
+    role: several("role", "ROLE", "What its holder may do by the API, within its zones and names, such as viewer."),
+    dryRun: Input.dryRun,
     for: optional("for", "HOST", "With --enrol: for this full name alone, which is taken over from whoever holds it."),
     zone: several("zone", "ZONE", "Only names in this zone."),
     namePattern: several("name-pattern", "PATTERN", "Only names such as web-* or *.rack-7, below their zone."),
@@ -136,9 +140,11 @@ const create = Command.make(
     const expiresAt = yield* expiry(
       Option.getOrElse(input.expires, () => (allows === "enrol" ? enrolDefaults.expires : never))
     )
+    if (input.admin && input.role.length > 0)
+      return yield* wrong("admin", "is in short for --role admin; say one of them")
     const payload: Contract.TokenRequest = {
       name: input.name,
-      role: input.admin ? "admin" : "agent",
+      ...(input.role.length > 0 ? { roles: input.role } : { role: input.admin ? "admin" : "agent" }),
       allows,
       grant: {
         ...(zones.length > 0 && { zones }),
@@ -153,8 +159,9 @@ const create = Command.make(
     }
     yield* Connection.withClient(input, ({ tokens }) =>
       Effect.gen(function* () {
-        const { body: issued } = yield* tokens.issue({ payload })
+        const { body: issued } = yield* tokens.issue({ query: Input.dry(input), payload })
         if (input.json) return yield* Output.json(issued)
+        if (issued.token === undefined) return yield* Console.log(`${Output.harmless(issued.name)} would be made.`)
         // Alone on its line, so that a pipe holds the token and nothing else.
         yield* Console.log(issued.token)
         yield* Output.note(sentence(issued))
@@ -175,19 +182,74 @@ const create = Command.make(
   ])
 )
 
-const revoke = Command.make(
-  "revoke",
-  { ...Connection.flags, reference, reason: Input.reasonArgument },
+const edit = Command.make(
+  "edit",
+  {
+    ...Connection.flags,
+    dryRun: Input.dryRun,
+    reference,
+    reason: Input.reasonArgument,
+    role: several("role", "ROLE", "Its roles from now on, in place of those it has."),
+    zone: several("zone", "ZONE", `Only names in this zone from now on; ${any} for every zone.`),
+    namePattern: several("name-pattern", "PATTERN", `Only such names from now on; ${any} for every name.`),
+    expires: optional("expires", "DURATION", `How long it is good from now on, such as 30d, or ${never}.`)
+  },
   Effect.fn(function* (input) {
     const reason = yield* Input.reason(input.reason)
+    const isAny = (given: ReadonlyArray<string>) => given.length === 1 && given[0] === any
+    const zones = isAny(input.zone) ? [] : yield* Effect.forEach(input.zone, Input.parseName)
+    const names = isAny(input.namePattern)
+      ? []
+      : yield* Effect.forEach(input.namePattern, (text) => parse(Kind.namePattern, "name-pattern", text))
+    const expiresAt = Option.isNone(input.expires) ? undefined : ((yield* expiry(input.expires.value)) ?? null)
     yield* Connection.withClient(input, ({ tokens }) =>
-      Effect.flatMap(tokens.revoke({ params: { token: input.reference }, payload: { reason } }), (revoked) =>
+      Effect.gen(function* () {
+        const params = { token: input.reference }
+        const { body: before, headers } = yield* tokens.get({ params })
+        const { names: namesNow, networks, zones: zonesNow, ...rest } = before.grant
+        const zonesThen = input.zone.length === 0 ? zonesNow : zones.length === 0 ? undefined : zones
+        const namesThen = input.namePattern.length === 0 ? namesNow : names.length === 0 ? undefined : names
+        const grant = {
+          ...rest,
+          ...(networks.length > 0 && { networks }),
+          ...(zonesThen !== undefined && { zones: zonesThen }),
+          ...(namesThen !== undefined && { names: namesThen })
+        }
+        const { body } = yield* tokens.change({
+          params,
+          query: Input.dry(input),
+          headers: headers.etag === undefined ? {} : { "if-match": headers.etag },
+          payload: {
+            ...(input.role.length > 0 && { roles: input.role }),
+            ...(input.zone.length + input.namePattern.length > 0 && { grant }),
+            ...(expiresAt !== undefined && { expiresAt }),
+            reason
+          }
+        })
+        if (input.json) return yield* Output.json(body)
+        yield* Output.rows(columns, [body], "")
+        if (body.dryRun === true) yield* Output.note("nothing was changed: this is what it would be")
+      })
+    )
+  })
+).pipe(Command.withDescription("Change a token's roles, its zones and names, or its end; its text stays."))
+
+const revoke = Command.make(
+  "revoke",
+  { ...Connection.flags, dryRun: Input.dryRun, reference, reason: Input.reasonArgument },
+  Effect.fn(function* (input) {
+    const reason = yield* Input.reason(input.reason)
+    const request = { params: { token: input.reference }, query: Input.dry(input), payload: { reason } }
+    yield* Connection.withClient(input, ({ tokens }) =>
+      Effect.flatMap(tokens.revoke(request), (revoked) =>
         input.json
           ? Output.json(revoked)
-          : Console.log(
-              `${Output.harmless(revoked.name)} is revoked; identities that were enrolled with it stay ` +
-                `(prism-dns identities list --enrolled-by ${Output.harmless(revoked.name)}).`
-            )
+          : revoked.dryRun === true
+            ? Console.log(`${Output.harmless(revoked.name)} would be revoked.`)
+            : Console.log(
+                `${Output.harmless(revoked.name)} is revoked; identities that were enrolled with it stay ` +
+                  `(prism-dns identities list --enrolled-by ${Output.harmless(revoked.name)}).`
+              )
       )
     )
   })
@@ -195,5 +257,5 @@ const revoke = Command.make(
 
 export const tokens = Command.make("tokens").pipe(
   Command.withDescription("Tokens, with which hosts and people are let in."),
-  Command.withSubcommands([list, create, revoke])
+  Command.withSubcommands([list, create, edit, revoke])
 )

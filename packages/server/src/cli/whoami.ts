@@ -1,4 +1,5 @@
 /** `prism-dns whoami`: whom the server takes us for. */
+import { describe } from "@prism-dns/core/auth/Permissions"
 import { Effect } from "effect"
 import { Command } from "effect/cli"
 import * as Connection from "./Connection.ts"
@@ -14,7 +15,11 @@ export const whoami = Command.make(
           ? Output.json(answer)
           : Output.fields([
               ["name", answer.name],
-              ["role", answer.role],
+              ["kind", answer.kind === "token" ? `token (${answer.role ?? "unknown"})` : answer.kind],
+              ["roles", answer.roles.length === 0 ? "none" : answer.roles.join(", ")],
+              ...answer.permissions.map((permission) => ["may", describe(permission)] as const),
+              ["only in", answer.zones?.join(", ")],
+              ["only names", answer.names?.join(", ")],
               ["token of", answer.origin],
               ["expires", answer.expiresAt],
               ["speaks from", answer.peer]
@@ -22,4 +27,4 @@ export const whoami = Command.make(
       )
     )
   })
-).pipe(Command.withDescription("Whom the server takes us for."))
+).pipe(Command.withDescription("Whom the server takes us for, and what we may do."))

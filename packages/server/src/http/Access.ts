@@ -1,20 +1,40 @@
-/** Handlers of `/v1/access:explain`. */
+/** Handlers of `/v1/access:explain`: of claims by `auth/Explainer`, of what the API lets somebody do by `auth/Rights`. */
 import { Api } from "@prism-dns/core/api/Api"
 import type * as Contract from "@prism-dns/core/api/Access"
-import { PrincipalNotFound } from "@prism-dns/core/api/Problems"
+import { Caller } from "@prism-dns/core/api/Authentication"
+import { PrincipalNotFound, RequestInvalid } from "@prism-dns/core/api/Problems"
 import { type CertificateGrant, ownNameOnly } from "@prism-dns/core/auth/Certificates"
 import * as Explainer from "@prism-dns/core/auth/Explainer"
 import * as Grants from "@prism-dns/core/auth/Grants"
+import type { Bounds, Resource, Verb } from "@prism-dns/core/auth/Permissions"
 import { clampedTtl } from "@prism-dns/core/auth/Policy"
+import * as Rights from "@prism-dns/core/auth/Rights"
+import { Roles } from "@prism-dns/core/auth/Roles"
+import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import type { SqlError } from "effect/sql"
 import { orUnavailable } from "./Answers.ts"
+import * as Authorization from "./Authorization.ts"
+import { toPermission } from "./Roles.ts"
 
 export interface AccessOptions {
   /** What client certificates may claim. Default: their own name. */
   readonly certificates?: CertificateGrant | undefined
 }
+
+const rolePrefix = "role:"
+
+const invalid = (missing: ReadonlyArray<string>, detail: string) =>
+  new RequestInvalid({
+    detail: `${missing.join(", ")}: ${detail}`,
+    errors: missing.map((field) => ({ in: "body", pointer: `/${field}`, detail }))
+  })
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+
+const principalNotFound = (message: string) => Effect.fail(new PrincipalNotFound({ detail: sentence(message) }))
 
 export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
   HttpApiBuilder.group(
@@ -23,6 +43,8 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
     Effect.fnUntraced(function* (handlers) {
       const explainer = yield* Explainer.make(certificates)
       const zones = yield* Zones
+      const tokens = yield* Tokens
+      const roles = yield* Roles
 
       const toExplained = ({ claim, decidedBy, namesMax, principal, rules }: Explainer.Answer): Contract.Explained => {
         const ttlSeconds = clampedTtl(claim, zones.find(claim.zone))
@@ -47,27 +69,132 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         }
       }
 
-      const explain = (asked: Contract.ExplainRequest) =>
-        explainer
-          .explain({
-            principal: asked.principal,
-            name: asked.hostname,
-            zone: asked.zone,
-            addresses: asked.addresses,
-            peer: asked.peer,
-            protocol: asked.protocol ?? "2.0",
-            ttlSeconds: asked.ttlSeconds
-          })
-          .pipe(
-            Effect.map(toExplained),
-            Effect.catchTag("PrincipalUnknown", ({ message }) =>
-              Effect.fail(new PrincipalNotFound({ detail: `${message.charAt(0).toUpperCase()}${message.slice(1)}.` }))
-            ),
-            orUnavailable
+      /** Which rule decides a claim. Who is bound to zones is told about claims in them, and of nobody who is only elsewhere. */
+      const explainClaim = Effect.fnUntraced(function* (asked: Contract.ExplainRequest) {
+        const { addresses, hostname, principal } = asked
+        if (principal === undefined || hostname === undefined || addresses === undefined) {
+          const missing = Object.entries({ principal, hostname, addresses }).flatMap(([field, value]) =>
+            value === undefined ? [field] : []
           )
+          return yield* invalid(missing, "a claim has these; what the API lets somebody do has verb and resource")
+        }
+        if (asked.name !== undefined)
+          return yield* invalid(["name"], "goes with verb and resource; a claim has hostname")
+        const answer = yield* explainer.explain({
+          principal,
+          name: hostname,
+          zone: asked.zone,
+          addresses,
+          peer: asked.peer,
+          protocol: asked.protocol ?? "2.0",
+          ttlSeconds: asked.ttlSeconds
+        })
+        const scope = yield* Authorization.scope("read", "access")
+        yield* Authorization.require("read", "access", { zone: answer.claim.zone, name: answer.claim.fqdn })
+        const grant = answer.principal.grant
+        if (grant.zones === undefined || scope.zones === undefined) return toExplained(answer)
+        const seen = grant.zones.filter(scope.touches)
+        if (seen.length === 0)
+          return yield* principalNotFound(`there is neither an identity nor a token '${principal}'`)
+        return toExplained({ ...answer, principal: { ...answer.principal, grant: { ...grant, zones: seen } } })
+      })
+
+      interface Holder {
+        readonly principal: { readonly name: string; readonly kind: "token" | "oidc" | "role" }
+        readonly roles: ReadonlyArray<string>
+        readonly bounds: Bounds
+      }
+
+      /** Whose right is asked for; default: the caller's. */
+      const holderOf = Effect.fnUntraced(function* (
+        reference: string | undefined
+      ): Effect.fn.Return<Holder, PrincipalNotFound | SqlError.SqlError, Caller> {
+        const caller = yield* Caller
+        if (reference === undefined) {
+          const { authority, kind, name, roles } = caller
+          return { principal: { name, kind }, roles, bounds: authority }
+        }
+        const scope = yield* Authorization.scope("read", "access")
+        if (reference.startsWith(rolePrefix)) {
+          const name = reference.slice(rolePrefix.length)
+          const role = roles.find(name)
+          if (role === undefined || !role.permissions.every(({ zones }) => zones?.every(scope.touches) ?? true)) {
+            return yield* principalNotFound(`there is no role '${name}'`)
+          }
+          return { principal: { name, kind: "role" }, roles: [name], bounds: {} }
+        }
+        const token = yield* tokens.find(reference)
+        if (token === undefined || !(yield* Authorization.mayReadWithin("access", token.grant))) {
+          return yield* principalNotFound(
+            `there is no token '${reference}'; a role is asked for as '${rolePrefix}NAME'`
+          )
+        }
+        if (token.revokedAtMillis !== undefined) return yield* principalNotFound(`the token ${token.name} is revoked`)
+        const { grant, name } = token
+        return { principal: { name, kind: "token" }, roles: token.roles, bounds: grant }
+      })
+
+      /** By which role somebody may do something, or why not. */
+      const explainRight = Effect.fnUntraced(function* (
+        asked: Contract.ExplainRequest,
+        verb: Verb,
+        resource: Resource
+      ): Effect.fn.Return<
+        Contract.ExplainedRight,
+        PrincipalNotFound | RequestInvalid | Effect.Error<ReturnType<typeof tokens.find>>,
+        Caller
+      > {
+        const ofClaims = (["hostname", "addresses", "peer", "protocol", "ttlSeconds"] as const).filter(
+          (field) => asked[field] !== undefined
+        )
+        if (ofClaims.length > 0) return yield* invalid(ofClaims, "is of a claim, which has neither verb nor resource")
+        const { name, zone = name === undefined ? undefined : Authorization.placeOf(zones.all, name).zone } = asked
+        const { bounds, principal, roles: names } = yield* holderOf(asked.principal)
+        const right = Rights.explain({
+          verb,
+          resource,
+          place: { zone, name },
+          roles: names.map((each) => ({ name: each, role: roles.find(each) })),
+          bounds: { zones: bounds.zones, names: bounds.names }
+        })
+        return {
+          principal: {
+            ...principal,
+            roles: names,
+            ...(bounds.zones !== undefined && { zones: bounds.zones }),
+            ...(bounds.names !== undefined && { names: bounds.names })
+          },
+          verb,
+          resource,
+          ...(zone !== undefined && { zone }),
+          ...(name !== undefined && { name }),
+          allowed: right.allowed,
+          ...(right.by !== undefined && { by: { role: right.by.role, permission: toPermission(right.by.permission) } }),
+          detail: right.detail,
+          rules: right.rules
+        }
+      })
+
+      const explain = Effect.fnUntraced(
+        function* (asked: Contract.ExplainRequest) {
+          const { resource, verb } = asked
+          if (verb === undefined && resource === undefined) return yield* explainClaim(asked)
+          if (verb === undefined) return yield* invalid(["verb"], "is missing beside resource")
+          if (resource === undefined) return yield* invalid(["resource"], "is missing beside verb")
+          return yield* explainRight(asked, verb, resource)
+        },
+        Effect.catchTag("PrincipalUnknown", ({ message }) => principalNotFound(message)),
+        orUnavailable
+      )
 
       return handlers.handleAll({
-        explain: Effect.fn("http.Access.explain")(({ query }) => explain(query)),
+        explain: Effect.fn("http.Access.explain")(({ query }) =>
+          explain(query).pipe(
+            Effect.catchTag("RequestInvalid", ({ detail, errors }) =>
+              Effect.fail(new RequestInvalid({ detail, errors: errors.map((each) => ({ ...each, in: "query" })) }))
+            )
+          )
+        ),
         explainRequest: Effect.fn("http.Access.explain")(({ payload }) => explain(payload))
       })
     })

@@ -2,8 +2,9 @@
 import { Authorization, Caller, Requires } from "@prism-dns/core/api/Authentication"
 import { Forbidden, TokenInvalid } from "@prism-dns/core/api/Problems"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
-import { allowsSomewhere, builtInRoles } from "@prism-dns/core/auth/Permissions"
+import { allowsSomewhere } from "@prism-dns/core/auth/Permissions"
 import type { TokenCode } from "@prism-dns/core/auth/RefusalCode"
+import { Roles } from "@prism-dns/core/auth/Roles"
 import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
@@ -12,12 +13,13 @@ import { RequestId } from "./RequestId.ts"
 
 const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
-export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer.effect(
+export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles> = Layer.effect(
   Authorization,
   Effect.gen(function* () {
     const tokens = yield* Tokens
     const refusals = yield* Refusals
     const gate = yield* Gate
+    const roles = yield* Roles
 
     const refuse = (code: TokenCode, message: string, peer: string | undefined) => {
       refusals.record({ code, message, actor: "unknown", peer, subject: "" })
@@ -30,16 +32,12 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer
         const peer = Option.getOrUndefined(remoteAddress)
         const token = Redacted.value(credential)
         if (token === "") {
-          return yield* refuse("token-missing", "send an administrator's token: 'Authorization: Bearer TOKEN'", peer)
+          return yield* refuse("token-missing", "send a token: 'Authorization: Bearer TOKEN'", peer)
         }
-        const holder = tokens.verify(token, "admin")
-        if (holder instanceof TokenRefused) {
-          const isGuess = holder.code === "token-invalid"
-          return yield* refuse(holder.code, isGuess ? "the token is not one of an administrator" : holder.message, peer)
-        }
-        const roles = builtInRoles.filter(({ name }) => name === holder.role)
+        const holder = tokens.verifyAtApi(token)
+        if (holder instanceof TokenRefused) return yield* refuse(holder.code, holder.message, peer)
         const authority = {
-          permissions: roles.flatMap(({ permissions }) => permissions),
+          permissions: roles.permissionsOf(holder.roles),
           zones: holder.grant.zones,
           names: holder.grant.names
         }
@@ -54,10 +52,10 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals> = Layer
           kind: "token",
           peer,
           request: yield* RequestId,
-          roles: roles.map(({ name }) => name),
+          roles: holder.roles,
           authority,
           grant: holder.grant,
-          expiresAtMillis: undefined
+          expiresAtMillis: holder.expiresAtMillis
         })
       })
     })

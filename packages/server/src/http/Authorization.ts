@@ -10,7 +10,9 @@ import { Forbidden } from "@prism-dns/core/api/Problems"
 import {
   allows,
   allowsWithin,
+  type Authority,
   type Bounds,
+  contains,
   type Place,
   type Resource,
   scopeOf,
@@ -56,6 +58,22 @@ export const placeOf = (zones: ReadonlyArray<Zone>, name: DomainName.DomainName)
   const zone = DomainName.longestZone(name, zones)
   return zone === undefined ? {} : { zone: zone.name, name }
 }
+
+const lying = (held: Verb, what: string, given: Authority) =>
+  Effect.flatMap(Caller, (caller) =>
+    allows(caller.authority, held, "roles", {}) || contains(caller.authority, given)
+      ? Effect.void
+      : forbidden(caller, `give or take ${what}, which allows more than it may itself`)
+  )
+
+/**
+ * Fails with 403 unless what is given lies within the caller's own authority: nobody gives more than it has. Who may write
+ * every role could come to have it all the same.
+ */
+export const requireToGive = (what: string, given: Authority) => lying("write", what, given)
+
+/** The same of a role that is taken away: who may delete every one of them may delete this. */
+export const requireToTake = (what: string, taken: Authority) => lying("delete", what, taken)
 
 /** Whether the caller may see `resource` at `place`. */
 export const mayRead = (resource: Resource, place: Place) =>

@@ -30,6 +30,7 @@ import * as Metrics from "./Metrics.ts"
 import * as Plans from "./Plans.ts"
 import * as Publications from "./Publications.ts"
 import { type RateLimitOptions, RateLimits } from "./RateLimits.ts"
+import * as Roles from "./Roles.ts"
 import * as Status from "./Status.ts"
 import * as Tokens from "./Tokens.ts"
 import * as Whoami from "./Whoami.ts"
@@ -70,6 +71,7 @@ const api = ({ certificates, instance = defaultInstance, rateLimit }: HttpServer
       Guards.layer,
       Tokens.layer,
       Identities.layer,
+      Roles.layer,
       Access.layer({ certificates }),
       Whoami.layer,
       Status.layer({ instance })

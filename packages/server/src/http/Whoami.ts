@@ -6,6 +6,8 @@ import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable } from "./Answers.ts"
+import { toPermission } from "./Roles.ts"
+import { kindOf } from "./Tokens.ts"
 
 export const layer = HttpApiBuilder.group(
   Api,
@@ -14,14 +16,17 @@ export const layer = HttpApiBuilder.group(
     const tokens = yield* Tokens
     return handlers.handleAll({
       get: Effect.fn("http.Whoami.get")(function* () {
-        const { name, peer } = yield* Caller
-        const token = yield* tokens.find(name)
+        const { authority, expiresAtMillis, kind, name, peer, roles } = yield* Caller
+        const token = kind === "token" ? yield* tokens.find(name) : undefined
         return {
           name,
-          kind: "token" as const,
-          role: token?.role ?? "admin",
-          origin: token?.origin ?? "registry",
-          ...(token?.expiresAtMillis !== undefined && { expiresAt: timestamp(token.expiresAtMillis) }),
+          kind,
+          roles,
+          permissions: authority.permissions.map(toPermission),
+          ...(authority.zones !== undefined && { zones: authority.zones }),
+          ...(authority.names !== undefined && { names: authority.names }),
+          ...(token !== undefined && { role: kindOf(token), origin: token.origin }),
+          ...(expiresAtMillis !== undefined && { expiresAt: timestamp(expiresAtMillis) }),
           ...(peer !== undefined && { peer })
         }
       }, orUnavailable)

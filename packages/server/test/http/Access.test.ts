@@ -47,6 +47,7 @@ describe("/v1/tokens", () => {
     Effect.gen(function* () {
       const { tokens } = yield* client
       const { body: issued, headers } = yield* tokens.issue({
+        query: {},
         payload: {
           name: "rack-8",
           allows: "enrol",
@@ -56,9 +57,9 @@ describe("/v1/tokens", () => {
           reason: "rack 8 is built"
         }
       })
-      assert.match(issued.token, /^prism_[A-Za-z0-9_-]{43}$/)
+      assert.match(issued.token ?? "", /^prism_[A-Za-z0-9_-]{43}$/)
       assert.strictEqual(headers.location, "/v1/tokens/rack-8")
-      const { token, ...record } = issued
+      const { token = "", ...record } = issued
       assert.deepInclude(record, {
         name: "rack-8",
         role: "agent",
@@ -73,10 +74,10 @@ describe("/v1/tokens", () => {
       })
       yield* enrol(token, 1)
 
-      const shown = yield* tokens.get({ params: { token: "rack-8" } })
+      const { body: shown } = yield* tokens.get({ params: { token: "rack-8" } })
       assert.strictEqual(shown.uses, 1)
       assert.notInclude(JSON.stringify(shown), token)
-      assert.deepStrictEqual(yield* tokens.get({ params: { token: issued.id! } }), shown)
+      assert.deepStrictEqual((yield* tokens.get({ params: { token: issued.id! } })).body, shown)
       const { body: list } = yield* tokens.list({ query: {} })
       assert.deepStrictEqual(
         list.items.map(({ name, origin }) => `${name} ${origin}`),
@@ -90,9 +91,9 @@ describe("/v1/tokens", () => {
       )
 
       const params = { token: "rack-8" }
-      const revoked = yield* tokens.revoke({ params, payload: { reason: "it leaked" } })
+      const revoked = yield* tokens.revoke({ params, query: {}, payload: { reason: "it leaked" } })
       assert.deepStrictEqual([revoked.state, revoked.revoked?.reason], ["revoked", "it leaked"])
-      const again = yield* Effect.flip(tokens.revoke({ params, payload: { reason: "again" } }))
+      const again = yield* Effect.flip(tokens.revoke({ params, query: {}, payload: { reason: "again" } }))
       assert.strictEqual(again._tag, "TokenRevoked")
       const audit = yield* (yield* SqlClient.SqlClient)`
         SELECT action, actor, reason FROM audit_entry WHERE subject = 'rack-8' ORDER BY sequence`
@@ -110,7 +111,7 @@ describe("/v1/tokens", () => {
     Effect.gen(function* () {
       const { tokens } = yield* client
       const issue = (payload: object) =>
-        Effect.flip(tokens.issue({ payload: { name: "new", allows: "enrol", reason: "x", ...payload } }))
+        Effect.flip(tokens.issue({ query: {}, payload: { name: "new", allows: "enrol", reason: "x", ...payload } }))
       const pointers = Effect.fnUntraced(function* (payload: object) {
         const error = yield* issue(payload)
         return error._tag === "RequestInvalid" ? error.errors.map(({ pointer }) => pointer) : error._tag
@@ -124,7 +125,7 @@ describe("/v1/tokens", () => {
       const missing = yield* Effect.flip(tokens.get({ params: { token: "nobody" } }))
       assert.strictEqual(missing._tag, "TokenNotFound")
       const params = { token: "rack-7" }
-      const configured = yield* Effect.flip(tokens.revoke({ params, payload: { reason: "x" } }))
+      const configured = yield* Effect.flip(tokens.revoke({ params, query: {}, payload: { reason: "x" } }))
       assert.strictEqual(configured._tag, "TokenConfigured")
     }).pipe(Effect.provide(testLayer))
   )
@@ -133,12 +134,20 @@ describe("/v1/tokens", () => {
     Effect.gen(function* () {
       const { tokens } = yield* client
       const { body } = yield* tokens.issue({
+        query: {},
         payload: { name: "ann", role: "admin", allows: "bearer", reason: "she is on call" }
       })
-      const { tokens: asAnn, whoami } = yield* clientWith(Redacted.make(body.token))
+      const { tokens: asAnn, whoami } = yield* clientWith(Redacted.make(body.token ?? ""))
       const { peer: _, ...who } = yield* whoami.get()
-      assert.deepStrictEqual(who, { name: "ann", kind: "token", role: "admin", origin: "registry" })
-      yield* tokens.revoke({ params: { token: "ann" }, payload: { reason: "her week is over" } })
+      assert.deepStrictEqual(who, {
+        name: "ann",
+        kind: "token",
+        roles: ["admin"],
+        permissions: [{ verb: "*", resource: "*" }],
+        role: "admin",
+        origin: "registry"
+      })
+      yield* tokens.revoke({ params: { token: "ann" }, query: {}, payload: { reason: "her week is over" } })
       const error = yield* Effect.flip(asAnn.list({ query: {} }))
       assert.strictEqual(error._tag === "TokenInvalid" && error.detail, "The token ann was revoked.")
     }).pipe(Effect.provide(testLayer))

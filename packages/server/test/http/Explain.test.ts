@@ -33,7 +33,11 @@ const request = (hostname: string, more: Partial<ExplainRequest> = {}): ExplainR
   ...more
 })
 
-const explain = (payload: ExplainRequest) => Effect.flatMap(client, ({ access }) => access.explainRequest({ payload }))
+const explain = Effect.fnUntraced(function* (payload: ExplainRequest) {
+  const { access } = yield* client
+  const explained = yield* access.explainRequest({ payload })
+  return "verb" in explained ? assert.fail("this was about a claim") : explained
+})
 
 const ops = { name: "ops", peer: undefined }
 

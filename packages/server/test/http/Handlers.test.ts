@@ -227,9 +227,14 @@ describe("/v1/hosts", () => {
       })
     )
 
-    it.effect("no token, an agent's token and an unknown one are refused", () =>
+    it.effect("no token and an unknown one are refused, and an agent's token sees hosts alone", () =>
       Effect.gen(function* () {
-        for (const token of [Redacted.make(""), agentToken, Redacted.make("guess")]) {
+        const asAgent = yield* HttpApiTest.groups(Api, ["hosts", "publications"]).pipe(
+          Effect.provide(Client.withToken(agentToken))
+        )
+        yield* asAgent.hosts.list({ query: {} })
+        assert.strictEqual((yield* Effect.flip(asAgent.publications.list({ query: {} })))._tag, "Forbidden")
+        for (const token of [Redacted.make(""), Redacted.make("guess")]) {
           const { hosts, publications } = yield* HttpApiTest.groups(Api, ["hosts", "publications", "guards"]).pipe(
             Effect.provide(Client.withToken(token))
           )

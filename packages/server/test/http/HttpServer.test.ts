@@ -136,7 +136,6 @@ describe("the API over HTTP", () => {
       for (const [token, authorization] of [
         ["", undefined],
         ["wrong", undefined],
-        ["agent-token", undefined],
         ["", "Basic YTpi"]
       ] as const) {
         for (const path of ["/v1/hosts", `/v1/hosts/x.${zone}`, "/v1/publications", "/v1/hosts?limit=0"]) {

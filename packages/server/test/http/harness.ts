@@ -3,6 +3,7 @@ import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Admission } from "@prism-dns/core/auth/Admission"
+import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -74,6 +75,7 @@ export const services = Identities.layer().pipe(
       { name: "rack-7", token: agentToken, role: "agent" }
     ])
   ),
+  Layer.provideMerge(Roles.layer()),
   Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
   Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
   Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
