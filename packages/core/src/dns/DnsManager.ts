@@ -207,14 +207,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const ignored = names
       .filter(isIgnored)
       .map((name) => ({ name, reason: "a person has said that Prism is to ignore this name" }))
-    const newcomers = names.filter((name) => {
-      const known = published.get(name)
-      const isNew = known === undefined || Publication.isOnlyPlaceholder(known)
-      return (
-        isNew && desired.get(name)?.some((rrset) => !NonTerminals.isPlaceholder(rrset)) === true && !isIgnored(name)
-      )
-    })
-    const foreign = newcomers.length === 0 ? [] : yield* findForeign(zone, types, newcomers, desired)
+    const newcomers = new Map<DomainName, ReadonlyArray<string>>()
+    for (const name of names) {
+      if (isIgnored(name)) continue
+      const news = newTypes(zone, types, desired.get(name) ?? [], published.get(name))
+      if (news.length > 0) newcomers.set(name, news)
+    }
+    const foreign = newcomers.size === 0 ? [] : yield* findForeign(zone, newcomers, desired, published)
     const leftAlone = [...foreign, ...ignored]
     const notToWrite = new Set(leftAlone.map(({ name }) => name))
     const strays = yield* findStrayPlaceholders(zone, published)
@@ -222,7 +221,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       .filter((mark) => !notToWrite.has(mark.name))
       .map((mark) =>
         Publication.decide(mark, {
-          types: strays.has(mark.name) ? [...types, "TXT"] : types,
+          types,
+          stray: strays.has(mark.name),
           desired: desired.get(mark.name) ?? [],
           published: published.get(mark.name),
           policy: zone.policy,
@@ -230,14 +230,18 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         })
       )
     const lost = yield* findLost(zone, types, decided, published)
-    const held = yield* holdBeyondBudget(zone, marks, decided, published)
+    const held = yield* holdBeyondBudget(zone, marks, decided)
     const going = decided.filter(({ name }) => !lost.has(name) && !held.has(name))
     const changed = going.filter(({ changes }) => changes.length > 0)
 
     // From here until it is settled nobody knows what stands at these names, whatever becomes of the PATCH or of us.
     yield* outbox.claim(
       zone.name,
-      changed.map(({ name, rrsets }) => ({ name, sent: Publication.sentWith(published.get(name), rrsets) })),
+      changed.map(({ name, rrsets }) => ({
+        name,
+        sent: Publication.sentWith(published.get(name), rrsets),
+        types: Publication.sentTypesWith(published.get(name), rrsets)
+      })),
       nowMillis
     )
     const refusals = changed.length === 0 ? [] : yield* write(zone, changed)
@@ -324,7 +328,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       ({ name }) => name
     )
     for (const { name } of doubted) {
-      const standing = (found.get(name) ?? []).filter(({ type }) => types.includes(type))
+      const ours = Publication.typesAt(types, [], published.get(name))
+      const standing = (found.get(name) ?? []).filter(({ type }) => ours.includes(type))
       const [other] = Publication.notOurs(published.get(name)!, standing)
       if (other === undefined) continue
       lost.add(name)
@@ -343,8 +348,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const holdBeyondBudget = Effect.fnUntraced(function* (
     zone: Zone,
     marks: ReadonlyArray<Mark>,
-    decided: ReadonlyArray<Publication.Decided>,
-    published: ReadonlyMap<DomainName, Publication.Published>
+    decided: ReadonlyArray<Publication.Decided>
   ) {
     const inferred = decided.filter(({ deletion }) => deletion === "inferred")
     if (inferred.length === 0) return new Set<DomainName>()
@@ -360,8 +364,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const reason = DeleteBudget.sentence(deleteBudget, { published: names, deleted: done, wanted })
     const plan = yield* plans.hold(
       zone.name,
-      inferred.flatMap(({ name }) =>
-        Publication.answersOf(published.get(name)!).map((rrset) => ({
+      inferred.flatMap(({ lost, name }) =>
+        lost.map((rrset) => ({
           name,
           type: rrset.type,
           before: rrset,
@@ -384,16 +388,22 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     return held
   })
 
-  /** Which of `names` hold record sets of our types that we did not make and do not want just so. */
+  /** Which names hold record sets, of the types that are new to them, that we did not make and do not want just so. */
   const findForeign = Effect.fnUntraced(function* (
     zone: Zone,
-    types: ReadonlyArray<string>,
-    names: ReadonlyArray<DomainName>,
-    desired: Plan.RecordsByName
+    newcomers: ReadonlyMap<DomainName, ReadonlyArray<string>>,
+    desired: Plan.RecordsByName,
+    published: ReadonlyMap<DomainName, Publication.Published>
   ) {
     const foreign = new Map<DomainName, Refusal>()
-    for (const found of yield* foreignNames.at(zone.name, types, names)) {
+    for (const found of yield* foreignNames.at(zone.name, [...newcomers.keys()])) {
       if (foreign.has(found.name)) continue
+      const news = newcomers.get(found.name)!
+      // A CNAME stands alone, whoever made what is there.
+      const meetsCname = news.includes("CNAME") || found.type === "CNAME"
+      const isInTheWay =
+        news.includes(found.type) || (meetsCname && !Publication.knownTypes(published.get(found.name)).has(found.type))
+      if (!isInTheWay || NonTerminals.isPlaceholder(found)) continue
       if (desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) === true) continue
       foreign.set(found.name, {
         name: found.name,
@@ -639,6 +649,29 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
   })
 })
+
+/**
+ * The types that a name is to have and that are not known to be ours there, with one type of hosts all of those. A zone's
+ * own name servers are Prism's to write, since it makes zones with them.
+ */
+const newTypes = (
+  zone: Zone,
+  hostTypes: ReadonlyArray<string>,
+  desired: ReadonlyArray<RRset.RRset>,
+  published: Publication.Published | undefined
+): ReadonlyArray<string> => {
+  if (desired.every(NonTerminals.isPlaceholder)) return []
+  const onlyPlaceholder = published !== undefined && Publication.isOnlyPlaceholder(published)
+  const known = onlyPlaceholder ? new Set<string>() : Publication.knownTypes(published)
+  if (published?.sent === "anything" && known.size === 0) return []
+  const hasHosts = hostTypes.some((type) => known.has(type))
+  const wanted = desired.map(({ type }) => type)
+  const news = wanted.filter(
+    (type) =>
+      !known.has(type) && !(hasHosts && hostTypes.includes(type)) && !(type === "NS" && desired[0]!.name === zone.name)
+  )
+  return news.some((type) => hostTypes.includes(type)) ? [...new Set([...hostTypes, ...news])] : news
+}
 
 const typeOf = (change: RRset.RRsetChange): string => (change._tag === "Replace" ? change.rrset.type : change.type)
 

@@ -11,6 +11,7 @@ import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import type { Cause } from "./Cause.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import type { NewChange } from "./Plans.ts"
+import { typesAt } from "./Publication.ts"
 
 /**
  * - `missing`: records that should be there are not.
@@ -43,8 +44,8 @@ const seen = (name: DomainName, type: string, records: ReadonlyArray<RawRecord>)
 const isPlaceholder = (record: RawRecord): boolean =>
   record.type === "TXT" && NonTerminals.isPlaceholder({ ...record, contents: [record.content] })
 
-/** True for records that are ours to judge at names that are ours. */
-export const isJudged = (types: ReadonlySet<string>, record: RawRecord): boolean =>
+/** True for records that are ours at names of hosts, or at those with a placeholder. */
+export const isOfHosts = (types: ReadonlySet<string>, record: RawRecord): boolean =>
   types.has(record.type) || isPlaceholder(record)
 
 /** Another writer's set, that a placeholder of ours shares or would have to replace. */
@@ -57,27 +58,39 @@ export const judge = (
     /** Types that hosts have in the zone. */
     readonly types: ReadonlySet<string>
     readonly desired: ReadonlyArray<RRset.RRset>
-    /** All records seen at the name whose type is one of `types`, and those of type TXT. */
+    /** All records seen at the name whose type may be ours there, and those of type TXT. */
     readonly actual: ReadonlyArray<RawRecord>
     /** What PowerDNS took last; undefined when the name is not ours. */
     readonly published: ReadonlyArray<RRset.RRset> | undefined
   }
 ): Judgement => {
-  const { actual, desired, published, types } = facts
-  const judged = actual.filter((record) => isJudged(types, record))
+  const { actual, desired, published } = facts
+  const own = new Set(
+    typesAt(
+      [...facts.types],
+      desired,
+      published === undefined ? undefined : { rrsets: published, sent: undefined, quarantinedUntilMillis: undefined }
+    )
+  )
+  // A text that people manage is compared as any record; beside a placeholder it is somebody else's.
+  const isText = (rrset: RRset.RRset) => rrset.type === "TXT" && !NonTerminals.isPlaceholder(rrset)
+  const otherText = ![...desired, ...(published ?? [])].some(isText) && hasOtherText(actual)
+  const judged = actual.filter((record) =>
+    record.type === "TXT" && otherText ? isPlaceholder(record) : own.has(record.type) || isPlaceholder(record)
+  )
   const byType = Map.groupBy(judged, ({ type }) => type)
 
   if (published === undefined) {
-    if (judged.some(({ type }) => types.has(type))) return { kind: "foreign", changes: [] }
-    return desired.length === 0 || judged.length > 0 || hasOtherText(actual)
-      ? inSync
-      : { kind: "missing", changes: desired.map((rrset) => create(rrset)) }
+    if (judged.some((record) => own.has(record.type) && !isPlaceholder(record))) return { kind: "foreign", changes: [] }
+    const isNeeded = !desired.every(NonTerminals.isPlaceholder) || (judged.length === 0 && !otherText)
+    return desired.length > 0 && isNeeded && judged.length === 0
+      ? { kind: "missing", changes: desired.map((rrset) => create(rrset)) }
+      : inSync
   }
 
   if (desired.length === 0) {
-    const ours = new Set([...types, ...published.map(({ type }) => type)])
     const changes = Array.from(byType).flatMap(([type, records]): ReadonlyArray<NewChange> =>
-      ours.has(type) && !(type === "TXT" && hasOtherText(actual))
+      own.has(type) && !(type === "TXT" && otherText)
         ? [
             {
               name,
@@ -98,7 +111,7 @@ export const judge = (
   const changes: Array<NewChange> = []
   for (const rrset of desired) {
     const records = byType.get(rrset.type)
-    if (NonTerminals.isPlaceholder(rrset) && hasOtherText(actual)) continue
+    if (NonTerminals.isPlaceholder(rrset) && otherText) continue
     if (records === undefined) {
       found.add("missing")
       changes.push(create(rrset))
@@ -133,9 +146,8 @@ export const judge = (
   // Beside a placeholder stands only what somebody else put there.
   if (!desired.every(NonTerminals.isPlaceholder)) {
     const wanted = new Set(desired.map(({ type }) => type))
-    const ours = new Set([...types, ...published.map(({ type }) => type)])
     for (const [type, records] of byType) {
-      if (wanted.has(type) || !ours.has(type) || (type === "TXT" && hasOtherText(actual))) continue
+      if (wanted.has(type) || !own.has(type) || (type === "TXT" && otherText)) continue
       found.add("different")
       changes.push({
         name,

@@ -6,6 +6,7 @@
  */
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
+import { computedTypes, isComputed } from "../domain/RecordContent.ts"
 import type { Answer } from "./NameServers.ts"
 import * as RecordText from "./RecordText.ts"
 
@@ -15,6 +16,8 @@ export interface Wanted {
   readonly ttlSeconds: number
   /** Canonical, sorted, each once. */
   readonly contents: ReadonlyArray<string>
+  /** Types whose answers PowerDNS computes from these records: nobody can say what they should be. */
+  readonly computes?: ReadonlyArray<string>
 }
 
 /**
@@ -53,41 +56,63 @@ export interface Expectation {
   gone: boolean
 }
 
-/** `rrsets` in the form in which answers are compared; those of types that cannot be are left out. */
+/** `rrsets` in the form in which answers are compared; those of types that neither can be nor are computed are left out. */
 export const wanted = (rrsets: ReadonlyArray<RRset.RRset>): ReadonlyArray<Wanted> =>
   rrsets
-    .filter(({ type }) => RecordText.isSupported(type))
+    .filter(({ type }) => RecordText.isSupported(type) || isComputed(type))
     .map(({ contents, ttlSeconds, type }) => {
+      if (isComputed(type)) {
+        return { type, ttlSeconds, contents: [], computes: contents.flatMap((content) => computedTypes(type, content)) }
+      }
       const texts = contents.map((content) => RecordText.canonical(type, content))
       return { type, ttlSeconds, contents: texts.length < 2 ? texts : [...new Set(texts)].sort() }
     })
 
-/** The types to ask for: those wanted, those that may be gone, and where that is none, those of `managed`. */
+/**
+ * The types to ask for: those wanted, those that may be gone, and where that is none, those of `managed`. Of a name whose
+ * answers are all computed only that it is there can be asked: by a type that it does not have.
+ */
 export const typesToAsk = (
   wanted: ReadonlyArray<Wanted>,
   others: ReadonlyArray<string>,
   managed: ReadonlyArray<string>
 ): ReadonlyArray<string> => {
   const types = new Set(wanted.map(({ type }) => type))
-  for (const type of others) if (RecordText.isSupported(type)) types.add(type)
-  return types.size > 0 ? [...types] : managed
+  for (const type of others) types.add(type)
+  const computed = new Set(wanted.flatMap(({ computes = [] }) => computes))
+  const askable = [...types].filter((type) => RecordText.isSupported(type) && !computed.has(type))
+  if (askable.length > 0) return askable
+  return computed.size === 0 ? managed : [absentTypes.find((type) => !computed.has(type))!]
 }
+
+const absentTypes = ["TXT", "MX", "SRV", "CAA", "CNAME", "PTR", "A", "AAAA", "SOA"]
+
+/** True when a referral says what is wanted: the name servers of a delegation, or the addresses that lead to one. */
+const isReferredAsWanted = (wanted: Wanted | undefined, type: string, { referral }: Answer): boolean => {
+  if (referral === undefined) return false
+  const found = type === "NS" ? (referral.here ? referral.servers : undefined) : referral.addresses
+  if (wanted === undefined) return found === undefined || found.contents.length === 0
+  return found !== undefined && sameSet(wanted, found)
+}
+
+const sameSet = (
+  wanted: Wanted,
+  found: { readonly ttlSeconds: number | undefined; readonly contents: ReadonlyArray<string> }
+): boolean =>
+  found.ttlSeconds === wanted.ttlSeconds &&
+  found.contents.length === wanted.contents.length &&
+  found.contents.every((content, i) => content === wanted.contents[i])
 
 /** True when `answer` to the question for `type` is what is wanted. */
 export const isAsWanted = (wanted: ReadonlyArray<Wanted>, type: string, answer: Answer): boolean => {
-  if (!answer.authoritative) return false
   const set = wanted.find((each) => each.type === type)
+  if (!answer.authoritative) return isReferredAsWanted(set, type, answer)
   if (set === undefined) {
     // Who is told NXDOMAIN asks for no other type of the name.
     const isRight = answer.rcode === "NOERROR" || (answer.rcode === "NXDOMAIN" && wanted.length === 0)
     return isRight && answer.contents.length === 0
   }
-  return (
-    answer.rcode === "NOERROR" &&
-    answer.ttlSeconds === set.ttlSeconds &&
-    answer.contents.length === set.contents.length &&
-    answer.contents.every((content, i) => content === set.contents[i])
-  )
+  return answer.rcode === "NOERROR" && sameSet(set, answer)
 }
 
 /** True when there are records of a type that should have none. */

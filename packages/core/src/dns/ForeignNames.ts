@@ -17,7 +17,7 @@ import type { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import type { Outbox } from "./Outbox.ts"
-import { isOnlyPlaceholder } from "./Publication.ts"
+import { isOnlyPlaceholder, knownTypes } from "./Publication.ts"
 
 /** Up to this many names are read one by one: 1 to 1.5 ms each. */
 export const namesReadSingly = 8
@@ -37,10 +37,9 @@ interface Snapshot {
 }
 
 export interface ForeignNames {
-  /** The record sets of `types` at those of `names`, all of which are not ours. */
+  /** The record sets at `names`: all that are not ours, and perhaps some that are. */
   readonly at: (
     zone: DomainName,
-    types: ReadonlyArray<string>,
     names: ReadonlyArray<DomainName>
   ) => Effect.Effect<ReadonlyArray<RRset.RRset>, PowerDnsError | SqlError.SqlError>
   /** A PATCH of ours was taken. */
@@ -53,19 +52,23 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
   const serialOf = (zone: DomainName) =>
     Effect.map(powerdns.findZone(zone), (found) => (Option.isSome(found) ? found.value.serial : undefined))
 
-  const take = Effect.fnUntraced(function* (zone: DomainName, types: ReadonlyArray<string>, serial: number) {
+  const take = Effect.fnUntraced(function* (zone: DomainName, serial: number) {
     const takenMillis = yield* Clock.currentTimeMillis
     const foreign = new Map<DomainName, Map<string, RawRecord>>()
     yield* powerdns.records(zone).pipe(
       Stream.takeUntil(() => foreign.size > foreignNamesMax),
       Stream.runForEach(
         Effect.fnUntraced(function* (chunk) {
-          const records = chunk.filter(({ type }) => types.includes(type))
+          const records = chunk.filter(({ type }) => !ofTheZone.has(type))
           const ours = yield* outbox.published(zone, [...new Set(records.map(({ name }) => name))])
           for (const record of records) {
             const known = ours.get(record.name)
-            // Beside a placeholder of ours stands what is somebody else's.
-            if (known !== undefined && !isOnlyPlaceholder(known)) continue
+            // Beside a record of ours, or a placeholder, stands what is somebody else's.
+            if (known !== undefined && !isOnlyPlaceholder(known)) {
+              const types = knownTypes(known)
+              if (types.has(record.type)) continue
+              if (ofHosts.has(record.type) && RRset.hostRecordTypes.some((type) => types.has(type))) continue
+            }
             const atName = foreign.get(record.name)
             const key = `${record.type} ${record.content}`
             if (atName === undefined) foreign.set(record.name, new Map([[key, record]]))
@@ -83,21 +86,21 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     return snapshot
   })
 
-  const current = Effect.fnUntraced(function* (zone: DomainName, types: ReadonlyArray<string>) {
+  const current = Effect.fnUntraced(function* (zone: DomainName) {
     const serial = yield* serialOf(zone)
     if (serial === undefined) return undefined
     const known = snapshots.get(zone)
     const nowMillis = yield* Clock.currentTimeMillis
     return known !== undefined && known.expectedSerial === serial && nowMillis - known.takenMillis < snapshotMillisMax
       ? known
-      : yield* take(zone, types, serial)
+      : yield* take(zone, serial)
   })
 
   return {
-    at: Effect.fn("ForeignNames.at")(function* (zone, types, names) {
-      const snapshot = names.length > namesReadSingly ? yield* current(zone, types) : undefined
+    at: Effect.fn("ForeignNames.at")(function* (zone, names) {
+      const snapshot = names.length > namesReadSingly ? yield* current(zone) : undefined
       if (snapshot?.foreign !== undefined) return names.flatMap((name) => snapshot.foreign!.get(name) ?? [])
-      return (yield* powerdns.rrsets(zone, names)).filter((rrset) => types.includes(rrset.type))
+      return yield* powerdns.rrsets(zone, names)
     }),
     wrote: (zone) => {
       const snapshot = snapshots.get(zone)
@@ -105,6 +108,11 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     }
   }
 }
+
+/** What signs a zone and what it begins with are nobody's to write, and in a signed zone they are at every name. */
+const ofTheZone: ReadonlySet<string> = new Set(["SOA", "DNSKEY", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM"])
+
+const ofHosts: ReadonlySet<string> = new Set(RRset.hostRecordTypes)
 
 /** The records of one name as sets. */
 const toRRsets = ([name, records]: readonly [DomainName, ReadonlyMap<string, RawRecord>]) =>

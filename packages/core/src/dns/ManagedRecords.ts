@@ -33,7 +33,7 @@ import {
   type RecordOutcome,
   type RecordRefusal
 } from "./RecordChanges.ts"
-import { Zones } from "./Zones.ts"
+import { Zones, ZonesMoved } from "./Zones.ts"
 
 export type { ManagedRecord, RecordChange, RecordOutcome, RecordRefusal } from "./RecordChanges.ts"
 
@@ -220,6 +220,7 @@ const make = Effect.gen(function* () {
   const write = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<RecordChange>, options: ChangeOptions) {
     const before = yield* Generation.current(sql)
     const isDry = options.dryRun === true
+    const zonesVersion = zones.version
     return yield* Effect.gen(function* () {
       const generation = isDry ? before : yield* Generation.next(sql)
       const nowMillis = yield* Clock.currentTimeMillis
@@ -234,50 +235,67 @@ const make = Effect.gen(function* () {
       const ticket = acknowledgements.open(places, generation)
       if (!isDry) {
         yield* Effect.onError(
-          Audit.writeAll(
-            sql,
-            changed.map((each) => ({
-              actor: options.actor,
-              action: `record.${each.event}`,
-              zone: zone.name,
-              subject: each.name,
-              before: auditView(each.before),
-              after: auditView(each.after),
-              reason: options.reason,
-              cause: options.cause,
-              generation
-            })),
-            nowMillis
+          Effect.andThen(
+            Effect.andThen(Audit.takeTurns(sql, [zone.name]), zones.verify(zonesVersion)),
+            Audit.writeAll(
+              sql,
+              changed.map((each) => ({
+                actor: options.actor,
+                action: `record.${each.event}`,
+                zone: zone.name,
+                subject: each.name,
+                before: auditView(each.before),
+                after: auditView(each.after),
+                reason: options.reason,
+                cause: options.cause,
+                generation
+              })),
+              nowMillis
+            )
           ),
           () => Effect.sync(() => acknowledgements.close(ticket))
         )
       }
       return { outcomes, generation, ticket }
-    }).pipe(sql.withTransaction)
+    }).pipe(Audit.inTransaction(sql))
+  })
+
+  const attempt = Effect.fnUntraced(function* (
+    name: DomainName,
+    changes: ReadonlyArray<RecordChange>,
+    options: ChangeOptions
+  ) {
+    const zone = zones.find(name)
+    if (zone === undefined) return yield* new RecordZoneUnknown({ zone: name })
+    const refused = yield* refusedBefore(zone, changes)
+    const going = changes.filter((_, i) => refused[i] === undefined)
+    return { ...(yield* write(zone, going, options)), refused }
   })
 
   const change: ManagedRecords["Service"]["change"] = Effect.fn("ManagedRecords.change")(
     function* (name, changes, options) {
-      const zone = zones.find(name)
-      if (zone === undefined) return yield* new RecordZoneUnknown({ zone: name })
-      const refused = yield* refusedBefore(zone, changes)
-      const going = changes.filter((_, i) => refused[i] === undefined)
-      const done = yield* write(zone, going, options).pipe(
+      const done = yield* attempt(name, changes, options).pipe(
+        // Somebody changed the same at the same moment, or the zones: look again.
         Effect.retry({
-          while: (error) => SqlError.isSqlError(error) && isCollision(error),
+          while: (error) =>
+            error instanceof ZonesMoved
+              ? Effect.as(zones.reload, true)
+              : Effect.succeed(SqlError.isSqlError(error) && isCollision(error)),
           times: 5,
           schedule: Schedule.jittered(Schedule.exponential(5))
-        })
+        }),
+        Effect.catchTag("ZonesMoved", () => Effect.fail(new RecordZoneUnknown({ zone: name })))
       )
       if (options.dryRun !== true && done.ticket.places.length > 0) {
         yield* Effect.onError(durability.flush, () => Effect.sync(() => acknowledgements.close(done.ticket)))
-        yield* outbox.wake([zone.name])
+        yield* outbox.wake([name])
       }
-      const rest = [...done.outcomes]
+      const { outcomes, refused, ...rest } = done
+      const decided = [...outcomes]
       return {
-        ...done,
+        ...rest,
         outcomes: refused.map((error): RecordOutcome =>
-          error === undefined ? rest.shift()! : { _tag: "Refused", error }
+          error === undefined ? decided.shift()! : { _tag: "Refused", error }
         )
       }
     }

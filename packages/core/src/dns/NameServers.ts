@@ -24,6 +24,22 @@ export interface Answer {
   readonly ttlSeconds: number | undefined
   /** Their contents as `RecordText.canonical` gives them, sorted, each once. */
   readonly contents: ReadonlyArray<string>
+  /** The name, or one above it, is delegated: where to ask on. */
+  readonly referral?: Referral
+}
+
+/** Records as they stand in one section of an answer. */
+interface Section {
+  readonly ttlSeconds: number | undefined
+  readonly contents: ReadonlyArray<string>
+}
+
+export interface Referral {
+  /** It is the name asked for itself that is delegated. */
+  readonly here: boolean
+  readonly servers: Section
+  /** Of the name and type asked for, as they are told along. */
+  readonly addresses: Section
 }
 
 /**
@@ -325,18 +341,41 @@ const readAnswer = (
   if (packet.id !== id || packet.type !== "response" || asked === undefined) return undefined
   if (asked.type !== type || fullName(asked.name) !== name) return undefined
   if (packet.flag_tc) return "truncated"
+  const answer = sectionOf(packet.answers, type, name)
+  return {
+    rcode: "rcode" in packet ? String(packet.rcode) : "",
+    authoritative: packet.flag_aa,
+    ...answer,
+    ...(!packet.flag_aa && answer.contents.length === 0 && referralOf(packet, type, name))
+  }
+}
+
+/** The records of one name and type. */
+const sectionOf = (answers: ReadonlyArray<dnsPacket.Answer> | undefined, type: string, name: string): Section => {
   let ttlSeconds: number | undefined
   const contents: Array<string> = []
-  for (const answer of packet.answers ?? []) {
+  for (const answer of answers ?? []) {
     if (answer.type !== type || fullName(answer.name) !== name) continue
     ttlSeconds = "ttl" in answer ? answer.ttl : undefined
     contents.push(RecordText.fromAnswer(answer))
   }
+  return { ttlSeconds, contents: contents.length < 2 ? contents : [...new Set(contents)].sort() }
+}
+
+const referralOf = (
+  { additionals, authorities }: dnsPacket.DecodedPacket,
+  type: string,
+  name: DomainName
+): { readonly referral: Referral } | undefined => {
+  const server = authorities?.find((each) => each.type === "NS")
+  if (server === undefined) return undefined
+  const delegated = fullName(server.name)
   return {
-    rcode: "rcode" in packet ? String(packet.rcode) : "",
-    authoritative: packet.flag_aa,
-    ttlSeconds,
-    contents: contents.length < 2 ? contents : [...new Set(contents)].sort()
+    referral: {
+      here: delegated === name,
+      servers: sectionOf(authorities, "NS", delegated),
+      addresses: sectionOf(additionals, type, name)
+    }
   }
 }
 

@@ -19,6 +19,7 @@ import type { Zone } from "../domain/Zone.ts"
 import { type Cause, isWeak, urgencyOf } from "./Cause.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { type Published, quarantineOver } from "./Publication.ts"
+import { managedTypes } from "./RecordSource.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 export interface Mark {
@@ -48,6 +49,8 @@ export const answered = ({ quarantinedUntilMillis, rrsets }: Settlement): Readon
 export interface Claim {
   readonly name: DomainName
   readonly sent: ReadonlyArray<RRset.RRset> | "anything"
+  /** With `anything`: the types of our own writes among it. */
+  readonly types?: ReadonlyArray<string>
 }
 
 export interface Parking {
@@ -317,10 +320,14 @@ export class Outbox extends Context.Service<
           sql,
           "r",
           { name: "text", sent: "text" },
-          claims.map(({ name, sent }) => ({ name, sent: sent === "anything" ? "*" : toContent(sent) }))
+          claims.map(({ name, sent, types }) => ({
+            name,
+            sent: sent === "anything" ? toAnything(types ?? []) : toContent(sent)
+          }))
         )} WHERE true ORDER BY name
         ON CONFLICT (zone, name) DO UPDATE SET
-          sent = CASE WHEN published.sent = '*' THEN '*' ELSE excluded.sent END`
+          sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
+            THEN published.sent || CAST(${"\n"} AS TEXT) || excluded.sent ELSE excluded.sent END`
 
       /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
       const countBelow = Effect.fnUntraced(function* (
@@ -388,6 +395,7 @@ export class Outbox extends Context.Service<
               content: toContent(settlement.rrsets),
               answers: toContent(answers),
               present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? (1 as const) : (0 as const),
+              others: settlement.rrsets.some((rrset) => !isOfHosts(zone, rrset)) ? 1 : 0,
               quarantined_until: settlement.quarantinedUntilMillis ?? null,
               ours: settlement.isOurs === false ? 0 : 1
             }
@@ -401,8 +409,9 @@ export class Outbox extends Context.Service<
           const kept = rows.filter(({ content }) => content !== "[]")
           if (kept.length > 0) {
             yield* sql`
-              INSERT INTO published (zone, name, content, present, quarantined_until, generation, published_at)
-              SELECT ${zone.name}, name, content, present, quarantined_until, generation, ${integer(sql, nowMillis)}
+              INSERT INTO published (zone, name, content, present, others, quarantined_until, generation, published_at)
+              SELECT ${zone.name}, name, content, present, others, quarantined_until, generation,
+                ${integer(sql, nowMillis)}
               FROM ${asTable(
                 sql,
                 "r",
@@ -410,13 +419,15 @@ export class Outbox extends Context.Service<
                   name: "text",
                   content: "text",
                   present: "bigint",
+                  others: "bigint",
                   quarantined_until: "bigint",
                   generation: "bigint"
                 },
-                kept.map(({ content, generation, name, present, quarantined_until }) => ({
+                kept.map(({ content, generation, name, others, present, quarantined_until }) => ({
                   name,
                   content,
                   present,
+                  others,
                   quarantined_until,
                   generation
                 }))
@@ -425,6 +436,7 @@ export class Outbox extends Context.Service<
                 content = excluded.content,
                 sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
                 present = excluded.present,
+                others = excluded.others,
                 quarantined_until = excluded.quarantined_until,
                 generation = excluded.generation,
                 published_at = excluded.published_at,
@@ -439,7 +451,7 @@ export class Outbox extends Context.Service<
             yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND doubt_until IS NULL`
             // One in doubt is ours until nothing can come any more.
             yield* sql`
-              UPDATE published SET content = '[]', present = 0, quarantined_until = NULL, served_at = NULL,
+              UPDATE published SET content = '[]', present = 0, others = 0, quarantined_until = NULL, served_at = NULL,
                 served_nodes = NULL
               WHERE zone = ${zone.name} AND name IN ${gone}`
           }
@@ -494,7 +506,10 @@ export class Outbox extends Context.Service<
           const places = names.map((name) => ({ zone, name }))
           yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
           yield* lock("published", places)
-          yield* sql`UPDATE published SET sent = '*' WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
+          yield* sql`
+            UPDATE published SET sent = CASE
+              WHEN sent IS NULL THEN '*' WHEN sent LIKE '*%' THEN sent ELSE CAST(${"*\n"} AS TEXT) || sent END
+            WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
         },
         (effect) => sql.withTransaction(effect)
       )
@@ -705,6 +720,10 @@ export class Outbox extends Context.Service<
   )
 }
 
+/** Of a type that hosts have there, or a placeholder. */
+const isOfHosts = (zone: Zone, rrset: RRset.RRset): boolean =>
+  managedTypes(zone).some((type) => type === rrset.type) || NonTerminals.isPlaceholder(rrset)
+
 /** A time that does not come by itself. */
 const never = Number.MAX_SAFE_INTEGER
 
@@ -747,6 +766,19 @@ const fromContent = (name: DomainName, content: string): ReadonlyArray<RRset.RRs
     ([type, ttlSeconds, contents]) => ({ name, type, ttlSeconds, contents })
   )
 
+/** Anything may stand there, and of our own writes these types. On further lines what was sent meanwhile. */
+const toAnything = (types: ReadonlyArray<string>): string =>
+  types.length === 0 ? "*" : `*\n${JSON.stringify(types.map((type) => [type]))}`
+
+const typesIn = (sent: string): ReadonlyArray<string> => [
+  ...new Set(
+    sent
+      .split("\n")
+      .slice(1)
+      .flatMap((line) => (JSON.parse(line) as ReadonlyArray<[string]>).map(([type]) => type))
+  )
+]
+
 interface PublishedRow {
   readonly name: DomainName
   readonly content: string
@@ -756,6 +788,10 @@ interface PublishedRow {
 
 const toPublished = (row: PublishedRow): Published => ({
   rrsets: fromContent(row.name, row.content),
-  sent: row.sent === null ? undefined : row.sent === "*" ? "anything" : fromContent(row.name, row.sent),
+  ...(row.sent === null
+    ? { sent: undefined }
+    : row.sent.startsWith("*")
+      ? { sent: "anything" as const, sentTypes: typesIn(row.sent) }
+      : { sent: fromContent(row.name, row.sent) }),
   quarantinedUntilMillis: row.quarantined_until === null ? undefined : Number(row.quarantined_until)
 })

@@ -24,6 +24,8 @@ export interface Published {
    * had no answer yet. `anything`: someone else has written to the name.
    */
   readonly sent: ReadonlyArray<RRset.RRset> | "anything" | undefined
+  /** Where `sent` is `anything`: types of our own writes that had no answer. */
+  readonly sentTypes?: ReadonlyArray<string> | undefined
   /** The record sets are there, disabled, and may be removed after this; `quarantineOver`: now. */
   readonly quarantinedUntilMillis: number | undefined
 }
@@ -46,29 +48,44 @@ export interface Decided {
    * budget.
    */
   readonly deletion: "none" | "by-word" | "inferred" | "by-plan"
+  /** The answers that are deleted, where `deletion` is one. */
+  readonly lost: ReadonlyArray<RRset.RRset>
 }
 
 /** True when the name is ours for its placeholder only: whatever else stands there is someone else's. */
-export const isOnlyPlaceholder = ({ rrsets, sent }: Published): boolean => {
+export const isOnlyPlaceholder = ({ rrsets, sent, sentTypes = [] }: Published): boolean => {
   const known = sent === undefined || sent === "anything" ? rrsets : [...rrsets, ...sent]
-  return known.length > 0 && known.every(NonTerminals.isPlaceholder)
+  return known.length > 0 && sentTypes.length === 0 && known.every(NonTerminals.isPlaceholder)
 }
 
-/** `types`: those that are ours to judge, besides those we know of. */
-const typesAt = (
-  types: ReadonlyArray<string>,
+/** The types that are known to be ours at a name: what stands there, and what was sent. */
+export const knownTypes = (published: Published | undefined): ReadonlySet<string> => {
+  const sent = published?.sent === undefined || published.sent === "anything" ? [] : published.sent
+  const types = [...(published?.rrsets ?? []), ...sent].map((rrset) => rrset.type)
+  return new Set([...types, ...(published?.sentTypes ?? [])])
+}
+
+/**
+ * The types of a name that are ours to judge: those it should have or had, and with one type of hosts all of those. Beside
+ * a record that people manage, an address may be somebody else's. Where nothing tells, the types of hosts.
+ */
+export const typesAt = (
+  hostTypes: ReadonlyArray<string>,
   desired: ReadonlyArray<RRset.RRset>,
   published: Published | undefined
 ): ReadonlyArray<string> => {
-  const sent = published?.sent === undefined || published.sent === "anything" ? [] : published.sent
-  const known = [...desired, ...(published?.rrsets ?? []), ...sent].map((rrset) => rrset.type)
-  return [...new Set(published !== undefined && isOnlyPlaceholder(published) ? known : [...types, ...known])]
+  const known = new Set([...desired.map((rrset) => rrset.type), ...knownTypes(published)])
+  if (known.size === 0) return hostTypes
+  return hostTypes.some((type) => known.has(type)) ? [...new Set([...hostTypes, ...known])] : [...known]
 }
 
 export const decide = (
   mark: { readonly name: DomainName; readonly cause: Cause.Cause },
   context: {
+    /** The types that hosts have in the zone. */
     readonly types: ReadonlyArray<string>
+    /** A placeholder of ours stands there that nothing else tells of. */
+    readonly stray?: boolean
     readonly desired: ReadonlyArray<RRset.RRset>
     readonly published: Published | undefined
     readonly policy: Pick<ZonePolicy, "quarantine">
@@ -79,12 +96,14 @@ export const decide = (
   const { desired, nowMillis, policy, published } = context
   const isQuarantined = published?.quarantinedUntilMillis !== undefined
   const isUnknown = published !== undefined && (isUncertain(published) || isQuarantined)
+  const known = typesAt(context.types, desired, published)
+  const types = context.stray === true && !known.includes("TXT") ? [...known, "TXT"] : known
 
   if (desired.length === 0 && published !== undefined) {
     const byPlan = mark.cause.startsWith("plan:")
     const guarded = byPlan || Cause.isInferred(mark.cause)
     const kept = new Set(published.rrsets.map((rrset) => rrset.type))
-    const others = typesAt(context.types, desired, published).filter((type) => !kept.has(type))
+    const others = types.filter((type) => !kept.has(type))
     const disabling: ReadonlyArray<Plan.PlannedChange> = [
       ...published.rrsets.map((rrset): Plan.PlannedChange => ({
         reason: "delete",
@@ -101,7 +120,8 @@ export const decide = (
         changes: isUncertain(published) ? disabling : [],
         rrsets: published.rrsets,
         quarantinedUntilMillis: published.quarantinedUntilMillis,
-        deletion: "none"
+        deletion: "none",
+        lost: []
       }
     }
     const quarantineMillis = Duration.toMillis(policy.quarantine)
@@ -111,25 +131,42 @@ export const decide = (
         changes: disabling,
         rrsets: published.rrsets,
         quarantinedUntilMillis: nowMillis + quarantineMillis,
-        deletion: byPlan ? "by-plan" : "inferred"
+        deletion: byPlan ? "by-plan" : "inferred",
+        lost: answersOf(published)
       }
     }
   }
 
   const changes = Plan.make(
     [name],
-    typesAt(context.types, desired, published),
+    types,
     new Map([[name, desired]]),
     new Map(published === undefined ? [] : [[name, isUnknown ? "unknown" : published.rrsets]])
   )
-  const hadAnswers = published !== undefined && !isQuarantined && answersOf(published).length > 0
+  const lost = published === undefined || isQuarantined ? [] : lostAnswers(context.types, desired, published)
   return {
     name,
     changes,
     rrsets: desired,
     quarantinedUntilMillis: undefined,
-    deletion: desired.some(isAnswer) || !hadAnswers ? "none" : deletionKind(mark.cause)
+    deletion: lost.length === 0 ? "none" : deletionKind(mark.cause),
+    lost
   }
+}
+
+/**
+ * The answers that go when `desired` is there: all of them, or, where what people manage stays, all that were a host's.
+ * Those are not disabled first: what stays is replaced together with them.
+ */
+const lostAnswers = (
+  hostTypes: ReadonlyArray<string>,
+  desired: ReadonlyArray<RRset.RRset>,
+  published: Published
+): ReadonlyArray<RRset.RRset> => {
+  const answers = answersOf(published)
+  if (!desired.some(isAnswer)) return answers
+  const isHosts = ({ type }: RRset.RRset) => hostTypes.includes(type)
+  return desired.some(isHosts) ? [] : answers.filter(isHosts)
 }
 
 /** A placeholder says only that the name exists. */
@@ -156,6 +193,15 @@ export const sentWith = (published: Published | undefined, rrsets: ReadonlyArray
   if (before === "anything") return before
   const all = [...before, ...rrsets.filter((rrset) => !before.some((each) => RRset.equals(each, rrset)))]
   return all.length > sentMax ? ("anything" as const) : all
+}
+
+/** The types of what may come to stand at a name, where anything may. */
+export const sentTypesWith = (
+  published: Published | undefined,
+  rrsets: ReadonlyArray<RRset.RRset>
+): ReadonlyArray<string> => {
+  const sent = published?.sent === undefined || published.sent === "anything" ? [] : published.sent
+  return [...new Set([...(published?.sentTypes ?? []), ...[...sent, ...rrsets].map(({ type }) => type)])]
 }
 
 /**

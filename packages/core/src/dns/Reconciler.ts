@@ -46,6 +46,7 @@ import * as Digest from "./Digest.ts"
 import * as DriftOf from "./Drift.ts"
 import { Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
+import * as NonTerminals from "./NonTerminals.ts"
 import { type NewChange, type Plan, Plans, type Said } from "./Plans.ts"
 import * as ReconcileMetrics from "./ReconcileMetrics.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
@@ -180,8 +181,9 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   const publishedNames = (zone: DomainName) =>
     Stream.paginate("", (after: string) =>
       Effect.map(
-        sql<{ readonly name: DomainName }>`
-          SELECT name FROM published WHERE zone = ${zone} AND name > ${after} ORDER BY name LIMIT ${publishedPage}`,
+        sql<{ readonly name: DomainName; readonly content: string | null }>`
+          SELECT name, CASE WHEN others = 1 THEN content END AS content FROM published
+          WHERE zone = ${zone} AND name > ${after} ORDER BY name LIMIT ${publishedPage}`,
         (rows) =>
           [
             [rows],
@@ -206,7 +208,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     const totals: Totals = { desiredNames: 0, foreign: 0, ignored: 0, foreignNames: [] }
     yield* Stream.runForEach(publishedNames(zone.name), (rows) =>
       Effect.sync(() => {
-        for (const { name } of rows) digest.know(name)
+        for (const { content, name } of rows) {
+          // Without other types the sets are those of a host, or a placeholder.
+          if (content === null) digest.know(name)
+          else for (const rrset of typesIn(name, content)) know(digest, types, rrset)
+        }
       })
     )
     yield* Stream.runForEach(source.all(zone), (page) =>
@@ -214,8 +220,9 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
         for (const [name, rrsets] of page) {
           if (ownership.isIgnored(zone.name, name)) continue
           totals.desiredNames += 1
-          digest.know(name)
-          for (const { contents, ttlSeconds, type } of rrsets) {
+          for (const rrset of rrsets) {
+            const { contents, ttlSeconds, type } = rrset
+            know(digest, types, rrset)
             for (const content of contents) digest.add("desired", name, type, ttlSeconds, content)
           }
         }
@@ -226,10 +233,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       Effect.sync(() => {
         for (const record of records) {
           const { content, name, ttlSeconds, type } = record
-          if (!DriftOf.isJudged(types, record)) continue
+          const isOurs = knows(digest, types, record)
+          if (!isOurs && !DriftOf.isOfHosts(types, record)) continue
           if (ownership.isIgnored(zone.name, name)) {
             if (name !== last) totals.ignored += 1
-          } else if (digest.knows(name)) {
+          } else if (isOurs) {
             digest.add("actual", name, type, ttlSeconds, content)
           } else if (name !== last) {
             noteForeign(totals, name)
@@ -292,8 +300,8 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       Effect.sync(() => {
         for (const record of records) {
           const { name } = record
-          if (!types.has(record.type) && record.type !== "TXT") continue
-          if (!isWithin(name) || !digest.knows(name) || ownership.isIgnored(zone.name, name)) continue
+          if (!isWithin(name) || ownership.isIgnored(zone.name, name)) continue
+          if (!knows(digest, types, record) && !(record.type === "TXT" && digest.knows(name))) continue
           const others = actual.get(name)
           if (others === undefined) actual.set(name, [record])
           else others.push(record)
@@ -302,7 +310,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     )
     const names: Array<DomainName> = []
     for (const name of new Set([...desired.keys(), ...actual.keys()])) {
-      const standing = (actual.get(name) ?? []).filter((record) => DriftOf.isJudged(types, record))
+      const standing = (actual.get(name) ?? []).filter((record) => knows(digest, types, record))
       if ((desired.get(name) ?? "") !== rawLines(standing)) names.push(name)
     }
     return { names: names.sort(), actual }
@@ -535,6 +543,17 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
 
   return Reconciler.of({ run, last: Effect.sync(() => new Map(results)) })
 })
+
+/** Sets of other types than hosts' are ours by themselves: what else stands at their name need not be. */
+const setKey = (name: DomainName, type: string): string => `${name} ${type}`
+
+const know = (digest: Digest.Digest, types: ReadonlySet<string>, rrset: RRset.RRset): void =>
+  digest.know(types.has(rrset.type) || NonTerminals.isPlaceholder(rrset) ? rrset.name : setKey(rrset.name, rrset.type))
+
+/** Whether a record may be ours; of some that are not it is said too. */
+const knows = (digest: Digest.Digest, types: ReadonlySet<string>, record: RawRecord): boolean =>
+  (DriftOf.isOfHosts(types, record) && digest.knows(record.name)) ||
+  (!types.has(record.type) && digest.knows(setKey(record.name, record.type)))
 
 /** The types that PowerDNS took, as record sets. */
 const typesIn = (name: DomainName, content: string): ReadonlyArray<RRset.RRset> =>

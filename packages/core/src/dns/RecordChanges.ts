@@ -471,6 +471,42 @@ export const make = (sql: SqlClient.SqlClient, zones: Zones["Service"], outbox: 
 
 export type RecordChanges = ReturnType<typeof make>
 
+/**
+ * Why no host may come to have some of `places`: by name, with who made the record that is in the way. In the transaction
+ * that is to make the host, once it has looked for it with a lock.
+ */
+export const hostConflicts = Effect.fnUntraced(function* (
+  sql: SqlClient.SqlClient,
+  zones: Pick<Zones["Service"], "find">,
+  places: ReadonlyArray<{ readonly zone: DomainName; readonly name: DomainName }>
+) {
+  const conflicts = new Map<DomainName, { readonly reason: string; readonly owner: string }>()
+  if (places.length === 0) return conflicts
+  const looked = new Map<string, { readonly zone: DomainName; readonly name: DomainName }>()
+  for (const { name, zone } of places) {
+    for (const each of [name, ...RecordRules.namesAbove(name, zone)])
+      looked.set(keyOf(zone, each), { zone, name: each })
+  }
+  const rows = yield* sql<Pick<RecordRow, "zone" | "name" | "type" | "origin" | "owner">>`
+    SELECT c.zone, c.name, c.type, c.origin, c.owner
+    FROM ${asTable(sql, "r", { zone: "text", name: "text" }, [...looked.values()])}
+    JOIN record c ON c.zone = r.zone AND c.name = r.name
+    WHERE c.type IN ('A', 'AAAA', 'CNAME', 'ALIAS', 'LUA', 'NS')`
+  if (rows.length === 0) return conflicts
+  const found = Map.groupBy(rows, (row) => keyOf(row.zone, row.name))
+  for (const { name, zone: zoneName } of places) {
+    const zone = zones.find(zoneName)
+    if (zone === undefined) continue
+    for (const each of [name, ...RecordRules.namesAbove(name, zoneName)]) {
+      for (const row of found.get(keyOf(zoneName, each)) ?? []) {
+        const reason = RecordRules.hostConflict(zone, name, row)
+        if (reason !== undefined) conflicts.set(name, { reason, owner: row.owner })
+      }
+    }
+  }
+  return conflicts
+})
+
 /** What the audit says of a set. */
 export const auditView = (record: Pick<RRset.RRset, "type" | "ttlSeconds" | "contents"> | undefined) =>
   record === undefined ? undefined : { type: record.type, ttl: record.ttlSeconds, contents: record.contents }

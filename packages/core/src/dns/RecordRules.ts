@@ -36,6 +36,23 @@ const isAddress = (type: string): boolean => type === "A" || type === "AAAA"
 export const excludesHosts = (type: string, zone: Zone.Zone): boolean =>
   type === "CNAME" || type === "ALIAS" || type === "LUA" || (Zone.isReverse(zone) ? type === "PTR" : isAddress(type))
 
+/** Why no host may come to have `name`, where people have a record of `type` at `at`; undefined: it may. */
+export const hostConflict = (
+  zone: Zone.Zone,
+  name: DomainName,
+  record: { readonly name: DomainName; readonly type: string; readonly origin: "managed" | "adopted" }
+): string | undefined => {
+  const { name: at, origin, type } = record
+  if (type === "NS" && at !== zone.name) {
+    return at === name
+      ? `${name} is delegated to other name servers`
+      : `${name} lies below ${at}, which is delegated to other name servers`
+  }
+  // An address that was taken over waits for its host.
+  if (at !== name || !excludesHosts(type, zone) || (isAddress(type) && origin === "adopted")) return undefined
+  return `${name} has ${/^[AL]/.test(type) ? "an" : "a"} ${type} record that people manage`
+}
+
 /** Types that need to be known of hosts before they are put. */
 export const concernsHosts = (type: string, zone: Zone.Zone): boolean => excludesHosts(type, zone) || type === "NS"
 

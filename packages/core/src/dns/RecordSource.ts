@@ -18,6 +18,7 @@ import * as Zone from "../domain/Zone.ts"
 import { asList } from "../storage/Rows.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import type { RecordsByName } from "./Plan.ts"
+import { excludesHosts } from "./RecordRules.ts"
 import { Zones } from "./Zones.ts"
 
 /** The types that hosts have in a zone. */
@@ -83,22 +84,27 @@ export class RecordSource extends Context.Service<
         )
       })
 
-      /** Records that people manage, at those of `names` that have none of a host. */
-      const managed = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
-        const rows = yield* sql<{
-          readonly name: DomainName
-          readonly type: string
-          readonly ttl: number | bigint
-          readonly contents: string
-        }>`
-          SELECT name, type, ttl, contents FROM record WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
-        const records = new Map<DomainName, ReadonlyArray<RRset.RRset>>()
-        for (const { contents, name, ttl, type } of rows) {
-          const rrset = RRset.make(name, type, Number(ttl), JSON.parse(contents) as ReadonlyArray<string>)
-          records.set(name, [...(records.get(name) ?? []), rrset])
+      /** Records that people manage at `names`. */
+      const managed = (zone: Zone.Zone, names: ReadonlyArray<DomainName>) =>
+        Effect.map(
+          sql<ManagedRow>`
+            SELECT name, type, ttl, contents FROM record
+            WHERE zone = ${zone.name} AND name IN ${asList(sql, names)} ORDER BY name, type`,
+          byName
+        )
+
+      /** The records of hosts, with those that people manage beside them. */
+      const beside = Effect.fnUntraced(function* (zone: Zone.Zone, hosts: RecordsByName) {
+        const records = new Map(hosts)
+        for (const [name, rrsets] of yield* managed(zone, [...hosts.keys()])) {
+          const others = rrsets.filter(({ type }) => !excludesHosts(type, zone))
+          if (others.length > 0) records.set(name, [...records.get(name)!, ...others])
         }
         return records
       })
+
+      const hasManaged = (zone: Zone.Zone) =>
+        Effect.map(sql`SELECT 1 AS one FROM record WHERE zone = ${zone.name} LIMIT 1`, (rows) => rows.length > 0)
 
       const placeholders = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
         const rows = yield* sql<{ readonly name: DomainName }>`
@@ -111,11 +117,14 @@ export class RecordSource extends Context.Service<
 
       const desired = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
         const records = new Map<DomainName, ReadonlyArray<RRset.RRset>>(yield* ofHosts(zone, names))
-        for (const others of [managed, placeholders]) {
-          const without = names.filter((name) => !records.has(name))
-          if (without.length === 0) break
-          for (const [name, rrsets] of yield* others(zone, without)) records.set(name, rrsets)
+        for (const [name, rrsets] of yield* managed(zone, names)) {
+          const hosts = records.get(name)
+          if (hosts === undefined) records.set(name, rrsets)
+          else records.set(name, [...hosts, ...rrsets.filter(({ type }) => !excludesHosts(type, zone))])
         }
+        const without = names.filter((name) => !records.has(name))
+        if (without.length === 0) return records
+        for (const [name, rrsets] of yield* placeholders(zone, without)) records.set(name, rrsets)
         return records
       })
 
@@ -181,13 +190,18 @@ export class RecordSource extends Context.Service<
           })
         )
 
+      /** Names with hosts, as `desired` has them. A zone in which people manage nothing is not asked for that page by page. */
+      const allHosts = (zone: Zone.Zone) => {
+        const hosts = Zone.isReverse(zone) ? allReverse(zone) : allForward(zone)
+        return Stream.unwrap(
+          Effect.map(hasManaged(zone), (some) => (some ? Stream.mapEffect(hosts, (page) => beside(zone, page)) : hosts))
+        )
+      }
+
       return RecordSource.of({
         desired: Effect.fn("RecordSource.desired")(desired),
         all: (zone) =>
-          (Zone.isReverse(zone) ? allReverse(zone) : allForward(zone)).pipe(
-            Stream.concat(allOthers(zone, "record")),
-            Stream.concat(allOthers(zone, "non_terminal"))
-          )
+          allHosts(zone).pipe(Stream.concat(allOthers(zone, "record")), Stream.concat(allOthers(zone, "non_terminal")))
       })
     })
   )
@@ -200,6 +214,24 @@ interface HostRow {
   readonly fqdn: DomainName
   readonly addresses: string
   readonly ttl: number | bigint | null
+}
+
+interface ManagedRow {
+  readonly name: DomainName
+  readonly type: string
+  readonly ttl: number | bigint
+  readonly contents: string
+}
+
+const byName = (rows: ReadonlyArray<ManagedRow>): ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>> => {
+  const records = new Map<DomainName, Array<RRset.RRset>>()
+  for (const { contents, name, ttl, type } of rows) {
+    const rrset = RRset.make(name, type, Number(ttl), JSON.parse(contents) as ReadonlyArray<string>)
+    const others = records.get(name)
+    if (others === undefined) records.set(name, [rrset])
+    else others.push(rrset)
+  }
+  return records
 }
 
 const ttlOf = (zone: Zone.Zone, { ttl }: Pick<HostRow, "ttl">): number =>

@@ -10,7 +10,19 @@ import type dnsPacket from "dns-packet"
 import { Result } from "effect"
 import * as IpAddress from "../domain/IpAddress.ts"
 
-const supported: ReadonlySet<string> = new Set(["A", "AAAA", "CNAME", "DNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"])
+const supported: ReadonlySet<string> = new Set([
+  "A",
+  "AAAA",
+  "CAA",
+  "CNAME",
+  "DNAME",
+  "MX",
+  "NS",
+  "PTR",
+  "SOA",
+  "SRV",
+  "TXT"
+])
 
 /** True when contents of `type` can be compared. */
 export const isSupported = (type: string): boolean => supported.has(type)
@@ -22,6 +34,8 @@ export const fromAnswer = (answer: dnsPacket.Answer): string => {
       return answer.data
     case "AAAA":
       return canonicalAddress(answer.data)
+    case "CAA":
+      return `${answer.data.flags ?? 0} ${answer.data.tag.toLowerCase()} ${quoted(Buffer.from(answer.data.value))}`
     case "CNAME":
     case "DNAME":
     case "NS":
@@ -55,6 +69,10 @@ export const canonical = (type: string, content: string): string => {
       return canonicalAddress(content)
     case "TXT":
       return unquoted(content).map(quoted).join(" ")
+    case "CAA": {
+      const [flags, tag, ...value] = content.split(" ")
+      return [Number(flags), tag?.toLowerCase(), ...unquoted(value.join(" ")).map(quoted)].join(" ")
+    }
     default:
       // Numbers and names, separated by spaces.
       return content.trim().toLowerCase().replace(/\s+/g, " ")

@@ -259,6 +259,8 @@ const caa = (content: string): Parsed => {
   if (!/^[a-z0-9]{1,15}$/i.test(tag!)) return lost(`'${tag!.slice(0, 32)}' is not a tag: up to 15 letters and digits`)
   return Result.flatMap(parseStrings(valueText!), (strings) => {
     if (strings.length !== 1) return lost("it has one value, in quotes")
+    if (strings[0]!.some((octet) => octet < 0x20 || octet > 0x7e))
+      return lost("its value is of printable ASCII (RFC 8659, 4.1)")
     if (strings[0]!.length > textOctetsMax) return lost(`its value is longer than ${textOctetsMax} octets`)
     return Result.succeed(`${flags.success} ${tag!.toLowerCase()} ${quote(strings[0]!)}`)
   })

@@ -56,15 +56,29 @@ export class HostnameTaken extends Schema.TaggedError<HostnameTaken>()("Hostname
   /** The registrant is the owner, and another machine of its holds the name. */
   sameOwner: Schema.Boolean,
   /** When the name is released if its host stays away; undefined while it is online. */
-  freeAtMillis: Schema.UndefinedOr(Schema.Finite)
+  freeAtMillis: Schema.UndefinedOr(Schema.Finite),
+  /** A sentence, where it is no host that has the name, but a record that `owner` made. */
+  record: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
+    if (this.record !== undefined) return `${this.record}; register another name, or have the record deleted`
     const holder = this.sameOwner ? "at other addresses" : "by another owner"
     const held =
       this.freeAtMillis === undefined ? "" : `; the name is held until ${isoTime(this.freeAtMillis)} at least`
     return `${this.fqdn} is registered ${holder} and its host is ${this.state}${held}`
   }
 }
+
+/** The name is a record's, which people made. */
+export const takenByRecord = (fqdn: DomainName, record: { readonly reason: string; readonly owner: string }) =>
+  new HostnameTaken({
+    fqdn,
+    owner: record.owner,
+    state: "online",
+    sameOwner: false,
+    freeAtMillis: undefined,
+    record: record.reason
+  })
 
 /** The name moves to and fro between the addresses of several machines, and stays where it is for now. Nothing was changed. */
 export class HostnameFlapping extends Schema.TaggedError<HostnameFlapping>()("HostnameFlapping", {

@@ -21,6 +21,7 @@ import type { Host, HostState, Publication } from "../domain/Host.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import * as Progress from "../dns/Progress.ts"
+import { hostConflicts } from "../dns/RecordChanges.ts"
 import { type RecordPlace, Zones, ZonesMoved } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
@@ -35,7 +36,8 @@ import {
   type QuotaExceeded,
   ZoneGone,
   type Registration,
-  suffixedNames
+  suffixedNames,
+  takenByRecord
 } from "./Decision.ts"
 import * as HostCounts from "./HostCounts.ts"
 import { placesOf } from "./HostRecords.ts"
@@ -262,6 +264,14 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     return hosts.countsOf([...keys.values()])
   }
 
+  /** Where hosts may come to be that are not there yet. */
+  const newPlaces = (batch: ReadonlyArray<Pick<Claim, "registration">>, known: ReadonlyMap<DomainName, Host>) =>
+    batch.flatMap(({ registration }) =>
+      [registration.fqdn, ...suffixes(registration)].flatMap((name) =>
+        known.get(name)?.zone === registration.zone ? [] : [{ zone: registration.zone, name }]
+      )
+    )
+
   /**
    * Decides and writes registrations in one transaction. Their answers hold, and `tickets` settle, only once it has
    * committed. With `isTrial` it never will.
@@ -276,6 +286,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         for (const name of suffixes(registration)) asked.add(name)
       }
       for (const host of yield* hosts.lockByName([...asked])) known.set(host.fqdn, host)
+      const conflicts = yield* hostConflicts(sql, zones, newPlaces(batch, known))
       const tally = HostCounts.tally(yield* countsFor(batch, known))
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.next(sql)
@@ -299,9 +310,14 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         const isSuffixed = policy.conflict === "suffix"
         const newId = current === undefined || isSuffixed ? yield* random.uuidV7() : ""
         const context = { nowMillis, generation, newId, policy }
-        const decision = isSuffixed
-          ? decideSuffixed((name) => known.get(name), suffixes(registration), registration, context)
-          : decide(current, registration, context)
+        const free = (name: DomainName) => !conflicts.has(name)
+        const conflict = conflicts.get(registration.fqdn)
+        const decision =
+          conflict !== undefined
+            ? { _tag: "Refuse" as const, error: takenByRecord(registration.fqdn, conflict) }
+            : isSuffixed
+              ? decideSuffixed((name) => known.get(name), suffixes(registration).filter(free), registration, context)
+              : decide(current, registration, context)
         switch (decision._tag) {
           case "Refuse": {
             answers.push(Result.fail(decision.error))

@@ -448,6 +448,9 @@ const steering = Effect.gen(function* () {
   yield* sql`DROP INDEX host_lease`
   yield* sql`CREATE INDEX host_lease ON host (last_seen) WHERE state = 'online' AND is_static = 0`
 
+  // 1: its content has sets of other types than hosts have. What else stands at such a name need not be ours.
+  yield* sql`ALTER TABLE published ADD COLUMN others SMALLINT NOT NULL DEFAULT 0`
+
   // When each name server was seen to answer, as JSON: for who asks how a record came about.
   yield* sql`ALTER TABLE published ADD COLUMN served_nodes TEXT`
 

@@ -23,7 +23,7 @@ const setUp = Effect.gen(function* () {
   const foreignNames = ForeignNames.make(client, yield* Outbox)
   const exports = Effect.map(memory.calls, (calls) => calls.filter(({ operation }) => operation === "records").length)
   const at = (names: ReadonlyArray<DomainName.DomainName>) =>
-    Effect.map(foreignNames.at(zone, ["A", "AAAA"], names), (found) => found.map((rrset) => rrset.name))
+    Effect.map(foreignNames.at(zone, names), (found) => found.map((rrset) => rrset.name))
   const patchAsPrism = (rrset: RRset.RRset) =>
     Effect.map(client.patch(zone, [{ _tag: "Replace", rrset }]), () => foreignNames.wrote(zone))
   return { at, client, exports, memory, patchAsPrism }
@@ -72,14 +72,16 @@ describe("ForeignNames", () => {
     }).pipe(Effect.provide(layer))
   )
 
-  it.effect("names that are ours, and other types, are not foreign", () =>
+  it.effect("what is ours is not foreign, and other types at its name are", () =>
     Effect.gen(function* () {
       const { at, memory } = yield* setUp
       const outbox = yield* Outbox
       yield* memory.put(zone, a("ours", "192.0.2.1"))
-      yield* memory.put(zone, RRset.make(name("new-4"), "TXT", 60, ['"note"']))
-      yield* outbox.claim(zone, [{ name: name("ours"), sent: [] }], 0)
+      yield* outbox.claim(zone, [{ name: name("ours"), sent: [a("ours", "192.0.2.2")] }], 0)
       assert.deepStrictEqual(yield* at([...many, name("ours")]), [])
+      yield* memory.put(zone, RRset.make(name("ours"), "TXT", 60, ['"note"']))
+      yield* TestClock.adjust(ForeignNames.snapshotMillisMax)
+      assert.deepStrictEqual(yield* at([...many, name("ours")]), [name("ours")])
     }).pipe(Effect.provide(layer))
   )
 })
