@@ -135,6 +135,29 @@ export interface PrismConfig {
     readonly reservedNames: ReadonlyArray<string>
     readonly limits: Limits
   }
+  readonly events: {
+    /** Clients that follow at once. */
+    readonly subscribersMax: number
+    /** Newest events in memory, for all that follow. */
+    readonly recentMax: number
+    /** How long a stream is silent at the most. */
+    readonly heartbeat: Duration.Duration
+    /** After how long a client that does not read is cut. */
+    readonly stalledAfter: Duration.Duration
+    readonly webhooks: {
+      /** Networks that may be sent to though they are private or special. */
+      readonly networks: ReadonlyArray<IpNetwork.IpNetwork>
+      /** How long one delivery may take. */
+      readonly timeout: Duration.Duration
+      /** Deliveries of one event until it is given up. */
+      readonly attemptsMax: number
+      /** From the first failure to the next attempt; it doubles each time, up to `retryMax`. */
+      readonly retryMin: Duration.Duration
+      readonly retryMax: Duration.Duration
+      /** Events given up in a row until a webhook is paused. */
+      readonly deadLettersInRow: number
+    }
+  }
 }
 
 export interface TlsConfig {
@@ -668,6 +691,51 @@ export const settings = Settings.group("", {
       })
     })
   }),
+  events: Settings.group("Who follows what changes: clients of /v1/events, and webhooks.", {
+    subscribersMax: Settings.setting(Kind.integer(1, 100_000), {
+      doc: "Clients that follow /v1/events at once.",
+      default: "1000"
+    }),
+    recentMax: Settings.setting(Kind.integer(100, 1_000_000), {
+      doc: "Newest events in memory while somebody follows; who is further behind is served from the database.",
+      default: "10000"
+    }),
+    heartbeat: Settings.setting(Kind.duration("100ms", "5m"), {
+      doc: "How long a stream is silent at the most.",
+      default: "15s"
+    }),
+    stalledAfter: Settings.setting(Kind.duration("1s", "1h"), {
+      doc: "A client that has taken nothing of what waits for it for so long is cut; it may come back and go on where it was.",
+      default: "60s"
+    }),
+    webhooks: Settings.group("How events are delivered to webhooks.", {
+      networks: Settings.list(
+        "Networks that webhooks may be sent to though they are private, loopback or otherwise special. Without any, only to public addresses.",
+        { network: Settings.required(Kind.network, { doc: "A network, such as 10.0.0.0/8." }) },
+        { shorthand: "network" }
+      ),
+      timeout: Settings.setting(Kind.duration("100ms", "5m"), {
+        doc: "How long one delivery may take.",
+        default: "15s"
+      }),
+      attemptsMax: Settings.setting(Kind.integer(1, 100), {
+        doc: "Deliveries of one event until it is given up and kept as a dead letter.",
+        default: "15"
+      }),
+      retryMin: Settings.setting(Kind.duration("10ms", "1h"), {
+        doc: "From the first failure to the next attempt, give or take a quarter; it doubles each time.",
+        default: "1s"
+      }),
+      retryMax: Settings.setting(Kind.duration("10ms", "1d"), {
+        doc: "The longest time between two attempts.",
+        default: "10m"
+      }),
+      deadLettersInRow: Settings.setting(Kind.integer(1, 1000), {
+        doc: "Events given up one after another until the webhook is paused.",
+        default: "10"
+      })
+    })
+  }),
   audit: Settings.group("The audit log.", {}),
   telemetry: Settings.group("Traces and metrics that are sent.", {}),
   cluster: Settings.group("Several instances on one database.", {})
@@ -884,6 +952,13 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       adminTokens,
       certificates,
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
+    },
+    events: {
+      ...values.events,
+      webhooks: {
+        ...values.events.webhooks,
+        networks: values.events.webhooks.networks.map(({ network }) => network)
+      }
     }
   })
 }

@@ -30,6 +30,7 @@ import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
+import { Feed } from "@prism-dns/core/events/Feed"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
@@ -64,7 +65,7 @@ export class Running extends Context.Service<
 
 /** Everything between the configuration and a server that answers. */
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
-  const { auth, http, leases, powerdns, server, storage, tcp, tls } = config
+  const { auth, events, http, leases, powerdns, server, storage, tcp, tls } = config
 
   const nodes = PowerDnsNodes.layer({
     nodes: powerdns.nodes,
@@ -134,6 +135,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(roles),
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones)),
+    Layer.provideMerge(Feed.layer({ recentMax: events.recentMax })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(Database.layer(storage)),
@@ -146,6 +148,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
       HttpServer.layer({
         ...http,
         limits: http,
+        events,
         instance: server.instance,
         certificates: auth.certificates,
         shutdownTimeout: server.shutdownTimeout

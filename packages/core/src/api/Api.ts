@@ -8,6 +8,7 @@ import { HttpApi, OpenApi } from "effect/http-api"
 import { Access } from "./Access.ts"
 import { type Requirement, Requires } from "./Authentication.ts"
 import { describe } from "./Document.ts"
+import { Events } from "./Events.ts"
 import { Guards } from "./Guards.ts"
 import { History } from "./History.ts"
 import { Hosts } from "./Hosts.ts"
@@ -28,6 +29,7 @@ const contract = HttpApi.make("prism-dns")
   .add(Plans)
   .add(Publications)
   .add(Guards)
+  .add(Events)
   .add(Tokens)
   .add(Identities)
   .add(Roles)

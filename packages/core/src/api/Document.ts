@@ -9,7 +9,7 @@ import type { Requirement } from "./Authentication.ts"
 import { labelFiltersMax } from "../registry/HostLists.ts"
 import * as Page from "./Page.ts"
 
-/** By name: a parameter means the same wherever it stands. */
+/** By name: a parameter means the same wherever it stands, unless its place is said. */
 const parameters: Readonly<Record<string, object>> = {
   zone: { description: "A zone's name, in any case, with or without the trailing dot." },
   state: { description: "Only those in this state." },
@@ -54,6 +54,17 @@ const parameters: Readonly<Record<string, object>> = {
     description: "The `ETag` of what the change starts from; something newer is left as it is, and answered with 412."
   },
   "if-none-match": { description: "`*`: only if there is nothing yet." },
+  kind: {
+    description:
+      "Only events of these kinds: `host.created`, or a family of them: `host.*`. Several with commas, or given again."
+  },
+  "query:host": { description: "Only events about these full names. Several with commas, or given again." },
+  since: {
+    description:
+      "Behind the event of this id; `0`: from the oldest one that is kept; or from a time (RFC 3339). Default: what happens from now on. `Last-Event-ID` wins."
+  },
+  "last-event-id": { description: "The id of the last event that was received: the stream goes on behind it." },
+  webhook: { description: "The webhook's name, or its id." },
   ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
 }
 
@@ -73,7 +84,7 @@ const improve = (node: unknown): unknown => {
     else improved[key] = improve(value)
   }
   return "in" in node && "schema" in node && typeof node["name"] === "string"
-    ? { ...improved, ...parameters[node["name"]] }
+    ? { ...improved, ...(parameters[`${String(node["in"])}:${node["name"]}`] ?? parameters[node["name"]]) }
     : improved
 }
 

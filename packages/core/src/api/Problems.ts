@@ -52,6 +52,10 @@ export const problems = {
   planDecided: problem("plan-decided", 409, "Plan already decided"),
   planAltered: problem("plan-altered", 409, "Plan altered"),
   deleteBudgetExceeded: problem("delete-budget-exceeded", 409, "Delete budget exceeded"),
+  tooManySubscribers: problem("too-many-subscribers", 503, "Too many subscribers"),
+  webhookNotFound: problem("webhook-not-found", 404, "Webhook not found"),
+  webhookNameTaken: problem("webhook-name-taken", 409, "Webhook name taken"),
+  tooManyWebhooks: problem("too-many-webhooks", 409, "Too many webhooks"),
   pathNotFound: problem("path-not-found", 404, "Path not found"),
   methodNotAllowed: problem("method-not-allowed", 405, "Method not allowed"),
   bodyTooLarge: problem("body-too-large", 413, "Body too large"),
@@ -291,6 +295,41 @@ export class GuardNotTripped extends Schema.TaggedError<GuardNotTripped>()("Guar
   }
 }
 
+/** As many clients follow events as may; a later try, or one at another server, may succeed. */
+export class TooManySubscribers extends Schema.TaggedError<TooManySubscribers>()("TooManySubscribers", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+export class WebhookNotFound extends Schema.TaggedError<WebhookNotFound>()("WebhookNotFound", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Another webhook has the name. */
+export class WebhookNameTaken extends Schema.TaggedError<WebhookNameTaken>()("WebhookNameTaken", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There are as many webhooks as there may be. */
+export class TooManyWebhooks extends Schema.TaggedError<TooManyWebhooks>()("TooManyWebhooks", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
 /** How much a zone may lose, and how much this would be. */
 export const BudgetFigures = {
   plan: Schema.String.annotate({ description: "The plan's id." }),
@@ -397,6 +436,10 @@ export const TooManyTokensProblem = onlyDetail(problems.tooManyTokens, TooManyTo
 export const IdentityRevokedProblem = onlyDetail(problems.identityRevoked, IdentityRevoked)
 export const HostRetiredProblem = onlyDetail(problems.hostRetired, HostRetired)
 export const GuardNotTrippedProblem = onlyDetail(problems.guardNotTripped, GuardNotTripped)
+export const TooManySubscribersProblem = onlyDetail(problems.tooManySubscribers, TooManySubscribers)
+export const WebhookNotFoundProblem = onlyDetail(problems.webhookNotFound, WebhookNotFound)
+export const WebhookNameTakenProblem = onlyDetail(problems.webhookNameTaken, WebhookNameTaken)
+export const TooManyWebhooksProblem = onlyDetail(problems.tooManyWebhooks, TooManyWebhooks)
 export const PowerDnsFailedProblem = onlyDetail(problems.powerDnsFailed, PowerDnsFailed)
 export const StorageUnavailableProblem = onlyDetail(problems.storageUnavailable, StorageUnavailable)
 

@@ -122,6 +122,10 @@ const isProblem = Schema.is(
     Problems.RequestInvalid,
     Problems.TokenInvalid,
     Problems.RateLimited,
+    Problems.TooManySubscribers,
+    Problems.WebhookNotFound,
+    Problems.WebhookNameTaken,
+    Problems.TooManyWebhooks,
     Problems.StorageUnavailable,
     Problems.PowerDnsFailed
   ])
@@ -169,11 +173,8 @@ export const explain = (error: unknown, server: string): Failure.RequestFailed =
 
 /** Runs `use` with a client of the server that the flags and the environment name. */
 export const withClient = <A, E, R>(options: Options, use: (client: Client.Client) => Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const server = yield* findServer(options)
-    const token = yield* findToken(options)
-    const client = yield* Client.make({ baseUrl: server, token })
-    return yield* use(client).pipe(
+  connected(options, (client, server) =>
+    use(client).pipe(
       Effect.timeoutOrElse({
         duration: requestTimeout,
         orElse: () =>
@@ -182,7 +183,20 @@ export const withClient = <A, E, R>(options: Options, use: (client: Client.Clien
               detail: `${server} did not answer within ${Duration.format(requestTimeout)}; what was asked of it may still happen`
             })
           )
-      }),
+      })
+    )
+  )
+
+/** The same, for what goes on until somebody ends it. */
+export const withClientForLong = <A, E, R>(options: Options, use: (client: Client.Client) => Effect.Effect<A, E, R>) =>
+  connected(options, use)
+
+const connected = <A, E, R>(options: Options, use: (client: Client.Client, server: string) => Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const server = yield* findServer(options)
+    const token = yield* findToken(options)
+    const client = yield* Client.make({ baseUrl: server, token })
+    return yield* use(client, server).pipe(
       Effect.mapError((error) => (Failure.isFailure(error) ? error : explain(error, server)))
     )
   }).pipe(Effect.provide(NodeHttpClient.layerNodeHttp))

@@ -80,7 +80,9 @@ const input = {
 const environmentOfDev = (): Record<string, string | undefined> =>
   Object.fromEntries(
     Object.entries(process.env).filter(([name]) =>
-      /^PRISM_(?:SERVER_|LEASES_|TCP_(?!HOST$|PORT$|PROXY_FROM)|AUTH_MODE$|AUTH_ANONYMOUS_|AUTH_LIMITS_)/.test(name)
+      /^PRISM_(?:SERVER_|LEASES_|TCP_(?!HOST$|PORT$|PROXY_FROM)|AUTH_MODE$|AUTH_ANONYMOUS_|AUTH_LIMITS_|EVENTS_)/.test(
+        name
+      )
     )
   )
 
@@ -129,7 +131,9 @@ const start = Effect.fn("dev.start")(function* (options: {
         // Loopback only, and whoever tries it out tries out how much it takes.
         anonymous: unlimited,
         limits: { identity: unlimited, token: unlimited, name: unlimited, network: unlimited }
-      }
+      },
+      // Whoever tries webhooks out has the receiver here.
+      events: { webhooks: { networks: ["127.0.0.0/8", "::1/128"] } }
     },
     environment: environmentOfDev(),
     flags: options.flags

@@ -5,6 +5,7 @@ import { backup, restore } from "./backup.ts"
 import { config } from "./config.ts"
 import { dev } from "./dev.ts"
 import { doctor } from "./doctor.ts"
+import { events } from "./events.ts"
 import { guards } from "./guards.ts"
 import { hosts } from "./hosts.ts"
 import { identities } from "./identities.ts"
@@ -32,6 +33,7 @@ export const prismDns = Command.make("prism-dns").pipe(
     zones,
     plan,
     hosts,
+    events,
     publications,
     guards,
     tokens,

@@ -48,6 +48,11 @@ export const Gate = Context.Reference<Gate>("@prism-dns/server/http/Gate", {
   })
 })
 
+/** False where an answer that goes on, such as a stream of events, asks again whether its caller may: it was counted when it began. */
+export const IsCounted = Context.Reference<boolean>("@prism-dns/server/http/Gate/IsCounted", {
+  defaultValue: () => true
+})
+
 const detailOf: Readonly<Record<Policy, string>> = {
   reads: "Too many requests",
   changes: "Too many changes",
@@ -120,7 +125,14 @@ export const layer = Layer.effect(
 
     return {
       admit: (caller, required) =>
-        take(required === undefined || required === "anyone" || required.verb === "read" ? "reads" : "changes", caller),
+        Effect.flatMap(IsCounted, (isCounted) =>
+          isCounted
+            ? take(
+                required === undefined || required === "anyone" || required.verb === "read" ? "reads" : "changes",
+                caller
+              )
+            : Effect.void
+        ),
       stumbled: (peer) => take("failures", peerOf(peer)),
       pass: (caller, endpoint, handler) => annotated(once(caller, endpoint, handler))
     }

@@ -20,6 +20,7 @@ import * as Authentication from "./Authentication.ts"
 import * as Gate from "./Gate.ts"
 import { type ConnectionLimits, defaultLimits, makeServer } from "./Connections.ts"
 import { Idempotency, type IdempotencyOptions } from "./Idempotency.ts"
+import * as Events from "./Events.ts"
 import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
 import * as History from "./History.ts"
@@ -46,6 +47,7 @@ export interface HttpServerOptions {
   readonly certificates?: CertificateGrant
   /** How long requests under way may take to end. */
   readonly shutdownTimeout?: Duration.Input
+  readonly events?: Partial<Events.EventsOptions>
   readonly health?: Partial<Health.HealthOptions>
   readonly metrics?: Partial<Metrics.MetricsOptions>
   /** How often one caller may ask. */
@@ -60,7 +62,7 @@ const defaultInstance = "prism"
 export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
-const api = ({ certificates, instance = defaultInstance, rateLimit }: HttpServerOptions) =>
+const api = ({ certificates, events, instance = defaultInstance, rateLimit }: HttpServerOptions) =>
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
     Layer.provide([
       Hosts.layer,
@@ -69,6 +71,7 @@ const api = ({ certificates, instance = defaultInstance, rateLimit }: HttpServer
       Plans.layer,
       Publications.layer,
       Guards.layer,
+      Events.layer(events),
       Tokens.layer,
       Identities.layer,
       Roles.layer,

@@ -1,5 +1,7 @@
 /** What the HTTP side stands on, for its tests: the registry in memory, and a PowerDNS that can be steered. */
+import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
+import { Sealer } from "@prism-dns/core/audit/Sealer"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Admission } from "@prism-dns/core/auth/Admission"
@@ -22,6 +24,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
+import { Feed } from "@prism-dns/core/events/Feed"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
@@ -57,6 +60,14 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(Outbox.layer)
 )
 
+/** What the others stand on. */
+const ground = Feed.layer().pipe(
+  Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
+  Layer.provideMerge(AuditLog.layer),
+  Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
+  Layer.provideMerge(Drain.layer)
+)
+
 export const services = Identities.layer().pipe(
   Layer.provideMerge(Registry.layer()),
   Layer.provideMerge(Provenance.layer),
@@ -78,8 +89,7 @@ export const services = Identities.layer().pipe(
   Layer.provideMerge(Roles.layer()),
   Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
   Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
-  Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
-  Layer.provideMerge(Drain.layer),
+  Layer.provideMerge(ground),
   Layer.provide(SecureRandom.layerWebCrypto),
   Layer.orDie
 )
