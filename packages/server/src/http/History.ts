@@ -63,6 +63,14 @@ const toChain = (chain: NameChain): Contract.NameChain => ({
 const withoutPeers = (steps: ReadonlyArray<Step>): ReadonlyArray<Step> =>
   steps.map((step) => ({ ...step, peer: undefined }))
 
+/** A guard is over all zones, and its words count hosts in them: who may not see it learns that there is one. */
+const withoutGuards = <A extends Pick<NameChain, "obstacles">>(chain: A): A => ({
+  ...chain,
+  obstacles: chain.obstacles.map((obstacle) =>
+    obstacle.kind === "guard" ? { ...obstacle, detail: "a guard that has tripped holds it back" } : obstacle
+  )
+})
+
 const cursorOf = ({ fromMillis, sequence }: VersionPlace): string => Page.cursorBehind(`${fromMillis}:${sequence}`)
 
 const placeOf = (cursor: string): VersionPlace | undefined => {
@@ -112,7 +120,12 @@ export const layer = HttpApiBuilder.group(
           return yield* hostNotFound(params.host)
         }
         const mayAudit = yield* Authorization.mayRead("audit", place!)
-        const found = mayAudit ? whole : { ...whole, steps: withoutPeers(whole.steps) }
+        const maySeeGuards = yield* Authorization.mayRead("guards", {})
+        const found = {
+          ...whole,
+          steps: mayAudit ? whole.steps : withoutPeers(whole.steps),
+          names: maySeeGuards ? whole.names : whole.names.map(withoutGuards)
+        }
         if (query.format === "text") return ProvenanceText.ofHost(found)
         return {
           host: toVersion(found.version),
@@ -138,7 +151,7 @@ export const layer = HttpApiBuilder.group(
         // Which hosts have a say in it is seen by those who may see the hosts.
         const hosts = yield* Authorization.scope("read", "hosts")
         const found = {
-          ...whole,
+          ...((yield* Authorization.mayRead("guards", {})) ? whole : withoutGuards(whole)),
           steps: mayAudit ? whole.steps : withoutPeers(whole.steps),
           claims: whole.claims.filter(({ fqdn, zone }) => hosts.has({ zone, name: fqdn }))
         }
