@@ -36,6 +36,7 @@ import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Guards } from "@prism-dns/core/registry/Guards"
+import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -142,6 +143,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Drain.layer)
   )
 
+  const managedZones = ManagedZones.layer({ catalog: powerdns.transfer.catalog })
+
   return running(config).pipe(
     Layer.provideMerge(agents),
     Layer.provideMerge(
@@ -156,8 +159,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     ),
     Layer.provideMerge(access),
     Layer.provideMerge(expiry),
-    Layer.provideMerge(Guards.layer),
-    Layer.provideMerge(ZoneChanges.layer),
+    Layer.provideMerge(Layer.mergeAll(Guards.layer, managedZones, ZoneChanges.layer)),
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Provenance.layer),

@@ -33,6 +33,11 @@ export const problems = {
   preconditionRequired: problem("precondition-required", 428, "If-Match required"),
   hostNotFound: problem("host-not-found", 404, "Host not found"),
   zoneNotFound: problem("zone-not-found", 404, "Zone not found"),
+  zoneExists: problem("zone-exists", 409, "Zone exists already"),
+  zoneOverlaps: problem("zone-overlaps", 409, "Zone would take over names"),
+  zoneConfigured: problem("zone-configured", 409, "Zone of the configuration"),
+  zoneInUse: problem("zone-in-use", 409, "Zone in use"),
+  tooManyZones: problem("too-many-zones", 409, "Too many zones"),
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
   tokenNotFound: problem("token-not-found", 404, "Token not found"),
   identityNotFound: problem("identity-not-found", 404, "Identity not found"),
@@ -156,8 +161,67 @@ export class HostNotFound extends Schema.TaggedError<HostNotFound>()("HostNotFou
   }
 }
 
-/** No zone of this name is configured. */
+/** There is no zone of this name, or none that the caller may see. */
 export class ZoneNotFound extends Schema.TaggedError<ZoneNotFound>()("ZoneNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There is a zone of this name already; nothing was changed. */
+export class ZoneExists extends Schema.TaggedError<ZoneExists>()("ZoneExists", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+const OverlapFigures = {
+  zone: Schema.String.annotate({ description: "The zone that has the names now." }),
+  hosts: Schema.Int,
+  records: Schema.Int.annotate({ description: "Managed record sets." }),
+  examples: Schema.Array(Schema.String)
+}
+
+/** The zone would take over names that are in another one; nothing was changed. */
+export class ZoneOverlaps extends Schema.TaggedError<ZoneOverlaps>()("ZoneOverlaps", {
+  detail: Schema.String,
+  ...OverlapFigures
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The zone goes by the configuration alone. */
+export class ZoneConfigured extends Schema.TaggedError<ZoneConfigured>()("ZoneConfigured", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+const UseFigures = {
+  hosts: Schema.Int,
+  records: Schema.Int.annotate({ description: "Managed record sets." }),
+  publishedNames: Schema.Int.annotate({ description: "Names that are still being removed from PowerDNS." }),
+  tokens: Schema.Int.annotate({ description: "Tokens that name the zone." }),
+  identities: Schema.Int.annotate({ description: "Identities that name the zone." }),
+  roles: Schema.Int.annotate({ description: "Roles that name the zone." })
+}
+
+/** The zone has something in it, or is named by who may use it; nothing was changed. */
+export class ZoneInUse extends Schema.TaggedError<ZoneInUse>()("ZoneInUse", {
+  detail: Schema.String,
+  ...UseFigures
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There are as many zones as there may be. */
+export class TooManyZones extends Schema.TaggedError<TooManyZones>()("TooManyZones", { detail: Schema.String }) {
   override get message(): string {
     return this.detail
   }
@@ -418,6 +482,45 @@ export const PreconditionFailedProblem = Body(problems.preconditionFailed, Preco
 )
 export const HostNotFoundProblem = onlyDetail(problems.hostNotFound, HostNotFound)
 export const ZoneNotFoundProblem = onlyDetail(problems.zoneNotFound, ZoneNotFound)
+export const ZoneExistsProblem = onlyDetail(problems.zoneExists, ZoneExists)
+export const ZoneConfiguredProblem = onlyDetail(problems.zoneConfigured, ZoneConfigured)
+export const TooManyZonesProblem = onlyDetail(problems.tooManyZones, TooManyZones)
+export const ZoneOverlapsProblem = Body(problems.zoneOverlaps, OverlapFigures).pipe(
+  Schema.decodeTo(
+    Schema.toType(ZoneOverlaps),
+    SchemaTransformation.transform({
+      decode: (body) => new ZoneOverlaps(body),
+      encode: ({ detail, examples, hosts, records, zone }) => ({
+        ...problems.zoneOverlaps,
+        detail,
+        zone,
+        hosts,
+        records,
+        examples
+      })
+    })
+  ),
+  asProblem(problems.zoneOverlaps.status)
+)
+export const ZoneInUseProblem = Body(problems.zoneInUse, UseFigures).pipe(
+  Schema.decodeTo(
+    Schema.toType(ZoneInUse),
+    SchemaTransformation.transform({
+      decode: (body) => new ZoneInUse(body),
+      encode: ({ detail, hosts, identities, publishedNames, records, roles, tokens }) => ({
+        ...problems.zoneInUse,
+        detail,
+        hosts,
+        records,
+        publishedNames,
+        tokens,
+        identities,
+        roles
+      })
+    })
+  ),
+  asProblem(problems.zoneInUse.status)
+)
 export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)
 export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
 export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)

@@ -1,12 +1,25 @@
-/** Zones in the HTTP API: what is in force for them, and how they are doing. */
+/** Zones in the HTTP API: what is in force for them, what was, and how they are doing. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { conflictPolicies } from "../domain/Zone.ts"
 import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
-import { PowerDnsFailedProblem, StorageUnavailableProblem, ZoneNotFoundProblem } from "./Problems.ts"
+import {
+  ChangedField,
+  PowerDnsFailedProblem,
+  PreconditionFailedProblem,
+  PreconditionRequiredProblem,
+  StorageUnavailableProblem,
+  TooManyZonesProblem,
+  ZoneConfiguredProblem,
+  ZoneExistsProblem,
+  ZoneInUseProblem,
+  ZoneNotFoundProblem,
+  ZoneOverlapsProblem
+} from "./Problems.ts"
 import { ZonePublication } from "./Publications.ts"
 import * as Values from "./Values.ts"
+import { ZonePatch, ZoneRequest } from "./ZoneSettings.ts"
 
 export const ZonePolicy = Schema.Struct({
   ttlSeconds: Schema.Int,
@@ -68,20 +81,83 @@ export const ZoneReconciliation = Schema.Struct({
 }).annotate({ identifier: "ZoneReconciliation" })
 export type ZoneReconciliation = typeof ZoneReconciliation.Type
 
-export const Zone = Schema.Struct({
+const zoneFields = {
   name: Values.Name,
   kind: Schema.Literals(["forward", "reverse"]),
+  generation: Schema.Int.annotate({ description: "Of its settings: rises with each change of them." }),
+  origin: Schema.Literals(["configuration", "api"]).annotate({
+    description: "Where it is said that there is the zone."
+  }),
+  overridden: Schema.Array(Schema.String).annotate({
+    description: "JSON Pointers of what the API has set in place of the configuration's; for zones of the API none."
+  }),
   dnssec: Schema.Boolean.annotate({ description: "Whether PowerDNS signs the zone." }),
   nameservers: Schema.Array(Values.Name),
   createIfMissing: Schema.Boolean,
   policy: ZonePolicy,
-  publication: ZonePublication,
-  reconciliation: ZoneReconciliation
-}).annotate({ identifier: "Zone" })
+  publication: Schema.optionalKey(ZonePublication.annotate({ description: "Absent from a zone as of a time." })),
+  reconciliation: ZoneReconciliation,
+  validFrom: Schema.optionalKey(
+    Values.Timestamp.annotate({ description: "Of a zone as of a time: since when it was so." })
+  ),
+  validTo: Schema.optionalKey(
+    Values.Timestamp.annotate({ description: "Of a zone as of a time: until when. Absent: it is so now." })
+  )
+}
+
+export const Zone = Schema.Struct(zoneFields).annotate({ identifier: "Zone" })
 export type Zone = typeof Zone.Type
 
-export const ZoneList = Schema.Struct({ items: Schema.Array(Zone) }).annotate({ identifier: "ZoneList" })
+/** What became of a zone, or would. */
+export const ZoneChanged = Schema.Struct({
+  ...zoneFields,
+  namesMarked: Schema.Int.annotate({ description: "About how many names are looked at again for it." }),
+  ...Values.dryRunMark
+}).annotate({ identifier: "ZoneChanged" })
+export type ZoneChanged = typeof ZoneChanged.Type
+
+export const ZoneRemoved = Schema.Struct({
+  name: Values.Name,
+  powerdns: Schema.Literal("kept").annotate({
+    description: "The zone stays in PowerDNS as it is; Prism writes it no more."
+  }),
+  ...Values.dryRunMark
+}).annotate({ identifier: "ZoneRemoved" })
+export type ZoneRemoved = typeof ZoneRemoved.Type
+
+const nextCursor = {
+  nextCursor: Schema.optionalKey(Schema.String.annotate({ description: "Absent on the last page." }))
+}
+
+export const ZoneList = Schema.Struct({ items: Schema.Array(Zone), ...nextCursor }).annotate({
+  identifier: "ZoneList"
+})
 export type ZoneList = typeof ZoneList.Type
+
+/** What a zone was from one moment to another. */
+export const ZoneVersion = Schema.Struct({
+  event: Schema.Literals(["created", "changed", "deleted"]),
+  by: Schema.String.annotate({ description: "Who made it so; `configuration`: a start with another configuration." }),
+  generation: Schema.Int,
+  validFrom: Values.Timestamp,
+  validTo: Schema.optionalKey(Values.Timestamp.annotate({ description: "Absent: it is in force." })),
+  changes: Schema.Array(ChangedField).annotate({
+    description: "What differs from the version before, where it is known."
+  }),
+  origin: zoneFields.origin,
+  overridden: zoneFields.overridden,
+  dnssec: Schema.Boolean,
+  nameservers: Schema.Array(Values.Name),
+  createIfMissing: Schema.Boolean,
+  policy: ZonePolicy,
+  reconciliation: Schema.Struct({ intervalSeconds: Schema.Finite, repair: Schema.Boolean })
+}).annotate({ identifier: "ZoneVersion" })
+export type ZoneVersion = typeof ZoneVersion.Type
+
+export const ZoneHistory = Schema.Struct({ items: Schema.Array(ZoneVersion), ...nextCursor }).annotate({
+  identifier: "ZoneHistory"
+})
+export type ZoneHistory = typeof ZoneHistory.Type
 
 export const DnssecKey = Schema.Struct({
   id: Schema.Int.annotate({ description: "PowerDNS's number of the key." }),
@@ -126,16 +202,106 @@ export const ownerships = ["managed", "foreign", "ignored"] as const
 
 export class Zones extends HttpApiGroup.make("zones")
   .add(
-    HttpApiEndpoint.get("list", "/zones", { success: ZoneList, error: StorageUnavailableProblem })
+    HttpApiEndpoint.get("list", "/zones", {
+      query: {
+        at: Schema.optionalKey(Values.TimestampInput),
+        limit: Schema.optionalKey(Page.Limit),
+        cursor: Schema.optionalKey(Page.Cursor)
+      },
+      success: HttpApiSchema.WithHeaders(ZoneList, { link: Schema.optionalKey(Schema.String) }),
+      error: StorageUnavailableProblem
+    })
       .annotate(Requires, { verb: "read", resource: "zones" })
-      .annotateMerge(OpenApi.annotations({ summary: "The zones of the configuration" })),
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Zones, by name",
+          description: "Those of the configuration and those of the API, now or as they were at a time."
+        })
+      ),
+    HttpApiEndpoint.post("create", "/zones", {
+      query: { dryRun: Schema.optionalKey(Values.DryRun) },
+      payload: ZoneRequest,
+      success: [
+        HttpApiSchema.WithHeaders(ZoneChanged.pipe(HttpApiSchema.status(201)), {
+          location: Schema.String,
+          ...Values.etag
+        }),
+        ZoneChanged
+      ],
+      error: [ZoneExistsProblem, ZoneOverlapsProblem, TooManyZonesProblem, StorageUnavailableProblem]
+    })
+      .annotate(Requires, { verb: "write", resource: "zones" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Makes a zone",
+          description:
+            "It is in force with the answer, takes registrations, and is made in PowerDNS if it is not there. A reverse zone gets the pointers of hosts that are there already. With `dryRun` the answer is 200 and nothing is made."
+        })
+      ),
     HttpApiEndpoint.get("get", "/zones/:zone", {
       params: { zone: Values.NameInput },
-      success: Zone,
+      query: { at: Schema.optionalKey(Values.TimestampInput) },
+      success: HttpApiSchema.WithHeaders(Zone, Values.etag),
       error: [ZoneNotFoundProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "read", resource: "zones" })
-      .annotateMerge(OpenApi.annotations({ summary: "One zone" })),
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "One zone, now or as it was at a time",
+          description: "As of a time it is what was set for it then, whether or not it is still managed."
+        })
+      ),
+    HttpApiEndpoint.patch("change", "/zones/:zone", {
+      params: { zone: Values.NameInput },
+      query: { dryRun: Schema.optionalKey(Values.DryRun) },
+      headers: Values.ifMatch,
+      payload: ZonePatch,
+      success: HttpApiSchema.WithHeaders(ZoneChanged, Values.etag),
+      error: [ZoneNotFoundProblem, PreconditionFailedProblem, PreconditionRequiredProblem, StorageUnavailableProblem]
+    })
+      .annotate(Requires, { verb: "write", resource: "zones" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Changes what is set for a zone",
+          description:
+            "What is set here lies over the configuration until `null` takes it back. In force with the answer. Who comes with an `ETag` of before is told what changed since, by whom and when."
+        })
+      ),
+    HttpApiEndpoint.delete("remove", "/zones/:zone", {
+      params: { zone: Values.NameInput },
+      query: { dryRun: Schema.optionalKey(Values.DryRun), reason: Schema.optionalKey(Values.Reason) },
+      headers: Values.ifMatch,
+      success: ZoneRemoved,
+      error: [
+        ZoneNotFoundProblem,
+        ZoneConfiguredProblem,
+        ZoneInUseProblem,
+        PreconditionFailedProblem,
+        PreconditionRequiredProblem,
+        StorageUnavailableProblem
+      ]
+    })
+      .annotate(Requires, { verb: "delete", resource: "zones" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Manages a zone of the API no more",
+          description:
+            "Refused while hosts or managed records are in it, or tokens, identities and roles name it. In PowerDNS it stays as it is."
+        })
+      ),
+    HttpApiEndpoint.get("history", "/zones/:zone/history", {
+      params: { zone: Values.NameInput },
+      query: { limit: Schema.optionalKey(Page.Limit), cursor: Schema.optionalKey(Page.NumberCursor) },
+      success: HttpApiSchema.WithHeaders(ZoneHistory, { link: Schema.optionalKey(Schema.String) }),
+      error: [ZoneNotFoundProblem, StorageUnavailableProblem]
+    })
+      .annotate(Requires, { verb: "read", resource: "zones" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "What was set for a zone, the newest first",
+          description: "Of zones that are managed no more, too."
+        })
+      ),
     HttpApiEndpoint.get("records", "/zones/:zone/records", {
       params: { zone: Values.NameInput },
       query: {

@@ -1,4 +1,4 @@
-/** `prism-dns zones`: what is in force for a zone, and how it is doing. */
+/** `prism-dns zones`: what is in force for a zone, and how it is doing; changes of zones are in `zoneChanges`. */
 import * as Page from "@prism-dns/core/api/Page"
 import * as Contract from "@prism-dns/core/api/Zones"
 import { Effect } from "effect"
@@ -6,6 +6,12 @@ import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
+import * as Pages from "./Pages.ts"
+import * as zoneChanges from "./zoneChanges.ts"
+
+const yesOrNo = (is: boolean): string => (is ? "yes" : "no")
+
+const originOf = ({ origin, overridden }: Contract.Zone): string => (overridden.length > 0 ? `${origin}, API` : origin)
 
 /** Names that differed at the last look. */
 const differing = ({ reconciliation }: Contract.Zone): number | undefined => {
@@ -17,47 +23,61 @@ const differing = ({ reconciliation }: Contract.Zone): number | undefined => {
 const columns: ReadonlyArray<Output.Column<Contract.Zone>> = [
   { head: "ZONE", cell: ({ name }) => name },
   { head: "KIND", cell: ({ kind }) => kind },
-  { head: "READY", cell: ({ publication }) => (publication.ready ? "yes" : "no") },
-  { head: "PENDING", cell: ({ publication }) => publication.pending },
-  { head: "PARKED", cell: ({ publication }) => publication.parked },
+  { head: "ORIGIN", cell: originOf },
+  { head: "READY", cell: ({ publication }) => publication && yesOrNo(publication.ready) },
+  { head: "PENDING", cell: ({ publication }) => publication?.pending },
+  { head: "PARKED", cell: ({ publication }) => publication?.parked },
   { head: "DRIFT", cell: differing },
   { head: "LOOKED AT", cell: ({ reconciliation }) => reconciliation.last?.at },
-  { head: "ERROR", cell: ({ publication }) => publication.error }
+  { head: "ERROR", cell: ({ publication }) => publication?.error }
 ]
 
 const list = Command.make(
   "list",
-  Connection.flags,
+  { ...Connection.flags, at: Input.at, limit: Pages.limit("Zones") },
   Effect.fn(function* (input) {
+    const at = yield* Input.atQuery(input.at)
     yield* Connection.withClient(input, ({ zones }) =>
-      Effect.flatMap(zones.list(), (answer) =>
-        input.json ? Output.json(answer) : Output.rows(columns, answer.items, "There are no zones.")
-      )
+      Effect.gen(function* () {
+        const found = yield* Pages.collect((asked) => zones.list({ query: { ...asked, ...at } }), input.limit)
+        if (input.json) return yield* Output.json(found)
+        yield* Output.rows(columns, found.items, "There are no zones.")
+        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+      })
     )
   })
-).pipe(Command.withDescription("The zones of the configuration."))
+).pipe(Command.withDescription("Zones, by name: those of the configuration and those of the API."))
 
 const show = Command.make(
   "show",
-  { ...Connection.flags, zone: Input.zone },
+  { ...Connection.flags, zone: Input.zone, at: Input.at },
   Effect.fn(function* (input) {
     const name = yield* Input.parseName(input.zone)
+    const query = yield* Input.atQuery(input.at)
     yield* Connection.withClient(input, ({ zones }) =>
-      Effect.flatMap(zones.get({ params: { zone: name } }), (zone) => {
+      Effect.flatMap(zones.get({ params: { zone: name }, query }), ({ body: zone }) => {
         if (input.json) return Output.json(zone)
         const { policy, publication, reconciliation } = zone
         const { deleteBudget } = policy
         return Output.fields([
           ["zone", zone.name],
           ["kind", zone.kind],
+          ["origin", originOf(zone)],
+          [
+            "set by the API",
+            zone.overridden.map((pointer) => pointer.slice(1).replaceAll("/", ".")).join(", ") || undefined
+          ],
+          ["generation", zone.generation],
+          ["so since", zone.validFrom],
+          ["so until", zone.validTo],
           ["name servers", zone.nameservers.join(" ")],
-          ["signed", zone.dnssec ? "yes" : "no"],
-          ["ready", publication.ready ? "yes" : "no"],
-          ["error", publication.error],
-          ["pending", publication.pending],
-          ["parked", publication.parked],
-          ["oldest pending", publication.oldest],
-          ["last published", publication.lastPublished],
+          ["signed", yesOrNo(zone.dnssec)],
+          ["ready", publication && yesOrNo(publication.ready)],
+          ["error", publication?.error],
+          ["pending", publication?.pending],
+          ["parked", publication?.parked],
+          ["oldest pending", publication?.oldest],
+          ["last published", publication?.lastPublished],
           ["last looked at", reconciliation.last?.at],
           ["drift", differing(zone)],
           ["foreign names", reconciliation.last?.drift.foreign],
@@ -111,7 +131,7 @@ const dnssec = Command.make(
             { head: "CONTENT", cell: ({ content }) => content }
           ],
           records,
-          `${answer.zone} is not signed. Set dnssec for it in the configuration.`
+          `${answer.zone} is not signed. Set dnssec for it: prism-dns zones edit ZONE --set dnssec=true.`
         )
       })
     )
@@ -162,5 +182,5 @@ const records = Command.make(
 
 export const zones = Command.make("zones").pipe(
   Command.withDescription("What is in force for a zone, and how it is doing."),
-  Command.withSubcommands([list, show, records, dnssec])
+  Command.withSubcommands([list, show, ...zoneChanges.commands, records, dnssec])
 )

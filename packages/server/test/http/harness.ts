@@ -29,10 +29,12 @@ import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
+import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import type { Registrant, Wishes } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { Effect, Layer, Redacted, Result } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Database from "../../src/Database.ts"
@@ -72,7 +74,7 @@ export const services = Identities.layer().pipe(
   Layer.provideMerge(Registry.layer()),
   Layer.provideMerge(Provenance.layer),
   Layer.provideMerge(HostHistory.layer),
-  Layer.provideMerge(Guards.layer),
+  Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
   Layer.provideMerge(Parked.layer),
   Layer.provideMerge(Adoption.layer),
   Layer.provideMerge(ZoneRecords.layer),
@@ -88,7 +90,7 @@ export const services = Identities.layer().pipe(
   ),
   Layer.provideMerge(Roles.layer()),
   Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
-  Layer.provideMerge(Zones.layer([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
+  Layer.provideMerge(Zones.layerManaged([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
   Layer.provideMerge(ground),
   Layer.provide(SecureRandom.layerWebCrypto),
   Layer.orDie
