@@ -129,6 +129,9 @@ export class Provenance extends Context.Service<
 /** Entries of a name looked through for how it was published. */
 const entriesLookedAt = 20
 
+/** Reads under way at once for one explanation. */
+const readsAtOnce = 4
+
 /** Hosts with a claim to one address that are shown. */
 const claimsShown = 20
 
@@ -376,7 +379,8 @@ const make = Effect.gen(function* () {
           steps: yield* stepsOf(row, place.name),
           obstacles: yield* obstaclesOf(row, place)
         }
-      })
+      }),
+      { concurrency: readsAtOnce }
     )
   })
 
@@ -397,11 +401,17 @@ const make = Effect.gen(function* () {
       const pointer = zones.placePointer(address)
       if (pointer !== undefined) places.push(pointer)
     }
-    const names = yield* chains(places)
-    const held = yield* guarded(version.state)
+    const [names, held, steps] = yield* Effect.all(
+      [
+        chains(places),
+        guarded(version.state),
+        origin(version.fqdn, version.generation, (action) => action.startsWith("host."))
+      ],
+      { concurrency: readsAtOnce }
+    )
     return {
       version,
-      steps: yield* origin(version.fqdn, version.generation, (action) => action.startsWith("host.")),
+      steps,
       names: names.map((name, i) => (i === 0 ? { ...name, obstacles: [...name.obstacles, ...held] } : name))
     }
   })

@@ -16,6 +16,8 @@ export type Backend = (typeof backends)[number]
 export interface Options {
   /** Hosts, connections or sessions. */
   readonly hosts: number | undefined
+  /** Rows of history. */
+  readonly rows: number | undefined
   readonly backends: ReadonlyArray<Backend> | undefined
   /** Names in the zones that are written or compared, or sessions. */
   readonly sizes: ReadonlyArray<number> | undefined

@@ -87,10 +87,9 @@ export const sql = (backend: PowerDnsProcess.Backend, text: string): Effect.Effe
         { folder: "/", input: text }
       )
 
-/** A new, empty PowerDNS database with the lock and the indexes that Prism asks for. */
-export const forPowerDns = Effect.gen(function* () {
+/** A server without databases of ours, `more` settings over its own. */
+const start = Effect.fnUntraced(function* (more: Readonly<Record<string, string>> = {}) {
   const as = yield* identity
-  const text = yield* schema
   const folder = yield* temporaryFolder
   if (as.uid !== undefined) Fs.chownSync(folder, as.uid, as.gid!)
   const data = Path.join(folder, "data")
@@ -106,7 +105,8 @@ export const forPowerDns = Effect.gen(function* () {
     max_connections: "200",
     shared_buffers: "256MB",
     // Filling a zone of a million names is not what is measured.
-    max_wal_size: "4GB"
+    max_wal_size: "4GB",
+    ...more
   }
   Fs.appendFileSync(
     Path.join(data, "postgresql.conf"),
@@ -126,7 +126,35 @@ export const forPowerDns = Effect.gen(function* () {
     Effect.retry({ schedule: Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 400 })) }),
     Effect.raceFirst(server.ended)
   )
+  return { at, folder }
+})
+
+/** A new, empty PowerDNS database with the lock and the indexes that Prism asks for. */
+export const forPowerDns = Effect.gen(function* () {
+  const text = yield* schema
+  const { at } = yield* start()
   yield* sql(at("postgres"), `CREATE DATABASE ${database}`)
   yield* sql(at(database), `${text}\n${pgsqlIndexes}\n${pgsqlLock}`)
   return at(database)
+})
+
+const registryDatabase = "prism"
+
+/** A new, empty database for a registry: its URL, and what runs SQL in it. */
+export const forRegistry = Effect.gen(function* () {
+  const { at, folder } = yield* start({
+    shared_buffers: "2GB",
+    effective_cache_size: "8GB",
+    maintenance_work_mem: "1GB",
+    max_wal_size: "16GB",
+    // What is filled in is thrown away.
+    synchronous_commit: "off",
+    random_page_cost: "1.1",
+    jit: "off"
+  })
+  yield* sql(at("postgres"), `CREATE DATABASE ${registryDatabase}`)
+  return {
+    url: `postgres://${user}@localhost/${registryDatabase}?host=${folder}&port=${port}`,
+    run: (text: string) => sql(at(registryDatabase), text)
+  }
 })

@@ -132,6 +132,8 @@ export const tls = ({ certificate, key }: Certificate) => ({ host: "127.0.0.1", 
 export interface PrismOptions {
   /** The registry is `prism.db` in it, kept when it is there already. */
   readonly folder: string
+  /** The registry, where it is another database. */
+  readonly storage?: string
   readonly powerDns: PowerDns
   /** More of `powerdns.nodes` than that one. */
   readonly nodes?: ReadonlyArray<ReturnType<typeof node>>
@@ -163,7 +165,7 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
     server: { instance: "bench", drainDelay: "0s" },
     tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m", ...options.tcp },
     http: { port: 0 },
-    storage: { url: `sqlite:${registry}` },
+    storage: { url: options.storage ?? `sqlite:${registry}` },
     powerdns: { nodes: [node("bench", "primary", options.powerDns), ...(options.nodes ?? [])] },
     zones: (options.zones ?? bothZones).map((each) => ({
       ttl: `${ttlSeconds}s`,

@@ -14,6 +14,7 @@ import { cliStart } from "./cliStart.ts"
 import { connections } from "./connections.ts"
 import { enrol } from "./enrol.ts"
 import { heartbeats } from "./heartbeats.ts"
+import { history } from "./history.ts"
 import * as Machine from "./Machine.ts"
 import { publish } from "./publish.ts"
 import { reconcile } from "./reconcile.ts"
@@ -36,16 +37,18 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   enrol,
   restart,
   sdkSize,
+  history,
   cliStart
 ]
 
-const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
+const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--rows N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
                           [--rounds N] [--tls] [--profile DIR]
        ./prism bench --list
 
 ${benchmarks.map(({ description, name }) => `  ${name.padEnd(15)} ${description}`).join("\n")}
 
   --hosts N      hosts, connections or sessions
+  --rows N       rows of history (history)
   --backend B    where PowerDNS keeps its zones: sqlite, lmdb or pgsql; or several of them with commas between
   --sizes N,N    names in the zones (publish, reconcile), or sessions
   --rates N,N    changes a second (served-latency)
@@ -85,7 +88,8 @@ const backend = (text: string) => {
   return found
 }
 
-const hostsMax = 100_000
+const hostsMax = 1_000_000
+const rowsMax = 20_000_000
 const namesMax = 1_000_000
 const rateMax = 10_000
 const secondsMax = 3600
@@ -101,6 +105,7 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
       list: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
       hosts: { type: "string" },
+      rows: { type: "string" },
       backend: { type: "string" },
       backends: { type: "string" },
       sizes: { type: "string" },
@@ -126,6 +131,7 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
     json: values.json,
     options: {
       hosts: wholeNumber("hosts", values.hosts, hostsMax),
+      rows: wholeNumber("rows", values.rows, rowsMax),
       backends: chosen,
       sizes: several(values.sizes, (part) => wholeNumber("sizes", part, namesMax)!),
       rates: several(values.rates, (part) => wholeNumber("rates", part, rateMax)!),
