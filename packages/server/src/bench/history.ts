@@ -84,7 +84,7 @@ const largeTables = [
 ]
 
 /** Fills the tables of a registry that Prism has made; `versions` of each host, the newest of them what it is. */
-const fill = (hosts: number, versions: number, nowMillis: number): string => {
+export const fill = (hosts: number, versions: number, nowMillis: number): string => {
   const all = `generate_series(0, ${hosts - 1}) AS i`
   // Version `k` of `versions`: changes, and now and then it was away. The newest has the state that the host has.
   const back = `(${versions - 1} - k)`

@@ -166,6 +166,14 @@ describe("bench", () => {
     assert.include(result.targets["all_back_over_beat"], { met: true })
   }, 180_000)
 
+  it("history asks for lists by every filter, of now and of the past, histories and explanations", async () => {
+    const result = await output("history", "--hosts", "1000", "--rows", "5000", "--seconds", "1")
+    positive(result, "list_all_p95", "then_labels_p50", "history_p95", "explain_host_p95", "bare_http_p95")
+    assert.include(result.figures["hosts"], { value: 1000 })
+    assert.include(result.figures["history_rows"], { value: 5000 })
+    assert.deepStrictEqual(Object.keys(result.targets), ["worst_p95"])
+  }, 180_000)
+
   it("ends all it started when it is interrupted in the middle", async () => {
     let interrupted = false
     const ended = await bench(["registrations", "--hosts", "3000"], (stderr, child) => {
