@@ -208,7 +208,9 @@ describe("bench", () => {
         "beats",
         "enrol",
         "restart",
-        "sdk-size"
+        "sdk-size",
+        "history",
+        "cli-start"
       ]
     )
     for (const args of [
