@@ -35,8 +35,10 @@ const alternatives = (side: Side): ReadonlyArray<Side> => {
     : choice.flatMap((each) => alternatives({ document, schema: each }))
 }
 
-const valuesOf = (sides: ReadonlyArray<Side>): ReadonlyArray<unknown> =>
-  sides.flatMap(({ schema }): ReadonlyArray<unknown> => schema["enum"] ?? ("const" in schema ? [schema["const"]] : []))
+type Value = string | number | boolean
+
+const valuesOf = (sides: ReadonlyArray<Side>): ReadonlyArray<Value> =>
+  sides.flatMap(({ schema }): ReadonlyArray<Value> => schema["enum"] ?? ("const" in schema ? [schema["const"]] : []))
 
 /** Properties of all alternatives together; one is required where all that are objects require it. */
 const fieldsOf = (sides: ReadonlyArray<Side>) => {

@@ -51,6 +51,21 @@ describe("Logging", () => {
     })
   )
 
+  it.effect("what comes from elsewhere steers no terminal and begins no line, in JSON and for people", () =>
+    Effect.gen(function* () {
+      const evil = "a\r\nb\u001b[2Jc\u009b31md\u007fe\u2028f\u202eg"
+      const said = Effect.logInfo(evil, { field: evil })
+      const [json] = yield* linesOf(said, Logging.formatJson)
+      const [pretty] = yield* linesOf(said, Logging.formatPretty(false))
+      for (const line of [json!, pretty!]) {
+        for (const character of ["\r", "\n", "\u001b", "\u009b", "\u007f", "\u2028", "\u202e"]) {
+          assert.notInclude(line, character)
+        }
+      }
+      assert.include(JSON.parse(json!), { msg: evil, field: evil })
+    })
+  )
+
   it.effect("a cause becomes the field error", () =>
     Effect.gen(function* () {
       const failing = Effect.fail(new Error("disk full")).pipe(

@@ -52,10 +52,18 @@ const unparsed = (error: NodeJS.ErrnoException): { readonly problem: Problem; re
   }
 }
 
+/** Whether an answer is being written on this connection, as Node's own handler asks. */
+const isAnswering = (socket: Duplex): boolean =>
+  "_httpMessage" in socket &&
+  typeof socket._httpMessage === "object" &&
+  socket._httpMessage !== null &&
+  "headersSent" in socket._httpMessage &&
+  socket._httpMessage.headersSent === true
+
 /** Answers, as text on the wire, what Node's parser could make nothing of. For `clientError` of `node:http`. */
 export const refuseUnparsed = (error: NodeJS.ErrnoException, socket: Duplex): void => {
   // A reset connection has no reader; a half-written answer cannot be mended.
-  if (error.code === "ECONNRESET" || !socket.writable || ("bytesWritten" in socket && socket.bytesWritten !== 0)) {
+  if (error.code === "ECONNRESET" || !socket.writable || isAnswering(socket)) {
     socket.destroy()
     return
   }
