@@ -432,7 +432,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       else if (outcome !== undefined) {
         const { deletion, quarantinedUntilMillis, rrsets } = outcome
         const isOurs = rrsets.length > 0 || published.has(name)
-        settlements.push({ name, generation, rrsets, quarantinedUntilMillis, isOurs })
+        const former = outcome.changes.length === 0 ? undefined : (published.get(name) ?? "nothing")
+        settlements.push({ name, generation, rrsets, quarantinedUntilMillis, isOurs, former })
         if (deletion === "inferred" || deletion === "by-plan") deletions += 1
       }
     }

@@ -10,6 +10,7 @@
  */
 import { Context, Duration, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError, type Statement } from "effect/sql"
+import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
@@ -39,6 +40,8 @@ export interface Settlement {
   readonly quarantinedUntilMillis?: number | undefined
   /** False when nothing of ours stood there, and nothing does: what name servers answer is not ours to expect. Default true. */
   readonly isOurs?: boolean
+  /** What stood there before as far as is known, where PowerDNS was sent a change. Undefined: it was not. */
+  readonly former?: Published | "nothing" | undefined
 }
 
 /** What a name server is to answer with, once it has what was settled. */
@@ -130,8 +133,8 @@ export class Outbox extends Context.Service<
     /**
      * One transaction: what is published now, what the name servers are to answer, the marks cleared where their
      * generation is still the one published, the names between these and the apex marked where they have come to be
-     * empty non-terminals or no longer are, and `deletions` counted against the zone's budget. Returns the names for which
-     * name servers are to be asked.
+     * empty non-terminals or no longer are, `deletions` counted against the zone's budget, and an entry in the audit for each
+     * name whose records were changed. Returns the names for which name servers are to be asked.
      */
     readonly settle: (
       zone: Zone,
@@ -188,7 +191,7 @@ export class Outbox extends Context.Service<
       reason: string,
       nowMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
-    /** Takes names out of the way until they change again, each with its reason. */
+    /** Takes names out of the way until they change again, each with its reason, which is in the audit too. */
     readonly park: (
       zone: DomainName,
       parkings: ReadonlyArray<Parking>,
@@ -478,6 +481,20 @@ export class Outbox extends Context.Service<
           yield* sql`
             INSERT INTO zone_publication (zone, published_at) VALUES (${zone.name}, ${nowMillis})
             ON CONFLICT (zone) DO UPDATE SET published_at = excluded.published_at`
+          yield* Audit.writeAll(
+            sql,
+            settlements.flatMap(({ former, generation, name, quarantinedUntilMillis, rrsets }) =>
+              former === undefined
+                ? []
+                : {
+                    ...entryOf(zone.name, name, generation),
+                    action: "publication.applied" as const,
+                    before: former === "nothing" ? undefined : auditView(former),
+                    after: auditView({ rrsets, quarantinedUntilMillis })
+                  }
+            ),
+            nowMillis
+          )
           return new Set(asked.map(({ name }) => name))
         },
         (effect) => sql.withTransaction(effect)
@@ -593,14 +610,41 @@ export class Outbox extends Context.Service<
         (effect) => sql.withTransaction(effect)
       )
 
-      const park = (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) =>
-        Effect.forEach(
-          parkings,
-          (parking) => sql`
-            UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = ${parking.reason}
-            WHERE zone = ${zone} AND name = ${parking.name} AND generation = ${parking.generation}`,
-          { discard: true }
-        ).pipe(sql.withTransaction)
+      const park = Effect.fnUntraced(
+        function* (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) {
+          yield* lock(
+            "outbox",
+            parkings.map(({ name }) => ({ zone, name }))
+          )
+          const parked = yield* sql<{ readonly name: DomainName }>`
+            UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = r.reason
+            FROM ${asTable(
+              sql,
+              "r",
+              { name: "text", generation: "bigint", reason: "text" },
+              parkings.map(({ generation, name, reason }) => ({ name, generation, reason }))
+            )}
+            WHERE outbox.zone = ${zone} AND outbox.name = r.name AND outbox.generation = r.generation
+            RETURNING outbox.name AS name`
+          // What has changed meanwhile is tried once more, and is not parked.
+          const names = new Set(parked.map(({ name }) => name))
+          yield* Audit.writeAll(
+            sql,
+            parkings.flatMap(({ generation, name, reason }) =>
+              names.has(name)
+                ? {
+                    ...entryOf(zone, name, generation),
+                    action: "publication.parked" as const,
+                    reason,
+                    result: "refused"
+                  }
+                : []
+            ),
+            nowMillis
+          )
+        },
+        (effect) => sql.withTransaction(effect)
+      )
 
       const list: Outbox["Service"]["list"] = (options) =>
         Effect.map(
@@ -723,6 +767,26 @@ export class Outbox extends Context.Service<
 /** Of a type that hosts have there, or a placeholder. */
 const isOfHosts = (zone: Zone, rrset: RRset.RRset): boolean =>
   managedTypes(zone).some((type) => type === rrset.type) || NonTerminals.isPlaceholder(rrset)
+
+/** What entries about a publication have in common: its cause is whatever has the generation of the mark. */
+const entryOf = (zone: DomainName, name: DomainName, generation: number) => ({
+  actor: Audit.prism,
+  zone,
+  subject: name,
+  generation,
+  cause: `generation:${generation}`
+})
+
+/** What the audit says of the records at a name; undefined: there are none of ours. */
+const auditView = ({ quarantinedUntilMillis, rrsets }: Pick<Published, "rrsets" | "quarantinedUntilMillis">) =>
+  rrsets.length === 0
+    ? undefined
+    : rrsets.map(({ contents, ttlSeconds, type }) => ({
+        type,
+        ttl: ttlSeconds,
+        contents,
+        ...(quarantinedUntilMillis !== undefined && { disabled: true })
+      }))
 
 /** A time that does not come by itself. */
 const never = Number.MAX_SAFE_INTEGER

@@ -1,5 +1,6 @@
 /** Handlers of `/v1/publications`. */
 import { Api } from "@prism-dns/core/api/Api"
+import { Caller } from "@prism-dns/core/api/Authentication"
 import * as Page from "@prism-dns/core/api/Page"
 import type * as Contract from "@prism-dns/core/api/Publications"
 import { timestamp } from "@prism-dns/core/api/Values"
@@ -77,7 +78,7 @@ export const layer = HttpApiBuilder.group(
       retry: Effect.fn("http.Publications.retry")(function* ({ payload = {} }) {
         const { name, zone = name === undefined ? undefined : Authorization.placeOf(zones.all, name).zone } = payload
         yield* Authorization.require("write", "publications", { zone, name })
-        return { names: yield* parked.retry({ name, zone }) }
+        return { names: yield* parked.retry({ name, zone, actor: yield* Caller }) }
       }, orUnavailable)
     })
   })
