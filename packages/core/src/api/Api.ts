@@ -11,6 +11,7 @@ import { describe } from "./Document.ts"
 import { Events } from "./Events.ts"
 import { Guards } from "./Guards.ts"
 import { History } from "./History.ts"
+import { HostChanges } from "./HostChanges.ts"
 import { Hosts } from "./Hosts.ts"
 import { Identities } from "./Identities.ts"
 import { Plans } from "./Plans.ts"
@@ -25,6 +26,7 @@ import { Zones } from "./Zones.ts"
 const contract = HttpApi.make("prism-dns")
   .add(Hosts)
   .add(History)
+  .add(HostChanges)
   .add(Zones)
   .add(Plans)
   .add(Publications)

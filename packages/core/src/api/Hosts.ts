@@ -11,6 +11,12 @@ import * as Values from "./Values.ts"
 
 export const HostState = Schema.Literals(hostStates)
 
+export const leases = ["renewed", "none"] as const
+export const Lease = Schema.Literals(leases).annotate({
+  description:
+    "`renewed`: online for as long as somebody registers it again in time. `none`: online until somebody says otherwise."
+})
+
 export const Publication = Schema.Struct({
   level: Schema.Literals(ackLevels).annotate({ description: "The furthest level this generation has reached." }),
   generation: Schema.Int,
@@ -31,6 +37,7 @@ export const Host = Schema.Struct({
         "The TTL that its agent wishes for; its records have it within the bounds of their zone. Absent: the zone's."
     })
   ),
+  lease: Lease,
   state: HostState,
   generation: Schema.Int.annotate({ description: "Rises with each change; a renewed lease is no change." }),
   owner: Schema.String,
@@ -145,33 +152,6 @@ export class Hosts extends HttpApiGroup.make("hosts")
       .annotate(Requires, { verb: "read", resource: "hosts" })
       .annotateMerge(
         OpenApi.annotations({ summary: "One host", description: "As it is, or with `at` as it was then." })
-      ),
-    HttpApiEndpoint.post("retire", "/hosts/:host/retire", {
-      params: { host: Schema.String },
-      payload: Schema.Struct({ reason: Values.Reason }),
-      success: Host,
-      error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
-    })
-      .annotate(Requires, { verb: "delete", resource: "hosts" })
-      .annotateMerge(
-        OpenApi.annotations({
-          summary: "Retires a host",
-          description:
-            "Its records are withdrawn; its name is held for as long as the zone says. A host that beats on comes back with its next beat."
-        })
-      ),
-    HttpApiEndpoint.post("release", "/hosts/:host/release", {
-      params: { host: Schema.String },
-      payload: Schema.Struct({ reason: Values.Reason }),
-      success: HostReleased,
-      error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
-    })
-      .annotate(Requires, { verb: "delete", resource: "hosts" })
-      .annotateMerge(
-        OpenApi.annotations({
-          summary: "Forgets a host",
-          description: "Whatever its state: its records go, its name is free, its history stays."
-        })
       )
   )
   .middleware(Authorization)

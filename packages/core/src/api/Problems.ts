@@ -53,6 +53,9 @@ export const problems = {
   tooManyTokens: problem("too-many-tokens", 409, "Too many tokens"),
   identityRevoked: problem("identity-revoked", 409, "Identity revoked already"),
   hostRetired: problem("host-retired", 409, "Host retired already"),
+  hostnameTaken: problem("hostname-taken", 409, "Name taken"),
+  quotaExceeded: problem("quota-exceeded", 409, "Too many hosts"),
+  claimRefused: problem("claim-refused", 403, "Claim refused"),
   guardNotTripped: problem("guard-not-tripped", 409, "Guard not tripped"),
   planDecided: problem("plan-decided", 409, "Plan already decided"),
   planAltered: problem("plan-altered", 409, "Plan altered"),
@@ -249,6 +252,38 @@ export class PlanAltered extends Schema.TaggedError<PlanAltered>()("PlanAltered"
 
 /** The host is retired already; nothing was changed. */
 export class HostRetired extends Schema.TaggedError<HostRetired>()("HostRetired", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The name is another's, or moves to and fro between several machines; nothing was changed. */
+export class HostnameTaken extends Schema.TaggedError<HostnameTaken>()("HostnameTaken", {
+  detail: Schema.String,
+  /** When the same may succeed, in seconds; undefined: when something else has changed. */
+  retryAfterSeconds: Schema.UndefinedOr(Schema.Int)
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There are as many hosts as there may be, of this owner or in this zone; nothing was changed. */
+export class QuotaExceeded extends Schema.TaggedError<QuotaExceeded>()("QuotaExceeded", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** A rule of access keeps the caller from this name or these addresses; nothing was changed. */
+export class ClaimRefused extends Schema.TaggedError<ClaimRefused>()("ClaimRefused", {
+  detail: Schema.String,
+  /** As agents are told it. */
+  code: Schema.String,
+  /** As `/v1/access:explain` calls it. */
+  rule: Schema.String,
+  retryAfterSeconds: Schema.UndefinedOr(Schema.Int)
+}) {
   override get message(): string {
     return this.detail
   }
@@ -538,6 +573,7 @@ export const TokenConfiguredProblem = onlyDetail(problems.tokenConfigured, Token
 export const TooManyTokensProblem = onlyDetail(problems.tooManyTokens, TooManyTokens)
 export const IdentityRevokedProblem = onlyDetail(problems.identityRevoked, IdentityRevoked)
 export const HostRetiredProblem = onlyDetail(problems.hostRetired, HostRetired)
+export const QuotaExceededProblem = onlyDetail(problems.quotaExceeded, QuotaExceeded)
 export const GuardNotTrippedProblem = onlyDetail(problems.guardNotTripped, GuardNotTripped)
 export const TooManySubscribersProblem = onlyDetail(problems.tooManySubscribers, TooManySubscribers)
 export const WebhookNotFoundProblem = onlyDetail(problems.webhookNotFound, WebhookNotFound)
@@ -565,6 +601,46 @@ export const DeleteBudgetExceededProblem = Body(problems.deleteBudgetExceeded, B
     })
   ),
   asProblem(problems.deleteBudgetExceeded.status)
+)
+
+const retryAfter = {
+  retryAfterSeconds: Schema.optionalKey(Schema.Int.annotate({ description: "When the same may succeed, in seconds." }))
+}
+
+export const HostnameTakenProblem = Body(problems.hostnameTaken, retryAfter).pipe(
+  Schema.decodeTo(
+    Schema.toType(HostnameTaken),
+    SchemaTransformation.transform({
+      decode: ({ detail, retryAfterSeconds }) => new HostnameTaken({ detail, retryAfterSeconds }),
+      encode: ({ detail, retryAfterSeconds }) => ({
+        ...problems.hostnameTaken,
+        detail,
+        ...(retryAfterSeconds !== undefined && { retryAfterSeconds })
+      })
+    })
+  ),
+  asProblem(problems.hostnameTaken.status)
+)
+
+export const ClaimRefusedProblem = Body(problems.claimRefused, {
+  code: Schema.String.annotate({ description: "As agents are told it, such as `address-not-allowed`." }),
+  rule: Schema.String.annotate({ description: "The rule that decided, as `/v1/access:explain` calls it." }),
+  ...retryAfter
+}).pipe(
+  Schema.decodeTo(
+    Schema.toType(ClaimRefused),
+    SchemaTransformation.transform({
+      decode: ({ code, detail, retryAfterSeconds, rule }) => new ClaimRefused({ code, detail, retryAfterSeconds, rule }),
+      encode: ({ code, detail, retryAfterSeconds, rule }) => ({
+        ...problems.claimRefused,
+        detail,
+        code,
+        rule,
+        ...(retryAfterSeconds !== undefined && { retryAfterSeconds })
+      })
+    })
+  ),
+  asProblem(problems.claimRefused.status)
 )
 
 export const RequestInvalidProblem = Body(problems.requestInvalid, { errors: Schema.Array(InvalidValue) }).pipe(

@@ -62,6 +62,8 @@ export class Admission extends Context.Service<
   {
     /** Whether a claim that may change something is let in, now. Takes from the rates when it is. */
     readonly admit: (principal: Principal, claim: Policy.Claim, nowMillis: number) => Policy.Verdict
+    /** What the rules say of the claim, whatever the rates do; takes nothing. */
+    readonly judge: (principal: Principal, claim: Policy.Claim) => Policy.Verdict
     /** Whether the claim is granted, whatever the rates say; takes nothing. */
     readonly isGranted: (principal: Principal, claim: Policy.Claim) => boolean
     /** The claim was admitted and changed nothing after all: it does not count. */
@@ -142,8 +144,12 @@ const make = Effect.fnUntraced(function* (options: AdmissionOptions) {
     return verdict
   }
 
+  const judge: Admission["Service"]["judge"] = (principal, claim) =>
+    Policy.decide(principal, claim, zones.find(claim.zone), rules)
+
   return Admission.of({
     admit,
+    judge,
     isGranted: (principal, claim) => Policy.decide(principal, claim, zones.find(claim.zone), rules)._tag === "Allowed",
     giveBack: (principal, claim) => {
       for (const { bucket } of ratesOf(principal, claim, clock.currentTimeMillisUnsafe())) bucket.giveBack()

@@ -29,6 +29,12 @@ export interface Claim {
   readonly peer: IpAddress.IpAddress | undefined
   readonly protocol: "1.0" | "2.0" | "api"
   readonly ttlSeconds?: number | undefined
+  /**
+   * Somebody who may write hosts claims it for a machine that does not speak: then its addresses are bound by the zone
+   * alone, and a reserved name is given by whoever says why. `hasName`: of a host that has the name it is not asked whether
+   * it may. Undefined: the host speaks for itself.
+   */
+  readonly onBehalf?: { readonly reason: string | undefined; readonly hasName: boolean } | undefined
 }
 
 /** What the server was told, beside its zones. */
@@ -217,9 +223,11 @@ const labels = ({ below }: Given): Said => {
 }
 
 const noName = "there is no name below the zone"
+const hasName = "the host has the name already"
 
 const depth = ({ below, claim, zone }: Given): Said => {
   if (below.length === 0 || zone === undefined) return notApplicable(noName)
+  if (claim.onBehalf?.hasName === true) return notApplicable(hasName)
   const max = zone.policy.labelsMax ?? (claim.protocol === "1.0" ? undefined : 1)
   if (max === undefined) return passed("by protocol 1.0 a name may have any number of labels")
   return below.length <= max
@@ -231,12 +239,15 @@ const depth = ({ below, claim, zone }: Given): Said => {
       )
 }
 
-const reserved = ({ below, rules }: Given): Said => {
+const reserved = ({ below, claim, rules }: Given): Said => {
   const own = below[0]
   if (own === undefined) return notApplicable(noName)
+  if (claim.onBehalf?.hasName === true) return notApplicable(hasName)
   const pattern = rules.reservedNames.find((reservedName) => matchesPattern(reservedName, own))
-  return pattern === undefined
-    ? passed(`'${own}' is not reserved`)
+  if (pattern === undefined) return passed(`'${own}' is not reserved`)
+  if (claim.onBehalf?.reason !== undefined) return passed(`'${own}' is reserved (${pattern}), and given with a reason`)
+  return claim.onBehalf !== undefined
+    ? failed("name-reserved", `'${own}' is reserved (${pattern}), for it means something to others; say why, as reason`)
     : failed(
         "name-reserved",
         `'${own}' is reserved (${pattern}), for it means something to others; register another name, or change auth.reservedNames`
@@ -267,6 +278,7 @@ const grantNames = ({ below, principal }: Given): Said => {
 
 const ownAddresses = ({ claim, principal }: Given): Said => {
   if (claim.addresses.length === 0) return notApplicable(noAddress)
+  if (claim.onBehalf !== undefined) return notApplicable("it is claimed for a machine that does not speak")
   // Whoever proves nothing has been given nothing.
   const networks = principal.anonymous ? [] : principal.grant.networks
   const foreign = claim.addresses.find((address) => address !== claim.peer && !isWithinAny(address, networks))

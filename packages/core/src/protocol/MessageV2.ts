@@ -48,12 +48,12 @@ const AddressText = Schema.String.check(Schema.isBetweenLength(2, 45))
 /** Undefined: the address the connection comes from. */
 const Addresses = Schema.Array(AddressText).check(Schema.isBetweenLength(1, addressesMax))
 
-const TtlSeconds = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2_147_483_647 }))
+export const TtlSeconds = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2_147_483_647 }))
 
 const labelKeyPattern = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?$/
 const LabelValue = Schema.String.check(Schema.isMaxLength(labelValueCharactersMax))
 // Keys are checked here: a record whose keys have a schema of their own drops those that do not fit, without a word.
-const Labels = Schema.Record(Schema.String, LabelValue).check(
+export const Labels = Schema.Record(Schema.String, LabelValue).check(
   Schema.makeFilter((labels: Readonly<Record<string, string>>) => {
     const keys = Object.keys(labels)
     if (keys.length > labelsMax) return `a host has at most ${labelsMax} labels`

@@ -347,6 +347,14 @@ export const make = (sql: SqlClient.SqlClient) => {
       Option.map(Option.fromNullishOr(rows[0]), toHost)
     )
 
+  const findAll = ({ ids, names }: { readonly ids: ReadonlyArray<string>; readonly names: ReadonlyArray<DomainName> }) =>
+    Effect.map(
+      sql<HostRow>`
+        SELECT ${columns} FROM host WHERE fqdn IN ${asList(sql, names)}
+        UNION SELECT ${columns} FROM host WHERE id IN ${asList(sql, ids)}`,
+      (rows) => rows.map(toHost)
+    )
+
   const countByState = Effect.map(
     sql<{ readonly zone: DomainName; readonly state: HostState; readonly hosts: number | bigint }>`
       SELECT zone, state, COUNT(*) AS hosts FROM host GROUP BY zone, state`,
@@ -367,6 +375,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     countOnline,
     findById: (id: string) => findOne(sql`id = ${id}`),
     findByName: (fqdn: DomainName) => findOne(sql`fqdn = ${fqdn}`),
+    findAll,
     page: HostLists.make(sql).present,
     countByState
   }

@@ -91,14 +91,27 @@ export type Request =
   | { readonly _tag: "Register"; readonly registration: Registration }
   | { readonly _tag: "Word"; readonly word: Word }
 
-/** What would become of a request. */
-export interface Tried {
+/** What became of a request. */
+export interface Handled {
+  /** What the host was; undefined for a new one. */
   readonly before: Host | undefined
-  readonly after: Host
+  readonly host: Host
   readonly outcome: Registered["outcome"] | WordEvent | "unchanged"
+  /** Settles when the change reaches the DNS; undefined where nothing changes there. */
+  readonly ticket: Ticket | undefined
 }
 
-export type TriedOut = Result.Result<Tried, RegisterError | WordError>
+export type HandledRequest = Result.Result<Handled, RegisterError | WordError>
+
+const toHandled =
+  (event: WordEvent) =>
+  ({ before, changed, host, ticket }: Changed): Handled => ({
+    before,
+    host,
+    outcome: changed ? event : "unchanged",
+    // Another owner's records are the same.
+    ticket: changed && event !== "transferred" ? ticket : undefined
+  })
 
 export interface Registered {
   readonly host: Host
@@ -176,18 +189,25 @@ export class Registry extends Context.Service<
      * anew what its host is. Changes that arrive while a commit is under way share the next one, as registrations do.
      */
     readonly change: (word: Word) => Effect.Effect<Changed, WordError>
+    /** Each of `requests`, those about one host in their order; in as few commits as hold them. */
+    readonly requestAll: (requests: ReadonlyArray<Request>) => Effect.Effect<ReadonlyArray<HandledRequest>>
     /**
      * What would become of `requests`, one after another, by the same decisions and with the same failures; nothing is
      * changed. `look` is asked while all of it is in place, in a transaction that is then undone.
      */
     readonly tryOut: <A, E>(
       requests: ReadonlyArray<Request>,
-      look: (tried: ReadonlyArray<TriedOut>) => Effect.Effect<A, E>
+      look: (tried: ReadonlyArray<HandledRequest>) => Effect.Effect<A, E>
     ) => Effect.Effect<A, E | RegistryUnavailable>
     /** Follows the present generation of `host` on its way to the DNS: for who has its lease, and changes nothing. */
     readonly follow: (host: Host) => Effect.Effect<Followed, SqlError.SqlError>
     readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     readonly findByName: (fqdn: DomainName) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
+    /** Those that there are of these ids and names, in no order. */
+    readonly findAll: (of: {
+      readonly ids: ReadonlyArray<string>
+      readonly names: ReadonlyArray<DomainName>
+    }) => Effect.Effect<ReadonlyArray<Host>, SqlError.SqlError>
     /** Hosts in the order of their names; a page may be short, and go on all the same. */
     readonly page: (filter: HostRepo.HostFilter) => Effect.Effect<HostRepo.HostsFound<Host>, SqlError.SqlError>
     /** The hosts of one page. */
@@ -210,13 +230,14 @@ type Waiting = Claim | Spoken
 interface Claim {
   readonly _tag: "Register"
   readonly registration: Registration
-  readonly resume: (result: Effect.Effect<Registered, RegisterError>) => void
+  /** Only the first answer counts. */
+  readonly resume: (result: Result.Result<Registered, RegisterError>) => void
 }
 
 interface Spoken {
   readonly _tag: "Word"
   readonly word: Word
-  readonly resume: (result: Effect.Effect<Changed, WordError>) => void
+  readonly resume: (result: Result.Result<Changed, WordError>) => void
 }
 
 /** Those whose commits are under way. */
@@ -445,7 +466,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       leases.hold(after, nowMillis, askedFor.get(after.fqdn))
     }
     if (batch.late) yield* closeAll(tickets)
-    answers.forEach((result, i) => claims[i]!.resume(Effect.fromResult(result)))
+    answers.forEach((result, i) => claims[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
     yield* Metric.update(RegistryMetrics.commitSize, claims.length)
     if (flappings.size > 0) yield* reportDamping(damped.set(flappings), refusedZones)
@@ -459,7 +480,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     }).pipe(againOnCollision)
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     if (batch.late) yield* closeAll(tickets)
-    answers.forEach((result, i) => spoken[i]!.resume(Effect.fromResult(result)))
+    answers.forEach((result, i) => spoken[i]!.resume(result))
     yield* Metric.update(RegistryMetrics.commitSize, spoken.length)
     yield* tell
   })
@@ -569,10 +590,34 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   }
 
   const register: Registry["Service"]["register"] = (registration) =>
-    Effect.callback((resume) => wait({ _tag: "Register", registration, resume }))
+    Effect.callback((resume) =>
+      wait({ _tag: "Register", registration, resume: (result) => resume(Effect.fromResult(result)) })
+    )
 
   const change: Registry["Service"]["change"] = (word) =>
-    Effect.callback((resume) => wait({ _tag: "Word", word, resume }))
+    Effect.callback((resume) => wait({ _tag: "Word", word, resume: (result) => resume(Effect.fromResult(result)) }))
+
+  const requestAll: Registry["Service"]["requestAll"] = (requests) =>
+    Effect.callback((resume) => {
+      const handled: Array<HandledRequest | undefined> = requests.map(() => undefined)
+      let left = requests.length
+      const put = (at: number, result: HandledRequest): void => {
+        if (handled[at] !== undefined) return
+        handled[at] = result
+        left -= 1
+        if (left === 0) resume(Effect.succeed(handled as ReadonlyArray<HandledRequest>))
+      }
+      if (left === 0) return resume(Effect.succeed([]))
+      requests.forEach((request, at) => {
+        if (request._tag === "Register") {
+          const { registration } = request
+          wait({ _tag: "Register", registration, resume: (result) => put(at, result) })
+        } else {
+          const { word } = request
+          wait({ _tag: "Word", word, resume: (result) => put(at, Result.map(result, toHandled(word.event))) })
+        }
+      })
+    })
 
   /** Within a transaction of the caller's: it is safe, and others learn of it, once that commits. */
   const changeWithin = Effect.fnUntraced(function* (word: Word) {
@@ -619,17 +664,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   /** Writes requests of one kind, never to be committed, and notes what they came to. */
   const tryRun = Effect.fnUntraced(function* (
     run: ReadonlyArray<Request & { readonly at: number }>,
-    tried: Array<TriedOut>
+    tried: Array<HandledRequest>
   ) {
     const claims = run.filter((request) => request._tag === "Register")
     if (claims.length > 0) {
       const { answers } = yield* writeClaims(claims, [], true)
       answers.forEach((answer, i) => {
-        tried[claims[i]!.at] = Result.map(answer, ({ before, host, outcome }): Tried => ({
-          before,
-          after: host,
-          outcome
-        }))
+        tried[claims[i]!.at] = answer
       })
     }
     const words = run.filter((request) => request._tag === "Word")
@@ -641,21 +682,17 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       )
       answers.forEach((answer, i) => {
         const { at, word } = words[i]!
-        tried[at] = Result.map(answer, ({ before, changed, host }): Tried => ({
-          before,
-          after: host,
-          outcome: changed ? word.event : "unchanged"
-        }))
+        tried[at] = Result.map(answer, toHandled(word.event))
       })
     }
   })
 
   const tryOut = <A, E>(
     requests: ReadonlyArray<Request>,
-    look: (tried: ReadonlyArray<TriedOut>) => Effect.Effect<A, E>
+    look: (tried: ReadonlyArray<HandledRequest>) => Effect.Effect<A, E>
   ): Effect.Effect<A, E | RegistryUnavailable> =>
     Effect.suspend(() => {
-      const tried: Array<TriedOut> = []
+      const tried: Array<HandledRequest> = []
       const numbered = requests.map((request, at) => ({ ...request, at }))
       return Effect.gen(function* () {
         for (const { requests: run } of Words.runsOf(numbered, kindOf)) {
@@ -681,7 +718,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     ) as Effect.Effect<A, E | RegistryUnavailable>
 
   const refuse = (waiting: ReadonlyArray<Waiting>, detail: string) => {
-    for (const { resume } of waiting) resume(Effect.fail(new RegistryUnavailable({ detail })))
+    for (const { resume } of waiting) resume(Result.fail(new RegistryUnavailable({ detail })))
   }
 
   const answerOrRefuse = (batch: Batch) =>
@@ -811,10 +848,12 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     release,
     transfer,
     change,
+    requestAll,
     tryOut,
     follow,
     findById: hosts.findById,
     findByName: hosts.findByName,
+    findAll: hosts.findAll,
     page: hosts.page,
     list: (filter) => Effect.map(hosts.page(filter), ({ hosts }) => hosts),
     publications,
