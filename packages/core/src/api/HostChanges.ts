@@ -172,13 +172,29 @@ export const HostChanged = Schema.Struct({ ...Host.fields, outcome: Outcome, ...
 })
 export type HostChanged = typeof HostChanged.Type
 
+/** A host that was registered before, or would be. */
+export const HostRegistered = Schema.Union([
+  Schema.Struct({
+    ...Host.fields,
+    outcome: Schema.Literals(["created", "changed", "returned", "renewed"]),
+    dryRun: Schema.Literal(true),
+    records: Schema.Array(RecordChange)
+  }),
+  Schema.Struct({ ...Host.fields, outcome: Schema.Literals(["changed", "returned", "renewed"]) })
+]).annotate({ identifier: "HostRegistered" })
+export type HostRegistered = typeof HostRegistered.Type
+
 /** The same of a host that is new. */
 export const HostCreated = Schema.Struct({ ...Host.fields, outcome: Schema.Literal("created") }).annotate({
   identifier: "HostCreated"
 })
 export type HostCreated = typeof HostCreated.Type
 
-export const HostForgotten = Schema.Struct({ ...HostReleased.fields, outcome: Schema.Literal("released"), ...tried }).annotate({
+export const HostForgotten = Schema.Struct({
+  ...HostReleased.fields,
+  outcome: Schema.Literal("released"),
+  ...tried
+}).annotate({
   identifier: "HostForgotten"
 })
 export type HostForgotten = typeof HostForgotten.Type
@@ -233,8 +249,8 @@ export class HostChanges extends HttpApiGroup.make("hostChanges")
       query: dryRun,
       payload: RegisterRequest,
       success: [
-        HttpApiSchema.WithHeaders(HostCreated.pipe(HttpApiSchema.status(201)), { ...tagged, location: Schema.String }),
-        answered(HostChanged)
+        answered(HostRegistered),
+        HttpApiSchema.WithHeaders(HostCreated.pipe(HttpApiSchema.status(201)), { ...tagged, location: Schema.String })
       ],
       error: refusals
     })
@@ -257,14 +273,13 @@ export class HostChanges extends HttpApiGroup.make("hostChanges")
       .annotateMerge(
         OpenApi.annotations({
           summary: "Registers, changes, retires and releases many hosts",
-          description:
-            `Up to ${batchMax} items. Each is checked and answered by itself: one that is refused stops no other. Items about one host are done in their order.`
+          description: `Up to ${batchMax} items. Each is checked and answered by itself: one that is refused stops no other. Items about one host are done in their order.`
         })
       ),
     HttpApiEndpoint.patch("change", "/hosts/:host", {
       params: { host: Schema.String },
       query: dryRun,
-      headers: Values.ifMatch,
+      headers: { "if-match": Values.ifMatch["if-match"] },
       payload: PatchRequest,
       success: answered(HostChanged),
       error: refusals
@@ -280,21 +295,22 @@ export class HostChanges extends HttpApiGroup.make("hostChanges")
     HttpApiEndpoint.delete("remove", "/hosts/:host", {
       params: { host: Schema.String },
       query: { ...dryRun, release: Schema.optionalKey(Schema.Boolean), reason: Schema.optionalKey(Values.Reason) },
-      headers: Values.ifMatch,
-      success: [answered(HostChanged), HostForgotten],
+      headers: { "if-match": Values.ifMatch["if-match"] },
+      success: answered(HostChanged),
       error: refusals
     })
       .annotate(Requires, { verb: "delete", resource: "hosts" })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Retires a host, or forgets it",
-          description: "Retires it; with `release=true` it is forgotten, as by the paths of these names."
+          description:
+            "Retires it; with `release=true` it is forgotten, and the answer is what it was last. As by the paths of these names."
         })
       ),
     HttpApiEndpoint.post("retire", "/hosts/:host/retire", {
       params: { host: Schema.String },
       query: dryRun,
-      headers: Values.ifMatch,
+      headers: { "if-match": Values.ifMatch["if-match"] },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: answered(HostChanged),
       error: refusals
@@ -310,7 +326,7 @@ export class HostChanges extends HttpApiGroup.make("hostChanges")
     HttpApiEndpoint.post("release", "/hosts/:host/release", {
       params: { host: Schema.String },
       query: dryRun,
-      headers: Values.ifMatch,
+      headers: { "if-match": Values.ifMatch["if-match"] },
       payload: Schema.Struct({ reason: Values.Reason }),
       success: HostForgotten,
       error: refusals
@@ -325,7 +341,7 @@ export class HostChanges extends HttpApiGroup.make("hostChanges")
     HttpApiEndpoint.post("transfer", "/hosts/:host/transfer", {
       params: { host: Schema.String },
       query: dryRun,
-      headers: Values.ifMatch,
+      headers: { "if-match": Values.ifMatch["if-match"] },
       payload: TransferRequest,
       success: answered(HostChanged),
       error: refusals

@@ -61,6 +61,7 @@ const commonFields = {
   addresses: Schema.Array(Values.Address),
   labels: Schema.Record(Schema.String, Schema.String),
   ttlSeconds: Schema.optionalKey(Schema.Int),
+  lease: Lease,
   state: HostState,
   generation: Schema.Int,
   owner: Schema.String
@@ -146,7 +147,7 @@ export class Hosts extends HttpApiGroup.make("hosts")
     HttpApiEndpoint.get("get", "/hosts/:host", {
       params: { host: Schema.String },
       query: { at: Schema.optionalKey(Values.TimestampInput) },
-      success: HostView,
+      success: HttpApiSchema.WithHeaders(HostView, { etag: Schema.optionalKey(Schema.String) }),
       error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "read", resource: "hosts" })

@@ -630,7 +630,8 @@ export const ClaimRefusedProblem = Body(problems.claimRefused, {
   Schema.decodeTo(
     Schema.toType(ClaimRefused),
     SchemaTransformation.transform({
-      decode: ({ code, detail, retryAfterSeconds, rule }) => new ClaimRefused({ code, detail, retryAfterSeconds, rule }),
+      decode: ({ code, detail, retryAfterSeconds, rule }) =>
+        new ClaimRefused({ code, detail, retryAfterSeconds, rule }),
       encode: ({ code, detail, retryAfterSeconds, rule }) => ({
         ...problems.claimRefused,
         detail,

@@ -52,15 +52,17 @@ export const TtlSeconds = Schema.Int.check(Schema.isBetween({ minimum: 1, maximu
 
 const labelKeyPattern = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?$/
 const LabelValue = Schema.String.check(Schema.isMaxLength(labelValueCharactersMax))
+
+/** What is wrong with a host's labels; undefined: nothing. */
+export const labelsProblem = (labels: Readonly<Record<string, string>> = {}): string | undefined => {
+  const keys = Object.keys(labels)
+  if (keys.length > labelsMax) return `a host has at most ${labelsMax} labels`
+  const bad = keys.some((key) => key.length > labelKeyCharactersMax || !labelKeyPattern.test(key))
+  return bad ? `a label's key is 1 to ${labelKeyCharactersMax} letters, digits and . _ / - between them` : undefined
+}
+
 // Keys are checked here: a record whose keys have a schema of their own drops those that do not fit, without a word.
-export const Labels = Schema.Record(Schema.String, LabelValue).check(
-  Schema.makeFilter((labels: Readonly<Record<string, string>>) => {
-    const keys = Object.keys(labels)
-    if (keys.length > labelsMax) return `a host has at most ${labelsMax} labels`
-    const bad = keys.some((key) => key.length > labelKeyCharactersMax || !labelKeyPattern.test(key))
-    return bad ? `a label's key is 1 to ${labelKeyCharactersMax} letters, digits and . _ / - between them` : undefined
-  })
-)
+export const Labels = Schema.Record(Schema.String, LabelValue).check(Schema.makeFilter(labelsProblem))
 
 const AckLevel = Schema.Literals(ackLevels)
 

@@ -347,7 +347,13 @@ export const make = (sql: SqlClient.SqlClient) => {
       Option.map(Option.fromNullishOr(rows[0]), toHost)
     )
 
-  const findAll = ({ ids, names }: { readonly ids: ReadonlyArray<string>; readonly names: ReadonlyArray<DomainName> }) =>
+  const findAll = ({
+    ids,
+    names
+  }: {
+    readonly ids: ReadonlyArray<string>
+    readonly names: ReadonlyArray<DomainName>
+  }) =>
     Effect.map(
       sql<HostRow>`
         SELECT ${columns} FROM host WHERE fqdn IN ${asList(sql, names)}

@@ -88,7 +88,7 @@ const show = Command.make(
   Effect.fn(function* (input) {
     const query = yield* Input.atQuery(input.at)
     yield* Connection.withClient(input, ({ hosts }) =>
-      Effect.flatMap(hosts.get({ params: { host: input.host }, query }), (host) =>
+      Effect.flatMap(hosts.get({ params: { host: input.host }, query }), ({ body: host }) =>
         input.json
           ? Output.json(host)
           : Output.fields([
@@ -97,6 +97,7 @@ const show = Command.make(
               ["addresses", host.addresses.join(" ")],
               ["ttl", host.ttlSeconds === undefined ? "its zone's" : Output.seconds(host.ttlSeconds)],
               ["labels", labelsText(host.labels)],
+              ["lease", host.lease],
               ["state", host.state],
               ["owner", host.owner],
               ["first seen", host.firstSeen],
@@ -121,11 +122,13 @@ const retire = Command.make(
   { ...Connection.flags, host: Input.host, reason: Input.reasonArgument },
   Effect.fn(function* (input) {
     const reason = yield* Input.reason(input.reason)
-    yield* Connection.withClient(input, ({ hosts }) =>
-      Effect.flatMap(hosts.retire({ params: { host: input.host }, payload: { reason } }), (host) =>
-        input.json
-          ? Output.json(host)
-          : Console.log(`${host.fqdn} is retired: its records are withdrawn, its name is held.`)
+    yield* Connection.withClient(input, ({ hostChanges }) =>
+      Effect.flatMap(
+        hostChanges.retire({ params: { host: input.host }, payload: { reason }, query: {}, headers: {} }),
+        ({ body: host }) =>
+          input.json
+            ? Output.json(host)
+            : Console.log(`${host.fqdn} is retired: its records are withdrawn, its name is held.`)
       )
     )
   })
@@ -136,9 +139,11 @@ const release = Command.make(
   { ...Connection.flags, host: Input.host, reason: Input.reasonArgument },
   Effect.fn(function* (input) {
     const reason = yield* Input.reason(input.reason)
-    yield* Connection.withClient(input, ({ hosts }) =>
-      Effect.flatMap(hosts.release({ params: { host: input.host }, payload: { reason } }), (host) =>
-        input.json ? Output.json(host) : Console.log(`${host.fqdn} is released: its records go, its name is free.`)
+    yield* Connection.withClient(input, ({ hostChanges }) =>
+      Effect.flatMap(
+        hostChanges.release({ params: { host: input.host }, payload: { reason }, query: {}, headers: {} }),
+        (host) =>
+          input.json ? Output.json(host) : Console.log(`${host.fqdn} is released: its records go, its name is free.`)
       )
     )
   })

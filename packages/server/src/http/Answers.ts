@@ -307,19 +307,24 @@ const pointer = (path: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }
     .map((key) => `/${key.replaceAll("~", "~0").replaceAll("/", "~1")}`)
     .join("")
 
+/** What is wrong with values that do not fit the contract. */
+export const invalidRequest = (part: RequestPart, issue: SchemaIssue.Issue): RequestInvalid => {
+  const errors = issuesOf(issue).issues.map((each): InvalidValue => ({
+    in: part,
+    pointer: pointer(each.path ?? []),
+    detail: each.message
+  }))
+  const detail = errors.map((each) => `${each.in} ${each.pointer.slice(1)}: ${each.detail}`).join("; ")
+  return new RequestInvalid({ detail, errors })
+}
+
 /** Refuses requests that do not fit the contract. An answer of ours that does not is a defect. */
 export const requestCheck: Layer.Layer<RequestCheck> = HttpApiMiddleware.layerSchemaErrorTransform(
   RequestCheck,
   (error) => {
     const part = parts[error.kind]
     if (part === undefined) return Effect.die(error)
-    const errors = issuesOf(error.cause.issue).issues.map((issue): InvalidValue => ({
-      in: part,
-      pointer: pointer(issue.path ?? []),
-      detail: issue.message
-    }))
-    const detail = errors.map((each) => `${each.in} ${each.pointer.slice(1)}: ${each.detail}`).join("; ")
-    return Effect.fail(new RequestInvalid({ detail, errors }))
+    return Effect.fail(invalidRequest(part, error.cause.issue))
   }
 )
 

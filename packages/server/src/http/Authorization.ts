@@ -25,28 +25,34 @@ import { Effect } from "effect"
 const where = ({ name, zone }: Place): string => ((name ?? zone) === undefined ? "here" : `at ${name ?? zone}`)
 
 const forbidden = (caller: Caller["Service"], what: string) =>
-  Effect.fail(
-    new Forbidden({
-      detail:
-        `${caller.name} (${caller.roles.length === 0 ? "no role" : caller.roles.join(", ")}) may not ${what}. ` +
-        "GET /v1/whoami says what it may; a role or a token with a wider scope is given by an administrator."
-    })
-  )
+  new Forbidden({
+    detail:
+      `${caller.name} (${caller.roles.length === 0 ? "no role" : caller.roles.join(", ")}) may not ${what}. ` +
+      "GET /v1/whoami says what it may; a role or a token with a wider scope is given by an administrator."
+  })
+
+/** Why this caller may not do this at `place`; undefined: it may. */
+export const refusal = (
+  caller: Caller["Service"],
+  verb: Verb,
+  resource: Resource,
+  place: Place = {}
+): Forbidden | undefined =>
+  allows(caller.authority, verb, resource, place) ? undefined : forbidden(caller, `${verb} ${resource} ${where(place)}`)
 
 /** Fails with 403 unless the caller may do this at `place`. */
 export const require = (verb: Verb, resource: Resource, place: Place = {}) =>
-  Effect.flatMap(Caller, (caller) =>
-    allows(caller.authority, verb, resource, place)
-      ? Effect.void
-      : forbidden(caller, `${verb} ${resource} ${where(place)}`)
-  )
+  Effect.flatMap(Caller, (caller) => {
+    const refused = refusal(caller, verb, resource, place)
+    return refused === undefined ? Effect.void : Effect.fail(refused)
+  })
 
 /** Fails with 403 unless the caller may do this everywhere within `bounds`: what is bound to zones and names itself. */
 export const requireWithin = (verb: Verb, resource: Resource, bounds: Bounds) =>
   Effect.flatMap(Caller, (caller) =>
     allowsWithin(caller.authority, verb, resource, bounds)
       ? Effect.void
-      : forbidden(caller, `${verb} ${resource} in ${bounds.zones?.join(", ") ?? "every zone"}`)
+      : Effect.fail(forbidden(caller, `${verb} ${resource} in ${bounds.zones?.join(", ") ?? "every zone"}`))
   )
 
 /** Whether the caller may see `resource` everywhere within `bounds`. */

@@ -1,9 +1,9 @@
 /** Handlers of `/v1/hosts`. */
 import { Api } from "@prism-dns/core/api/Api"
-import { Caller } from "@prism-dns/core/api/Authentication"
+import * as EntityTag from "@prism-dns/core/api/EntityTag"
 import type * as Contract from "@prism-dns/core/api/Hosts"
 import * as Page from "@prism-dns/core/api/Page"
-import { HostNotFound, HostRetired, StorageUnavailable } from "@prism-dns/core/api/Problems"
+import { HostNotFound } from "@prism-dns/core/api/Problems"
 import { timestamp } from "@prism-dns/core/api/Values"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -12,12 +12,14 @@ import { HostHistory, type HostReference, type HostVersion } from "@prism-dns/co
 import type { HostFilter, HostsFound } from "@prism-dns/core/registry/HostLists"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option, Result } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
+import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
+import { hash } from "node:crypto"
 import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
+import { withTag } from "./Conditional.ts"
 import { pageWith } from "./Pages.ts"
 
-const toContract = (host: Host, publication: Publication): Contract.Host => ({
+export const toContract = (host: Host, publication: Publication): Contract.Host => ({
   id: host.id,
   fqdn: host.fqdn,
   hostname: host.hostname,
@@ -25,6 +27,7 @@ const toContract = (host: Host, publication: Publication): Contract.Host => ({
   addresses: host.addresses,
   labels: host.labels,
   ...(host.ttlSeconds !== undefined && { ttlSeconds: host.ttlSeconds }),
+  lease: host.isStatic ? "none" : "renewed",
   state: host.state,
   generation: host.generation,
   owner: host.owner,
@@ -38,6 +41,10 @@ const toContract = (host: Host, publication: Publication): Contract.Host => ({
   }
 })
 
+/** A host's version is its generation; how far it has come, and when it was last seen, moves by itself. */
+export const tagOf = ({ generation, lastSeen, publication: { at, error = "", level } }: Contract.Host): string =>
+  EntityTag.make(generation, hash("sha1", `${level} ${at} ${lastSeen} ${error}`, "hex").slice(0, 16))
+
 export const toVersion = (version: HostVersion): Contract.HostVersion => ({
   id: version.id,
   fqdn: version.fqdn,
@@ -45,6 +52,7 @@ export const toVersion = (version: HostVersion): Contract.HostVersion => ({
   addresses: version.addresses,
   labels: version.labels,
   ...(version.ttlSeconds !== undefined && { ttlSeconds: version.ttlSeconds }),
+  lease: version.isStatic ? "none" : "renewed",
   state: version.state,
   owner: version.owner,
   generation: version.generation,
@@ -85,9 +93,41 @@ const labelOf = (text: string): readonly [string, string] => {
   return [text.slice(0, end), text.slice(end + 1)]
 }
 
-const placeOf = ({ fqdn, zone }: Host | HostVersion) => ({ zone, name: fqdn })
+export const placeOf = ({ fqdn, zone }: Host | HostVersion) => ({ zone, name: fqdn })
 
 const cursorOf = ({ next }: HostsFound<unknown>) => (next === undefined ? undefined : Page.cursorAfter(next))
+
+/** Looks at hosts as callers may see them. */
+export const looking = Effect.gen(function* () {
+  const registry = yield* Registry
+  const dns = yield* DnsManager
+
+  /** What waits in a zone whose writer is held up waits for the reason that the writer has. */
+  const publicationsOf = Effect.fnUntraced(function* (hosts: ReadonlyArray<Host>) {
+    const publications = yield* registry.publications(hosts)
+    const errors = new Map((yield* dns.status).map(({ error, zone }) => [zone, error]))
+    return publications.map((publication, i): Publication => {
+      const error = publication.level === "accepted" ? (publication.error ?? errors.get(hosts[i]!.zone)) : undefined
+      return error === undefined ? publication : { ...publication, error }
+    })
+  })
+
+  /** The host, unless the caller may not see it: then it is as if it were not there. */
+  const getHost = Effect.fnUntraced(function* (reference: string) {
+    const host = Option.getOrUndefined(yield* find(registry, reference))
+    if (host === undefined || !(yield* Authorization.mayRead("hosts", placeOf(host)))) {
+      return yield* hostNotFound(reference)
+    }
+    return host
+  })
+
+  const shown = Effect.fnUntraced(function* (host: Host) {
+    const [publication] = yield* publicationsOf([host])
+    return toContract(host, publication!)
+  })
+
+  return { publicationsOf, getHost, shown }
+})
 
 export const layer = HttpApiBuilder.group(
   Api,
@@ -95,31 +135,7 @@ export const layer = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const registry = yield* Registry
     const history = yield* HostHistory
-    const dns = yield* DnsManager
-
-    /** What waits in a zone whose writer is held up waits for the reason that the writer has. */
-    const publicationsOf = Effect.fnUntraced(function* (hosts: ReadonlyArray<Host>) {
-      const publications = yield* registry.publications(hosts)
-      const errors = new Map((yield* dns.status).map(({ error, zone }) => [zone, error]))
-      return publications.map((publication, i): Publication => {
-        const error = publication.level === "accepted" ? (publication.error ?? errors.get(hosts[i]!.zone)) : undefined
-        return error === undefined ? publication : { ...publication, error }
-      })
-    })
-
-    /** The host, unless the caller may not see it: then it is as if it were not there. */
-    const getHost = Effect.fnUntraced(function* (reference: string) {
-      const host = Option.getOrUndefined(yield* find(registry, reference))
-      if (host === undefined || !(yield* Authorization.mayRead("hosts", placeOf(host)))) {
-        return yield* hostNotFound(reference)
-      }
-      return host
-    })
-
-    const shown = Effect.fnUntraced(function* (host: Host) {
-      const [publication] = yield* publicationsOf([host])
-      return toContract(host, publication!)
-    })
+    const { getHost, publicationsOf, shown } = yield* looking
 
     return handlers.handleAll({
       list: Effect.fn("http.Hosts.list")(function* ({ query, request }) {
@@ -150,7 +166,8 @@ export const layer = HttpApiBuilder.group(
 
       get: Effect.fn("http.Hosts.get")(function* ({ params, query }) {
         if (query.at === undefined) {
-          return yield* shown(yield* getHost(params.host))
+          const host = yield* shown(yield* getHost(params.host))
+          return withTag(host, tagOf(host))
         }
         const reference = referenceOf(params.host)
         const found = reference === undefined ? Option.none() : yield* history.find(reference, Date.parse(query.at))
@@ -162,37 +179,8 @@ export const layer = HttpApiBuilder.group(
             detail: `There was no host '${params.host}' at ${query.at}: it was released at ${timestamp(found.value.fromMillis)}.`
           })
         }
-        return toVersion(found.value)
-      }, orUnavailable),
-
-      retire: Effect.fn("http.Hosts.retire")(
-        function* ({ params, payload }) {
-          const found = yield* getHost(params.host)
-          yield* Authorization.require("delete", "hosts", placeOf(found))
-          const { host } = yield* registry.retire(found.fqdn, yield* Caller, payload.reason)
-          return yield* shown(host)
-        },
-        Effect.catchTags({
-          HostUnknown: ({ fqdn }) => Effect.fail(hostNotFound(fqdn)),
-          HostRetired: ({ message }) => Effect.fail(new HostRetired({ detail: `${message}.` })),
-          RegistryUnavailable: ({ message }) => Effect.fail(new StorageUnavailable({ detail: message }))
-        }),
-        orUnavailable
-      ),
-
-      release: Effect.fn("http.Hosts.release")(
-        function* ({ params, payload }) {
-          const found = yield* getHost(params.host)
-          yield* Authorization.require("delete", "hosts", placeOf(found))
-          const { host } = yield* registry.release(found.fqdn, yield* Caller, payload.reason)
-          return { id: host.id, fqdn: host.fqdn, generation: host.generation }
-        },
-        Effect.catchTags({
-          HostUnknown: ({ fqdn }) => Effect.fail(hostNotFound(fqdn)),
-          RegistryUnavailable: ({ message }) => Effect.fail(new StorageUnavailable({ detail: message }))
-        }),
-        orUnavailable
-      )
+        return HttpApiSchema.withHeaders({ body: toVersion(found.value), headers: {} })
+      }, orUnavailable)
     })
   })
 )

@@ -24,6 +24,7 @@ import * as Events from "./Events.ts"
 import * as Guards from "./Guards.ts"
 import * as Health from "./Health.ts"
 import * as History from "./History.ts"
+import * as HostChanges from "./HostChanges.ts"
 import * as Hosts from "./Hosts.ts"
 import { HttpAddress } from "./HttpAddress.ts"
 import * as Identities from "./Identities.ts"
@@ -67,6 +68,7 @@ const api = ({ certificates, events, instance = defaultInstance, rateLimit }: Ht
     Layer.provide([
       Hosts.layer,
       History.layer,
+      HostChanges.layer,
       Zones.layer,
       Plans.layer,
       Publications.layer,

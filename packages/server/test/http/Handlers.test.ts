@@ -18,11 +18,12 @@ import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { requestCheck, routerConfig } from "../../src/http/Answers.ts"
 import * as Authentication from "../../src/http/Authentication.ts"
 import * as Guards from "../../src/http/Guards.ts"
+import * as HostChanges from "../../src/http/HostChanges.ts"
 import * as Hosts from "../../src/http/Hosts.ts"
 import * as Publications from "../../src/http/Publications.ts"
 import { adminToken, agentToken, otherZone, register, services, zone } from "./harness.ts"
 
-const handlers = Layer.mergeAll(Hosts.layer, Publications.layer, Guards.layer).pipe(
+const handlers = Layer.mergeAll(Hosts.layer, HostChanges.layer, Publications.layer, Guards.layer).pipe(
   Layer.provideMerge(Authentication.layer),
   Layer.provideMerge(requestCheck),
   Layer.merge(HttpServer.layerServices)
@@ -30,10 +31,16 @@ const handlers = Layer.mergeAll(Hosts.layer, Publications.layer, Guards.layer).p
 
 const testLayer = handlers.pipe(Layer.provideMerge(services))
 
-const client = HttpApiTest.groups(Api, ["hosts", "publications", "guards"]).pipe(
+const client = HttpApiTest.groups(Api, ["hosts", "hostChanges", "publications", "guards"]).pipe(
   Effect.provideService(HttpRouter.RouterConfig, routerConfig),
   Effect.provide(Client.withToken(adminToken))
 )
+
+/** Of a change without conditions, carried out. */
+const asIs = { query: {}, headers: {} } as const
+
+const body = <B, H, E, R>(answer: Effect.Effect<{ readonly body: B; readonly headers: H }, E, R>) =>
+  Effect.map(answer, ({ body }) => body)
 
 const names = (items: ReadonlyArray<{ readonly fqdn: string }>) => items.map(({ fqdn }) => fqdn)
 
@@ -46,7 +53,7 @@ describe("/v1/hosts", () => {
         const { hosts } = yield* client
         const shown = yield* waitUntil(
           "the host is applied",
-          hosts.get({ params: { host: host.id }, query: {} }),
+          body(hosts.get({ params: { host: host.id }, query: {} })),
           ({ publication }) => publication?.level === "applied"
         )
         const { firstSeen, lastSeen, publication, ...rest } = shown
@@ -57,6 +64,7 @@ describe("/v1/hosts", () => {
           zone,
           addresses: [IpAddress.make("192.0.2.1")],
           labels: {},
+          lease: "renewed",
           state: "online",
           generation: host.generation,
           owner: "rack-7"
@@ -74,7 +82,7 @@ describe("/v1/hosts", () => {
         const labels = { rack: "7", role: "web" }
         const host = yield* register("wishes", "192.0.2.61", zone, { labels, ttlSeconds: 120 })
         const { hosts } = yield* client
-        const shown = yield* hosts.get({ params: { host: host.id }, query: {} })
+        const shown = yield* body(hosts.get({ params: { host: host.id }, query: {} }))
         assert.deepStrictEqual([shown.labels, shown.ttlSeconds], [labels, 120])
       })
     )
@@ -84,7 +92,11 @@ describe("/v1/hosts", () => {
         const host = yield* register("by-name", "192.0.2.2")
         const { hosts } = yield* client
         for (const reference of [host.id, host.id.toUpperCase(), host.fqdn, "By-Name.HOSTS.prism.test"]) {
-          assert.strictEqual((yield* hosts.get({ params: { host: reference }, query: {} })).id, host.id, reference)
+          assert.strictEqual(
+            (yield* body(hosts.get({ params: { host: reference }, query: {} }))).id,
+            host.id,
+            reference
+          )
         }
       })
     )
@@ -95,7 +107,7 @@ describe("/v1/hosts", () => {
         const { hosts } = yield* client
         const references = ["bare", `nobody.${zone}`, "not a name", "0197a000-0000-7000-8000-000000000000", "a/b"]
         for (const reference of references) {
-          const error = yield* Effect.flip(hosts.get({ params: { host: reference }, query: {} }))
+          const error = yield* Effect.flip(body(hosts.get({ params: { host: reference }, query: {} })))
           assert.strictEqual(error._tag, "HostNotFound", reference)
         }
       })
@@ -108,7 +120,7 @@ describe("/v1/hosts", () => {
         const host = yield* register(hostname, "192.0.2.4")
         assert.strictEqual(host.fqdn.length, DomainName.nameCharactersMax + 1)
         const { hosts } = yield* client
-        assert.strictEqual((yield* hosts.get({ params: { host: host.fqdn }, query: {} })).hostname, hostname)
+        assert.strictEqual((yield* body(hosts.get({ params: { host: host.fqdn }, query: {} }))).hostname, hostname)
       })
     )
 
@@ -180,13 +192,19 @@ describe("/v1/hosts", () => {
     it.effect("a host that a person retires is withdrawn, and its name is held; one retired already is refused", () =>
       Effect.gen(function* () {
         const host = yield* register("retiring", "192.0.2.51")
-        const { hosts } = yield* client
-        const retired = yield* hosts.retire({ params: { host: host.id }, payload: { reason: "sold" } })
+        const { hostChanges } = yield* client
+        const retired = yield* body(
+          hostChanges.retire({ ...asIs, params: { host: host.id }, payload: { reason: "sold" } })
+        )
         assert.strictEqual(retired.state, "retired")
         assert.isAbove(retired.generation, host.generation)
-        const again = yield* Effect.flip(hosts.retire({ params: { host: host.fqdn }, payload: { reason: "sold" } }))
+        const again = yield* Effect.flip(
+          hostChanges.retire({ ...asIs, params: { host: host.fqdn }, payload: { reason: "sold" } })
+        )
         assert.strictEqual(again._tag, "HostRetired")
-        const gone = yield* Effect.flip(hosts.retire({ params: { host: `no.${zone}` }, payload: { reason: "sold" } }))
+        const gone = yield* Effect.flip(
+          hostChanges.retire({ ...asIs, params: { host: `no.${zone}` }, payload: { reason: "sold" } })
+        )
         assert.strictEqual(gone._tag, "HostNotFound")
         const sql = yield* SqlClient.SqlClient
         const audit = yield* sql`SELECT actor, reason FROM audit_entry WHERE action = 'host.retired'`
@@ -196,7 +214,7 @@ describe("/v1/hosts", () => {
 
     it.effect("a host that a person releases is no more, by its name or its id, and its records go", () =>
       Effect.gen(function* () {
-        const { hosts } = yield* client
+        const { hostChanges, hosts } = yield* client
         for (const by of ["id", "fqdn"] as const) {
           const host = yield* register(`releasing-${by}`, "192.0.2.52")
           const answers = Effect.map(
@@ -204,10 +222,14 @@ describe("/v1/hosts", () => {
             (sets) => sets.some(({ name }) => name === host.fqdn)
           )
           yield* waitUntil("it is published", answers, (there) => there)
-          const released = yield* hosts.release({ params: { host: host[by] }, payload: { reason: "sold" } })
+          const released = yield* hostChanges.release({
+            ...asIs,
+            params: { host: host[by] },
+            payload: { reason: "sold" }
+          })
           assert.deepStrictEqual([released.id, released.fqdn], [host.id, host.fqdn])
           assert.strictEqual(
-            (yield* Effect.flip(hosts.get({ params: { host: host[by] }, query: {} })))._tag,
+            (yield* Effect.flip(body(hosts.get({ params: { host: host[by] }, query: {} }))))._tag,
             "HostNotFound"
           )
           yield* waitUntil("its records are gone", answers, (there) => !there)
@@ -218,12 +240,12 @@ describe("/v1/hosts", () => {
     it.effect("what a person does has a reason", () =>
       Effect.gen(function* () {
         const host = yield* register("no-reason", "192.0.2.53")
-        const { hosts } = yield* client
+        const { hostChanges, hosts } = yield* client
         for (const reason of ["", " ", "x".repeat(501)]) {
-          const call = hosts.retire({ params: { host: host.id }, payload: { reason } })
+          const call = hostChanges.retire({ ...asIs, params: { host: host.id }, payload: { reason } })
           assert.isTrue((yield* Effect.exit(call))._tag === "Failure", reason)
         }
-        assert.strictEqual((yield* hosts.get({ params: { host: host.id }, query: {} })).state, "online")
+        assert.strictEqual((yield* body(hosts.get({ params: { host: host.id }, query: {} }))).state, "online")
       })
     )
 
@@ -277,7 +299,7 @@ describe("/v1/publications", () => {
         const [item] = parked.items
         assert.strictEqual(item?.name, bad.fqdn)
         assert.include(item?.reason, "refused for the test")
-        const shown = yield* hosts.get({ params: { host: bad.id }, query: {} })
+        const shown = yield* body(hosts.get({ params: { host: bad.id }, query: {} }))
         assert.strictEqual(shown.publication?.level, "accepted")
         assert.include(shown.publication?.error, "refused for the test")
 

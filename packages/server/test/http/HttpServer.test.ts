@@ -71,7 +71,7 @@ describe("the API over HTTP", () => {
       const host = yield* register("typed", "192.0.2.1")
       const { url } = yield* HttpAddress
       const client = yield* Client.make({ baseUrl: url, token: adminToken })
-      assert.strictEqual((yield* client.hosts.get({ params: { host: host.fqdn }, query: {} })).id, host.id)
+      assert.strictEqual((yield* client.hosts.get({ params: { host: host.fqdn }, query: {} })).body.id, host.id)
       const page = yield* client.hosts.list({ query: { zone, limit: 1 } })
       assert.deepStrictEqual(
         page.body.items.map(({ id }) => id),

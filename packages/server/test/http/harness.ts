@@ -70,41 +70,44 @@ const ground = Feed.layer().pipe(
   Layer.provideMerge(Drain.layer)
 )
 
-export const services = Identities.layer().pipe(
-  Layer.provideMerge(Registry.layer()),
-  Layer.provideMerge(Provenance.layer),
-  Layer.provideMerge(HostHistory.layer),
-  Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
-  Layer.provideMerge(Parked.layer),
-  Layer.provideMerge(Adoption.layer),
-  Layer.provideMerge(ZoneRecords.layer),
-  Layer.provideMerge(Reconciler.layer()),
-  Layer.provideMerge(publisher),
-  Layer.provideMerge(Acknowledgements.layer),
-  Layer.provideMerge(Leases.layer),
-  Layer.provideMerge(
-    Tokens.layer([
-      { name: "ops", token: adminToken, role: "admin" },
-      { name: "rack-7", token: agentToken, role: "agent" }
-    ])
-  ),
-  Layer.provideMerge(Roles.layer()),
-  Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
-  Layer.provideMerge(Zones.layerManaged([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])),
-  Layer.provideMerge(ground),
-  Layer.provide(SecureRandom.layerWebCrypto),
-  Layer.orDie
-)
+export const servicesWith = (zones: ReadonlyArray<Zone.Zone>) =>
+  Identities.layer().pipe(
+    Layer.provideMerge(Registry.layer()),
+    Layer.provideMerge(Provenance.layer),
+    Layer.provideMerge(HostHistory.layer),
+    Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
+    Layer.provideMerge(Parked.layer),
+    Layer.provideMerge(Adoption.layer),
+    Layer.provideMerge(ZoneRecords.layer),
+    Layer.provideMerge(Reconciler.layer()),
+    Layer.provideMerge(publisher),
+    Layer.provideMerge(Acknowledgements.layer),
+    Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(
+      Tokens.layer([
+        { name: "ops", token: adminToken, role: "admin" },
+        { name: "rack-7", token: agentToken, role: "agent" }
+      ])
+    ),
+    Layer.provideMerge(Roles.layer()),
+    Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
+    Layer.provideMerge(Zones.layerManaged(zones)),
+    Layer.provideMerge(ground),
+    Layer.provide(SecureRandom.layerWebCrypto),
+    Layer.orDie
+  )
+
+export const services = servicesWith([Zone.make(zone), Zone.make(otherZone), Zone.make(reverseZone)])
 
 /** A real server on a free port. */
-export const server = (options: Partial<HttpServer.HttpServerOptions> = {}) =>
+export const server = (options: Partial<HttpServer.HttpServerOptions> = {}, on = services) =>
   HttpServer.layer({
     host: "127.0.0.1",
     port: 0,
     health: { powerdnsInterval: "20 millis" },
     metrics: { countsAge: 0 },
     ...options
-  }).pipe(Layer.provideMerge(services))
+  }).pipe(Layer.provideMerge(on))
 
 export const register = Effect.fn(function* (
   hostname: string,
