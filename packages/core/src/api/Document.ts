@@ -46,6 +46,11 @@ const parameters: Readonly<Record<string, object>> = {
   protocol: { description: "Default: `2.0`." },
   ttlSeconds: { description: "The TTL that is wished for.", schema: { type: "integer", minimum: 1 } },
   format: { description: "`json` (the default), `text`, or `markdown`." },
+  release: {
+    description: "`true`: the host is forgotten, in place of retired.",
+    schema: { type: "boolean", default: false }
+  },
+  reason: { description: "Why, in a sentence; it is kept in the audit." },
   dryRun: {
     description: "`true`: the answer says what would become of it, after the same checks; nothing is changed.",
     schema: { type: "boolean", default: false }

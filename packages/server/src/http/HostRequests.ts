@@ -322,6 +322,8 @@ export const make = Effect.gen(function* () {
       case "QuotaExceeded":
         record("quota-exceeded")
         return new QuotaExceeded({ detail })
+      case "ZoneGone":
+        return invalid("body", "/zone", error.message)
       case "HostRetired":
         return new HostRetired({ detail })
       case "RegistryUnavailable":

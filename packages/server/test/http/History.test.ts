@@ -21,7 +21,7 @@ const applied = (name: string) =>
   Effect.flatMap(client, ({ hosts }) =>
     waitUntil(
       `${name} is applied`,
-      hosts.get({ params: { host: name }, query: {} }),
+      Effect.map(hosts.get({ params: { host: name }, query: {} }), ({ body }) => body),
       ({ publication }) => publication?.level !== "accepted"
     )
   )
@@ -57,7 +57,7 @@ describe("/v1/hosts as of a time", () => {
           "then-a"
         ])
         assert.deepStrictEqual(yield* names({ address: IpAddress.make("192.0.2.1") }), [])
-        const then = yield* hosts.get({ params: { host: `then-a.${zone}` }, query: { at } })
+        const { body: then } = yield* hosts.get({ params: { host: `then-a.${zone}` }, query: { at } })
         assert.deepStrictEqual(then.labels, { role: "web", site: "b" })
         assert.isUndefined(then.publication)
         assert.isUndefined(then.lastSeen)

@@ -2,10 +2,11 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
-import { Effect, Option } from "effect"
+import { Effect, Option, Redacted } from "effect"
+import { IpNetwork } from "effect/net"
 import { SqlClient } from "effect/sql"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
-import { type Answer, ask, otherZone, register, server as serverOf, servicesWith, zone } from "./harness.ts"
+import { agentToken, type Answer, ask, otherZone, register, server as serverOf, servicesWith, zone } from "./harness.ts"
 
 const reverseZone = DomainName.make("0.0.10.in-addr.arpa")
 
@@ -127,6 +128,75 @@ describe("registering by the API", () => {
         assert.deepStrictEqual([transferred.json.outcome, transferred.json.owner], ["transferred", "rack-8"])
         const same = yield* send("POST", path, { owner: "rack-8", reason: "moved over" })
         assert.deepStrictEqual([same.status, same.json.outcome], [200, "unchanged"])
+      })
+    )
+  })
+})
+
+describe("an agent's token at the API", () => {
+  const token = Redacted.value(agentToken)
+  const asAgent = (method: string, path: string, body?: unknown) =>
+    ask(`/v1${path}`, {
+      method,
+      token,
+      ...(body !== undefined && { headers: { "content-type": "application/json" }, body: JSON.stringify(body) })
+    })
+
+  const here = serverOf(
+    {},
+    servicesWith([
+      Zone.make(zone, {
+        policy: {
+          ...Zone.defaultPolicy,
+          networks: [IpNetwork.fromStringUnsafe("127.0.0.0/8"), IpNetwork.fromStringUnsafe("10.0.0.0/8")]
+        }
+      })
+    ])
+  )
+
+  layer(here, { excludeTestServices: true })((it) => {
+    it.effect("registers the machine it speaks from, with a lease, as its own, and nothing beyond its grant", () =>
+      Effect.gen(function* () {
+        const own = yield* asAgent("POST", "/hosts", { hostname: "mine" })
+        assert.strictEqual(own.status, 201, own.text)
+        assert.deepStrictEqual(
+          [own.json.addresses, own.json.owner, own.json.lease],
+          [["127.0.0.1"], "rack-7", "renewed"]
+        )
+        const foreign = yield* asAgent("POST", "/hosts", { hostname: "mine", addresses: ["10.0.0.1"] })
+        assert.deepStrictEqual([foreign.status, foreign.json.rule], [403, "own-addresses"])
+        for (const more of [{ owner: "rack-8" }, { lease: "none" }]) {
+          const refused = yield* asAgent("POST", "/hosts", { hostname: "mine", ...more })
+          assert.deepStrictEqual([refused.status, typeOf(refused)], [403, "forbidden"])
+        }
+        const reserved = yield* asAgent("POST", "/hosts", { hostname: "wpad", reason: "please" })
+        assert.deepStrictEqual([reserved.status, reserved.json.rule], [403, "reserved"])
+      })
+    )
+
+    it.effect("has a say in its own hosts only, and gives none away", () =>
+      Effect.gen(function* () {
+        yield* asAgent("POST", "/hosts", { hostname: "own" })
+        yield* post({ hostname: "theirs", addresses: ["10.0.0.9"] })
+        const labels = yield* asAgent("PATCH", `/hosts/own.${zone}`, { labels: { rack: "7" } })
+        assert.deepStrictEqual([labels.status, labels.json.labels], [200, { rack: "7" }])
+        assert.strictEqual((yield* asAgent("PATCH", `/hosts/theirs.${zone}`, { labels: { rack: "7" } })).status, 403)
+        assert.strictEqual((yield* asAgent("PATCH", `/hosts/own.${zone}`, { addresses: ["10.0.0.9"] })).status, 403)
+        const away = { owner: "rack-8", reason: "take it" }
+        assert.strictEqual((yield* asAgent("POST", `/hosts/own.${zone}/transfer`, away)).status, 403)
+        assert.strictEqual((yield* asAgent("DELETE", `/hosts/own.${zone}`)).status, 403)
+        const taken = yield* asAgent("POST", "/hosts", { hostname: "theirs" })
+        assert.deepStrictEqual([taken.status, typeOf(taken)], [409, "hostname-taken"])
+        const many = yield* asAgent("POST", "/hosts:batch", {
+          items: [
+            { op: "register", hostname: "own" },
+            { op: "change", host: `theirs.${zone}`, ttlSeconds: 5 }
+          ]
+        })
+        assert.deepStrictEqual(
+          many.json.results.map(({ status }: any) => status),
+          [200, 403]
+        )
       })
     )
   })

@@ -161,8 +161,8 @@ describe("the API over HTTP", () => {
       }
 
       for (const [method, path] of [
-        ["POST", "/v1/hosts"],
-        ["DELETE", `/v1/hosts/x.${zone}`],
+        ["POST", "/v1/status"],
+        ["DELETE", "/v1/publications"],
         ["PUT", "/v1/publications"],
         ["PATCH", "/metrics"],
         ["POST", "/readyz"],

@@ -77,7 +77,7 @@ describe("/metrics", () => {
       yield* ask(`/v1/hosts/b.${zone}`)
       yield* ask("/v1/hosts", { token: "" })
       yield* ask("/secret-path")
-      yield* ask("/v1/hosts", { method: "POST" })
+      yield* ask("/v1/status", { method: "POST" })
       const metrics = yield* scrape()
       const count = (labels: Record<string, string>) =>
         value(metrics, "prism_http_request_duration_seconds_count", labels)
