@@ -50,7 +50,6 @@ const parameters: Readonly<Record<string, object>> = {
     description: "`true`: the host is forgotten, in place of retired.",
     schema: { type: "boolean", default: false }
   },
-  reason: { description: "Why, in a sentence; it is kept in the audit." },
   dryRun: {
     description: "`true`: the answer says what would become of it, after the same checks; nothing is changed.",
     schema: { type: "boolean", default: false }

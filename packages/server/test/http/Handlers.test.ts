@@ -39,8 +39,7 @@ const client = HttpApiTest.groups(Api, ["hosts", "hostChanges", "publications", 
 /** Of a change without conditions, carried out. */
 const asIs = { query: {}, headers: {} } as const
 
-const body = <B, H, E, R>(answer: Effect.Effect<{ readonly body: B; readonly headers: H }, E, R>) =>
-  Effect.map(answer, ({ body }) => body)
+const body = <B, E, R>(answer: Effect.Effect<{ readonly body: B }, E, R>) => Effect.map(answer, ({ body }) => body)
 
 const names = (items: ReadonlyArray<{ readonly fqdn: string }>) => items.map(({ fqdn }) => fqdn)
 
