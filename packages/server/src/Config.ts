@@ -25,6 +25,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Kind from "./config/Kind.ts"
 import * as Settings from "./config/Settings.ts"
+import { isSafeUrl, type OidcConfig } from "./OidcConfig.ts"
 import * as Source from "./config/Source.ts"
 import * as Connections from "./http/Connections.ts"
 import * as Idempotency from "./http/Idempotency.ts"
@@ -122,6 +123,10 @@ export interface PrismConfig {
     readonly mode: TokenMode
     readonly agentTokens: ReadonlyArray<AgentToken>
     readonly adminTokens: ReadonlyArray<ApiToken>
+    /** Who comes by an identity provider; undefined: nobody. */
+    readonly oidc: OidcConfig | undefined
+    /** Where the first administrator's token is also written; undefined: nowhere. */
+    readonly bootstrapTokenFile: string | undefined
     readonly certificates: CertificateGrant
     /** What hosts without a token may do where `mode` is `optional`. */
     readonly anonymous: {
@@ -635,6 +640,50 @@ export const settings = Settings.group("", {
         { shorthand: "name" }
       )
     }),
+    bootstrapTokenFile: Settings.optional(Kind.text, {
+      doc: "File, made anew and readable for its owner alone, for the administrator's token that a first start makes where adminTokens is empty.",
+      words: "none: it is printed once, on stderr"
+    }),
+    oidc: Settings.group("An identity provider (OpenID Connect) whose tokens let people in at the API.", {
+      issuer: Settings.optional(Kind.text, {
+        doc: "Its issuer, to the letter as its tokens say it: an https address.",
+        words: "none: nobody comes by one"
+      }),
+      audience: Settings.optional(Kind.text, {
+        doc: "The audience that its tokens for Prism have.",
+        words: "none; issuer needs one"
+      }),
+      nameClaim: Settings.setting(Kind.text, {
+        doc: "The claim that names somebody in the audit, behind oidc: there.",
+        default: "sub"
+      }),
+      rolesClaim: Settings.setting(Kind.text, {
+        doc: "The claim that lists roles or groups; with dots, of an object within, such as realm_access.roles.",
+        default: "groups"
+      }),
+      roles: Settings.list("Which role somebody has here by which value of that claim; who has none is refused.", {
+        value: Settings.required(Kind.text, { doc: "A value of the claim." }),
+        role: Settings.required(Kind.text, { doc: "Name of a role: a built-in one, or one made by the API." }),
+        zones: Settings.list(
+          "Zones beyond which it may nothing by this role; without any, no such bound.",
+          { zone: Settings.required(Kind.domainName, { doc: "Name of a zone." }) },
+          { shorthand: "zone" }
+        ),
+        names: Settings.list(
+          "Patterns of names, below their zone, beyond which it may nothing by this role; without any, no such bound.",
+          { name: Settings.required(Kind.namePattern, { doc: "A pattern, such as web-* or *.rack-7." }) },
+          { shorthand: "name" }
+        )
+      }),
+      jwksUri: Settings.optional(Kind.text, {
+        doc: "Where its keys are: an https address.",
+        words: "as its discovery document says"
+      }),
+      clockTolerance: Settings.setting(Kind.duration("0s", "5m"), {
+        doc: "By how much its clock may differ.",
+        default: "30s"
+      })
+    }),
     certificates: Settings.group("What hosts may claim by their client certificates (tls.clientCertificates).", {
       zones: Settings.list(
         "Zones in which names may be claimed; without any, every zone. A certificate whose name lies in a zone claims in that one only.",
@@ -923,6 +972,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   }
 
   const tls = assembleTls(values.tls, problems)
+  const oidc = assembleOidc(auth.oidc, problems)
 
   if (problems.length > 0 || preferred === undefined) return Result.fail(problems)
   return Result.succeed({
@@ -950,6 +1000,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       ...auth,
       agentTokens,
       adminTokens,
+      oidc,
       certificates,
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
     },
@@ -961,6 +1012,42 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       }
     }
   })
+}
+
+/** Undefined where there is no identity provider. Adds what is wrong to `problems`. */
+const assembleOidc = (oidc: Values["auth"]["oidc"], problems: Array<string>): OidcConfig | undefined => {
+  const { audience, issuer, jwksUri, roles } = oidc
+  if (issuer === undefined) {
+    if (audience !== undefined || jwksUri !== undefined || roles.length > 0) {
+      problems.push("auth.oidc.issuer: is missing; without it nothing of auth.oidc has an effect")
+    }
+    return undefined
+  }
+  for (const [key, url] of Object.entries({ issuer, jwksUri })) {
+    if (url !== undefined && !isSafeUrl(url)) {
+      problems.push(`auth.oidc.${key}: must be an https address, not ${url}; http is for this machine alone`)
+    }
+  }
+  if (audience === undefined) {
+    problems.push("auth.oidc.audience: is missing; else a token that was made out to anybody would do")
+  }
+  if (roles.length === 0) problems.push("auth.oidc.roles: is empty, so that everybody would be refused")
+  for (const { role } of roles) {
+    if (!isRoleName(role)) problems.push(`auth.oidc.roles: ${role} is no name of a role`)
+  }
+  return audience === undefined
+    ? undefined
+    : {
+        ...oidc,
+        issuer,
+        audience,
+        roles: roles.map(({ names, role, value, zones }) => ({
+          value,
+          role,
+          zones: zones.length === 0 ? undefined : zones.map(({ zone }) => zone),
+          names: names.length === 0 ? undefined : names.map(({ name }) => name)
+        }))
+      }
 }
 
 /** Undefined where TLS is off. Adds what is wrong to `problems`. */

@@ -50,6 +50,7 @@ import * as Database from "./Database.ts"
 import { Drain } from "./Drain.ts"
 import { HttpAddress } from "./http/HttpAddress.ts"
 import * as HttpServer from "./http/HttpServer.ts"
+import * as Oidc from "./http/Oidc.ts"
 import { type ServerError, StorageUnavailable } from "./ServerError.ts"
 import { TcpServer } from "./tcp/TcpServer.ts"
 
@@ -78,11 +79,12 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     ...auth.adminTokens.map((entry) => ({ ...entry, role: "admin" as const }))
   ])
 
-  const roles = Roles.layer(
-    auth.adminTokens.flatMap((entry) =>
-      entry.roles.map((role) => ({ role, user: `the token ${entry.name} of the configuration` }))
-    )
-  )
+  const roles = Roles.layer([
+    ...auth.adminTokens.flatMap(({ name, roles }) =>
+      roles.map((role) => ({ role, user: `the token ${name} of the configuration` }))
+    ),
+    ...(auth.oidc?.roles ?? []).map(({ role, value }) => ({ role, user: `${value} of the identity provider` }))
+  ])
 
   const agents = TcpServer.layer({
     ...tcp,
@@ -97,8 +99,9 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     shutdownTimeout: server.shutdownTimeout
   })
 
-  /** Who may claim what, and what becomes of refusals. */
-  const access = Layer.merge(
+  /** Who may claim what, who else is known, and what becomes of refusals. */
+  const access = Layer.mergeAll(
+    Oidc.layer(auth.oidc),
     Admission.layer({
       reservedNames: auth.reservedNames,
       anonymous: auth.mode === "off" ? "open" : auth.anonymous,

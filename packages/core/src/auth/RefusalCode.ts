@@ -16,6 +16,9 @@ export const tokenCodes = [
   "token-not-allowed"
 ] as const
 
+/** What was wrong with a token of an identity provider, at the API. */
+export const oidcCodes = ["oidc-invalid", "oidc-expired", "oidc-no-role", "oidc-unavailable"] as const
+
 /** What was wrong with a key or a client certificate. */
 export const identityCodes = [
   "identity-unknown",
@@ -42,9 +45,10 @@ export const claimCodes = [
 ] as const
 
 export type TokenCode = (typeof tokenCodes)[number]
+export type OidcCode = (typeof oidcCodes)[number]
 export type ClaimCode = (typeof claimCodes)[number]
 
-export const refusalCodes = [...tokenCodes, ...identityCodes, ...sessionCodes, ...claimCodes] as const
+export const refusalCodes = [...tokenCodes, ...oidcCodes, ...identityCodes, ...sessionCodes, ...claimCodes] as const
 export type RefusalCode = (typeof refusalCodes)[number]
 
 const known: ReadonlySet<string> = new Set(refusalCodes)

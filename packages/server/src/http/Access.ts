@@ -6,7 +6,7 @@ import { PrincipalNotFound, RequestInvalid } from "@prism-dns/core/api/Problems"
 import { type CertificateGrant, ownNameOnly } from "@prism-dns/core/auth/Certificates"
 import * as Explainer from "@prism-dns/core/auth/Explainer"
 import * as Grants from "@prism-dns/core/auth/Grants"
-import type { Bounds, Resource, Verb } from "@prism-dns/core/auth/Permissions"
+import type { Bounds, Permission, Resource, Verb } from "@prism-dns/core/auth/Permissions"
 import { clampedTtl } from "@prism-dns/core/auth/Policy"
 import * as Rights from "@prism-dns/core/auth/Rights"
 import { Roles } from "@prism-dns/core/auth/Roles"
@@ -103,6 +103,8 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         readonly principal: { readonly name: string; readonly kind: "token" | "oidc" | "role" }
         readonly roles: ReadonlyArray<string>
         readonly bounds: Bounds
+        /** In place of what the roles allow: of somebody whose roles are bound each for itself. */
+        readonly permissions?: ReadonlyArray<Permission>
       }
 
       /** Whose right is asked for; default: the caller's. */
@@ -112,7 +114,8 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         const caller = yield* Caller
         if (reference === undefined) {
           const { authority, kind, name, roles } = caller
-          return { principal: { name, kind }, roles, bounds: authority }
+          const holder: Holder = { principal: { name, kind }, roles, bounds: authority }
+          return kind === "oidc" ? { ...holder, permissions: authority.permissions } : holder
         }
         const scope = yield* Authorization.scope("read", "access")
         if (reference.startsWith(rolePrefix)) {
@@ -149,12 +152,15 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         )
         if (ofClaims.length > 0) return yield* invalid(ofClaims, "is of a claim, which has neither verb nor resource")
         const { name, zone = name === undefined ? undefined : Authorization.placeOf(zones.all, name).zone } = asked
-        const { bounds, principal, roles: names } = yield* holderOf(asked.principal)
+        const { bounds, permissions, principal, roles: names } = yield* holderOf(asked.principal)
         const right = Rights.explain({
           verb,
           resource,
           place: { zone, name },
-          roles: names.map((each) => ({ name: each, role: roles.find(each) })),
+          roles:
+            permissions === undefined
+              ? names.map((each) => ({ name: each, role: roles.find(each) }))
+              : [{ name: names.join("+"), role: { permissions } }],
           bounds: { zones: bounds.zones, names: bounds.names }
         })
         return {
