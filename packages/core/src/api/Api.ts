@@ -16,6 +16,7 @@ import { Hosts } from "./Hosts.ts"
 import { Identities } from "./Identities.ts"
 import { Plans } from "./Plans.ts"
 import { Publications } from "./Publications.ts"
+import { Records } from "./Records.ts"
 import { RequestCheck } from "./RequestCheck.ts"
 import { Roles } from "./Roles.ts"
 import { StatusGroup } from "./Status.ts"
@@ -28,6 +29,7 @@ const contract = HttpApi.make("prism-dns")
   .add(History)
   .add(HostChanges)
   .add(Zones)
+  .add(Records)
   .add(Plans)
   .add(Publications)
   .add(Guards)

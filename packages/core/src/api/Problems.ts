@@ -39,6 +39,7 @@ export const problems = {
   zoneInUse: problem("zone-in-use", 409, "Zone in use"),
   tooManyZones: problem("too-many-zones", 409, "Too many zones"),
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
+  recordNotFound: problem("record-not-found", 404, "Record set not found"),
   tokenNotFound: problem("token-not-found", 404, "Token not found"),
   identityNotFound: problem("identity-not-found", 404, "Identity not found"),
   roleNotFound: problem("role-not-found", 404, "Role not found"),
@@ -57,6 +58,7 @@ export const problems = {
   quotaExceeded: problem("quota-exceeded", 409, "Too many hosts"),
   claimRefused: problem("claim-refused", 403, "Claim refused"),
   guardNotTripped: problem("guard-not-tripped", 409, "Guard not tripped"),
+  recordConflict: problem("record-conflict", 409, "Something stands in its way"),
   planDecided: problem("plan-decided", 409, "Plan already decided"),
   planAltered: problem("plan-altered", 409, "Plan altered"),
   deleteBudgetExceeded: problem("delete-budget-exceeded", 409, "Delete budget exceeded"),
@@ -231,6 +233,20 @@ export class TooManyZones extends Schema.TaggedError<TooManyZones>()("TooManyZon
 }
 
 export class PlanNotFound extends Schema.TaggedError<PlanNotFound>()("PlanNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** People manage no record set of this name and type. */
+export class RecordNotFound extends Schema.TaggedError<RecordNotFound>()("RecordNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The record set may not stand there, by what else does. */
+export class RecordConflict extends Schema.TaggedError<RecordConflict>()("RecordConflict", { detail: Schema.String }) {
   override get message(): string {
     return this.detail
   }
@@ -557,6 +573,8 @@ export const ZoneInUseProblem = Body(problems.zoneInUse, UseFigures).pipe(
   asProblem(problems.zoneInUse.status)
 )
 export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)
+export const RecordNotFoundProblem = onlyDetail(problems.recordNotFound, RecordNotFound)
+export const RecordConflictProblem = onlyDetail(problems.recordConflict, RecordConflict)
 export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)
 export const PlanAlteredProblem = onlyDetail(problems.planAltered, PlanAltered)
 export const TokenNotFoundProblem = onlyDetail(problems.tokenNotFound, TokenNotFound)

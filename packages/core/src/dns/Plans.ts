@@ -202,6 +202,8 @@ export class Plans extends Context.Service<
         /** Of the registry, before what the plan was made from was read. */
         readonly generation: number
         readonly changes: Stream.Stream<ReadonlyArray<NewChange>, E, R>
+        /** Says what the plan would be, and keeps nothing. */
+        readonly dryRun?: boolean | undefined
       }
     ) => Effect.Effect<Plan, E | SqlError.SqlError, R>
     readonly find: (id: string) => Effect.Effect<Option.Option<Plan>, SqlError.SqlError>
@@ -338,6 +340,18 @@ const make = Effect.gen(function* () {
 
   const makePlan: Plans["Service"]["make"] = Effect.fn("Plans.make")(function* (zone, options) {
     let plan = yield* newPlan(zone, options)
+    if (options.dryRun === true) {
+      yield* Stream.runForEach(options.changes, (chunk) =>
+        Effect.sync(() => {
+          plan = {
+            ...plan,
+            hash: PlanRepo.extendHash(plan.hash, chunk),
+            counts: PlanRepo.addCounts(plan.counts, chunk)
+          }
+        })
+      )
+      return plan
+    }
     yield* options.changes.pipe(
       Stream.runForEach((chunk) =>
         chunk.length === 0

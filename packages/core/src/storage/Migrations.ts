@@ -448,6 +448,16 @@ const steering = Effect.gen(function* () {
   yield* sql`DROP INDEX host_lease`
   yield* sql`CREATE INDEX host_lease ON host (last_seen) WHERE state = 'online' AND is_static = 0`
 
+  // Names of both are walked in the order of their bytes, beside those of hosts.
+  yield* sql.onDialectOrElse({
+    pg: () =>
+      Effect.andThen(
+        sql`ALTER TABLE record ALTER COLUMN name TYPE TEXT COLLATE "C"`,
+        sql`ALTER TABLE published ALTER COLUMN name TYPE TEXT COLLATE "C"`
+      ),
+    orElse: () => Effect.void
+  })
+
   // 1: its content has sets of other types than hosts have. What else stands at such a name need not be ours.
   yield* sql`ALTER TABLE published ADD COLUMN others SMALLINT NOT NULL DEFAULT 0`
 

@@ -106,6 +106,8 @@ const isProblem = Schema.is(
     Problems.ZoneOverlaps,
     Problems.ZoneExists,
     Problems.PlanNotFound,
+    Problems.RecordNotFound,
+    Problems.RecordConflict,
     Problems.PlanDecided,
     Problems.PlanAltered,
     Problems.DeleteBudgetExceeded,
