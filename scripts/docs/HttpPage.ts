@@ -134,7 +134,7 @@ export const page = (document_: object): string => {
     Object.entries(methods).map(([method, operation]) => operationSection(method, path, operation))
   )
   const schemas = Object.entries(document.components.schemas)
-    .filter(([, { properties }]) => properties?.["type"]?.enum === undefined)
+    .filter(([, { properties }]) => !String(properties?.["type"]?.enum?.[0]).startsWith("urn:prism-dns:problem:"))
     .sort(([a], [b]) => (a < b ? -1 : 1))
   return `<!-- Made from the HTTP contract in packages/core/src/api by \`npm run docs\`. -->
 

@@ -99,6 +99,8 @@ export interface PrismConfig {
     readonly connectionsMax: number
     /** Names in one PATCH. */
     readonly batchMax: number
+    /** Where zones may be transferred from for an import, besides the nodes. */
+    readonly importFrom: ReadonlyArray<IpNetwork.IpNetwork>
   }
   /** Forward and reverse zones as the file orders them; at least one is a forward zone. */
   readonly zones: ReadonlyArray<Zone.Zone>
@@ -470,6 +472,12 @@ export const settings = Settings.group("", {
       }),
       tsigSecret: Settings.optional(Kind.secret, { doc: "That key, in base64.", secret: true, words: "none" })
     }),
+    importFrom: Settings.list(
+      "Servers from which a zone may be transferred (AXFR) for an import, besides the nodes. None: only those.",
+      {
+        network: Settings.required(Kind.network, { doc: "An address or a network, such as 10.0.0.5 or 10.0.0.0/29." })
+      }
+    ),
     requestTimeout: Settings.setting(Kind.duration("100ms", "10m"), {
       doc: "How long one request to its API may take.",
       default: "10s"
@@ -990,6 +998,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       requestTimeout: powerdns.requestTimeout,
       connectionsMax: powerdns.connectionsMax,
       batchMax: powerdns.batchMax,
+      importFrom: powerdns.importFrom.map(({ network }) => network),
       nodes: [preferred, ...nodes.filter((node) => node !== preferred)],
       primaries: [preferred, ...primaries.filter((node) => node !== preferred)],
       transfer: { tsig, catalog }

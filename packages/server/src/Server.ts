@@ -18,6 +18,7 @@ import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import * as LateWrites from "@prism-dns/core/dns/LateWrites"
+import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
@@ -28,6 +29,8 @@ import * as Reconciler from "@prism-dns/core/dns/Reconciler"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
+import { ZoneExport } from "@prism-dns/core/dns/ZoneExport"
+import { ZoneImport } from "@prism-dns/core/dns/ZoneImport"
 import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { Feed } from "@prism-dns/core/events/Feed"
@@ -157,6 +160,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
         events,
         instance: server.instance,
         certificates: auth.certificates,
+        importFrom: powerdns.importFrom,
         shutdownTimeout: server.shutdownTimeout
       })
     ),
@@ -169,7 +173,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(HostHistory.layer),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
-    Layer.provideMerge(ZoneRecords.layer),
+    Layer.provideMerge(Layer.mergeAll(ZoneRecords.layer, ZoneImport.layer, ZoneExport.layer, ManagedRecords.layer)),
     Layer.provideMerge(Reconciler.scheduled),
     Layer.provideMerge(Reconciler.Reconciler.layer()),
     Layer.provideMerge(publisher),

@@ -45,7 +45,9 @@ const parameters: Readonly<Record<string, object>> = {
   peer: { description: "The address it is said from. Default: the first of `addresses`." },
   protocol: { description: "Default: `2.0`." },
   ttlSeconds: { description: "The TTL that is wished for.", schema: { type: "integer", minimum: 1 } },
-  format: { description: "`json` (the default), `text`, or `markdown`." },
+  format: {
+    description: "`json` (the default), `text`, or `markdown`; of an export `zonefile` (the default), `json`, or `csv`."
+  },
   release: {
     description: "`true`: the host is forgotten, in place of retired.",
     schema: { type: "boolean", default: false }
@@ -69,6 +71,18 @@ const parameters: Readonly<Record<string, object>> = {
   },
   "last-event-id": { description: "The id of the last event that was received: the stream goes on behind it." },
   webhook: { description: "The webhook's name, or its id." },
+  "path:type": { description: "The record's type, such as `MX`." },
+  waitFor: {
+    description: "Answers once that level is reached, or after 10 s as far as it has come. Default: at once."
+  },
+  prune: {
+    description: "`true`: managed record sets that are not among those to import are deleted.",
+    schema: { type: "boolean", default: false }
+  },
+  foreign: {
+    description: "`true`: what others have in PowerDNS is among it, SOA and name servers too.",
+    schema: { type: "boolean", default: false }
+  },
   ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
 }
 

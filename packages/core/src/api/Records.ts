@@ -52,7 +52,9 @@ export const Publication = Schema.Struct({
   error: Schema.optionalKey(Schema.String.annotate({ description: "Why it goes no further." }))
 })
 
-export const RecordSet = Schema.Struct({ ...setFields, publication: Publication }).annotate({ identifier: "RecordSet" })
+export const RecordSet = Schema.Struct({ ...setFields, publication: Publication }).annotate({
+  identifier: "ManagedRecordSet"
+})
 export type RecordSet = typeof RecordSet.Type
 
 export const PlannedSet = Schema.Struct({

@@ -15,6 +15,8 @@ import { Clock, Context, Effect, Layer, Option, Schedule, Schema } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
+import type { AckLevel } from "../domain/Host.ts"
+import { isComputed } from "../domain/RecordContent.ts"
 import type * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
@@ -24,6 +26,7 @@ import { isCollision } from "../storage/SqlFailure.ts"
 import { Acknowledgements, type Ticket } from "./Acknowledgements.ts"
 import { Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
+import * as Progress from "./Progress.ts"
 import * as RecordChanges from "./RecordChanges.ts"
 import {
   auditView,
@@ -68,6 +71,13 @@ export interface Changes {
   readonly generation: number
   /** Settles when what was changed reaches the DNS; of no change it has at once. */
   readonly ticket: Ticket
+}
+
+/** How far a set has come on its way to the DNS. */
+export interface RecordPublication {
+  readonly level: AckLevel
+  /** Why it goes no further, when something stands in the way. */
+  readonly error: string | undefined
 }
 
 /** A change of one set that was not refused. */
@@ -116,6 +126,17 @@ export class ManagedRecords extends Context.Service<
       set: Omit<RecordChange, "after">,
       options: ChangeOptions
     ) => Effect.Effect<Change & { readonly ticket: Ticket }, RecordZoneUnknown | RecordRefusal | SqlError.SqlError>
+    /** How far the present generation of each of `records` has come, in the same order. */
+    readonly publications: (
+      records: ReadonlyArray<Pick<ManagedRecord, "zone" | "name" | "type" | "generation">>
+    ) => Effect.Effect<ReadonlyArray<RecordPublication>, SqlError.SqlError>
+    /**
+     * Waits until a change has reached `level`, at most `millis`, and lets its ticket go. What is computed when asked is never
+     * seen to be served: then `applied` will do.
+     */
+    readonly settle: (ticket: Ticket, level: "applied" | "served", millis: number) => Effect.Effect<void>
+    /** Lets a ticket go that nobody waits for. */
+    readonly letGo: (ticket: Ticket) => void
     /** For plans: changes sets inside the transaction around, which writes the audit and wakes the publisher. */
     readonly applyChanges: RecordChanges.RecordChanges["apply"]
   }
@@ -307,6 +328,17 @@ const make = Effect.gen(function* () {
     return outcome._tag === "Refused" ? yield* outcome.error : { ...outcome, ticket }
   })
 
+  const publications: ManagedRecords["Service"]["publications"] = Effect.fn("ManagedRecords.publications")(
+    function* (list) {
+      const progress = yield* Progress.find(sql, list)
+      return list.map((record): RecordPublication => {
+        const found = progress.get(Progress.keyOf(record))
+        if (found?.markedMillis !== undefined) return { level: "accepted", error: found.parkedReason }
+        return { level: found?.unserved === true || isComputed(record.type) ? "applied" : "served", error: undefined }
+      })
+    }
+  )
+
   return ManagedRecords.of({
     find,
     list,
@@ -316,6 +348,14 @@ const make = Effect.gen(function* () {
     remove: Effect.fn("ManagedRecords.remove")((zone, set, options) =>
       changeOne(zone, { ...set, after: undefined }, options)
     ),
+    publications,
+    settle: (ticket, level, millis) =>
+      ticket.places.length === 0
+        ? Effect.void
+        : acknowledgements
+            .wait(ticket, level)
+            .pipe(Effect.timeoutOption(millis), Effect.ensuring(Effect.sync(() => acknowledgements.close(ticket)))),
+    letGo: acknowledgements.close,
     applyChanges: records.apply
   })
 })

@@ -122,8 +122,9 @@ const make = Effect.gen(function* () {
       let at = 0
       /** Foreign sets up to and with `last`, or all that are left. */
       const upTo = (last: string | undefined) => {
+        const behind = last === undefined ? -1 : others.findIndex(({ name }, i) => i >= at && name > last)
         const from = at
-        while (at < others.length && (last === undefined || others[at]!.name <= last)) at += 1
+        at = behind === -1 ? others.length : behind
         return others.slice(from, at)
       }
       return Stream.paginate("", (after: string) =>

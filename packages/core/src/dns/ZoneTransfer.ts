@@ -50,7 +50,7 @@ const addAnswer = (answer: dnsPacket.Answer, gathered: ReturnType<typeof gather>
   const { type } = answer
   if (!RecordContent.isRecordType(type) || !RecordText.isSupported(type)) {
     // The number stands where the type has no name.
-    return gathered.other(name.success, String(type).replace(/^UNKNOWN_/, "TYPE"))
+    return gathered.other(name.success, type.replace(/^UNKNOWN_/, "TYPE"))
   }
   const content = RecordContent.parse(type, RecordText.fromAnswer(answer))
   if (Result.isFailure(content)) return `${name.success} ${content.failure.message}`
@@ -140,7 +140,7 @@ export const fetch = (
       pieces.push(chunk)
       waiting += chunk.length
       // Messages are joined only once one is complete, or many small pieces would be copied again and again.
-      while (!over && waiting >= 2) {
+      while (waiting >= 2) {
         if (pieces[0]!.length < 2) pieces = [Buffer.concat(pieces)]
         const length = 2 + pieces[0]!.readUInt16BE(0)
         if (waiting < length) return

@@ -12,7 +12,7 @@ import type { CertificateGrant } from "@prism-dns/core/auth/Certificates"
 import { type Duration, Effect, Layer } from "effect"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
-import { NetAddress } from "effect/net"
+import { type IpNetwork, NetAddress } from "effect/net"
 import { ListenFailed } from "../ServerError.ts"
 import { bounded, type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig } from "./Answers.ts"
 import * as Access from "./Access.ts"
@@ -32,6 +32,7 @@ import * as Metrics from "./Metrics.ts"
 import * as Plans from "./Plans.ts"
 import * as Publications from "./Publications.ts"
 import { type RateLimitOptions, RateLimits } from "./RateLimits.ts"
+import * as Records from "./Records.ts"
 import * as Roles from "./Roles.ts"
 import * as Status from "./Status.ts"
 import * as Tokens from "./Tokens.ts"
@@ -46,6 +47,8 @@ export interface HttpServerOptions {
   readonly instance?: string
   /** What client certificates may claim, for those who ask. Default: their own name. */
   readonly certificates?: CertificateGrant
+  /** Where zones may be transferred from for an import, besides the nodes. Default: nowhere. */
+  readonly importFrom?: ReadonlyArray<IpNetwork.IpNetwork>
   /** How long requests under way may take to end. */
   readonly shutdownTimeout?: Duration.Input
   readonly events?: Partial<Events.EventsOptions>
@@ -63,13 +66,14 @@ const defaultInstance = "prism"
 export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
-const api = ({ certificates, events, instance = defaultInstance, rateLimit }: HttpServerOptions) =>
+const api = ({ certificates, events, importFrom = [], instance = defaultInstance, rateLimit }: HttpServerOptions) =>
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
     Layer.provide([
       Hosts.layer,
       History.layer,
       HostChanges.layer,
       Zones.layer,
+      Records.layer({ importFrom }),
       Plans.layer,
       Publications.layer,
       Guards.layer,

@@ -210,7 +210,12 @@ export const layer = HttpApiBuilder.group(
 
       apply: Effect.fn("http.Plans.apply")(
         function* ({ params, payload = {} }) {
-          yield* Authorization.require("apply", "plans", { zone: (yield* getPlan(params.plan)).zone })
+          const { id, kind, zone } = yield* getPlan(params.plan)
+          yield* Authorization.require("apply", "plans", { zone })
+          if (Plans.changesRecords(kind)) {
+            yield* Authorization.require("write", "records", { zone })
+            if (yield* plans.concerns(id, "LUA")) yield* Authorization.require("write", "lua", { zone })
+          }
           const { name: by, peer, request } = yield* Caller
           const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, request, ...payload })
           return { plan: toPlan(plan), applied, refused, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }

@@ -10,6 +10,7 @@ import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
@@ -19,6 +20,8 @@ import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
+import { ZoneExport } from "@prism-dns/core/dns/ZoneExport"
+import { ZoneImport } from "@prism-dns/core/dns/ZoneImport"
 import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -78,7 +81,7 @@ export const servicesWith = (zones: ReadonlyArray<Zone.Zone>) =>
     Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
-    Layer.provideMerge(ZoneRecords.layer),
+    Layer.provideMerge(Layer.mergeAll(ZoneRecords.layer, ZoneImport.layer, ZoneExport.layer, ManagedRecords.layer)),
     Layer.provideMerge(Reconciler.layer()),
     Layer.provideMerge(publisher),
     Layer.provideMerge(Acknowledgements.layer),
