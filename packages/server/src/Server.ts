@@ -41,6 +41,7 @@ import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import { Leases } from "@prism-dns/core/registry/Leases"
+import { Differences } from "@prism-dns/core/registry/Differences"
 import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
@@ -170,7 +171,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Provenance.layer),
-    Layer.provideMerge(HostHistory.layer),
+    Layer.provideMerge(Layer.merge(HostHistory.layer, Differences.layer)),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
     Layer.provideMerge(Layer.mergeAll(ZoneRecords.layer, ZoneImport.layer, ZoneExport.layer, ManagedRecords.layer)),

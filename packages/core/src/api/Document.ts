@@ -19,6 +19,9 @@ const parameters: Readonly<Record<string, object>> = {
     schema: { type: "array", items: { type: "string" }, maxItems: labelFiltersMax }
   },
   at: { description: "As it was at this time (RFC 3339).", schema: { type: "string", format: "date-time" } },
+  from: { description: "The earlier time (RFC 3339).", schema: { type: "string", format: "date-time" } },
+  to: { description: "The later time. Default: now.", schema: { type: "string", format: "date-time" } },
+  about: { description: "Only differences of these." },
   q: { description: "Only hosts whose full name begins so, in any case." },
   limit: {
     description: "Items in the answer at the most.",

@@ -141,6 +141,50 @@ export type RecordExplanation = typeof RecordExplanation.Type
 /** A record's type, in any case. */
 const RecordTypeInput = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9]{1,16}$/))
 
+export const RecordVersion = Schema.Struct({
+  ttlSeconds: Schema.Int,
+  contents: Schema.Array(Schema.String),
+  owner: Schema.String,
+  origin: Schema.Literals(["managed", "adopted"]),
+  generation: Schema.Int,
+  validFrom: Values.Timestamp
+}).annotate({ identifier: "RecordVersion" })
+export type RecordVersion = typeof RecordVersion.Type
+
+const differenceFields = {
+  zone: Values.Name,
+  name: Values.Name,
+  change: Schema.Literals(["created", "changed", "gone"]),
+  fields: Schema.Array(Schema.String).annotate({ description: "What is another, of one that was changed." })
+}
+
+export const Difference = Schema.Union([
+  Schema.Struct({
+    kind: Schema.tag("host"),
+    ...differenceFields,
+    before: Schema.optionalKey(HostVersion),
+    after: Schema.optionalKey(HostVersion)
+  }),
+  Schema.Struct({
+    kind: Schema.tag("record"),
+    ...differenceFields,
+    type: Schema.String,
+    before: Schema.optionalKey(RecordVersion),
+    after: Schema.optionalKey(RecordVersion)
+  })
+]).annotate({ identifier: "Difference" })
+export type Difference = typeof Difference.Type
+
+export const DifferencePage = Schema.Struct({
+  items: Schema.Array(Difference),
+  nextCursor: Schema.optionalKey(
+    Schema.String.annotate({ description: "Absent on the last page. A page may be short, or empty, and have one." })
+  )
+}).annotate({ identifier: "DifferencePage" })
+export type DifferencePage = typeof DifferencePage.Type
+
+export const differenceKinds = ["hosts", "records"] as const
+
 const explainQuery = { format: Schema.optionalKey(Schema.Literals(["json", "text"])) }
 const text = Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain" }))
 const link = { link: Schema.optionalKey(Schema.String) }
@@ -186,6 +230,30 @@ export class History extends HttpApiGroup.make("history")
         OpenApi.annotations({
           summary: "Why a record is there, or is not",
           description: "Of a record of hosts, of people, or of someone else. As JSON, or in words by `format`."
+        })
+      )
+  )
+  .add(
+    HttpApiEndpoint.get("diff", "/diff", {
+      query: {
+        from: Values.TimestampInput,
+        to: Schema.optionalKey(Values.TimestampInput),
+        zone: Schema.optionalKey(Values.NameInput),
+        q: Schema.optionalKey(Schema.String.check(Schema.isBetweenLength(1, 254))),
+        about: Schema.optionalKey(Schema.Literals(differenceKinds)),
+        limit: Schema.optionalKey(Page.Limit),
+        cursor: Schema.optionalKey(Page.PlaceCursor)
+      },
+      success: HttpApiSchema.WithHeaders(DifferencePage, link),
+      error: StorageUnavailableProblem
+    })
+      .annotate(Requires, readsHosts)
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "What differs between two times",
+          description:
+            "Hosts, then the records that people manage, each by name: created, changed, or gone. Only both ends are compared. A request looks at 2,000 " +
+            "names at the most; its cursor goes on."
         })
       )
   )

@@ -10,6 +10,7 @@ import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Name from "@prism-dns/core/domain/DomainName"
 import type { Host, HostState } from "@prism-dns/core/domain/Host"
 import * as Zone from "@prism-dns/core/domain/Zone"
+import { Differences } from "@prism-dns/core/registry/Differences"
 import { HostHistory, type HostVersion } from "@prism-dns/core/registry/HostHistory"
 import type { HostFilter, HostsFound } from "@prism-dns/core/registry/HostLists"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -145,7 +146,7 @@ export const suite = <R>(
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
   database: Layer.Layer<SqlClient.SqlClient, never, R>
 ) => {
-  type Services = Registry | HostHistory | SqlClient.SqlClient | T.Time
+  type Services = Registry | HostHistory | Differences | SqlClient.SqlClient | T.Time
 
   const test = <E>(name: string, body: Effect.Effect<void, E, Services>) =>
     it.effect(name, () =>
@@ -155,7 +156,7 @@ export const suite = <R>(
           body,
           Layer.merge(
             T.registry({ damping: { ...T.soonDamped, suppressAt: 1e9 } }, [...T.zones, lab]),
-            HostHistory.layer
+            Layer.merge(HostHistory.layer, Differences.layer)
           ).pipe(Layer.provideMerge(Layer.fresh(database)))
         )
       )
@@ -236,6 +237,48 @@ export const suite = <R>(
     )
 
     test(
+      "what differs between two times is what the lists of both times say, page by page",
+      Effect.gen(function* () {
+        const differences = yield* Differences
+        const snapshots = yield* live(250)
+        for (const [i, { atMillis, hosts }] of snapshots.entries()) {
+          const earlier = snapshots[Math.floor(i / 3)]!
+          const filter = {
+            fromMillis: earlier.atMillis,
+            toMillis: atMillis,
+            zone: i % 2 === 0 ? undefined : lab.name,
+            prefix: i % 5 === 0 ? "h1" : undefined,
+            limit: 1 + (i % 4)
+          }
+          const found: Array<string> = []
+          for (let after: DomainName | undefined; ;) {
+            const page: Effect.Success<ReturnType<typeof differences.hosts>> = yield* differences.hosts(filter, after)
+            for (const { after, before } of page.items)
+              found.push(`${(after ?? before)!.fqdn} ${before?.state} ${after?.state}`)
+            if (page.next === undefined) break
+            after = page.next
+          }
+          const of = (some: ReadonlyArray<Host>, fqdn: DomainName) => some.find((each) => each.fqdn === fqdn)
+          const names = [...new Set([...earlier.hosts, ...hosts].map(({ fqdn }) => fqdn))].sort()
+          const expected = names.flatMap((fqdn) => {
+            const before = of(earlier.hosts, fqdn)
+            const after = of(hosts, fqdn)
+            const isSame =
+              before !== undefined &&
+              after !== undefined &&
+              JSON.stringify({ ...essence(before), generation: 0 }) ===
+                JSON.stringify({ ...essence(after), generation: 0 })
+            const isWanted =
+              (filter.zone === undefined || (after ?? before)!.zone === filter.zone) &&
+              (filter.prefix === undefined || fqdn.startsWith(filter.prefix))
+            return isSame || !isWanted ? [] : [`${fqdn} ${before?.state} ${after?.state}`]
+          })
+          assert.deepStrictEqual(found, expected, JSON.stringify(filter))
+        }
+      })
+    )
+
+    test(
       "a list that few of many names fit goes on from where it looked last, and misses nothing",
       Effect.gen(function* () {
         const registry = yield* Registry
@@ -268,7 +311,7 @@ export const suite = <R>(
           after = page.next
         }
         assert.deepStrictEqual(seen, [])
-        assert.deepStrictEqual(lengths, [0, 0, 0])
+        assert.deepStrictEqual(lengths, [0, 0, 0, 0])
         const rare = yield* all(
           (page) =>
             registry.page({

@@ -178,7 +178,7 @@ const filters: Readonly<Record<string, (i: number) => string>> = {
 }
 
 const questions = (hosts: number, versions: number, nowMillis: number): ReadonlyArray<Question> => {
-  const then = (i: number) => `at=${at(nowMillis - 1000 - (i % (versions * dayMillis)))}`
+  const then = (i: number) => `at=${at(nowMillis - 1000 - (i % ((versions - 1) * dayMillis)))}`
   const lists = Object.entries(filters).flatMap(([name, filter]): ReadonlyArray<Question> =>
     Object.entries(places).flatMap(([place, cursor]) => [
       { name: `list_${name}_${place}`, path: (pick) => `/hosts?${filter(pick())}${cursor(pick, hosts)}` },

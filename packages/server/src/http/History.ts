@@ -7,15 +7,29 @@ import { timestamp } from "@prism-dns/core/api/Values"
 import { type NameChain, type Obstacle, Provenance, type Step } from "@prism-dns/core/dns/Provenance"
 import * as ProvenanceText from "@prism-dns/core/dns/ProvenanceText"
 import { Zones } from "@prism-dns/core/dns/Zones"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Name from "@prism-dns/core/domain/DomainName"
 import type * as RRset from "@prism-dns/core/domain/RRset"
-import { HostHistory, type VersionChange, type VersionPlace } from "@prism-dns/core/registry/HostHistory"
-import { Effect } from "effect"
+import {
+  type Difference,
+  Differences,
+  hostFields,
+  recordFields,
+  type RecordVersion,
+  type SetPlace
+} from "@prism-dns/core/registry/Differences"
+import {
+  HostHistory,
+  type HostVersion,
+  type VersionChange,
+  type VersionPlace
+} from "@prism-dns/core/registry/HostHistory"
+import { Clock, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { hostNotFound, referenceOf, toVersion } from "./Hosts.ts"
-import { page } from "./Pages.ts"
+import { page, pageWith } from "./Pages.ts"
 
 const toChange = (change: VersionChange, mayAudit: boolean): Contract.Change => ({
   actor: change.actor,
@@ -71,6 +85,56 @@ const withoutGuards = <A extends Pick<NameChain, "obstacles">>(chain: A): A => (
   )
 })
 
+const toRecordVersion = (version: RecordVersion): Contract.RecordVersion => ({
+  ttlSeconds: version.ttlSeconds,
+  contents: version.contents,
+  owner: version.owner,
+  origin: version.origin,
+  generation: version.generation,
+  validFrom: timestamp(version.fromMillis)
+})
+
+const changeOf = ({ after, before }: Difference<unknown>) =>
+  before === undefined ? "created" : after === undefined ? "gone" : "changed"
+
+const toHostDifference = ({ after, before }: Difference<HostVersion>): Contract.Difference => ({
+  kind: "host",
+  zone: (after ?? before)!.zone,
+  name: (after ?? before)!.fqdn,
+  change: changeOf({ after, before }),
+  fields: before === undefined || after === undefined ? [] : hostFields(before, after),
+  ...(before !== undefined && { before: toVersion(before) }),
+  ...(after !== undefined && { after: toVersion(after) })
+})
+
+const toRecordDifference = ({ after, before }: Difference<RecordVersion>): Contract.Difference => ({
+  kind: "record",
+  zone: (after ?? before)!.zone,
+  name: (after ?? before)!.name,
+  type: (after ?? before)!.type,
+  change: changeOf({ after, before }),
+  fields: before === undefined || after === undefined ? [] : recordFields(before, after),
+  ...(before !== undefined && { before: toRecordVersion(before) }),
+  ...(after !== undefined && { after: toRecordVersion(after) })
+})
+
+/** Where a list of differences goes on: among the hosts, or among the records. */
+const hostPlace = (name: string) => Page.cursorBehind(`hosts ${name}`)
+const recordPlace = (place: SetPlace | undefined) =>
+  Page.cursorBehind(place === undefined ? "records" : `records ${place.zone} ${place.name} ${place.type}`)
+
+const differencePlace = (cursor: string | undefined) => {
+  const [kind, first, name, type] = (cursor === undefined ? "" : (Page.placeBefore(cursor) ?? "")).split(" ")
+  if (kind === "records") {
+    const place =
+      first === undefined || name === undefined || type === undefined
+        ? undefined
+        : { zone: first as DomainName, name: name as DomainName, type }
+    return { isRecords: true as const, place }
+  }
+  return { isRecords: false as const, name: first as DomainName | undefined }
+}
+
 const cursorOf = ({ fromMillis, sequence }: VersionPlace): string => Page.cursorBehind(`${fromMillis}:${sequence}`)
 
 const placeOf = (cursor: string): VersionPlace | undefined => {
@@ -85,6 +149,7 @@ export const layer = HttpApiBuilder.group(
     const history = yield* HostHistory
     const provenance = yield* Provenance
     const zones = yield* Zones
+    const differences = yield* Differences
 
     return handlers.handleAll({
       hostHistory: Effect.fn("http.History.hostHistory")(function* ({ params, query, request }) {
@@ -133,6 +198,34 @@ export const layer = HttpApiBuilder.group(
           steps: found.steps.map(toStep),
           names: found.names.map(toChain)
         }
+      }, orUnavailable),
+
+      diff: Effect.fn("http.History.diff")(function* ({ query, request }) {
+        const limit = query.limit ?? Page.limitDefault
+        const common = {
+          fromMillis: Date.parse(query.from),
+          toMillis: query.to === undefined ? yield* Clock.currentTimeMillis : Date.parse(query.to),
+          zone: query.zone,
+          prefix: query.q?.toLowerCase(),
+          limit
+        }
+        const begin = differencePlace(query.cursor)
+        const items: Array<Contract.Difference> = []
+        if (!begin.isRecords && query.about !== "records") {
+          const hosts = yield* Authorization.scope("read", "hosts")
+          const found = yield* differences.hosts({ ...common, has: hosts.has }, begin.name)
+          items.push(...found.items.map(toHostDifference))
+          if (found.next !== undefined) return pageWith(request, items, hostPlace(found.next))
+        }
+        if (query.about === "hosts") return pageWith(request, items, undefined)
+        if (items.length === limit) return pageWith(request, items, recordPlace(undefined))
+        const records = yield* Authorization.scope("read", "records")
+        const found = yield* differences.records(
+          { ...common, has: records.has, limit: limit - items.length },
+          begin.isRecords ? begin.place : undefined
+        )
+        items.push(...found.items.map(toRecordDifference))
+        return pageWith(request, items, found.next === undefined ? undefined : recordPlace(found.next))
       }, orUnavailable),
 
       explainRecord: Effect.fn("http.History.explainRecord")(function* ({ params, query }) {

@@ -81,6 +81,37 @@ describe("/v1/hosts as of a time", () => {
       })
     )
 
+    it.effect("what differs between two times is told of hosts and records, with what is another", () =>
+      Effect.gen(function* () {
+        const { history } = yield* client
+        const registry = yield* Registry
+        yield* register("diff-a", "192.0.2.61")
+        yield* register("diff-b", "192.0.2.62")
+        yield* register("diff-same", "192.0.2.64")
+        const from = Date.now()
+        yield* tick(from)
+        yield* register("diff-a", "192.0.2.63")
+        yield* registry.release(DomainName.make(`diff-b.${zone}`), ops, "sold")
+        yield* register("diff-c", "192.0.2.62")
+        const seen: Array<unknown> = []
+        let cursor: string | undefined
+        do {
+          const page = yield* history.diff({
+            query: { from: new Date(from).toISOString(), q: "DIFF-", limit: 2, ...(cursor !== undefined && { cursor }) }
+          })
+          seen.push(
+            ...page.body.items.map(({ change, fields, kind, name }) => [kind, name.slice(0, 6), change, fields])
+          )
+          cursor = page.body.nextCursor
+        } while (cursor !== undefined)
+        assert.deepStrictEqual(seen, [
+          ["host", "diff-a", "changed", ["addresses"]],
+          ["host", "diff-b", "gone", []],
+          ["host", "diff-c", "created", []]
+        ])
+      })
+    )
+
     it.effect(
       "history has every version, the newest first, with who made it and why, also of a host that is no more",
       () =>

@@ -9,6 +9,7 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import { Differences } from "@prism-dns/core/registry/Differences"
 import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import * as HostLists from "@prism-dns/core/registry/HostLists"
 import { Effect, Layer } from "effect"
@@ -94,6 +95,32 @@ export const reads = (nowMillis: number): ReadonlyArray<Read> => {
     ...lists,
     { name: "one host then, by name", read: history(({ find }) => find(reference, nowMillis - 86_400_000)) },
     { name: "one host then, by id", read: history(({ find }) => find(byId, nowMillis - 86_400_000)) },
+    ...[undefined, zone].flatMap((zone) =>
+      [undefined, DomainName.make("host-0015000.z7.prism.test")].map((after) => ({
+        name: `what differs ${zone} ${after}`,
+        read: Effect.provide(
+          Effect.flatMap(Differences, (differences) =>
+            Effect.gen(function* () {
+              const filter = {
+                fromMillis: nowMillis - 3 * 86_400_000,
+                toMillis: nowMillis,
+                zone,
+                prefix: "host-0",
+                limit: 50
+              }
+              yield* differences.hosts(filter, after)
+              // All of what is looked at for one page is passed over.
+              yield* differences.hosts({ ...filter, has: () => false }, after)
+              yield* differences.records(
+                filter,
+                after && { zone: DomainName.make("z7.prism.test"), name: after, type: "A" }
+              )
+            })
+          ),
+          Differences.layer
+        )
+      }))
+    ),
     {
       name: "history, with who made each version",
       read: history(({ changes, versions }) =>

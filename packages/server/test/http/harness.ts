@@ -35,6 +35,7 @@ import { Guards } from "@prism-dns/core/registry/Guards"
 import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import type { Registrant, Wishes } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
+import { Differences } from "@prism-dns/core/registry/Differences"
 import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
@@ -77,7 +78,7 @@ export const servicesWith = (zones: ReadonlyArray<Zone.Zone>) =>
   Identities.layer().pipe(
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Provenance.layer),
-    Layer.provideMerge(HostHistory.layer),
+    Layer.provideMerge(Layer.merge(HostHistory.layer, Differences.layer)),
     Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),
