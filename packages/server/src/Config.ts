@@ -281,7 +281,7 @@ export const settings = Settings.group("", {
       words: "the machine's host name"
     }),
     logLevel: Settings.setting(Kind.choice(logLevels.map(([word]) => word)), {
-      doc: "The least severe lines that are logged.",
+      doc: "The least severe lines that are logged; SIGHUP reads it anew.",
       default: "info",
       flag: "log-level"
     }),

@@ -6,7 +6,7 @@
  * Plain objects in a log call become fields; a cause becomes `error`. What
  * comes from elsewhere neither begins a line of its own nor steers a terminal.
  */
-import { Array, Cause, Layer, Logger, type LogLevel, Predicate, Redacted, References } from "effect"
+import { Array, Cause, Layer, Logger, LogLevel, Predicate, Redacted, References } from "effect"
 
 /** JSON lines or readable ones; `auto` is readable on a terminal. */
 export const formats = ["auto", "json", "pretty"] as const
@@ -104,23 +104,36 @@ export const formatPretty =
     return coloured && colour !== undefined ? `${colour}${line}\x1b[0m` : line
   }
 
-const toStderr = (format: (options: Logger.Options<unknown>) => string) =>
+/** The least severe lines that are logged, to be changed while the process runs. */
+export class Level {
+  current: LogLevel.LogLevel
+
+  constructor(initial: LogLevel.LogLevel) {
+    this.current = initial
+  }
+}
+
+const toStderr = (format: (options: Logger.Options<unknown>) => string, level: Level) =>
   Logger.make((options) => {
+    if (!LogLevel.isGreaterThanOrEqualTo(options.logLevel, level.current)) return
     process.stderr.write(`${format(options)}\n`)
   })
 
 /** Logs on stderr as configured, and nothing else. */
 export const layer = (options: {
-  readonly logLevel: LogLevel.LogLevel
+  /** A `Level` can be changed later; whatever is less severe is then made for nothing, so nothing on a hot path should be. */
+  readonly logLevel: LogLevel.LogLevel | Level
   readonly logFormat: Format
   /** Names this process in JSON lines, which come together from several. */
   readonly instance?: string
 }): Layer.Layer<never> => {
   const readable = options.logFormat === "pretty" || (options.logFormat === "auto" && process.stderr.isTTY)
   const coloured = process.stderr.isTTY && process.env["NO_COLOR"] === undefined
+  const changes = options.logLevel instanceof Level
+  const level = options.logLevel instanceof Level ? options.logLevel : new Level(options.logLevel)
   return Layer.mergeAll(
-    Logger.layer([toStderr(readable ? formatPretty(coloured) : formatJson)]),
-    Layer.succeed(References.MinimumLogLevel, options.logLevel),
+    Logger.layer([toStderr(readable ? formatPretty(coloured) : formatJson, level)]),
+    Layer.succeed(References.MinimumLogLevel, changes ? "Trace" : level.current),
     readable || options.instance === undefined
       ? Layer.empty
       : Layer.succeed(References.CurrentLogAnnotations, { instance: options.instance })

@@ -96,4 +96,27 @@ describe("Logging", () => {
       assert.strictEqual(line, "00:00:00.000 INFO  prism: running port=8080")
     })
   )
+
+  it.effect("a level can be changed while the program runs", () =>
+    Effect.gen(function* () {
+      const level = new Logging.Level("Info")
+      const written: Array<string> = []
+      const write = process.stderr.write.bind(process.stderr)
+      process.stderr.write = (text: string | Uint8Array) => written.push(String(text)) > 0
+      yield* Effect.gen(function* () {
+        yield* Effect.logDebug("one")
+        level.current = "Debug"
+        yield* Effect.logDebug("two")
+        level.current = "Error"
+        yield* Effect.logWarning("three")
+      }).pipe(
+        Effect.provide(Logging.layer({ logLevel: level, logFormat: "json" })),
+        Effect.ensuring(Effect.sync(() => (process.stderr.write = write)))
+      )
+      assert.deepStrictEqual(
+        written.map((line) => JSON.parse(line).msg),
+        ["two"]
+      )
+    })
+  )
 })

@@ -71,18 +71,35 @@ const endInTime = (config: PrismConfig) =>
     }, millis).unref()
   })
 
-/** SIGHUP has the files of TLS read anew (`tcp/Tls.ts`); without TLS it must not end the process, as it would by default. */
-const outliveHangup = Effect.acquireRelease(
-  Effect.sync(() => {
-    const ignore = () => undefined
-    process.on("SIGHUP", ignore)
-    return ignore
-  }),
-  (ignore) => Effect.sync(() => process.off("SIGHUP", ignore))
-)
+/**
+ * SIGHUP has the files of TLS read anew (`tcp/Tls.ts`), and of the configuration the log level; whatever else changed
+ * there waits for the next start. It must not end the process, as it would by default.
+ */
+const heedHangup = (load: Effect.Effect<{ readonly config: PrismConfig }, Error>, level: Logging.Level) =>
+  Effect.acquireRelease(
+    Effect.map(Effect.context(), (context: Context.Context<never>) => {
+      const reload = Effect.match(load, {
+        onFailure: (error) => Effect.logWarning("the configuration is not read anew", { reason: error.message }),
+        onSuccess: ({ config }) =>
+          Effect.suspend(() => {
+            const former = level.current
+            level.current = config.server.logLevel
+            return former === level.current
+              ? Effect.void
+              : Effect.logInfo("the log level has changed", {
+                  from: former.toLowerCase(),
+                  to: level.current.toLowerCase()
+                })
+          })
+      }).pipe(Effect.flatten)
+      const onHangup = () => void Effect.runForkWith(context)(reload)
+      process.on("SIGHUP", onHangup)
+      return onHangup
+    }),
+    (onHangup) => Effect.sync(() => process.off("SIGHUP", onHangup))
+  )
 
 const run = Effect.fnUntraced(function* (config: PrismConfig, readyFile: Option.Option<string>) {
-  yield* outliveHangup
   if (Option.isSome(readyFile)) yield* Ready.remove(readyFile.value)
   if (config.auth.mode === "required" && config.auth.agentTokens.length === 0) {
     yield* Effect.logWarning(
@@ -115,6 +132,11 @@ export const serve = Command.make(
   { config: Flags.configFile, readyFile: Flags.readyFile, flags: Flags.settingFlags() },
   Effect.fn(function* (input) {
     const { config } = yield* Flags.load(input)
-    yield* run(config, input.readyFile).pipe(Effect.provide(Logging.layer(config.server)))
+    const level = new Logging.Level(config.server.logLevel)
+    yield* heedHangup(Flags.load(input), level).pipe(
+      Effect.andThen(run(config, input.readyFile)),
+      Effect.scoped,
+      Effect.provide(Logging.layer({ ...config.server, logLevel: level }))
+    )
   })
 ).pipe(Command.withDescription("Run the server."))
