@@ -164,7 +164,7 @@ export const make = Effect.fnUntraced(function* (config: OidcConfig, given: Part
     const usable = keys.filter(({ d, k, kty }) => typeof kty === "string" && d === undefined && k === undefined)
     const nowMillis = yield* Clock.currentTimeMillis
     known = {
-      find: Jose.createLocalJWKSet({ keys: usable.slice(0, options.keysMax) as Array<Jose.JWK> }),
+      find: Jose.createLocalJWKSet({ keys: usable.slice(0, options.keysMax) }),
       atMillis: nowMillis
     }
     return known

@@ -62,7 +62,7 @@ const provider = Effect.acquireRelease(
       }
     }
   }),
-  ({ http }) => Effect.sync(() => void http.close().closeAllConnections())
+  ({ http }) => Effect.sync(() => http.close().closeAllConnections())
 )
 
 const configOf = (issuer: string, more: Partial<OidcConfig> = {}): OidcConfig => ({
@@ -163,7 +163,7 @@ describe("tokens of an identity provider", () => {
       const pem = yield* promise(async () => Jose.exportSPKI((await Jose.importJWK(jwk, "RS256")) as Jose.CryptoKey))
       for (const secret of [pem, JSON.stringify(jwk)]) {
         const confused = yield* promise(() =>
-          new Jose.SignJWT(payload).setProtectedHeader({ alg: "HS256", kid: jwk.kid! }).sign(Buffer.from(secret))
+          new Jose.SignJWT(payload).setProtectedHeader({ alg: "HS256", kid: jwk.kid }).sign(Buffer.from(secret))
         )
         assert.match(yield* verify(confused), /^oidc-invalid: .*signed in a way that is not taken/)
       }

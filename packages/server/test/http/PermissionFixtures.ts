@@ -33,6 +33,8 @@ export interface Request {
   readonly path: string
   readonly body?: unknown
   readonly headers?: Readonly<Record<string, string>>
+  /** It is said item by item what became of it: that of the first one counts. */
+  readonly isBatch?: boolean
   /** The answer does not end by itself: only its beginning is looked at. */
   readonly isStream?: boolean
 }
@@ -128,14 +130,38 @@ const path =
 export const requests: Readonly<Record<string, Fixture>> = {
   "hosts.list": path(({ zone }) => `/v1/hosts?zone=${zone}`),
   "hosts.get": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}` })),
-  "hosts.retire": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/retire`, body: because })),
-  "hosts.release": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/release`, body: because })),
+  "hostChanges.retire": (place) =>
+    Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/retire`, body: because })),
+  "hostChanges.release": (place) =>
+    Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/release`, body: because })),
+  "hostChanges.register": ({ word, zone }) =>
+    Effect.succeed({ path: "/v1/hosts", body: { hostname: `${word}-${next()}`, zone, addresses: ["10.0.0.7"] } }),
+  "hostChanges.batch": ({ word, zone }) =>
+    Effect.succeed({
+      path: "/v1/hosts:batch",
+      isBatch: true,
+      body: { items: [{ op: "register", hostname: `${word}-${next()}`, zone, addresses: ["10.0.0.7"] }] }
+    }),
+  "hostChanges.change": (place) =>
+    Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}`, body: { labels: { a: "b" } } })),
+  "hostChanges.remove": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}` })),
+  "hostChanges.transfer": (place) =>
+    Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/transfer`, body: { owner: "ann", ...because } })),
   "history.hostHistory": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/history` })),
   "history.explainHost": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/explain` })),
   "history.explainRecord": (place) =>
     Effect.map(host(place), (fqdn) => ({ path: `/v1/zones/${place.zone}/records/${fqdn}/A/explain` })),
   "zones.list": path(() => "/v1/zones"),
   "zones.get": path(({ zone }) => `/v1/zones/${zone}`),
+  "zones.create": () => Effect.succeed({ path: "/v1/zones", body: { name: `new-${next()}.test`, ...because } }),
+  "zones.change": ({ zone }) =>
+    Effect.gen(function* () {
+      const path = `/v1/zones/${zone}`
+      return { path, headers: yield* matching(path), body: { policy: { ttlSeconds: 60 + (next() % 60) }, ...because } }
+    }),
+  "zones.remove": ({ zone }) =>
+    Effect.map(matching(`/v1/zones/${zone}`), (headers) => ({ path: `/v1/zones/${zone}?reason=x`, headers })),
+  "zones.history": path(({ zone }) => `/v1/zones/${zone}/history`),
   "zones.records": path(({ zone }) => `/v1/zones/${zone}/records`),
   "zones.dnssec": path(({ zone }) => `/v1/zones/${zone}/dnssec`),
   "plans.make": ({ word, zone }) =>
@@ -207,7 +233,8 @@ export const requests: Readonly<Record<string, Fixture>> = {
       body: { principal: name, verb: "read", resource: "hosts", zone: place.zone }
     })),
   "whoami.get": path(() => "/v1/whoami"),
-  "status.get": path(() => "/v1/status")
+  "status.get": path(() => "/v1/status"),
+  "events.stream": ({ zone }) => Effect.succeed({ path: `/v1/events?since=0&zone=${zone}`, isStream: true })
 }
 
 /** A role of one's own: it looks after the records and the web hosts of one zone. */
@@ -227,14 +254,15 @@ export type Column = (typeof columns)[number]
 /**
  * For each role three answers: to a token that is bound to a zone about that zone, to the same about the other zone, and to
  * a token that is bound to none about the other zone. `+`: it is done, or answered; of a list, as far as the caller may see.
- * `x`: 403. `0`: 404, as if it were not there.
+ * `!`: 409,
+ * it may, and what it is about stands in the way. `x`: 403. `0`: 404, as if it were not there.
  */
 export const table = `
                         viewer  operator  admin  auditor  agent  none  keeper
 hosts.list              +++     +++       +++    +++      +++    xxx   +++
 hosts.get               +0+     +0+       +0+    +0+      +0+    xxx   +00
-hosts.retire            xxx     +0+       +0+    xxx      xxx    xxx   xxx
-hosts.release           xxx     +0+       +0+    xxx      xxx    xxx   xxx
+hostChanges.retire      xxx     +0+       +0+    xxx      xxx    xxx   xxx
+hostChanges.release     xxx     +0+       +0+    xxx      xxx    xxx   xxx
 history.hostHistory     +0+     +0+       +0+    +0+      +0+    xxx   +00
 history.explainHost     +0+     +0+       +0+    +0+      +0+    xxx   +00
 history.explainRecord   +0+     +0+       +0+    +0+      xxx    xxx   +00
@@ -271,4 +299,14 @@ access.explain          xxx     xxx       +x+    +x+      xxx    xxx   xxx
 access.explainRequest   xxx     xxx       +0+    +0+      xxx    xxx   xxx
 whoami.get              +++     +++       +++    +++      +++    +++   +++
 status.get              +++     +++       +++    +++      xxx    xxx   xxx
+hostChanges.register    xxx     +x+       +x+    xxx      +x+    xxx   xxx
+hostChanges.batch       xxx     +x+       +x+    xxx      +x+    xxx   xxx
+hostChanges.change      xxx     +0+       +0+    xxx      x0x    xxx   xxx
+hostChanges.remove      xxx     +0+       +0+    xxx      xxx    xxx   xxx
+hostChanges.transfer    xxx     +0+       +0+    xxx      x0x    xxx   xxx
+zones.create            xxx     xxx       xx+    xxx      xxx    xxx   xxx
+zones.change            xxx     xxx       +0+    xxx      xxx    xxx   xxx
+zones.remove            xxx     xxx       !0!    xxx      xxx    xxx   xxx
+zones.history           +0+     +0+       +0+    +0+      xxx    xxx   +00
+events.stream           +++     +++       +++    +++      xxx    xxx   xxx
 `
