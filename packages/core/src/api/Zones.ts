@@ -221,13 +221,10 @@ export class Zones extends HttpApiGroup.make("zones")
     HttpApiEndpoint.post("create", "/zones", {
       query: { dryRun: Schema.optionalKey(Values.DryRun) },
       payload: ZoneRequest,
-      success: [
-        HttpApiSchema.WithHeaders(ZoneChanged.pipe(HttpApiSchema.status(201)), {
-          location: Schema.String,
-          ...Values.etag
-        }),
-        ZoneChanged
-      ],
+      success: HttpApiSchema.WithHeaders(ZoneChanged.pipe(HttpApiSchema.status(201)), {
+        location: Schema.String,
+        ...Values.etag
+      }),
       error: [ZoneExistsProblem, ZoneOverlapsProblem, TooManyZonesProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "write", resource: "zones" })
@@ -235,7 +232,7 @@ export class Zones extends HttpApiGroup.make("zones")
         OpenApi.annotations({
           summary: "Makes a zone",
           description:
-            "It is in force with the answer, takes registrations, and is made in PowerDNS if it is not there. A reverse zone gets the pointers of hosts that are there already. With `dryRun` the answer is 200 and nothing is made."
+            "It is in force with the answer, takes registrations, and is made in PowerDNS if it is not there. A reverse zone gets the pointers of hosts that are there already."
         })
       ),
     HttpApiEndpoint.get("get", "/zones/:zone", {

@@ -690,6 +690,7 @@ const make = Effect.gen(function* () {
     if (isFirst && plan.hash !== known.hash) {
       return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
     }
+    const zonesVersion = zones.version
     const zone = zones.find(plan.zone)
     // What was added since nobody has seen who gave the word.
     const changes = yield* repo.openChanges(plan.id, options, after, known.counts.changes, pageSize)
@@ -742,6 +743,11 @@ const make = Effect.gen(function* () {
         }
       : plan
     if (decided) yield* repo.update(next)
+    if (effective.length > 0 && plan.kind !== "reconcile") {
+      // What is put into a zone that goes at this moment would stay there for ever.
+      yield* Audit.takeTurns(sql, [plan.zone])
+      yield* zones.verify(zonesVersion)
+    }
     return {
       plan: next,
       applied: effective.length,
@@ -766,7 +772,11 @@ const make = Effect.gen(function* () {
     let refused = 0
     for (let after: number | undefined = 0; ;) {
       const standing = yield* look(known, options, after)
-      const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing)
+      const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing).pipe(
+        Effect.tapErrorTag("ZonesMoved", () => zones.reload),
+        Effect.retry({ while: ({ _tag }) => _tag === "ZonesMoved", times: 5 }),
+        Effect.catchTag("ZonesMoved", () => new PlanNotOpen({ id, state: "open" }))
+      )
       applied += step.applied
       refused += step.refused
       if (known.kind === "ignore") yield* ownership.reload

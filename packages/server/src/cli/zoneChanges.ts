@@ -1,6 +1,6 @@
 /** `prism-dns zones create|edit|delete|history`: zones while the server runs, and what was set for them. */
 import type { PreconditionFailed } from "@prism-dns/core/api/Problems"
-import * as Contract from "@prism-dns/core/api/Zones"
+import type * as Contract from "@prism-dns/core/api/Zones"
 import { ZonePatch, ZoneRequest } from "@prism-dns/core/api/ZoneSettings"
 import { Console, Effect, Option, Result, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
@@ -132,8 +132,7 @@ const create = Command.make(
     const payload = yield* decoded(ZoneRequest, { name, ...settings, ...(yield* reasonOf(input.reason)) })
     yield* Connection.withClient(input, ({ zones }) =>
       Effect.gen(function* () {
-        const answer = yield* zones.create({ payload, query: input.dryRun ? { dryRun: true } : {} })
-        const zone: Contract.ZoneChanged = "body" in answer ? answer.body : answer
+        const { body: zone } = yield* zones.create({ payload, query: input.dryRun ? { dryRun: true } : {} })
         if (input.json) return yield* Output.json(zone)
         yield* Console.log(
           `${zone.name} ${input.dryRun ? "would be" : "is"} a ${zone.kind} zone of Prism${marked(zone.namesMarked, input.dryRun)}`

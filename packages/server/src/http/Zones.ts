@@ -224,7 +224,7 @@ export const layer = HttpApiBuilder.group(
             )
           )
           const { body, tag } = yield* changed(done, isDry)
-          return isDry ? body : withTag(body, tag, { location: `/v1/zones/${encodeURIComponent(name.slice(0, -1))}` })
+          return withTag(body, tag, { location: `/v1/zones/${encodeURIComponent(name.slice(0, -1))}` })
         },
         Effect.catchTags({
           ZoneExists: ({ message }) => Effect.fail(new ZoneExists({ detail: sentence(message) })),
