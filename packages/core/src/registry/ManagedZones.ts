@@ -407,14 +407,18 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
     const { name } = zone
     const quoted = JSON.stringify(name)
     const nowMillis = yield* Clock.currentTimeMillis
+    const hosts = yield* count(sql`SELECT COUNT(*) AS count FROM host WHERE zone = ${name}`)
+    const records = yield* count(sql`SELECT COUNT(*) AS count FROM record WHERE zone = ${name}`)
     return {
-      hosts: yield* count(sql`SELECT COUNT(*) AS count FROM host WHERE zone = ${name}`),
-      records: yield* count(sql`SELECT COUNT(*) AS count FROM record WHERE zone = ${name}`),
-      // Those of a reverse zone belong to hosts of others, and stay in PowerDNS with it.
-      publishedNames: Zone.isReverse(zone)
-        ? 0
-        : yield* count(sql`
-            SELECT COUNT(*) AS count FROM published WHERE zone = ${name} AND (content <> '[]' OR sent IS NOT NULL)`),
+      hosts,
+      records,
+      // While something is in it, that is what they are of. Those of a reverse zone belong to hosts of others, and stay in
+      // PowerDNS with it.
+      publishedNames:
+        hosts + records > 0 || Zone.isReverse(zone)
+          ? 0
+          : yield* count(sql`
+              SELECT COUNT(*) AS count FROM published WHERE zone = ${name} AND (content <> '[]' OR sent IS NOT NULL)`),
       tokens: yield* count(sql`
         SELECT COUNT(*) AS count FROM access_token
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ${nowMillis}) AND ${has("grants", quoted)}`),

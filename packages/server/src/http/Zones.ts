@@ -79,7 +79,9 @@ const tagOf = (zone: Contract.Zone): string =>
     createHash("sha256").update(JSON.stringify(zone)).digest("base64url").replaceAll("-", ".").slice(0, 12)
   )
 
-const sentence = (text: string) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+/** A name at the beginning stays as it is. */
+const sentence = (text: string) =>
+  /^\S*\./.test(text) ? `${text}.` : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 const invalid = ({ message, pointer }: ZoneInvalid) =>
   new RequestInvalid({
