@@ -141,7 +141,8 @@ export const page = (document_: object): string => {
 # HTTP API
 
 On the port \`http.port\` (8081). The same as a program reads it: [openapi.json](openapi.json), also served at \`/openapi.json\`; as a page to
-try it out: \`/docs\`. Every path below \`/v1\` wants an administrator's token (\`auth.adminTokens\`): \`Authorization: Bearer TOKEN\`.
+try it out: \`/docs\`. Every path below \`/v1\` wants a token: \`Authorization: Bearer TOKEN\`. [The guide](../guides/api.md) says what all paths have in common:
+errors, pages, versions, dry runs, the same request twice, rates.
 Times are RFC 3339 in UTC. Answers may gain fields; a parameter that is not named here is refused.
 
 Beside it, without a token:
@@ -162,7 +163,8 @@ ${schemas.map(schemaSection).join("\n\n")}
 
 ## Problems
 
-Every error is \`application/problem+json\` (RFC 9457): \`type\` for programs, \`title\`, \`status\`, and \`detail\` in a sentence for people.
+Every error is \`application/problem+json\` (RFC 9457): \`type\` for programs, \`title\`, \`status\`, \`detail\` in a sentence for people, and
+\`instance\`, the request it is about.
 \`request-invalid\` has \`errors\` too: for each wrong value \`in\` (path, query, header, body), \`pointer\` and \`detail\`.
 
 ${table(
