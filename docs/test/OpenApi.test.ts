@@ -19,6 +19,8 @@ const agreed: ReadonlyArray<readonly [begins: string, why: string]> = [
   ["POST /v1/tokens 201.token: may be absent", "Only in a dry run, which nobody could ask for before."],
   ["GET /v1/access:explain 200.", "Absent only where a permission is asked about, which nobody could before."],
   ["POST /v1/access:explain 200.", "The same."],
+  ["GET /v1/zones 200.items[].publication: may be", "Only for a zone as of a time, which nobody could ask for before."],
+  ["GET /v1/zones/{zone} 200.publication: may be", "The same."],
   [
     "GET /v1/whoami 200.role: may be absent",
     "Only for callers of a kind that there was not: roles of one's own, OIDC."

@@ -158,6 +158,9 @@ const words = (required: Requirement | undefined): string =>
       ? "Any token that is good here will do."
       : `Requires the permission \`${required.verb} ${required.resource}\`.`
 
+/** An operation's id is for good, whichever group of the contract its endpoint has moved to. */
+const asReleased = (operationId: string): string => operationId.replace(/^hostChanges\./, "hosts.")
+
 /** One operation, with what all have in common. */
 const complete = (method: string, operation: Record<string, any>, required: Requirement | undefined) => {
   const isPost = method === "post"
@@ -170,6 +173,7 @@ const complete = (method: string, operation: Record<string, any>, required: Requ
   }
   return {
     ...operation,
+    operationId: asReleased(operation["operationId"]),
     description,
     "x-required-permission":
       required === undefined || required === "anyone" ? (required ?? "none") : `${required.verb} ${required.resource}`,
