@@ -246,6 +246,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
     const refusals = changed.length === 0 ? [] : yield* write(zone, changed)
     if (changed.length > 0) yield* endDoubts(zone)
+    if (zone.dnssec && changed.some((each) => each.changes.some((change) => isDelegation(zone, change)))) {
+      yield* rectify(zone)
+    }
     // A name that was refused at its first write did not become ours.
     yield* outbox.disclaim(
       zone,
@@ -257,6 +260,17 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     yield* settle(zone, marks, published, going, refused)
     yield* count(zone, changed, refused)
   })
+
+  /** Below a delegation PowerDNS signs nothing, once it has looked where one begins: that costs the zone, and is rare. */
+  const rectify = (zone: Zone) =>
+    powerdns.rectify(zone.name).pipe(
+      Effect.andThen(powerdns.flush(zone.name)),
+      Effect.catch((error) =>
+        Effect.logWarning(
+          "a signed zone was not rectified after a delegation changed, it signs more than it should"
+        ).pipe(Effect.annotateLogs({ zone: zone.name, reason: error.message }))
+      )
+    )
 
   /** A name at which something of someone else's stands exists without a placeholder of ours. */
   const withoutNeedlessPlaceholders = Effect.fnUntraced(function* (
@@ -673,6 +687,9 @@ const newTypes = (
   )
   return news.some((type) => hostTypes.includes(type)) ? [...new Set([...hostTypes, ...news])] : news
 }
+
+const isDelegation = (zone: Zone, { change }: Plan.PlannedChange): boolean =>
+  typeOf(change) === "NS" && RRset.changedName(change) !== zone.name
 
 const typeOf = (change: RRset.RRsetChange): string => (change._tag === "Replace" ? change.rrset.type : change.type)
 
