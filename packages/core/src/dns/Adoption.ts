@@ -10,6 +10,7 @@
 import { Context, Effect, Layer, Schema, Stream } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
+import { isRecordType } from "../domain/RecordContent.ts"
 import * as RRset from "../domain/RRset.ts"
 import type * as Zone from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
@@ -17,9 +18,12 @@ import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList } from "../storage/Rows.ts"
+import { Outbox } from "./Outbox.ts"
 import { Ownership, parsePattern, type Pattern, PatternInvalid, patternsMax } from "./Ownership.ts"
 import { type NewChange, type Plan, Plans, type Said } from "./Plans.ts"
+import { knownTypes } from "./Publication.ts"
 import { ZoneUnknown } from "./Reconciler.ts"
+import { excludesHosts } from "./RecordRules.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
 
@@ -46,7 +50,7 @@ interface Request extends Said {
 export class Adoption extends Context.Service<
   Adoption,
   {
-    /** Foreign records that match: A and AAAA in forward zones, PTR in reverse zones. */
+    /** Foreign record sets that match, of types that people manage; `@` is the zone's own name, without its NS. */
     readonly adopt: (
       request: Request
     ) => Effect.Effect<Plan, ZoneUnknown | PatternInvalid | TooManyNames | PowerDnsError | SqlError.SqlError>
@@ -76,11 +80,12 @@ const make = Effect.gen(function* () {
   const ownership = yield* Ownership
   const plans = yield* Plans
   const powerdns = yield* PowerDnsClient
+  const outbox = yield* Outbox
 
-  const prepare = Effect.fnUntraced(function* (request: Request) {
+  const prepare = Effect.fnUntraced(function* (request: Request, apex: boolean) {
     const zone = zones.find(request.zone)
     if (zone === undefined) return yield* new ZoneUnknown({ zone: request.zone })
-    const patterns = yield* Effect.forEach(request.patterns, (pattern) => parsePattern(zone.name, pattern))
+    const patterns = yield* Effect.forEach(request.patterns, (pattern) => parsePattern(zone.name, pattern, { apex }))
     return { zone, patterns, generation: yield* Generation.current(sql) }
   })
 
@@ -89,13 +94,14 @@ const make = Effect.gen(function* () {
 
   /** The records in PowerDNS that could be adopted, by name. */
   const findRecords = Effect.fnUntraced(function* (zone: Zone.Zone, patterns: ReadonlyArray<Pattern>) {
-    const types: ReadonlyArray<string> = managedTypes(zone)
     const found = new Map<DomainName, Array<RawRecord>>()
     yield* Stream.runForEach(powerdns.records(zone.name), (records) =>
       Effect.gen(function* () {
         for (const record of records) {
           const { name, type } = record
-          if (!types.includes(type) || !matchesAny(patterns, name) || ownership.isIgnored(zone.name, name)) continue
+          if (!isRecordType(type) || !matchesAny(patterns, name) || ownership.isIgnored(zone.name, name)) continue
+          // A zone's own name servers are those that it is set up with.
+          if (name === zone.name && type === "NS") continue
           const others = found.get(name)
           if (others !== undefined) others.push(record)
           else if (found.size === namesMax) return yield* new TooManyNames({ zone: zone.name, namesMax })
@@ -111,41 +117,45 @@ const make = Effect.gen(function* () {
     names: ReadonlyArray<DomainName>,
     records: ReadonlyMap<DomainName, ReadonlyArray<RawRecord>>
   ) {
-    const ours = new Set(
-      (yield* sql<{ readonly name: DomainName }>`
-        SELECT name FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`).map(({ name }) => name)
-    )
+    const published = yield* outbox.published(zone.name, names)
     const wanted = yield* source.desired(zone, names)
-    return names.flatMap((name) =>
-      ours.has(name)
-        ? []
-        : Array.from(
-            Map.groupBy(records.get(name)!, ({ type }) => type),
-            ([type, some]): NewChange => {
-              const rrset = RRset.make(
-                name,
-                type,
-                some[0]!.ttlSeconds,
-                some.map(({ content }) => content)
-              )
-              return {
-                name,
-                type,
-                action: "adopt",
-                before: rrset,
-                after: rrset,
-                reason: wanted.has(name)
-                  ? "it stands in PowerDNS and Prism did not make it; a host wants the name, and its records will take the place"
-                  : "it stands in PowerDNS and Prism did not make it",
-                cause: "registered"
-              }
-            }
+    const hostTypes: ReadonlyArray<string> = managedTypes(zone)
+    return names.flatMap((name) => {
+      const ours = knownTypes(published.get(name))
+      // With one type of hosts all of those are ours.
+      const hasHosts = hostTypes.some((type) => ours.has(type))
+      const isOurs = (type: string) => ours.has(type) || (hasHosts && hostTypes.includes(type))
+      return Array.from(
+        Map.groupBy(
+          records.get(name)!.filter(({ type }) => !isOurs(type)),
+          ({ type }) => type
+        ),
+        ([type, some]): NewChange => {
+          const rrset = RRset.make(
+            name,
+            type,
+            some[0]!.ttlSeconds,
+            some.map(({ content }) => content)
           )
-    )
+          return {
+            name,
+            type,
+            action: "adopt",
+            before: rrset,
+            after: rrset,
+            reason:
+              wanted.get(name)?.some((rrset) => hostTypes.includes(rrset.type)) === true && excludesHosts(type, zone)
+                ? "it stands in PowerDNS and Prism did not make it; a host wants the name, and its records will take the place"
+                : "it stands in PowerDNS and Prism did not make it",
+            cause: "registered"
+          }
+        }
+      )
+    })
   })
 
   const adopt: Adoption["Service"]["adopt"] = Effect.fn("Adoption.adopt")(function* (request) {
-    const { generation, patterns, zone } = yield* prepare(request)
+    const { generation, patterns, zone } = yield* prepare(request, true)
     const records = yield* findRecords(zone, patterns)
     const names = [...records.keys()].sort()
     return yield* plans.make(zone.name, {
@@ -160,11 +170,11 @@ const make = Effect.gen(function* () {
   })
 
   const release: Adoption["Service"]["release"] = Effect.fn("Adoption.release")(function* (request) {
-    const { generation, patterns, zone } = yield* prepare(request)
+    const { generation, patterns, zone } = yield* prepare(request, true)
     const names: Array<DomainName> = []
     for (let after: string | undefined = ""; after !== undefined;) {
       const rows: ReadonlyArray<{ readonly name: DomainName }> = yield* sql<{ readonly name: DomainName }>`
-        SELECT DISTINCT name FROM record WHERE zone = ${zone.name} AND name > ${after}
+        SELECT DISTINCT name FROM record WHERE zone = ${zone.name} AND origin = 'adopted' AND name > ${after}
         ORDER BY name LIMIT ${chunkSize}`
       names.push(...rows.map(({ name }) => name).filter((name) => matchesAny(patterns, name)))
       if (names.length > namesMax) return yield* new TooManyNames({ zone: zone.name, namesMax })
@@ -174,7 +184,7 @@ const make = Effect.gen(function* () {
       Effect.map(
         sql<RecordRow>`
           SELECT name, type, ttl, contents FROM record
-          WHERE zone = ${zone.name} AND name IN ${asList(sql, chunk)} ORDER BY name, type`,
+          WHERE zone = ${zone.name} AND origin = 'adopted' AND name IN ${asList(sql, chunk)} ORDER BY name, type`,
         (rows) =>
           rows.map(({ contents, name, ttl, type }): NewChange => ({
             name,
@@ -198,7 +208,7 @@ const make = Effect.gen(function* () {
   })
 
   const ignore: Adoption["Service"]["ignore"] = Effect.fn("Adoption.ignore")(function* (request) {
-    const { generation, patterns, zone } = yield* prepare(request)
+    const { generation, patterns, zone } = yield* prepare(request, false)
     const present = new Set((yield* ownership.list(zone.name)).map(({ pattern }) => pattern))
     const texts = [...new Set(patterns.map(({ text }) => text))].sort()
     const undo = request.undo === true

@@ -51,12 +51,22 @@ export const patternsMax = 1000
 const patternShape =
   /^(?:[a-z0-9_*](?:[a-z0-9_*/-]{0,61}[a-z0-9_*])?)(?:\.[a-z0-9_*](?:[a-z0-9_*/-]{0,61}[a-z0-9_*])?)*$/
 
-/** Reads a name or pattern: relative to the zone, or with the zone's own name at its end. */
-export const parsePattern = (zone: DomainName, input: string): Effect.Effect<Pattern, PatternInvalid> => {
+/**
+ * Reads a name or pattern: relative to the zone, or with the zone's own name at its end. With `apex`, `@` or the zone's own
+ * name stands for itself.
+ */
+export const parsePattern = (
+  zone: DomainName,
+  input: string,
+  { apex = false }: { readonly apex?: boolean } = {}
+): Effect.Effect<Pattern, PatternInvalid> => {
   const lower = input.trim().toLowerCase()
   const absolute = lower.endsWith(".") ? lower : `${lower}.`
   const text = absolute.endsWith(`.${zone}`) ? absolute.slice(0, -zone.length - 1) : lower
   const fail = (reason: string) => Effect.fail(new PatternInvalid({ pattern: input.slice(0, 300), reason }))
+  if (apex && (absolute === zone || lower === "@")) {
+    return Effect.succeed({ text: "@", matches: (name: DomainName) => name === zone })
+  }
   if (absolute === zone) return fail("the zone's own name is not a pattern")
   if (text.endsWith(".")) return fail(`the pattern ends in a dot and is not within ${zone}`)
   if (text.length > 253) return fail("the pattern is longer than a name can be")

@@ -31,6 +31,8 @@ import { isRecordType } from "../domain/RecordContent.ts"
 import { Outbox } from "./Outbox.ts"
 import * as RecordChanges from "./RecordChanges.ts"
 import { makePattern, Ownership } from "./Ownership.ts"
+import { knownTypes } from "./Publication.ts"
+import { excludesHosts } from "./RecordRules.ts"
 import * as PlanRepo from "./PlanRepo.ts"
 import { Zones } from "./Zones.ts"
 
@@ -510,11 +512,15 @@ const make = Effect.gen(function* () {
     const { facts, names, refusals } = yield* lookUp(page)
     const { generation, nowMillis, zone } = page
     const changesOf = Map.groupBy(page.changes, ({ name }) => name)
+    const published = yield* outbox.published(zone.name, names)
     for (const name of names) {
       if (refusals.has(name)) continue
       if (ownership.isIgnored(zone.name, name)) refusals.set(name, "the name is ignored")
-      else if (facts.get(name)?.published !== undefined) refusals.set(name, "the name is ours already")
-      else if (
+      else if (changesOf.get(name)!.some(({ type }) => knownTypes(published.get(name)).has(type))) {
+        refusals.set(name, "the name is ours already")
+      } else if (facts.get(name)?.published?.pending === true) {
+        refusals.set(name, "a write of it is not over yet; adopt it afterwards")
+      } else if (
         !changesOf
           .get(name)!
           .every(({ before }) =>
@@ -545,13 +551,17 @@ const make = Effect.gen(function* () {
     )
     yield* outbox.settle(
       zone,
-      going.map((name) => ({ name, generation, rrsets: rrsets.filter((rrset) => rrset.name === name) })),
+      going.map((name) => ({
+        name,
+        generation,
+        rrsets: [...(published.get(name)?.rrsets ?? []), ...rrsets.filter((rrset) => rrset.name === name)]
+      })),
       nowMillis
     )
     // Nothing was written, so there is nothing that name servers have yet to show.
     yield* forgetUnserved(zone.name, going)
-    // A host that waited for the name has it now.
-    const waiting = going.filter((name) => facts.get(name)?.mark !== undefined)
+    // A host that waited for the name has it now, and a placeholder there is needed no more.
+    const waiting = going.filter((name) => facts.get(name)?.mark !== undefined || published.has(name))
     yield* outbox.mark(placesAt(zone.name, waiting), generation, nowMillis, `plan:${page.plan.id}`)
     return refusals
   })
@@ -560,14 +570,22 @@ const make = Effect.gen(function* () {
     const { facts, hosts, names, refusals } = yield* lookUp(page)
     const { generation, nowMillis, zone } = page
     yield* records.takeTurn(zone.name, false)
-    const managed = Map.groupBy(yield* records.recordsAt(zone.name, names), ({ name }) => name)
+    const asked = new Set(page.changes.map(({ name, type }) => `${name} ${type}`))
+    const managed = Map.groupBy(
+      (yield* records.recordsAt(zone.name, names)).filter(
+        ({ name, origin, type }) => origin === "adopted" && asked.has(`${name} ${type}`)
+      ),
+      ({ name }) => name
+    )
+    const published = yield* outbox.published(zone.name, names)
     for (const name of names) {
       if (refusals.has(name)) continue
       const known = facts.get(name)
-      const newest = managed.get(name)?.reduce((most, { generation }) => Math.max(most, generation), 0)
-      if (newest === undefined) refusals.set(name, "the name is not adopted")
+      const some = managed.get(name)
+      const newest = some?.reduce((most, { generation }) => Math.max(most, generation), 0)
+      if (some === undefined || newest === undefined) refusals.set(name, "the name is not adopted")
       else if (newest > page.plan.generation) refusals.set(name, newer("it was adopted anew since", newest, page.plan))
-      else if (hosts.get(name)?.hasRecords === true) {
+      else if (hosts.get(name)?.hasRecords === true && some.some(({ type }) => excludesHosts(type, zone))) {
         refusals.set(name, "a host of this name has records; retire or ignore the host first")
       } else if (known?.mark !== undefined) refusals.set(name, "it waits to be published; release it afterwards")
       else if (known?.published?.pending === true) {
@@ -584,7 +602,14 @@ const make = Effect.gen(function* () {
     )
     yield* outbox.settle(
       zone,
-      going.map((name) => ({ name, generation, rrsets: [] })),
+      going.map((name) => {
+        const gone = new Set(managed.get(name)!.map(({ type }) => type))
+        return {
+          name,
+          generation,
+          rrsets: (published.get(name)?.rrsets ?? []).filter(({ type }) => !gone.has(type))
+        }
+      }),
       nowMillis
     )
     // It stays in PowerDNS: nobody is to wait until it is not answered any more.

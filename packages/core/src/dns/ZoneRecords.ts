@@ -3,9 +3,9 @@
  *
  * Promises: memory is that of some pages, whatever the zone's size. Names of
  * ours come from the registry's database; for those of others the whole zone is
- * read from PowerDNS, for each page anew. Whose a name is, is said of the name:
- * records of other types beside ours are not listed apart. Leaves to others:
- * what should stand there (`dns/RecordSource`).
+ * read from PowerDNS, for each page anew: a name may be among both, with the
+ * record sets that are whose. Leaves to others: what should stand there
+ * (`dns/RecordSource`).
  */
 import { Context, Effect, Layer, Stream } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -17,6 +17,7 @@ import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import { asList } from "../storage/Rows.ts"
 import { Outbox } from "./Outbox.ts"
 import { type Owner, Ownership } from "./Ownership.ts"
+import { knownTypes, type Published } from "./Publication.ts"
 
 export interface NameRecords {
   readonly name: DomainName
@@ -50,17 +51,26 @@ export class ZoneRecords extends Context.Service<
   )
 }
 
+const ofHosts: ReadonlyArray<string> = RRset.hostRecordTypes
+
+/** With one type of hosts all of those are ours; other types stand beside them, whoever made them. */
+const isOurs = (published: Published, type: string): boolean => {
+  const known = knownTypes(published)
+  return known.has(type) || (ofHosts.includes(type) && ofHosts.some((each) => known.has(each)))
+}
+
 const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const outbox = yield* Outbox
   const ownership = yield* Ownership
   const powerdns = yield* PowerDnsClient
 
-  /** Those of `names` that stand in a table of ours. */
-  const among = (table: "published" | "record", zone: DomainName, names: ReadonlyArray<DomainName>) =>
+  /** Those of `names` at which a record stands that was taken over. */
+  const adoptedAmong = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
     Effect.map(
       sql<{ readonly name: DomainName }>`
-        SELECT DISTINCT name FROM ${sql(table)} WHERE zone = ${zone} AND name IN ${asList(sql, names)}`,
+        SELECT DISTINCT name FROM record
+        WHERE zone = ${zone} AND origin = 'adopted' AND name IN ${asList(sql, names)}`,
       (rows) => new Set(rows.map(({ name }) => name))
     )
 
@@ -69,7 +79,7 @@ const make = Effect.gen(function* () {
       SELECT name FROM published WHERE zone = ${zone} AND name > ${after} ORDER BY name LIMIT ${limit}`
     const names = rows.map(({ name }) => name)
     const published = yield* outbox.published(zone, names)
-    const adopted = yield* among("record", zone, names)
+    const adopted = yield* adoptedAmong(zone, names)
     return names.flatMap((name): ReadonlyArray<NameRecords> => {
       const found = published.get(name)
       return found === undefined
@@ -96,8 +106,14 @@ const make = Effect.gen(function* () {
 
     /** Drops names of ours, and all but the first `limit`. */
     const settle = Effect.gen(function* () {
-      const ours = owner === "ignored" ? new Set<DomainName>() : yield* among("published", zone, [...kept.keys()])
-      const names = [...kept.keys()].filter((name) => !ours.has(name)).sort()
+      const ours =
+        owner === "ignored" ? new Map<DomainName, Published>() : yield* outbox.published(zone, [...kept.keys()])
+      for (const [name, published] of ours) {
+        const theirs = kept.get(name)!.filter(({ type }) => !isOurs(published, type))
+        if (theirs.length === 0) kept.delete(name)
+        else kept.set(name, theirs)
+      }
+      const names = [...kept.keys()].sort()
       if (names.length >= limit) last = names[limit - 1]
       kept = new Map(names.slice(0, limit).map((name) => [name, kept.get(name)!]))
     })

@@ -75,13 +75,15 @@ describe("adopting", () => {
       yield* put("printer-2", "203.0.113.2")
       yield* put("mail", "203.0.113.3")
       yield* put("printer-3", "10 mx.example.", "MX")
+      yield* put("printer-4", '"PC" "OS"', "HINFO")
       assert.strictEqual((yield* drift).drift.foreign, 3)
       const before = yield* patches
       const plan = yield* adopt("printer-*", "web")
-      assert.strictEqual((yield* apply(plan.id)).applied, 2)
+      assert.strictEqual((yield* apply(plan.id)).applied, 3)
       assert.deepStrictEqual(yield* names(plan.id), [
         ["printer-1", "applied"],
-        ["printer-2", "applied"]
+        ["printer-2", "applied"],
+        ["printer-3", "applied"]
       ])
       const after = yield* drift
       assert.deepStrictEqual([after.drift.foreign, after.plan.counts.changes], [1, 0])
