@@ -49,6 +49,7 @@ import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { PrismConfig } from "./Config.ts"
+import * as Bootstrap from "./Bootstrap.ts"
 import * as Crowding from "./Crowding.ts"
 import * as Database from "./Database.ts"
 import { Drain } from "./Drain.ts"
@@ -139,6 +140,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   /** What the others stand on. */
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(Bootstrap.layer({ oidc: auth.oidc, tokenFile: auth.bootstrapTokenFile })),
     Layer.provideMerge(tokens),
     Layer.provideMerge(roles),
     Layer.provideMerge(Revocations.layer),

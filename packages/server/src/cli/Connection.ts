@@ -72,7 +72,7 @@ const findToken = Effect.fnUntraced(function* ({ token, tokenFile }: Options) {
   if (Option.isSome(file)) return yield* readToken(file.value)
   return yield* new Failure.UsageWrong({
     detail:
-      "no token: set PRISM_TOKEN, or name a file by --token-file. It is one of the server's auth.adminTokens; " +
+      "no token: set PRISM_TOKEN, or name a file by --token-file. It is one of the server's auth.adminTokens, or the one that its first start has printed; " +
       "prism-dns dev keeps its own in the file admin-token of its data folder"
   })
 })
@@ -155,7 +155,7 @@ export const explain = (error: unknown, server: string): Failure.RequestFailed =
     switch (error._tag) {
       case "TokenInvalid":
         return failed(
-          `${server} does not take the token. Set PRISM_TOKEN or --token-file to one of its auth.adminTokens.`
+          `${server} does not take the token. Set PRISM_TOKEN or --token-file to one of its auth.adminTokens, or to one that was made (prism-dns tokens create).`
         )
       case "DeleteBudgetExceeded":
         return failed(
