@@ -20,7 +20,7 @@ export interface Progress {
   readonly servedMillis: number | undefined
 }
 
-interface Row {
+export interface ProgressRow {
   readonly zone: DomainName
   readonly name: DomainName
   readonly marked: number | bigint | null
@@ -45,38 +45,39 @@ export const reached = (progress: Progress): Acknowledgement | undefined => {
 /** By zone and name, separated by a space. */
 export const keyOf = ({ name, zone }: RecordPlace): string => `${zone} ${name}`
 
+/** What asks for the progress of `places`. */
+export const statement = (sql: SqlClient.SqlClient, places: ReadonlyArray<RecordPlace>) => sql<ProgressRow>`
+  SELECT r.zone, r.name, o.generation AS marked, o.marked_at, o.parked_reason, u.generation AS unserved,
+    p.published_at, p.served_at
+  FROM ${asTable(
+    sql,
+    "r",
+    { zone: "text", name: "text" },
+    places.map(({ name, zone }) => ({ zone, name }))
+  )}
+  LEFT JOIN outbox o ON o.zone = r.zone AND o.name = r.name
+  LEFT JOIN unserved u ON u.zone = r.zone AND u.name = r.name
+  LEFT JOIN published p ON p.zone = r.zone AND p.name = r.name AND p.sent IS NULL`
+
+/** What its rows say, by `keyOf`. */
+export const fromRows = (rows: ReadonlyArray<ProgressRow>): ReadonlyMap<string, Progress> =>
+  new Map(
+    rows.map((row): [string, Progress] => [
+      keyOf(row),
+      {
+        generation: optional(row.marked ?? row.unserved),
+        markedMillis: optional(row.marked_at),
+        parkedReason: row.parked_reason ?? undefined,
+        unserved: row.unserved !== null,
+        appliedMillis: optional(row.published_at),
+        servedMillis: optional(row.served_at)
+      }
+    ])
+  )
+
 /** The progress of each of `places`, by `keyOf`. */
 export const find = (
   sql: SqlClient.SqlClient,
   places: ReadonlyArray<RecordPlace>
 ): Effect.Effect<ReadonlyMap<string, Progress>, SqlError.SqlError> =>
-  places.length === 0
-    ? Effect.succeed(new Map())
-    : Effect.map(
-        sql<Row>`
-          SELECT r.zone, r.name, o.generation AS marked, o.marked_at, o.parked_reason, u.generation AS unserved,
-            p.published_at, p.served_at
-          FROM ${asTable(
-            sql,
-            "r",
-            { zone: "text", name: "text" },
-            places.map(({ name, zone }) => ({ zone, name }))
-          )}
-          LEFT JOIN outbox o ON o.zone = r.zone AND o.name = r.name
-          LEFT JOIN unserved u ON u.zone = r.zone AND u.name = r.name
-          LEFT JOIN published p ON p.zone = r.zone AND p.name = r.name AND p.sent IS NULL`,
-        (rows) =>
-          new Map(
-            rows.map((row): [string, Progress] => [
-              keyOf(row),
-              {
-                generation: optional(row.marked ?? row.unserved),
-                markedMillis: optional(row.marked_at),
-                parkedReason: row.parked_reason ?? undefined,
-                unserved: row.unserved !== null,
-                appliedMillis: optional(row.published_at),
-                servedMillis: optional(row.served_at)
-              }
-            ])
-          )
-      )
+  places.length === 0 ? Effect.succeed(new Map()) : Effect.map(statement(sql, places), fromRows)

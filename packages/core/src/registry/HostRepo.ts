@@ -58,6 +58,10 @@ const auditView = (host: Host | undefined) =>
         withdrawn: host.withdrawnSinceMillis !== undefined
       }
 
+/** What asks for the host of a name. */
+export const byName = (sql: SqlClient.SqlClient, fqdn: DomainName) =>
+  sql<HostRow>`SELECT ${sql.literal(HostRows.columns)} FROM host WHERE fqdn = ${fqdn}`
+
 export const make = (sql: SqlClient.SqlClient) => {
   const columns = sql.literal(HostRows.columns)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
@@ -380,7 +384,8 @@ export const make = (sql: SqlClient.SqlClient) => {
     countGone,
     countOnline,
     findById: (id: string) => findOne(sql`id = ${id}`),
-    findByName: (fqdn: DomainName) => findOne(sql`fqdn = ${fqdn}`),
+    findByName: (fqdn: DomainName) =>
+      Effect.map(byName(sql, fqdn), (rows) => Option.map(Option.fromNullishOr(rows[0]), toHost)),
     findAll,
     page: HostLists.make(sql).present,
     countByState

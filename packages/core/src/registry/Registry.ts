@@ -865,7 +865,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 const followLooksMax = 4
 
 /** How far the present generation of `host` has come, by the progress of its `places`. */
-const publicationOf = (
+export const publicationOf = (
   host: Host,
   places: ReadonlyArray<RecordPlace>,
   progress: ReadonlyMap<string, Progress.Progress>

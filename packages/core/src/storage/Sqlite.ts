@@ -5,7 +5,7 @@
  * ends. Calls are synchronous, so statements are kept few and set-based: one
  * statement for a batch, never one for a row.
  */
-import { Effect, Layer, Scope, Semaphore, Stream } from "effect"
+import { Context, Effect, Layer, Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, SqlError, Statement } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
@@ -115,6 +115,46 @@ export const makeClient = Effect.fnUntraced(function* (db: DatabaseSync, connect
   })
 })
 
+/**
+ * Reads beside the client, at once, from a connection of their own that only reads: no fiber, and nobody's transaction is
+ * waited for. They see what is committed.
+ */
+export interface DirectReads {
+  /** Another number whenever anything was committed since the last time. */
+  readonly version: () => number
+  /** The rows of a statement, as `Statement.compile` gives it. */
+  readonly all: (compiled: readonly [text: string, params: ReadonlyArray<unknown>]) => ReadonlyArray<unknown>
+}
+
+/** Undefined where the database cannot be read like that: PostgreSQL, and SQLite in memory. */
+export const DirectReads = Context.Reference<DirectReads | undefined>("@prism-dns/core/storage/DirectReads", {
+  defaultValue: () => undefined
+})
+
+const makeDirectReads = Effect.fnUntraced(function* ({ filename }: SqliteOptions) {
+  if (filename === ":memory:") return undefined
+  const db = yield* Effect.acquireRelease(
+    attempt("open", () => new DatabaseSync(filename, { readOnly: true, timeout: 1000 })),
+    (db) => Effect.sync(() => db.close())
+  )
+  const statements = new Map<string, StatementSync>()
+  const version = db.prepare("PRAGMA data_version")
+  version.setReturnArrays(true)
+  const reads: DirectReads = {
+    version: () => (version.get() as unknown as readonly [number])[0],
+    all: ([text, params]) => {
+      let statement = statements.get(text)
+      if (statement === undefined) {
+        statement = db.prepare(text)
+        if (statements.size >= statementsMax) statements.delete(statements.keys().next().value!)
+        statements.set(text, statement)
+      }
+      return statement.all(...params.map(bind))
+    }
+  }
+  return reads
+})
+
 export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
   const db = yield* attempt("open", () => new DatabaseSync(options.filename, { timeout: 5000 }))
   yield* Scope.addFinalizer(
@@ -157,7 +197,7 @@ const makeDurability = Effect.fnUntraced(function* (options: SqliteOptions) {
 })
 
 export const layer = (options: SqliteOptions): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
-  Layer.effect(Durability, makeDurability(options)).pipe(
-    Layer.provideMerge(Layer.effect(SqlClient.SqlClient, make(options))),
-    Layer.provide(Reactivity.layer)
-  )
+  Layer.merge(
+    Layer.effect(Durability, makeDurability(options)),
+    Layer.effect(DirectReads, makeDirectReads(options))
+  ).pipe(Layer.provideMerge(Layer.effect(SqlClient.SqlClient, make(options))), Layer.provide(Reactivity.layer))

@@ -8,6 +8,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect, Schema } from "effect"
 import * as Fs from "node:fs"
 import { parseArgs } from "node:util"
+import { api } from "./api.ts"
 import { beats } from "./beats.ts"
 import { type Benchmark, backends, type Figure, type Options, type Result, type Target } from "./Benchmark.ts"
 import { cliStart } from "./cliStart.ts"
@@ -27,6 +28,7 @@ import { sessions } from "./sessions.ts"
 /** Every benchmark there is. */
 const benchmarks: ReadonlyArray<Benchmark> = [
   registrations,
+  api,
   heartbeats,
   connections,
   publish,

@@ -201,7 +201,7 @@ const unmatched = (known: ReadonlyArray<KnownPath>) => {
 }
 
 /** The time each kind of answer took; a kind is looked up once, and there are only so many. */
-const measurements = () => {
+export const measurements = () => {
   const measurement = (route: string, method: string, status: number) =>
     Metric.withAttributes(HttpMetrics.requestDurationSeconds, { route, method, status: String(status) })
   const kinds = new Map<string, ReturnType<typeof measurement>>()

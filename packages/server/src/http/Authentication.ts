@@ -9,7 +9,7 @@ import { allowsSomewhere, type Authority, boundTo } from "@prism-dns/core/auth/P
 import { type Grant, unlimited } from "@prism-dns/core/auth/Principal"
 import type { OidcCode, TokenCode } from "@prism-dns/core/auth/RefusalCode"
 import { Roles } from "@prism-dns/core/auth/Roles"
-import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
+import { type TokenHolder, TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
 import { Gate } from "./Gate.ts"
@@ -17,6 +17,13 @@ import { isJwt, Oidc, type OidcService } from "./Oidc.ts"
 import { RequestId } from "./RequestId.ts"
 
 const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+
+/** What the holder of a token may do. */
+export const authorityOf = (roles: Roles["Service"], { grant, roles: names }: TokenHolder): Authority => ({
+  permissions: roles.permissionsOf(names),
+  zones: grant.zones,
+  names: grant.names
+})
 
 export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles> = Layer.effect(
   Authorization,
@@ -64,9 +71,7 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles>
     const identify = Effect.fnUntraced(function* (token: string, peer: string | undefined) {
       const holder = tokens.verifyAtApi(token)
       if (!(holder instanceof TokenRefused)) {
-        const { names, zones } = holder.grant
-        const authority: Authority = { permissions: roles.permissionsOf(holder.roles), zones, names }
-        return { ...holder, kind: "token" as const, authority }
+        return { ...holder, kind: "token" as const, authority: authorityOf(roles, holder) }
       }
       return oidc !== undefined && holder.code === "token-invalid" && isJwt(token)
         ? yield* ofProvider(oidc, token, peer)

@@ -17,6 +17,7 @@ import { ListenFailed } from "../ServerError.ts"
 import { bounded, type KnownPath, observed, refuseUnparsed, requestCheck, routerConfig } from "./Answers.ts"
 import * as Access from "./Access.ts"
 import * as Authentication from "./Authentication.ts"
+import * as EarlyAnswers from "./EarlyAnswers.ts"
 import * as Gate from "./Gate.ts"
 import { type ConnectionLimits, defaultLimits, makeServer } from "./Connections.ts"
 import { Idempotency, type IdempotencyOptions } from "./Idempotency.ts"
@@ -66,7 +67,10 @@ const defaultInstance = "prism"
 export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
-const api = ({ certificates, events, importFrom = [], instance = defaultInstance, rateLimit }: HttpServerOptions) =>
+const api = (
+  { certificates, events, importFrom = [], instance = defaultInstance, rateLimit }: HttpServerOptions,
+  early: EarlyAnswers.EarlyAnswers
+) =>
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
     Layer.provide([
       Hosts.layer,
@@ -87,6 +91,7 @@ const api = ({ certificates, events, importFrom = [], instance = defaultInstance
     ]),
     Layer.provide([Authentication.layer, requestCheck]),
     Layer.provide(Gate.layer),
+    Layer.merge(EarlyAnswers.layer(early)),
     Layer.provide(RateLimits.layer(rateLimit))
   )
 
@@ -112,7 +117,8 @@ const knownPaths: ReadonlyArray<KnownPath> = [
 ]
 
 export const layer = (options: HttpServerOptions) => {
-  const routes = Layer.mergeAll(api(options), docs, Health.layer(options.health), Metrics.route).pipe(
+  const early = new EarlyAnswers.EarlyAnswers()
+  const routes = Layer.mergeAll(api(options, early), docs, Health.layer(options.health), Metrics.route).pipe(
     Layer.provide(bounded.layer),
     Layer.provide(Idempotency.layer({ instance: options.instance ?? defaultInstance, ...options.idempotency })),
     Layer.merge(observed(knownPaths)),
@@ -120,16 +126,17 @@ export const layer = (options: HttpServerOptions) => {
   )
   return HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true, routerConfig }).pipe(
     Layer.provideMerge(address(options.host)),
-    Layer.provide(listen(options))
+    Layer.provide(listen(options, early))
   )
 }
 
 /** Opens the port; the routes come and go while it is open. */
-const listen = (options: HttpServerOptions) => {
+const listen = (options: HttpServerOptions, early: EarlyAnswers.EarlyAnswers) => {
   const { host, limits, port, shutdownTimeout = defaultShutdownTimeout } = options
   return Layer.unwrap(
     Effect.map(makeServer({ ...defaultLimits, ...limits }), (server) => {
       server.on("clientError", refuseUnparsed)
+      early.intercept(server)
       return Layer.effectDiscard(
         // Ends after the routes have had their time: whoever has not sent a whole request by then never will.
         Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))

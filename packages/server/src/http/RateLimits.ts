@@ -44,6 +44,8 @@ export class RateLimits extends Context.Service<
   {
     /** Takes a permit of the bucket that `whose` has under `policy`. */
     readonly take: (policy: Policy, whose: string) => Taken
+    /** Whether `take` would find one. */
+    readonly isOpen: (policy: Policy, whose: string) => boolean
   }
 >()("@prism-dns/server/http/RateLimits") {
   static readonly layer = (options: Partial<RateLimitOptions> = {}) =>
@@ -69,10 +71,17 @@ const make = Effect.fnUntraced(function* (options: RateLimitOptions) {
   }
   const policies = { reads: kept("reads"), changes: kept("changes"), failures: kept("failures") }
 
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+
   return RateLimits.of({
+    isOpen: (policy, whose) => {
+      const { buckets, rate } = policies[policy]
+      const nowMillis = now()
+      return buckets.get(whose, rate, nowMillis).waitSeconds(nowMillis) === 0
+    },
     take: (policy, whose) => {
       const { buckets, header, rate, refuse } = policies[policy]
-      const nowMillis = Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+      const nowMillis = now()
       const bucket = buckets.get(whose, rate, nowMillis)
       const waitSeconds = bucket.take(nowMillis)
       if (waitSeconds > 0) refuse()

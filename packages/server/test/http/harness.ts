@@ -67,14 +67,15 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
 )
 
 /** What the others stand on. */
-const ground = Feed.layer().pipe(
-  Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
-  Layer.provideMerge(AuditLog.layer),
-  Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
-  Layer.provideMerge(Drain.layer)
-)
+const ground = (filename: string) =>
+  Feed.layer().pipe(
+    Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
+    Layer.provideMerge(AuditLog.layer),
+    Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename }, connectionsMax: 1 })),
+    Layer.provideMerge(Drain.layer)
+  )
 
-export const servicesWith = (zones: ReadonlyArray<Zone.Zone>) =>
+export const servicesWith = (zones: ReadonlyArray<Zone.Zone>, filename = ":memory:") =>
   Identities.layer().pipe(
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Provenance.layer),
@@ -96,7 +97,7 @@ export const servicesWith = (zones: ReadonlyArray<Zone.Zone>) =>
     Layer.provideMerge(Roles.layer()),
     Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
     Layer.provideMerge(Zones.layerManaged(zones)),
-    Layer.provideMerge(ground),
+    Layer.provideMerge(ground(filename)),
     Layer.provide(SecureRandom.layerWebCrypto),
     Layer.orDie
   )
