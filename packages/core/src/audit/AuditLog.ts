@@ -9,6 +9,7 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as AuditSearch from "./AuditSearch.ts"
 import { columns, genesis, type LogEntry, type LogRow, toEntry } from "./Chain.ts"
 
 export type { LogEntry } from "./Chain.ts"
@@ -26,6 +27,11 @@ export class AuditLog extends Context.Service<
     /** Up to `limit` entries behind `position`, in order. */
     readonly after: (position: number, limit: number) => Effect.Effect<ReadonlyArray<LogEntry>, SqlError.SqlError>
     readonly get: (position: number) => Effect.Effect<LogEntry | undefined, SqlError.SqlError>
+    /** Entries that a filter is about, the newest first. */
+    readonly list: (
+      filter: AuditSearch.AuditFilter,
+      page: { readonly before?: number | undefined; readonly limit: number }
+    ) => Effect.Effect<AuditSearch.AuditPage, SqlError.SqlError>
     readonly head: Effect.Effect<Head, SqlError.SqlError>
     /** Position of the oldest entry that is still there; one behind the head when none is. */
     readonly oldest: Effect.Effect<number, SqlError.SqlError>
@@ -93,5 +99,5 @@ const make = Effect.gen(function* () {
 
   newest = (yield* head).position
 
-  return AuditLog.of({ after, get, head, oldest, awaitBeyond, appended })
+  return AuditLog.of({ after, get, list: AuditSearch.make(sql), head, oldest, awaitBeyond, appended })
 })

@@ -332,7 +332,7 @@ const steering = Effect.gen(function* () {
   yield* sql`CREATE INDEX audit_log_actor ON audit_log (actor, position)`
   yield* sql`CREATE INDEX audit_log_action ON audit_log (action, position)`
   yield* sql`CREATE INDEX audit_log_at ON audit_log (at, position)`
-  yield* sql`CREATE INDEX audit_log_request ON audit_log (request) WHERE request IS NOT NULL`
+  yield* sql`CREATE INDEX audit_log_request ON audit_log (request, position) WHERE request IS NOT NULL`
 
   // One row for each batch that was sealed: the hash of its last entry, kept when retention takes the entries.
   yield* sql`CREATE TABLE audit_seal (
