@@ -133,7 +133,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     const isInside = request.from !== undefined && request.from > first.start.position + 1
     let start: Verification.Start = first.start
     if (isInside) {
-      const position = request.from! - 1
+      const position = request.from - 1
       const [row] = yield* entries(position - 1, position)
       start = { position, hash: row?.hash ?? (yield* sealAt(position))?.hash }
     }
