@@ -27,6 +27,7 @@ import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import * as Reconciler from "@prism-dns/core/dns/Reconciler"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
+import { Restoration } from "@prism-dns/core/dns/Restoration"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { ZoneExport } from "@prism-dns/core/dns/ZoneExport"
@@ -172,7 +173,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Layer.mergeAll(Guards.layer, managedZones, ZoneChanges.layer)),
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
-    Layer.provideMerge(Provenance.layer),
+    Layer.provideMerge(Layer.merge(Provenance.layer, Restoration.layer)),
     Layer.provideMerge(Layer.merge(HostHistory.layer, Differences.layer)),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),

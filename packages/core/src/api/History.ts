@@ -11,6 +11,7 @@ import {
   StorageUnavailableProblem,
   ZoneNotFoundProblem
 } from "./Problems.ts"
+import { Plan } from "./Plans.ts"
 import * as Values from "./Values.ts"
 
 const readsHosts = { verb: "read", resource: "hosts" } as const
@@ -189,6 +190,28 @@ const explainQuery = { format: Schema.optionalKey(Schema.Literals(["json", "text
 const text = Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain" }))
 const link = { link: Schema.optionalKey(Schema.String) }
 
+export const RestoreRequest = Schema.Struct({
+  at: Values.TimestampInput.pipe(Schema.annotate({ description: "What was at this time is to be again." })),
+  reason: Values.Reason
+}).annotate({ identifier: "RestoreRequest" })
+export type RestoreRequest = typeof RestoreRequest.Type
+
+/** The plan; one of a dry run is not kept. */
+export const RestorePlan = Schema.Struct({
+  ...Plan.fields,
+  dryRun: Schema.optionalKey(Schema.Literal(true))
+}).annotate({ identifier: "RestorePlan" })
+export type RestorePlan = typeof RestorePlan.Type
+
+const restored = HttpApiSchema.WithHeaders(RestorePlan.pipe(HttpApiSchema.status(201)), {
+  location: Schema.optionalKey(Schema.String)
+})
+
+const restoreRules =
+  "Changes nothing before the plan is applied. A host that is not online gets back its addresses, labels, TTL and owner, and one that was released is there " +
+  "again, offline, so that its name is held and its records answer until it comes. One that is online and says otherwise is left alone, and so is one that " +
+  "was not there yet: the plan lists them."
+
 export class History extends HttpApiGroup.make("history")
   .add(
     HttpApiEndpoint.get("hostHistory", "/hosts/:host/history", {
@@ -254,6 +277,36 @@ export class History extends HttpApiGroup.make("history")
           description:
             "Hosts, then the records that people manage, each by name: created, changed, or gone. Only both ends are compared. A request looks at 2,000 " +
             "names at the most; its cursor goes on."
+        })
+      )
+  )
+  .add(
+    HttpApiEndpoint.post("restoreHost", "/hosts/:host/restore", {
+      params: { host: Schema.String },
+      query: { dryRun: Schema.optionalKey(Values.DryRun) },
+      payload: RestoreRequest,
+      success: restored,
+      error: [HostNotFoundProblem, ZoneNotFoundProblem, StorageUnavailableProblem]
+    })
+      .annotate(Requires, { verb: "write", resource: "plans" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "A plan that makes a name what it was",
+          description: `Its host, and the records that people manage there. ${restoreRules}`
+        })
+      ),
+    HttpApiEndpoint.post("restoreZone", "/zones/:zone/restore", {
+      params: { zone: Values.NameInput },
+      query: { dryRun: Schema.optionalKey(Values.DryRun) },
+      payload: RestoreRequest,
+      success: restored,
+      error: [ZoneNotFoundProblem, StorageUnavailableProblem]
+    })
+      .annotate(Requires, { verb: "write", resource: "plans" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "A plan that makes a zone what it was",
+          description: `Its hosts, and the records that people manage. ${restoreRules}`
         })
       )
   )

@@ -20,7 +20,17 @@ export const changesShown = 100
 
 export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions", "import", "restore"] as const
 export const planStates = ["open", "applied", "rejected", "superseded"] as const
-export const planActions = ["create", "update", "delete", "repair", "adopt", "release", "ignore", "unignore"] as const
+export const planActions = [
+  "create",
+  "update",
+  "delete",
+  "repair",
+  "adopt",
+  "release",
+  "ignore",
+  "unignore",
+  "keep"
+] as const
 
 export const PlanKind = Schema.Literals(planKinds)
 
@@ -40,7 +50,8 @@ export const PlanCounts = Schema.Struct({
   adopt: Schema.Int,
   release: Schema.Int,
   ignore: Schema.Int,
-  unignore: Schema.Int
+  unignore: Schema.Int,
+  keep: Schema.Int.annotate({ description: "Left alone, each with why." })
 }).annotate({ identifier: "PlanCounts" })
 
 const planFields = {

@@ -51,7 +51,8 @@ export const noCounts: PlanCounts = {
   adopt: 0,
   release: 0,
   ignore: 0,
-  unignore: 0
+  unignore: 0,
+  keep: 0
 }
 
 /** Counts `changes` on top; all changes of a name are among them. */

@@ -17,7 +17,8 @@ const titles: Readonly<Record<PlanAction, string>> = {
   adopt: "to adopt",
   release: "to release",
   ignore: "to ignore",
-  unignore: "no longer to ignore"
+  unignore: "no longer to ignore",
+  keep: "left alone"
 }
 
 const count = (n: number, one: string, many = `${one}s`): string => `${n} ${n === 1 ? one : many}`
@@ -57,6 +58,8 @@ export const changeLines = (change: PlanChange): ReadonlyArray<string> => {
       return [`+ ${name}`]
     case "unignore":
       return [`- ${name}`]
+    case "keep":
+      return recordLines("=", before)
     default: {
       const gone = recordLines("-", before)
       const come = recordLines("+", after)

@@ -23,6 +23,7 @@ import * as RRset from "../domain/RRset.ts"
 import * as Zone from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import * as HostRestore from "../registry/HostRestore.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
@@ -42,7 +43,7 @@ import { Zones } from "./Zones.ts"
  * - `ignore`: says which names to leave alone, or no longer.
  * - `held-deletions`: deletions that the zone's budget did not allow.
  * - `import`: makes the records that people manage what a file or another server has.
- * - `restore`: makes them what they were.
+ * - `restore`: makes them, and hosts that are not online, what they were.
  */
 export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions", "import", "restore"] as const
 export type PlanKind = (typeof planKinds)[number]
@@ -62,8 +63,19 @@ export type PlanState = (typeof planStates)[number]
  * - `repair`: records too many at a name that keeps others: doubled ones, ones with another TTL, a type too many.
  * - `adopt`, `release`: the name becomes ours, or no longer is.
  * - `ignore`, `unignore`: here `name` is the pattern, relative to the zone.
+ * - `keep`: is left alone, with why.
  */
-export const planActions = ["create", "update", "delete", "repair", "adopt", "release", "ignore", "unignore"] as const
+export const planActions = [
+  "create",
+  "update",
+  "delete",
+  "repair",
+  "adopt",
+  "release",
+  "ignore",
+  "unignore",
+  "keep"
+] as const
 export type PlanAction = (typeof planActions)[number]
 
 /** What a change is before it stands in a plan. */
@@ -279,6 +291,7 @@ interface Page {
   readonly zone: Zone.Zone
   readonly changes: ReadonlyArray<PlanChange>
   readonly by: string
+  readonly actor: Audit.Actor
   readonly generation: number
   readonly nowMillis: number
 }
@@ -297,6 +310,7 @@ const make = Effect.gen(function* () {
   const zones = yield* Zones
   const repo = PlanRepo.make(sql)
   const records = RecordChanges.make(sql, zones, outbox)
+  const restored = HostRestore.make(sql, zones, outbox, random)
 
   const newPlan = Effect.fnUntraced(function* (
     zone: DomainName,
@@ -686,6 +700,29 @@ const make = Effect.gen(function* () {
     return refusals
   })
 
+  /** Hosts and records become what they were. */
+  const restore = Effect.fnUntraced(function* (page: Page) {
+    const { actor, generation, nowMillis, plan, zone } = page
+    const isHost = ({ type }: PlanChange) => type === HostRestore.hostType
+    const ofHosts = page.changes.filter(isHost)
+    const ofRecords = page.changes.filter((change) => !isHost(change))
+    // No host comes or changes meanwhile: we lock some of them behind the marks of others.
+    if (ofHosts.length > 0) yield* records.takeTurn(zone.name, true)
+    const refusals =
+      ofRecords.length === 0 ? (new Map() as Refusals) : yield* changeRecords({ ...page, changes: ofRecords })
+    const refused = yield* restored.apply(ofHosts, {
+      zone: zone.name,
+      actor,
+      generation,
+      nowMillis,
+      known: plan.generation,
+      cause: `plan:${plan.id}`,
+      reason: plan.reason
+    })
+    for (const [name, reason] of refused) refusals.set(`${name} ${HostRestore.hostType}`, reason)
+    return refusals
+  })
+
   const carryOut = (page: Page, standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>) => {
     switch (page.plan.kind) {
       case "reconcile":
@@ -698,8 +735,9 @@ const make = Effect.gen(function* () {
       case "ignore":
         return ignore(page)
       case "import":
-      case "restore":
         return changeRecords(page)
+      case "restore":
+        return restore(page)
     }
   }
 
@@ -722,7 +760,10 @@ const make = Effect.gen(function* () {
     if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
     const generation = yield* Generation.next(sql)
     const nowMillis = yield* Clock.currentTimeMillis
-    const page = zone === undefined ? undefined : { plan, zone, changes, by: options.by, generation, nowMillis }
+    const page =
+      zone === undefined
+        ? undefined
+        : { plan, zone, changes, by: options.by, actor: actorOf(options), generation, nowMillis }
     const refusals =
       page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
     const refusalOf = ({ name, type }: PlanChange) =>
@@ -731,7 +772,9 @@ const make = Effect.gen(function* () {
         : (refusals.get(name) ?? refusals.get(`${name} ${type}`))
 
     const effective = changes.filter((change) => refusalOf(change) === undefined)
-    const entries: Array<PlanRepo.AuditEntry> = effective.map((change) => ({
+    // Those of hosts are written with them.
+    const ofRecords = effective.filter(({ type }) => type !== HostRestore.hostType)
+    const entries: Array<PlanRepo.AuditEntry> = ofRecords.map((change) => ({
       action: auditAction(plan.kind, change),
       subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
       before: PlanRepo.auditView(change.before),
@@ -936,6 +979,7 @@ const recordEvents: Partial<Record<PlanAction, Action>> = {
 const auditAction = (kind: PlanKind, { action, after }: NewChange): Action => {
   const recordEvent = changesRecords(kind) ? recordEvents[action] : undefined
   if (recordEvent !== undefined) return recordEvent
-  if (action !== "repair") return `record.${action}`
+  // What is left alone is refused with why, and is no entry.
+  if (action !== "repair" && action !== "keep") return `record.${action}`
   return after === undefined ? "record.delete" : "record.update"
 }

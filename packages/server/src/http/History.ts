@@ -1,10 +1,13 @@
 /** Handlers of what hosts and records were, and where they come from. */
 import { Api } from "@prism-dns/core/api/Api"
+import { Caller } from "@prism-dns/core/api/Authentication"
 import type * as Contract from "@prism-dns/core/api/History"
 import * as Page from "@prism-dns/core/api/Page"
 import { ZoneNotFound } from "@prism-dns/core/api/Problems"
 import { timestamp } from "@prism-dns/core/api/Values"
 import { type NameChain, type Obstacle, Provenance, type Step } from "@prism-dns/core/dns/Provenance"
+import type { Plan } from "@prism-dns/core/dns/Plans"
+import { Restoration } from "@prism-dns/core/dns/Restoration"
 import * as ProvenanceText from "@prism-dns/core/dns/ProvenanceText"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
@@ -24,12 +27,13 @@ import {
   type VersionChange,
   type VersionPlace
 } from "@prism-dns/core/registry/HostHistory"
-import { Clock, Effect } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
+import { Clock, Effect, Option } from "effect"
+import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { hostNotFound, referenceOf, toVersion } from "./Hosts.ts"
 import { page, pageWith } from "./Pages.ts"
+import { toPlan } from "./Plans.ts"
 
 const toChange = (change: VersionChange, mayAudit: boolean): Contract.Change => ({
   actor: change.actor,
@@ -150,6 +154,22 @@ export const layer = HttpApiBuilder.group(
     const provenance = yield* Provenance
     const zones = yield* Zones
     const differences = yield* Differences
+    const restoration = yield* Restoration
+
+    const restoreOptions = Effect.fnUntraced(function* (payload: Contract.RestoreRequest, dryRun = false) {
+      const { name: by, peer, request } = yield* Caller
+      return { atMillis: Date.parse(payload.at), reason: payload.reason, by, peer, request, dryRun }
+    })
+
+    const shownPlan = (plan: Plan, dryRun = false) => {
+      const kept = plan.counts.changes > 0 && !dryRun
+      return HttpApiSchema.withHeaders({
+        body: { ...toPlan(plan), ...(dryRun && { dryRun: true as const }) },
+        headers: kept ? { location: `/v1/plans/${plan.id}` } : {}
+      })
+    }
+
+    const zoneNotFound = (zone: string) => new ZoneNotFound({ detail: `${zone} is not a zone that Prism manages.` })
 
     return handlers.handleAll({
       hostHistory: Effect.fn("http.History.hostHistory")(function* ({ params, query, request }) {
@@ -227,6 +247,43 @@ export const layer = HttpApiBuilder.group(
         items.push(...found.items.map(toRecordDifference))
         return pageWith(request, items, found.next === undefined ? undefined : recordPlace(found.next))
       }, orUnavailable),
+
+      restoreHost: Effect.fn("http.History.restoreHost")(
+        function* ({ params, payload, query: { dryRun } }) {
+          const reference = referenceOf(params.host)
+          // Whoever has the name now, or had it then.
+          const found =
+            reference === undefined ? Option.none() : yield* history.find(reference, Number.MAX_SAFE_INTEGER)
+          const place = Option.map(found, ({ fqdn, zone }) => ({ zone, name: fqdn }))
+          if (Option.isNone(place) || !(yield* Authorization.mayRead("hosts", place.value))) {
+            return yield* hostNotFound(params.host)
+          }
+          const { name, zone } = place.value
+          yield* Authorization.require("write", "plans", { zone })
+          yield* Authorization.require("write", "hosts", place.value)
+          yield* Authorization.require("write", "records", place.value)
+          return shownPlan(yield* restoration.name(zone, name, yield* restoreOptions(payload, dryRun)), dryRun)
+        },
+        Effect.catchTag("RestoreZoneUnknown", ({ zone }) => Effect.fail(zoneNotFound(zone))),
+        orUnavailable
+      ),
+
+      restoreZone: Effect.fn("http.History.restoreZone")(
+        function* ({ params, payload, query: { dryRun } }) {
+          const { zone } = params
+          if (zones.find(zone) === undefined || !(yield* Authorization.mayRead("plans", { zone }))) {
+            return yield* zoneNotFound(zone)
+          }
+          for (const resource of ["plans", "hosts", "records"] as const) {
+            yield* Authorization.require("write", resource, { zone })
+          }
+          return shownPlan(yield* restoration.zone(zone, yield* restoreOptions(payload, dryRun)), dryRun)
+        },
+        Effect.catchTag("RestoreZoneUnknown", ({ zone }) => Effect.fail(zoneNotFound(zone))),
+        orUnavailableForZone,
+        // It reads the registry alone.
+        Effect.catchTag("PowerDnsFailed", Effect.die)
+      ),
 
       explainRecord: Effect.fn("http.History.explainRecord")(function* ({ params, query }) {
         const zone = zones.find(params.zone)

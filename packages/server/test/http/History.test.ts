@@ -5,11 +5,11 @@ import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { HttpAddress } from "../../src/http/HttpAddress.ts"
-import { adminToken, ask, register, reverseZone, server, zone } from "./harness.ts"
+import { adminToken, ask, otherZone, register, reverseZone, server, zone } from "./harness.ts"
 
 const client = Effect.gen(function* () {
   const { url } = yield* HttpAddress
@@ -109,6 +109,98 @@ describe("/v1/hosts as of a time", () => {
           ["host", "diff-b", "gone", []],
           ["host", "diff-c", "created", []]
         ])
+      })
+    )
+
+    it.effect("a restored zone has its hosts as they were, but those that are online keep their word", () =>
+      Effect.gen(function* () {
+        const { history, hosts, plans } = yield* client
+        const registry = yield* Registry
+        const inZone = otherZone
+        const name = (host: string) => DomainName.make(`${host}.${inZone}`)
+        yield* register("moved", "192.0.2.71", inZone, { labels: { role: "web" } })
+        yield* register("gone", "192.0.2.72", inZone, { labels: { role: "db" }, ttlSeconds: 120 })
+        yield* register("given-up", "192.0.2.73", inZone)
+        yield* register("same", "192.0.2.74", inZone)
+        const then = Date.now()
+        yield* tick(then)
+        yield* register("moved", "192.0.2.75", inZone)
+        yield* registry.release(name("gone"), ops, "a mistake")
+        yield* registry.retire(name("given-up"), ops, "another one")
+        yield* register("newcomer", "192.0.2.76", inZone)
+        const payload = { at: new Date(then).toISOString(), reason: "the rack is back" }
+        const dry = yield* history.restoreZone({ params: { zone: inZone }, query: { dryRun: true }, payload })
+        assert.strictEqual(dry.body.dryRun, true)
+        assert.isUndefined(dry.headers.location)
+        const { body: plan } = yield* history.restoreZone({ params: { zone: inZone }, query: {}, payload })
+        assert.deepStrictEqual(
+          [plan.kind, plan.state, plan.counts.create, plan.counts.update, plan.counts.keep, plan.counts.changes],
+          ["restore", "open", 1, 1, 2, 4]
+        )
+        const text = yield* plans.get({ params: { plan: plan.id }, query: { format: "text" } })
+        if (typeof text !== "string") throw new Error("not in words")
+        assert.match(text, /\+ gone\.lab\.prism\.test\. 120 HOST label role=db/)
+        assert.match(text, /= moved\.lab\.prism\.test\. 0 HOST address 192\.0\.2\.75\n.*\n.*its own word stands/)
+        const done = yield* plans.apply({ params: { plan: plan.id }, payload: {} })
+        assert.deepStrictEqual([done.applied, done.refused, done.plan.state], [2, 2, "applied"])
+        const shown = (host: string) =>
+          Effect.map(hosts.get({ params: { host: name(host) }, query: {} }), ({ body }) => body)
+        const back = yield* shown("gone")
+        assert.deepStrictEqual(
+          [back.state, back.addresses, back.labels, back.ttlSeconds, back.owner],
+          ["offline", [IpAddress.make("192.0.2.72")], { role: "db" }, 120, "rack-7"]
+        )
+        assert.deepStrictEqual((yield* shown("given-up")).state, "offline")
+        assert.deepStrictEqual((yield* shown("moved")).addresses, [IpAddress.make("192.0.2.75")])
+        assert.deepStrictEqual((yield* shown("newcomer")).state, "online")
+        // Its records answer until it comes.
+        yield* applied(name("gone"))
+        const found = yield* history.explainRecord({
+          params: { zone: inZone, name: name("gone"), type: "A" },
+          query: {}
+        })
+        if (typeof found === "string") throw new Error(found)
+        assert.deepStrictEqual(found.published?.[0]?.contents, ["192.0.2.72"])
+        const versions = yield* history.hostHistory({ params: { host: name("gone") }, query: {} })
+        const newest = versions.body.items[0]!
+        assert.deepStrictEqual(
+          [newest.event, newest.change?.actor, newest.change?.cause, newest.change?.reason],
+          ["created", "ops", `plan:${plan.id}`, "the rack is back"]
+        )
+        // What it says when it comes is taken as ever.
+        assert.strictEqual((yield* register("gone", "192.0.2.72", inZone)).state, "online")
+        const nothing = yield* history.restoreHost({
+          params: { host: name("same") },
+          query: {},
+          payload: { ...payload, reason: "once more" }
+        })
+        assert.strictEqual(nothing.body.counts.changes, 0)
+        assert.strictEqual(nothing.body.state, "applied")
+      })
+    )
+
+    it.effect("a plan to restore leaves a host alone that has changed, or come online, since it was made", () =>
+      Effect.gen(function* () {
+        const { history, plans } = yield* client
+        const registry = yield* Registry
+        const host = yield* register("raced", "192.0.2.81")
+        const then = Date.now()
+        yield* tick(then)
+        yield* registry.release(host.fqdn, ops, "a mistake")
+        const { body: plan } = yield* history.restoreHost({
+          params: { host: host.fqdn },
+          query: {},
+          payload: { at: new Date(then).toISOString(), reason: "undo" }
+        })
+        assert.strictEqual(plan.counts.create, 1)
+        yield* register("raced", "192.0.2.82")
+        const done = yield* plans.apply({ params: { plan: plan.id }, payload: {} })
+        assert.strictEqual(done.applied, 0)
+        assert.match(done.refusals[0]!.reason, /it has changed since/)
+        assert.deepStrictEqual(
+          Option.map(yield* registry.findByName(host.fqdn), ({ addresses }) => addresses),
+          Option.some([IpAddress.make("192.0.2.82")])
+        )
       })
     )
 

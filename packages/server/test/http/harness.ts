@@ -18,6 +18,7 @@ import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
+import { Restoration } from "@prism-dns/core/dns/Restoration"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { ZoneExport } from "@prism-dns/core/dns/ZoneExport"
@@ -78,7 +79,7 @@ const ground = (filename: string) =>
 export const servicesWith = (zones: ReadonlyArray<Zone.Zone>, filename = ":memory:") =>
   Identities.layer().pipe(
     Layer.provideMerge(Registry.layer()),
-    Layer.provideMerge(Provenance.layer),
+    Layer.provideMerge(Layer.merge(Provenance.layer, Restoration.layer)),
     Layer.provideMerge(Layer.merge(HostHistory.layer, Differences.layer)),
     Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
     Layer.provideMerge(Parked.layer),
