@@ -144,12 +144,12 @@ const make = Effect.gen(function* () {
 
   const makePlan = Effect.fnUntraced(function* (
     zone: DomainName,
-    { atMillis: _, ...options }: RestoreOptions,
+    { by, dryRun, peer, reason, request }: RestoreOptions,
     changes: Stream.Stream<ReadonlyArray<NewChange>, SqlError.SqlError>
   ) {
     if (zones.find(zone) === undefined) return yield* new RestoreZoneUnknown({ zone })
     const generation = yield* Generation.current(sql)
-    return yield* plans.make(zone, { kind: "restore", ...options, generation, changes })
+    return yield* plans.make(zone, { kind: "restore", by, dryRun, peer, reason, request, generation, changes })
   })
 
   return Restoration.of({

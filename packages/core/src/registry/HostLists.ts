@@ -18,8 +18,8 @@ import { asList } from "../storage/Rows.ts"
 import * as HostRows from "./HostRows.ts"
 import type { HostVersion } from "./HostRows.ts"
 
-/** Names looked at for one list at the most. A look into the past costs more than one at what is. */
-export const scanRowsMax = { present: 3000, past: 2000 }
+/** Names looked at for one list at the most. */
+export const scanRowsMax = { present: 2000, past: 2000 }
 
 /** Labels that a list is narrowed down by at the most. */
 export const labelFiltersMax = 8

@@ -311,7 +311,7 @@ export const suite = <R>(
           after = page.next
         }
         assert.deepStrictEqual(seen, [])
-        assert.deepStrictEqual(lengths, [0, 0, 0, 0])
+        assert.deepStrictEqual(lengths, [0, 0, 0, 0, 0, 0])
         const rare = yield* all(
           (page) =>
             registry.page({

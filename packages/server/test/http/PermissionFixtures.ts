@@ -151,6 +151,14 @@ export const requests: Readonly<Record<string, Fixture>> = {
   "history.explainHost": (place) => Effect.map(host(place), (fqdn) => ({ path: `/v1/hosts/${fqdn}/explain` })),
   "history.explainRecord": (place) =>
     Effect.map(host(place), (fqdn) => ({ path: `/v1/zones/${place.zone}/records/${fqdn}/A/explain` })),
+  "history.diff": path(({ zone }) => `/v1/diff?from=2026-01-01T00:00:00Z&zone=${zone}`),
+  "history.restoreHost": (place) =>
+    Effect.map(host(place), (fqdn) => ({
+      path: `/v1/hosts/${fqdn}/restore`,
+      body: { at: "2026-01-01T00:00:00Z", ...because }
+    })),
+  "history.restoreZone": ({ zone }) =>
+    Effect.succeed({ path: `/v1/zones/${zone}/restore`, body: { at: "2026-01-01T00:00:00Z", ...because } }),
   "zones.list": path(() => "/v1/zones"),
   "zones.get": path(({ zone }) => `/v1/zones/${zone}`),
   "zones.create": () => Effect.succeed({ path: "/v1/zones", body: { name: `new-${next()}.test`, ...because } }),
@@ -266,6 +274,9 @@ hostChanges.release     xxx     +0+       +0+    xxx      xxx    xxx   xxx
 history.hostHistory     +0+     +0+       +0+    +0+      +0+    xxx   +00
 history.explainHost     +0+     +0+       +0+    +0+      +0+    xxx   +00
 history.explainRecord   +0+     +0+       +0+    +0+      xxx    xxx   +00
+history.diff            +++     +++       +++    +++      +++    xxx   +++
+history.restoreHost     xxx     +0+       +0+    xxx      xxx    xxx   xxx
+history.restoreZone     xxx     +0+       +0+    xxx      xxx    xxx   xxx
 zones.list              +++     +++       +++    +++      xxx    xxx   +++
 zones.get               +0+     +0+       +0+    +0+      xxx    xxx   +00
 zones.records           +0+     +0+       +0+    +0+      xxx    xxx   +00
