@@ -35,6 +35,9 @@ import { ZoneImport } from "@prism-dns/core/dns/ZoneImport"
 import { ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import { Feed } from "@prism-dns/core/events/Feed"
+import { WebhookDelivery } from "@prism-dns/core/events/WebhookDelivery"
+import { WebhookSender } from "@prism-dns/core/events/WebhookSender"
+import { Webhooks } from "@prism-dns/core/events/Webhooks"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
@@ -138,6 +141,19 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Outbox.layer)
   )
 
+  /** Who follows what changes. */
+  const followers = WebhookDelivery.layer({
+    timeoutMillis: Duration.toMillis(events.webhooks.timeout),
+    attemptsMax: events.webhooks.attemptsMax,
+    retryMillisMin: Duration.toMillis(events.webhooks.retryMin),
+    retryMillisMax: Duration.toMillis(events.webhooks.retryMax),
+    deadLettersInRow: events.webhooks.deadLettersInRow
+  }).pipe(
+    Layer.provideMerge(WebhookSender.layer({ networks: events.webhooks.networks })),
+    Layer.provideMerge(Webhooks.layer),
+    Layer.provideMerge(Feed.layer({ recentMax: events.recentMax }))
+  )
+
   /** What the others stand on. */
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
@@ -146,7 +162,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(roles),
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones)),
-    Layer.provideMerge(Feed.layer({ recentMax: events.recentMax })),
+    Layer.provideMerge(followers),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(Database.layer(storage)),

@@ -21,6 +21,7 @@ import { RequestCheck } from "./RequestCheck.ts"
 import { Roles } from "./Roles.ts"
 import { StatusGroup } from "./Status.ts"
 import { Tokens } from "./Tokens.ts"
+import { Webhooks } from "./Webhooks.ts"
 import { WhoamiGroup } from "./Whoami.ts"
 import { Zones } from "./Zones.ts"
 
@@ -34,6 +35,7 @@ const contract = HttpApi.make("prism-dns")
   .add(Publications)
   .add(Guards)
   .add(Events)
+  .add(Webhooks)
   .add(Tokens)
   .add(Identities)
   .add(Roles)

@@ -24,3 +24,30 @@ export const gaps = Metric.counter("prism_event_gaps_total", {
   description: "Gaps that clients of `/v1/events` and webhooks were told of.",
   incremental: true
 })
+
+/** `result`: `delivered`, `failed`. */
+export const deliveries = Metric.counter("prism_webhook_deliveries_total", {
+  description: "Attempts to deliver to webhooks, by what became of them.",
+  incremental: true
+})
+
+export const deadLetters = Metric.counter("prism_webhook_dead_letters_total", {
+  description: "Events that were given up after as many attempts as there may be.",
+  incremental: true
+})
+
+/** `reason`: `gone`, `dead-letters`. */
+export const paused = Metric.counter("prism_webhook_pauses_total", {
+  description: "Times that Prism paused a webhook, by why.",
+  incremental: true
+})
+
+export const webhooks = Metric.gauge("prism_webhooks_active", { description: "Webhooks that are delivered to." })
+
+export const webhooksPaused = Metric.gauge("prism_webhooks_paused", {
+  description: "Webhooks that are paused, by a person or by Prism."
+})
+
+export const behind = Metric.gauge("prism_webhook_behind", {
+  description: "How many events of the log the webhook that is furthest behind has before it."
+})

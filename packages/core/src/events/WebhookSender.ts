@@ -134,8 +134,9 @@ const make = Effect.fnUntraced(function* ({ networks }: { readonly networks: Rea
     return literal === undefined ? undefined : addressRefusal(literal, networks)
   }
 
-  const exchange = ({ body, headers, url: text }: Post) =>
+  const exchange = (post: Post): Effect.Effect<Outcome> =>
     Effect.callback<Outcome>((resume) => {
+      const { body, headers, url: text } = post
       const url = new URL(text)
       const refusal = refusalOf(text)
       if (refusal !== undefined) return resume(Effect.succeed({ _tag: "Failed", detail: refusal }))
@@ -152,17 +153,20 @@ const make = Effect.fnUntraced(function* ({ networks }: { readonly networks: Rea
         }
       })
       request.on("response", (response) => {
-        const settle = () => resume(Effect.succeed(outcomeOf(response)))
         let bytes = 0
         response.on("data", (chunk: Buffer) => {
           bytes += chunk.length
-          if (bytes <= answerBytesMax) return
-          settle()
-          response.destroy()
+          if (bytes > answerBytesMax) response.destroy()
         })
-        response.on("end", settle).on("error", settle).on("close", settle)
+        response.on("error", () => undefined)
+        // By then the connection is free for the next message.
+        response.on("close", () => resume(Effect.succeed(outcomeOf(response))))
       })
-      request.on("error", (error) => resume(Effect.succeed({ _tag: "Failed", detail: reasonOf(error) })))
+      request.on("error", (error: NodeJS.ErrnoException) => {
+        // The receiver closed a connection that nobody used, just as we did.
+        const isStale = request.reusedSocket && (error.code === "ECONNRESET" || error.code === "EPIPE")
+        resume(isStale ? exchange(post) : Effect.succeed({ _tag: "Failed", detail: reasonOf(error) }))
+      })
       request.end(body)
       return Effect.sync(() => request.destroy())
     })

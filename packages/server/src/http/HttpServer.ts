@@ -37,6 +37,7 @@ import * as Records from "./Records.ts"
 import * as Roles from "./Roles.ts"
 import * as Status from "./Status.ts"
 import * as Tokens from "./Tokens.ts"
+import * as Webhooks from "./Webhooks.ts"
 import * as Whoami from "./Whoami.ts"
 import * as Zones from "./Zones.ts"
 
@@ -82,6 +83,7 @@ const api = (
       Publications.layer,
       Guards.layer,
       Events.layer(events),
+      Webhooks.layer,
       Tokens.layer,
       Identities.layer,
       Roles.layer,

@@ -29,6 +29,9 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { Feed } from "@prism-dns/core/events/Feed"
+import { WebhookDelivery } from "@prism-dns/core/events/WebhookDelivery"
+import { WebhookSender } from "@prism-dns/core/events/WebhookSender"
+import { Webhooks } from "@prism-dns/core/events/Webhooks"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
@@ -42,6 +45,7 @@ import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { Effect, Layer, Redacted, Result } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { IpNetwork } from "effect/net"
 import * as Database from "../../src/Database.ts"
 import { Drain } from "../../src/Drain.ts"
 import { HttpAddress } from "../../src/http/HttpAddress.ts"
@@ -69,7 +73,17 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
 
 /** What the others stand on. */
 const ground = (filename: string) =>
-  Feed.layer().pipe(
+  WebhookDelivery.layer({
+    timeoutMillis: 300,
+    attemptsMax: 3,
+    retryMillisMin: 10,
+    retryMillisMax: 50,
+    deadLettersInRow: 3,
+    pollMillis: 50
+  }).pipe(
+    Layer.provideMerge(WebhookSender.layer({ networks: ["127.0.0.1/32", "::1/128"].map(IpNetwork.fromStringUnsafe) })),
+    Layer.provideMerge(Webhooks.layer),
+    Layer.provideMerge(Feed.layer()),
     Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename }, connectionsMax: 1 })),
