@@ -81,6 +81,18 @@ const role = Effect.fnUntraced(function* ({ word, zone }: Place) {
   return name
 })
 
+/** A webhook that is about the place alone. Nobody is there to take what it sends. */
+const webhook = Effect.fnUntraced(function* ({ word, zone }: Place) {
+  const sql = yield* SqlClient.SqlClient
+  // There may be a hundred of them.
+  yield* sql`DELETE FROM webhook WHERE name LIKE ${`${word}-%`}`
+  const name = `${word}-hook-${next()}`
+  const body = JSON.stringify({ name, url: `http://127.0.0.1:1/${word}`, zones: [zone], kinds: ["role.*"], ...because })
+  const made = yield* ask("/v1/webhooks", { method: "POST", body, headers: { "content-type": "application/json" } })
+  assert.strictEqual(made.status, 201, made.text)
+  return name
+})
+
 const plan = Effect.fnUntraced(function* ({ word, zone }: Place) {
   const body = JSON.stringify({ kind: "ignore", pattern: `${word}-${next()}`, reason: `${word} is not ours` })
   const made = yield* ask(`/v1/zones/${zone}/plans`, {
@@ -112,6 +124,7 @@ export const seeded = Effect.gen(function* () {
     yield* identity(place)
     yield* role(place)
     yield* plan(place)
+    yield* webhook(place)
   }
   yield* tripped
 })
@@ -242,7 +255,29 @@ export const requests: Readonly<Record<string, Fixture>> = {
     })),
   "whoami.get": path(() => "/v1/whoami"),
   "status.get": path(() => "/v1/status"),
-  "events.stream": ({ zone }) => Effect.succeed({ path: `/v1/events?since=0&zone=${zone}`, isStream: true })
+  "events.stream": ({ zone }) => Effect.succeed({ path: `/v1/events?since=0&zone=${zone}`, isStream: true }),
+  "webhooks.list": path(() => "/v1/webhooks"),
+  "webhooks.create": ({ word, zone }) =>
+    Effect.succeed({
+      path: "/v1/webhooks",
+      body: { name: `${word}-hook-${next()}`, url: "http://127.0.0.1:1/", zones: [zone], ...because }
+    }),
+  "webhooks.get": (place) => Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}` })),
+  "webhooks.change": (place) =>
+    Effect.gen(function* () {
+      const path = `/v1/webhooks/${yield* webhook(place)}`
+      return { path, headers: yield* matching(path), body: { state: "paused", ...because } }
+    }),
+  "webhooks.remove": (place) =>
+    Effect.gen(function* () {
+      const path = `/v1/webhooks/${yield* webhook(place)}`
+      return { path: `${path}?reason=x`, headers: yield* matching(path) }
+    }),
+  "webhooks.test": (place) => Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}/test` })),
+  "webhooks.replay": (place) =>
+    Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}/replay`, body: { since: "0", ...because } })),
+  "webhooks.deadLetters": (place) =>
+    Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}/dead-letters` }))
 }
 
 /** A role of one's own: it looks after the records and the web hosts of one zone. */
@@ -320,4 +355,12 @@ zones.change            xxx     xxx       +0+    xxx      xxx    xxx   xxx
 zones.remove            xxx     xxx       !0!    xxx      xxx    xxx   xxx
 zones.history           +0+     +0+       +0+    +0+      xxx    xxx   +00
 events.stream           +++     +++       +++    +++      xxx    xxx   xxx
+webhooks.list           xxx     xxx       +++    +++      xxx    xxx   xxx
+webhooks.create         xxx     xxx       +x+    xxx      xxx    xxx   xxx
+webhooks.get            xxx     xxx       +0+    +0+      xxx    xxx   xxx
+webhooks.change         xxx     xxx       +0+    xxx      xxx    xxx   xxx
+webhooks.remove         xxx     xxx       +0+    xxx      xxx    xxx   xxx
+webhooks.test           xxx     xxx       +0+    xxx      xxx    xxx   xxx
+webhooks.replay         xxx     xxx       +0+    xxx      xxx    xxx   xxx
+webhooks.deadLetters    xxx     xxx       +0+    +0+      xxx    xxx   xxx
 `

@@ -102,7 +102,7 @@ const given = (seen: string, asked: Place, sign: string): string | undefined => 
     sign === "+" && asked === here
       ? [there.word, there.zone, there.network]
       : sign === "+"
-        ? [`${there.word}-owner`, `${there.word}-role`, `${there.network}.`, `${there.word}:`]
+        ? [`${there.word}-owner`, `${there.word}-role`, `${there.word}-hook`, `${there.network}.`, `${there.word}:`]
         : [`${there.word}-owner`, `${there.network}.`]
   return secrets.find((secret) => seen.includes(secret))
 }
