@@ -89,8 +89,11 @@ export const bodyBytesMax = 65_536
 /** Paths, as the contract calls them, whose bodies hold many things at once. */
 const bodyBytesMaxByPath: ReadonlyMap<string, number> = new Map([
   ["/v1/hosts::batch", 8 * 1_048_576],
+  ["/v1/zones/:zone/records::batch", 1_048_576],
   ["/v1/zones/:zone/import", 16 * 1_048_576]
 ])
+
+export const largeBodyPaths: ReadonlyArray<string> = [...bodyBytesMaxByPath.keys()]
 
 /** How large the body of a request to this path, as the contract calls it, may be. */
 export const bodyBytesMaxOf = (path: string): number => bodyBytesMaxByPath.get(path) ?? bodyBytesMax

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Api } from "@prism-dns/core/api/Api"
 import { Effect } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Exchange, finish } from "../../src/http/Exchange.ts"
 import * as RequestId from "../../src/http/RequestId.ts"
 import * as TraceParent from "../../src/http/TraceParent.ts"
-import { bodyBytesMaxOf } from "../../src/http/Answers.ts"
+import { bodyBytesMaxOf, largeBodyPaths } from "../../src/http/Answers.ts"
 import { ask, server } from "./harness.ts"
 
 const exchange = new Exchange("r-1", 0n)
@@ -141,6 +142,10 @@ describe("the server", () => {
   it("takes larger bodies only where they hold many things", () => {
     assert.strictEqual(bodyBytesMaxOf("/v1/hosts"), 65_536)
     assert.strictEqual(bodyBytesMaxOf("/v1/hosts::batch"), 8_388_608)
+    assert.strictEqual(bodyBytesMaxOf("/v1/zones/:zone/records::batch"), 1_048_576)
     assert.strictEqual(bodyBytesMaxOf("/v1/zones/:zone/import"), 16_777_216)
+    // A path that the contract does not know would bound nothing.
+    const known = Object.values(Api.groups).flatMap((group) => Object.values(group.endpoints).map(({ path }) => path))
+    assert.includeMembers<string>(known, [...largeBodyPaths])
   })
 })
