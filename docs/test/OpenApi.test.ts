@@ -16,6 +16,8 @@ const released = JSON.parse(Fs.readFileSync(Path.join(root, "docs/test/released/
 const agreed: ReadonlyArray<readonly [begins: string, why: string]> = [
   ["GET /v1/hosts 200.items[].", "Absent only in answers to `at=`, which nobody could ask for before."],
   ["GET /v1/hosts/{host} 200.", "The same."],
+  ["GET /v1/zones 200.items[].publication: may be absent", "Only in answers to `at=`."],
+  ["GET /v1/zones/{zone} 200.publication: may be absent", "The same."],
   ["POST /v1/tokens 201.token: may be absent", "Only in a dry run, which nobody could ask for before."],
   ["GET /v1/access:explain 200.", "Absent only where a permission is asked about, which nobody could before."],
   ["POST /v1/access:explain 200.", "The same."],

@@ -625,6 +625,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const forget = Effect.fnUntraced(function* (name: DomainName) {
     yield* FiberMap.remove(provisioning, name)
     yield* FiberMap.remove(writers, name)
+    yield* provisioner.forget(name)
     for (const known of [ready, remade, inDoubt, opened, again]) known.delete(name)
     errors.delete(name)
     doubtful.delete(name)

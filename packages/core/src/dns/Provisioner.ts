@@ -68,6 +68,8 @@ export class Provisioner extends Context.Service<
     readonly notifyNeeded: (zone: Zone) => boolean
     /** Whether the zone is signed, and by which keys; their DS records go to the parent zone. */
     readonly dnssec: (zone: DomainName) => Effect.Effect<ZoneSignature, PowerDnsError>
+    /** Sees to the zone at secondaries no more. */
+    readonly forget: (zone: DomainName) => Effect.Effect<void>
     readonly problems: Effect.Effect<ReadonlyArray<Problem>>
   }
 >()("@prism-dns/core/dns/Provisioner") {
@@ -328,6 +330,13 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     dnssec: Effect.fn("Provisioner.dnssec")(function* (zone: DomainName) {
       const keys = yield* powerdns.zoneKeys(zone)
       return { signed: keys.some(({ active }) => active), keys }
+    }),
+    forget: Effect.fn("Provisioner.forget")(function* (zone) {
+      made.delete(zone)
+      for (const { name } of [...secondaries, ...primaries]) {
+        yield* FiberMap.remove(working, `${zone} ${name}`)
+        problems.delete(`${zone} ${name}`)
+      }
     }),
     problems: Effect.sync(() => [...problems.values()])
   })

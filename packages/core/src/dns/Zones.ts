@@ -219,6 +219,12 @@ const makeManaged = Effect.fnUntraced(function* (configured: ReadonlyArray<Zone.
   let loaded = yield* repo.load
   let index = indexOf(loaded.zones)
   const listeners = new Set<(change: ZoneChange) => void>()
+  for (const { name, overridden, policy } of loaded.zones) {
+    if (overridden.length === 0 || policy.ttlSecondsMin <= policy.ttlSecondsMax) continue
+    yield* Effect.logWarning(
+      "what the API has set for a zone and what the configuration says now do not go together: ttlSecondsMin is above ttlSecondsMax, which holds"
+    ).pipe(Effect.annotateLogs({ zone: name, overridden: overridden.join(", ") }))
+  }
 
   const reload = Effect.map(repo.load, (next) => {
     // One that was read earlier, and comes later, is of before.

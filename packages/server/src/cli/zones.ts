@@ -23,13 +23,13 @@ const differing = ({ reconciliation }: Contract.Zone): number | undefined => {
 const columns: ReadonlyArray<Output.Column<Contract.Zone>> = [
   { head: "ZONE", cell: ({ name }) => name },
   { head: "KIND", cell: ({ kind }) => kind },
-  { head: "ORIGIN", cell: originOf },
   { head: "READY", cell: ({ publication }) => publication && yesOrNo(publication.ready) },
   { head: "PENDING", cell: ({ publication }) => publication?.pending },
   { head: "PARKED", cell: ({ publication }) => publication?.parked },
   { head: "DRIFT", cell: differing },
   { head: "LOOKED AT", cell: ({ reconciliation }) => reconciliation.last?.at },
-  { head: "ERROR", cell: ({ publication }) => publication?.error }
+  { head: "ERROR", cell: ({ publication }) => publication?.error },
+  { head: "ORIGIN", cell: originOf }
 ]
 
 const list = Command.make(

@@ -11,6 +11,7 @@
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Zones } from "@prism-dns/core/dns/Zones"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import { hostStates } from "@prism-dns/core/domain/Host"
 import { isReverse } from "@prism-dns/core/domain/Zone"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -161,10 +162,16 @@ const make = Effect.fnUntraced(function* (options: MetricsOptions) {
     }
   }
 
+  /** What is measured of a zone is nothing any more once it is gone; what was counted there stays counted. */
+  const isCurrent = ({ attributes, type }: Metric.Metric.Snapshot): boolean => {
+    const zone = type === "Gauge" ? attributes?.["zone"] : undefined
+    return zone === undefined || zones.find(zone as DomainName) !== undefined
+  }
+
   const render: Metrics["Service"]["render"] = Effect.fn("Metrics.render")(function* (format) {
     yield* refresh
     yield* refreshLocal
-    join(families(yield* Metric.snapshot))
+    join(families((yield* Metric.snapshot).filter(isCurrent)))
     const target = format === "text" ? registry : asOpenMetrics(registry)
     return { contentType: target.contentType, body: yield* Effect.promise(() => target.metrics()) }
   })
