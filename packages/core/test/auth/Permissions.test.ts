@@ -157,7 +157,7 @@ describe("permissions", () => {
         names: inner.names
       }
       const within = heldBy({ ...inner, zones: undefined, names: undefined })
-      const reach = new Set(placesWithin(bound as Bound))
+      const reach = new Set(placesWithin(bound))
       for (const each of heldBy(part)) assert.isTrue(within.has(each), each)
       for (const at of everywhere) {
         if (reach.has(at)) continue
@@ -169,7 +169,7 @@ describe("permissions", () => {
       for (const verb of verbs) {
         for (const resource of resources) {
           if (!Permissions.allowsWithin(outer, verb, resource, bound)) continue
-          for (const at of placesWithin(bound as Bound)) assert.isTrue(held.has(key(verb, resource, at)))
+          for (const at of placesWithin(bound)) assert.isTrue(held.has(key(verb, resource, at)))
         }
       }
     }
