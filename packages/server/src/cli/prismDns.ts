@@ -12,10 +12,12 @@ import { identities } from "./identities.ts"
 import { migrate } from "./migrate.ts"
 import { plan } from "./plan.ts"
 import { publications } from "./publications.ts"
+import { records } from "./records.ts"
 import { roles } from "./roles.ts"
 import { serve } from "./serve.ts"
 import { status } from "./status.ts"
 import { tokens } from "./tokens.ts"
+import { exportZone, importZone } from "./transfer.ts"
 import { whoami } from "./whoami.ts"
 import { zones } from "./zones.ts"
 
@@ -31,6 +33,9 @@ export const prismDns = Command.make("prism-dns").pipe(
     doctor,
     status,
     zones,
+    records,
+    importZone,
+    exportZone,
     plan,
     hosts,
     events,
