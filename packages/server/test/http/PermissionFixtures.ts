@@ -32,6 +32,8 @@ export const there: Place = { zone: otherZone, word: "hidden", network: "198.51.
 export interface Request {
   readonly path: string
   readonly body?: unknown
+  /** In place of `body`: a zone file. */
+  readonly zoneFile?: string
   readonly headers?: Readonly<Record<string, string>>
   /** It is said item by item what became of it: that of the first one counts. */
   readonly isBatch?: boolean
@@ -102,6 +104,18 @@ const plan = Effect.fnUntraced(function* ({ word, zone }: Place) {
   })
   assert.strictEqual(made.status, 201, made.text)
   return made.json.id as string
+})
+
+/** The path of a record set that people manage. */
+const record = Effect.fnUntraced(function* ({ word, zone }: Place) {
+  const path = `/v1/zones/${zone}/records/${word}-${next()}.${zone}/TXT`
+  const made = yield* ask(path, {
+    method: "PUT",
+    body: JSON.stringify({ contents: [`"${word}-owner"`] }),
+    headers: { "content-type": "application/json" }
+  })
+  assert.include([200, 201], made.status, made.text)
+  return path
 })
 
 /** The `ETag` of what is at `path`, as who may everything sees it. */
@@ -185,6 +199,25 @@ export const requests: Readonly<Record<string, Fixture>> = {
   "zones.history": path(({ zone }) => `/v1/zones/${zone}/history`),
   "zones.records": path(({ zone }) => `/v1/zones/${zone}/records`),
   "zones.dnssec": path(({ zone }) => `/v1/zones/${zone}/dnssec`),
+  "records.get": (place) => Effect.map(record(place), (path) => ({ path })),
+  "records.put": ({ word, zone }) =>
+    Effect.succeed({
+      path: `/v1/zones/${zone}/records/${word}-${next()}.${zone}/TXT`,
+      body: { contents: ['"x"'], ...because }
+    }),
+  "records.remove": (place) =>
+    Effect.gen(function* () {
+      const path = yield* record(place)
+      return { path: `${path}?reason=x`, headers: yield* matching(path) }
+    }),
+  "records.batch": ({ word, zone }) =>
+    Effect.succeed({
+      path: `/v1/zones/${zone}/records:batch`,
+      body: { items: [{ name: `${word}-${next()}.${zone}`, type: "TXT", contents: ['"x"'] }] }
+    }),
+  "records.import": ({ word, zone }) =>
+    Effect.succeed({ path: `/v1/zones/${zone}/import`, zoneFile: `${word}-${next()}.${zone} 60 IN TXT "x"\n` }),
+  "records.export": path(({ zone }) => `/v1/zones/${zone}/export`),
   "plans.make": ({ word, zone }) =>
     Effect.succeed({
       path: `/v1/zones/${zone}/plans`,
@@ -363,4 +396,10 @@ webhooks.remove         xxx     xxx       +0+    xxx      xxx    xxx   xxx
 webhooks.test           xxx     xxx       +0+    xxx      xxx    xxx   xxx
 webhooks.replay         xxx     xxx       +0+    xxx      xxx    xxx   xxx
 webhooks.deadLetters    xxx     xxx       +0+    +0+      xxx    xxx   xxx
+records.get             +0+     +0+       +0+    +0+      xxx    xxx   +00
+records.put             xxx     +0+       +0+    xxx      xxx    xxx   +00
+records.remove          xxx     +0+       +0+    xxx      xxx    xxx   +00
+records.batch           xxx     +0+       +0+    xxx      xxx    xxx   +00
+records.import          xxx     +0+       +0+    xxx      xxx    xxx   +00
+records.export          +0+     +0+       +0+    +0+      xxx    xxx   +00
 `

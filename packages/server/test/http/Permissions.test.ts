@@ -60,7 +60,7 @@ const tokenOf = Effect.fnUntraced(function* (column: Column, bound: "bound" | "u
 
 const send = Effect.fnUntraced(function* (
   method: string,
-  { body, headers, isStream = false, path }: Request,
+  { body, headers, isStream = false, path, zoneFile }: Request,
   token: string
 ) {
   const { url } = yield* HttpAddress
@@ -72,9 +72,11 @@ const send = Effect.fnUntraced(function* (
       headers: {
         authorization: `Bearer ${token}`,
         ...(body !== undefined && { "content-type": "application/json" }),
+        ...(zoneFile !== undefined && { "content-type": "text/dns" }),
         ...headers
       },
-      ...(body !== undefined && { body: JSON.stringify(body) })
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...(zoneFile !== undefined && { body: zoneFile })
     })
     const seen = `${JSON.stringify([...response.headers])} `
     if (!isStream || response.status >= 400) return { status: response.status, seen: seen + (await response.text()) }
