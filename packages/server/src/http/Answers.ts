@@ -159,13 +159,15 @@ export const bounded = HttpRouter.middleware(
         const { context } = fiber
         const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
         const { path } = Context.getUnsafe(context, HttpRouter.RouteContext).route
-        const known = routes.get(path) ?? factsOf(path)
-        routes.set(path, known)
-        const { bytesMax, called, maxBodySize } = known
+        let facts = routes.get(path)
+        if (facts === undefined) routes.set(path, (facts = factsOf(path)))
+        const { bytesMax, called, maxBodySize } = facts
         fiber.getRef(Exchange.Current).route = called
         if (Number(request.headers["content-length"] ?? 0) > bytesMax) return Effect.succeed(bodyTooLarge(bytesMax))
         const detail = unreadable(request)
         if (detail !== undefined) return Effect.succeed(respond(problems.mediaTypeUnsupported, detail))
+        // Nothing reads the body of what has none.
+        if (request.method === "GET" || request.method === "HEAD") return handler
         const isKeyed = request.method === "POST" && request.headers[Idempotency.header] !== undefined
         return (isKeyed ? toItsEnd(handler) : handler).pipe(
           Effect.provideService(HttpServerRequest.MaxBodySize, maxBodySize),
@@ -274,9 +276,7 @@ export const observed = (known: ReadonlyArray<KnownPath>) =>
             return answer
           }
           return handler.pipe(
-            Effect.provideContext(
-              Context.make(Exchange.Current, exchange).pipe(Context.add(RequestId.RequestId, exchange.id))
-            ),
+            Effect.provideService(Exchange.Current, exchange),
             Effect.matchCauseEffect({
               onSuccess: (response) => Effect.sync(() => finished(response)),
               onFailure: (cause) => {

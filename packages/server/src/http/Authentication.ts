@@ -12,9 +12,9 @@ import { Roles } from "@prism-dns/core/auth/Roles"
 import { type TokenHolder, TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
+import * as Exchange from "./Exchange.ts"
 import { Gate } from "./Gate.ts"
 import { isJwt, Oidc, type OidcService } from "./Oidc.ts"
-import { RequestId } from "./RequestId.ts"
 
 const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
@@ -98,7 +98,7 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles>
           name: holder.name,
           kind: holder.kind,
           peer,
-          request: yield* RequestId,
+          request: (yield* Exchange.Current).id,
           roles: holder.roles,
           authority,
           grant: holder.grant,

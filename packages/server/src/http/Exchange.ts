@@ -95,11 +95,9 @@ export const finish = (
       : response.status >= 400
         ? withInstance(response, exchange.id)
         : response
-  return HttpServerResponse.setHeaders(answer, {
-    ...headersOf(exchange.id),
-    ...exchange.headers,
-    ...more,
-    // What an answer says itself about being kept is meant.
-    ...(response.headers["cache-control"] !== undefined && { "cache-control": response.headers["cache-control"] })
-  })
+  const headers: Record<string, string> = { ...headersOf(exchange.id), ...exchange.headers, ...more }
+  // What an answer says itself about being kept is meant.
+  const own = response.headers["cache-control"]
+  if (own !== undefined) headers["cache-control"] = own
+  return HttpServerResponse.setHeaders(answer, headers)
 }

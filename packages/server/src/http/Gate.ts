@@ -30,15 +30,14 @@ export interface Gate {
 }
 
 /** Log lines of what runs within say which request it is for. */
-const annotated = <A, E, R>(handler: Effect.Effect<A, E, R>) =>
-  Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
-    Effect.flatMap(Exchange.Current, ({ id }) =>
-      Effect.updateService(handler, References.CurrentLogAnnotations, (before) => ({
-        ...before,
-        ...Exchange.annotations(id, headers)
-      }))
-    )
-  )
+const annotated = <A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiber((fiber) => {
+    const { headers } = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
+    return Effect.provideService(handler, References.CurrentLogAnnotations, {
+      ...fiber.getRef(References.CurrentLogAnnotations),
+      ...Exchange.annotations(fiber.getRef(Exchange.Current).id, headers)
+    })
+  })
 
 export const Gate = Context.Reference<Gate>("@prism-dns/server/http/Gate", {
   defaultValue: () => ({

@@ -7,10 +7,7 @@
  * else one is made that sorts by time. Leaves to others: who puts it where
  * (`Exchange`).
  */
-import { Context } from "effect"
 import { randomUUID } from "node:crypto"
-
-export const RequestId = Context.Reference<string>("@prism-dns/server/http/RequestId", { defaultValue: () => "" })
 
 export const header = "x-request-id"
 
