@@ -7,6 +7,7 @@ import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
+import { explainHost, hostHistory, restoreHost } from "./history.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
@@ -151,5 +152,5 @@ const release = Command.make(
 
 export const hosts = Command.make("hosts").pipe(
   Command.withDescription("The registry of hosts."),
-  Command.withSubcommands([list, show, retire, release])
+  Command.withSubcommands([list, show, hostHistory, explainHost, retire, release, restoreHost])
 )

@@ -7,6 +7,7 @@ import { dev } from "./dev.ts"
 import { doctor } from "./doctor.ts"
 import { events } from "./events.ts"
 import { guards } from "./guards.ts"
+import { diff } from "./history.ts"
 import { hosts } from "./hosts.ts"
 import { identities } from "./identities.ts"
 import { migrate } from "./migrate.ts"
@@ -38,6 +39,7 @@ export const prismDns = Command.make("prism-dns").pipe(
     exportZone,
     plan,
     hosts,
+    diff,
     events,
     publications,
     guards,

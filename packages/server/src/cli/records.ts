@@ -8,6 +8,7 @@ import { Console, Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
+import { explainRecord } from "./history.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
@@ -252,5 +253,5 @@ const remove = Command.make(
 
 export const records = Command.make("records").pipe(
   Command.withDescription("Records that people manage, beside those of hosts."),
-  Command.withSubcommands([list, show, set, remove])
+  Command.withSubcommands([list, show, set, remove, explainRecord])
 )

@@ -108,7 +108,9 @@ export const exportZone = Command.make(
         const text = yield* records.export({ params: { zone }, query })
         if (Option.isNone(input.output)) {
           // Only a terminal obeys what stands in a record.
-          return yield* Console.log(Output.isTerminal() ? Output.harmlessLines(text.trimEnd().replaceAll("\t", " ")) : text.trimEnd())
+          return yield* Console.log(
+            Output.isTerminal() ? Output.harmlessLines(text.trimEnd().replaceAll("\t", " ")) : text.trimEnd()
+          )
         }
         const path = input.output.value
         yield* Effect.try({

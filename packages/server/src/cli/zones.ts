@@ -4,6 +4,7 @@ import * as Contract from "@prism-dns/core/api/Zones"
 import { Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
+import { restoreZone } from "./history.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
@@ -182,5 +183,5 @@ const records = Command.make(
 
 export const zones = Command.make("zones").pipe(
   Command.withDescription("What is in force for a zone, and how it is doing."),
-  Command.withSubcommands([list, show, ...zoneChanges.commands, records, dnssec])
+  Command.withSubcommands([list, show, ...zoneChanges.commands, records, dnssec, restoreZone])
 )
