@@ -52,7 +52,7 @@ import * as ReconcileMetrics from "./ReconcileMetrics.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
 
-/** The zone is not one of the configuration. */
+/** Prism does not manage a zone of this name. */
 export class ZoneUnknown extends Schema.TaggedError<ZoneUnknown>()("ZoneUnknown", { zone: Schema.String }) {
   override get message(): string {
     return `${this.zone} is not a zone that Prism manages`

@@ -84,7 +84,7 @@ export const layer = HttpApiBuilder.group(
     /** A zone whose plans the caller may not see is as if it were not there. */
     const knownZone = Effect.fnUntraced(function* (zone: DomainName) {
       if (zones.find(zone) === undefined || !(yield* Authorization.mayRead("plans", { zone }))) {
-        return yield* new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` })
+        return yield* new ZoneNotFound({ detail: `${zone} is not a zone that Prism manages.` })
       }
     })
 
@@ -172,7 +172,7 @@ export const layer = HttpApiBuilder.group(
         },
         Effect.catchTags({
           ZoneUnknown: ({ zone }) =>
-            Effect.fail(new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` })),
+            Effect.fail(new ZoneNotFound({ detail: `${zone} is not a zone that Prism manages.` })),
           PatternInvalid: ({ message }) => Effect.fail(patternWrong(message)),
           TooManyNames: ({ message }) => Effect.fail(patternWrong(message))
         }),

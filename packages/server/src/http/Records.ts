@@ -88,7 +88,7 @@ const planned = (name: DomainName, type: RecordType, outcome: Change): ReadonlyA
         }
       ]
 
-const zoneNotFound = (zone: string) => new ZoneNotFound({ detail: `${zone} is not a zone of the configuration.` })
+const zoneNotFound = (zone: string) => new ZoneNotFound({ detail: `${zone} is not a zone that Prism manages.` })
 
 const recordNotFound = (name: string, type: string) =>
   new RecordNotFound({ detail: `People manage no ${type} record set at ${name}.` })

@@ -163,7 +163,7 @@ describe("the command line steers a running server", () => {
         )
         assert.match(
           yield* printed(running, "hosts", "show", host.id),
-          /^addresses\t127\.0\.0\.11\nttl\tits zone's\nstate\tonline$/m
+          /^addresses\t127\.0\.0\.11\nttl\tits zone's\nlease\t[a-z]+\nstate\tonline$/m
         )
         assert.include(yield* printed(running, "hosts", "retire", `web-1.${zone}`, "sold"), "is retired")
         yield* running.untilDig(`web-1.${zone}`, "A", [], "10 seconds")
@@ -241,7 +241,7 @@ describe("the command line steers a running server", () => {
             1,
             /cannot reach the server at .* \(ECONNREFUSED\)\. Is it running there\? --server or PRISM_SERVER/
           ],
-          [["zones", "show", "nowhere.test"], undefined, 1, /nowhere\.test\. is not a zone of the configuration/],
+          [["zones", "show", "nowhere.test"], undefined, 1, /nowhere\.test\. is not a zone that Prism manages/],
           [["zones", "show", "a..b"], undefined, 2, /'a\.\.b': /],
           [["hosts", "show", "nobody"], undefined, 1, /There is no host 'nobody'/],
           [["plan", "show", "nothing"], undefined, 1, /There is no plan 'nothing'/],
