@@ -239,6 +239,8 @@ export const make = (
         )
       } else if (before !== undefined && keepsItsWord(before)) {
         refusals.set(name, "it is online: its own word stands")
+      } else if (zones.zoneOf(name)?.name !== zone) {
+        refusals.set(name, `it belongs into ${zones.zoneOf(name)?.name ?? "no zone"} now`)
       } else if (conflicts.has(name)) {
         refusals.set(name, conflicts.get(name)!.reason)
       } else {
