@@ -1,7 +1,6 @@
 /** `prism-dns events`: what changed, and with `--follow` what changes. */
 import type { Event, Gap } from "@prism-dns/core/api/Events"
 import * as Contract from "@prism-dns/core/api/Events"
-import type { Filter } from "@prism-dns/core/events/Event"
 import * as EventStream from "@prism-dns/core/events/EventStream"
 import { Clock, Console, Duration, Effect, Option, Result, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
@@ -46,16 +45,15 @@ export const toFilter = Effect.fnUntraced(function* (input: {
   }
   const zones = yield* Effect.forEach(given(input.zone), Input.parseName)
   const hosts = yield* Effect.forEach(given(input.host), Input.parseName)
-  const filter: Filter = {
+  return {
     ...(kinds.length > 0 && { kinds }),
     ...(zones.length > 0 && { zones }),
     ...(hosts.length > 0 && { hosts })
   }
-  return filter
 })
 
 /** An id, a time, or how long ago. */
-const parseSince = Effect.fnUntraced(function* (text: string) {
+export const parseSince = Effect.fnUntraced(function* (text: string) {
   if (isSince(text)) return text
   const ago = Kind.duration("0s", "36500d").parse(text)
   if (Result.isFailure(ago)) {

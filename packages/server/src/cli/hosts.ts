@@ -11,6 +11,7 @@ import { explainHost, hostHistory, restoreHost } from "./history.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
+import { watch } from "./watch.ts"
 
 const columns: ReadonlyArray<Output.Column<Contract.HostView>> = [
   { head: "NAME", cell: ({ fqdn }) => fqdn },
@@ -152,5 +153,5 @@ const release = Command.make(
 
 export const hosts = Command.make("hosts").pipe(
   Command.withDescription("The registry of hosts."),
-  Command.withSubcommands([list, show, hostHistory, explainHost, retire, release, restoreHost])
+  Command.withSubcommands([list, show, watch, hostHistory, explainHost, retire, release, restoreHost])
 )

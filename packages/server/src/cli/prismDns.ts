@@ -19,6 +19,7 @@ import { serve } from "./serve.ts"
 import { status } from "./status.ts"
 import { tokens } from "./tokens.ts"
 import { exportZone, importZone } from "./transfer.ts"
+import { webhooks } from "./webhooks.ts"
 import { whoami } from "./whoami.ts"
 import { zones } from "./zones.ts"
 
@@ -41,6 +42,7 @@ export const prismDns = Command.make("prism-dns").pipe(
     hosts,
     diff,
     events,
+    webhooks,
     publications,
     guards,
     tokens,
