@@ -49,6 +49,8 @@ describe("a generated client", () => {
         const { url } = yield* HttpAddress
         const said = yield* run(folder, "built/program.js", url, Redacted.value(adminToken), fqdn)
         assert.deepStrictEqual(JSON.parse(said), {
+          registered: 201,
+          labels: { role: "web", site: "a" },
           name: "ops",
           addresses: ["192.0.2.1"],
           found: [`generated.${zone}`],

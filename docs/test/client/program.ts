@@ -13,6 +13,21 @@ const failed = (what: string, problem: unknown): never => {
   throw new Error(`${what}: ${JSON.stringify(problem)}`)
 }
 
+// Registered under a key, so that a lost answer does no harm; then one field of it changed, from what was answered.
+const registered = await client.POST("/v1/hosts", {
+  params: { header: { "idempotency-key": "register-once" } },
+  body: { hostname: "made", zone: fqdn.replace(/^[^.]+\./, ""), addresses: ["10.0.0.9"], labels: { role: "web" } }
+})
+const patched = await client.PATCH("/v1/hosts/{host}", {
+  params: {
+    path: { host: registered.data?.fqdn ?? "" },
+    header: { "if-match": registered.response.headers.get("etag") ?? "" }
+  },
+  body: { labels: { site: "a" }, reason: "it has moved in" }
+})
+if (registered.data === undefined) failed("register", registered.error)
+if (patched.data === undefined) failed("patch", patched.error)
+
 const whoami = await client.GET("/v1/whoami")
 const host = await client.GET("/v1/hosts/{host}", { params: { path: { host: fqdn } } })
 const page = await client.GET("/v1/hosts", { params: { query: { limit: 10, q: fqdn } } })
@@ -48,6 +63,8 @@ const missing = await client.GET("/v1/hosts/{host}", { params: { path: { host: `
 
 console.log(
   JSON.stringify({
+    registered: registered.response.status,
+    labels: patched.data?.labels,
     name: whoami.data?.name,
     addresses: host.data?.addresses,
     found: page.data?.items.map((each) => each.fqdn),
