@@ -15,14 +15,14 @@ const uses = ({ uses, usesMax }: Pick<Contract.Token, "uses" | "usesMax">): stri
 const columns: ReadonlyArray<Output.Column<Contract.TokenPage["items"][number]>> = [
   { head: "NAME", cell: ({ name }) => name },
   { head: "ROLE", cell: ({ role }) => role },
-  { head: "ROLES", cell: ({ roles }) => roles.join(",") },
   { head: "ALLOWS", cell: ({ allows }) => allows },
   { head: "STATE", cell: ({ state }) => state },
   { head: "USES", cell: uses },
   { head: "EXPIRES", cell: ({ expiresAt }) => expiresAt },
   { head: "LAST USED", cell: ({ lastUsed }) => lastUsed },
   { head: "FOR", cell: ({ host }) => host },
-  { head: "ORIGIN", cell: ({ origin }) => origin }
+  { head: "ORIGIN", cell: ({ origin }) => origin },
+  { head: "ROLES", cell: ({ roles }) => roles.join(",") }
 ]
 
 const reference = Argument.String("token").pipe(

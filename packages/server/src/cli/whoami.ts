@@ -15,14 +15,15 @@ export const whoami = Command.make(
           ? Output.json(answer)
           : Output.fields([
               ["name", answer.name],
-              ["kind", answer.kind === "token" ? `token (${answer.role ?? "unknown"})` : answer.kind],
-              ["roles", answer.roles.length === 0 ? "none" : answer.roles.join(", ")],
-              ...answer.permissions.map((permission) => ["may", describe(permission)] as const),
-              ["only in", answer.zones?.join(", ")],
-              ["only names", answer.names?.join(", ")],
+              ["role", answer.role],
+              ["known by", answer.kind === "oidc" ? "the identity provider" : undefined],
               ["token of", answer.origin],
               ["expires", answer.expiresAt],
-              ["speaks from", answer.peer]
+              ["speaks from", answer.peer],
+              ["roles", answer.roles.length === 0 ? "none" : answer.roles.join(", ")],
+              ["only in", answer.zones?.join(", ")],
+              ["only names", answer.names?.join(", ")],
+              ...answer.permissions.map((permission) => ["may", describe(permission)] as const)
             ])
       )
     )

@@ -202,4 +202,68 @@ describe("access, from the command line", () => {
       }).pipe(Effect.scoped),
     60_000
   )
+
+  it.live(
+    "a first start prints a token; by it roles are made, given and edited, and somebody sees what it may",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Deployment.start({ auth: { mode: "off", adminTokens: [] } })
+        const { stderr, stdout } = running.prism.output()
+        const first = /^ {4}(prism_[A-Za-z0-9_-]{43})$/m.exec(stderr)?.[1] ?? ""
+        assert.notStrictEqual(first, "")
+        assert.strictEqual((stderr + stdout).split(first).length, 2)
+        const as = (token: string, ...args: ReadonlyArray<string>) =>
+          Effect.map(cli(running, args, token), (ended) => {
+            assert.strictEqual(ended.code, 0, `${args.join(" ")}\n${ended.stdout}${ended.stderr}`)
+            return ended.stdout.trimEnd()
+          })
+        const mayRead = `read:zones@${zone}`
+        assert.strictEqual(
+          yield* as(
+            first,
+            "roles",
+            "create",
+            "lab-dns",
+            "the lab",
+            "--allow",
+            mayRead,
+            "--allow",
+            "*:records",
+            "--dry-run"
+          ),
+          "lab-dns would be made."
+        )
+        yield* as(first, "roles", "create", "lab-dns", "the lab", "--allow", mayRead, "--allow", "*:records")
+        const lab = yield* as(first, "tokens", "create", "lab", "the lab", "--role", "lab-dns", "--zone", zone)
+        assert.match(
+          yield* as(lab, "whoami"),
+          /\nroles\tlab-dns\nonly in\t.*\nmay\tread zones in .*\nmay\tdo everything with records$/
+        )
+        assert.include(yield* as(lab, "zones", "list"), zone)
+        assert.match((yield* cli(running, ["hosts", "list"], lab)).stderr, /^prism-dns: lab may not read hosts/)
+        yield* as(
+          first,
+          "roles",
+          "edit",
+          "lab-dns",
+          "hosts too",
+          "--allow",
+          `read:hosts@${zone}=web-*`,
+          "--deny",
+          mayRead
+        )
+        assert.strictEqual(yield* as(lab, "hosts", "list"), "")
+        const explain = ["access", "explain", "--verb", "read", "--resource", "zones", "--zone", zone]
+        assert.match(
+          yield* as(first, ...explain, "--token-name", "lab"),
+          /^role:lab-dns\tfailed\t\thas no permission to read zones$/m
+        )
+        yield* as(first, "tokens", "edit", "lab", "more", "--role", "viewer", "--expires", "1d")
+        assert.match(yield* as(first, ...explain, "--token-name", "lab"), /^role:viewer\tpassed\t/m)
+        assert.strictEqual(yield* as(first, "roles", "delete", "lab-dns", "it is closed"), "lab-dns is deleted.")
+        const wrong = yield* cli(running, ["roles", "create", "x", "y", "--allow", "fly:hosts"], first)
+        assert.deepStrictEqual([wrong.code, wrong.stdout], [2, ""])
+      }).pipe(Effect.scoped),
+    60_000
+  )
 })
