@@ -86,7 +86,10 @@ export const make = (database: SimulatedDatabase, zones: Zones["Service"]) => {
   /** Records that a person has taken over. */
   const adopted = (zone: Zone.Zone): Map<DomainName, Texts> => {
     const records = new Map<DomainName, Texts>()
-    for (const row of database.rows("SELECT name, type, contents FROM record WHERE zone = ?", zone.name)) {
+    for (const row of database.rows(
+      "SELECT name, type, contents FROM record WHERE zone = ? AND type IN ('A', 'AAAA', 'PTR')",
+      zone.name
+    )) {
       const name = row["name"] as DomainName
       const texts = (JSON.parse(String(row["contents"])) as ReadonlyArray<string>).map(
         (text) => `${row["type"]} ${text}`

@@ -65,6 +65,8 @@ export type Event = { readonly atMillis: number } & (
   | { readonly do: "approve" }
   /** A person takes over the record of someone else, or gives it back. */
   | { readonly do: "adopt" | "give back"; readonly hostname: string }
+  /** A person makes a record beside a host, or one that stands alone, or deletes it. */
+  | { readonly do: "note" | "note gone" | "alias" | "alias gone"; readonly hostname: string }
   /** A person says which names Prism is to leave alone, or no longer; or that hosts may expire, however many. */
   | { readonly do: "ignore" | "heed"; readonly hostname: string }
   | { readonly do: "allow expiry" }

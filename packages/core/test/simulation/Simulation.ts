@@ -14,6 +14,7 @@ import { Adoption } from "@prism-dns/core/dns/Adoption"
 import * as DeleteBudget from "@prism-dns/core/dns/DeleteBudget"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import * as LateWrites from "@prism-dns/core/dns/LateWrites"
+import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
@@ -80,7 +81,7 @@ const massExpiryShare = 0.15
 /** Violations of one run that are kept. */
 const violationsMax = 20
 
-type Services = Registry | Leases | Acknowledgements | Plans | Adoption | Guards
+type Services = Registry | Leases | Acknowledgements | Plans | Adoption | Guards | ManagedRecords
 
 export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome => {
   const { settings } = scenario
@@ -459,7 +460,9 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     for (const change of write.changes) {
       const name = RRset.changedName(change)
       const known = foreign.get(`${write.zone} ${name}`)
-      if (known !== undefined && !adoptable.has(`${write.zone} ${name}`)) {
+      const type = change._tag === "Replace" ? change.rrset.type : change.type
+      // Beside what is someone else's a person may have a note.
+      if (known !== undefined && type !== "TXT" && !adoptable.has(`${write.zone} ${name}`)) {
         violate(
           "foreign records are left alone",
           `${name} was ${Oracle.show(known.texts)} and not ours, and was written`
@@ -612,6 +615,27 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
           })
         )
       }
+      case "note":
+      case "note gone":
+      case "alias":
+      case "alias gone": {
+        const name = fqdnOf(event.hostname)
+        const isNote = event.do.startsWith("note")
+        const type = isNote ? ("TXT" as const) : ("CNAME" as const)
+        const contents = [isNote ? `"note at ${world.nowMillis}"` : "elsewhere.example."]
+        return ask(
+          Effect.gen(function* () {
+            const records = yield* ManagedRecords
+            const options = { actor: person }
+            const isGone = event.do.endsWith("gone")
+            const done = yield* isGone
+              ? records.remove(forward.name, { name, type }, options)
+              : records.put(forward.name, { name, type, after: { ttlSeconds: 60, contents } }, options)
+            records.letGo(done.ticket)
+            world.say(`a person: ${event.do} ${name}: ${done._tag}`)
+          })
+        )
+      }
       case "ignore":
       case "heed": {
         const request = { zone: forward.name, patterns: [event.hostname], by: person.name, reason: "said so" }
@@ -713,6 +737,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
         violate("foreign records are left alone", `${name} was ${Oracle.show(texts)} and is ${Oracle.show(has)}`)
       }
       checkTtls(zone, types, parked)
+      if (isForward) checkPeoples(parked)
       if (isForward && untended.size === 0) checkPlaceholders(zone, found, others, parked)
     }
   }
@@ -726,7 +751,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     )
 
   const isPublished = (name: DomainName.DomainName) =>
-    database.rows("SELECT 1 FROM published WHERE name = ?", name).length > 0
+    database.rows("SELECT 1 FROM published WHERE name = ? AND content LIKE '%[\"A%'", name).length > 0
 
   const checkTtls = (zone: Zone.Zone, types: ReadonlyArray<string>, parked: ReadonlySet<string>) => {
     const found = powerdns.ttls(zone.name, types)
@@ -737,6 +762,38 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     }
   }
 
+  /** What people manage, by name: the texts beside hosts, and the names that stand for others. */
+  const peoples = (type: string) =>
+    new Map(
+      database
+        .rows("SELECT name, contents FROM record WHERE type = ?", type)
+        .map((row) => [String(row["name"]), JSON.parse(String(row["contents"])) as ReadonlyArray<string>])
+    )
+
+  /** They stand as people said last, and nothing is left of what they took away. */
+  const checkPeoples = (parked: ReadonlySet<string>) => {
+    for (const type of ["TXT", "CNAME"]) {
+      const wanted = peoples(type)
+      const found = powerdns.records(forward.name, [type]) ?? new Map<string, Oracle.Texts>()
+      for (const name of new Set([...wanted.keys(), ...found.keys()])) {
+        const key = `${forward.name} ${name}`
+        if (parked.has(key) || untended.has(key)) continue
+        const due = (wanted.get(name) ?? []).map((content) => `${type} ${content}`)
+        const has = (found.get(name) ?? []).filter((text) => !text.includes("something stands below"))
+        if (!Oracle.same(has, due)) {
+          violate(
+            "records of people stand as they said",
+            `${name} should be ${Oracle.show(due)} and is ${Oracle.show(has)}`
+          )
+        }
+      }
+    }
+    const hosts = new Set(oracle.hosts().map(({ fqdn }) => fqdn as string))
+    for (const name of peoples("CNAME").keys()) {
+      if (hosts.has(name)) violate("a CNAME stands alone", `${name} is a host's too`)
+    }
+  }
+
   /** A name that has something of ours below it exists, by records of its own or by a placeholder; no other has one. */
   const checkPlaceholders = (
     zone: Zone.Zone,
@@ -744,12 +801,15 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     others: ReadonlyMap<string, Oracle.Texts>,
     parked: ReadonlySet<string>
   ) => {
-    const held = powerdns.records(zone.name, ["TXT"]) ?? new Map<string, Oracle.Texts>()
+    const texts = powerdns.records(zone.name, ["TXT"]) ?? new Map<string, Oracle.Texts>()
+    const notes = peoples("TXT")
+    const held = new Map([...texts].filter(([name]) => !notes.has(name)))
+    const standing = new Set([...found.keys(), ...notes.keys(), ...peoples("CNAME").keys()])
     const needed = new Set<string>()
-    for (const name of found.keys()) {
+    for (const name of standing) {
       if (others.has(name)) continue
       let rest = name.slice(name.indexOf(".") + 1)
-      for (; rest !== zone.name; rest = rest.slice(rest.indexOf(".") + 1)) if (!found.has(rest)) needed.add(rest)
+      for (; rest !== zone.name; rest = rest.slice(rest.indexOf(".") + 1)) if (!standing.has(rest)) needed.add(rest)
     }
     for (const name of needed) {
       if (!held.has(name) && !parked.has(`${zone.name} ${name}`))
@@ -930,7 +990,7 @@ const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: 
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(settings.reconcileMillis === undefined ? Layer.empty : Reconciliation.scheduled),
     Layer.provideMerge(Reconciliation.Reconciler.layer()),
-    Layer.provideMerge(Adoption.layer),
+    Layer.provideMerge(Layer.mergeAll(Adoption.layer, ManagedRecords.layer)),
     Layer.provideMerge(LateWrites.layer),
     Layer.provideMerge(
       DnsManager.layer({

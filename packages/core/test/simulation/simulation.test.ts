@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { regressions } from "./regressions.ts"
-import { generate, type Settings } from "./Scenario.ts"
+import * as Dice from "./Dice.ts"
+import { type Event, generate, type Settings } from "./Scenario.ts"
 import { SimulatedDatabase } from "./SimulatedDatabase.ts"
 import { broken, happenings, tryAllApart } from "./seeds.ts"
 import { run } from "./Simulation.ts"
@@ -26,6 +27,21 @@ describe("core, in a simulated world", () => {
       )
     }
   })
+
+  it("keeps what people say beside hosts, through all that happens in some of its runs", () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const scenario = generate(seed)
+      const dice = Dice.make(`people of ${seed}`)
+      const hostnames = [...new Set(scenario.agents.map(({ hostname }) => hostname)), "shop", "x.shop"]
+      const said = Array.from({ length: 25 }, (): Event => ({
+        atMillis: dice.int(scenario.endMillis),
+        do: dice.pick(["note", "note", "note gone", "alias", "alias gone"]),
+        hostname: dice.pick(hostnames)
+      }))
+      const events = [...scenario.events, ...said].sort((a, b) => a.atMillis - b.atMillis)
+      assert.deepStrictEqual(broken({ ...scenario, events }, database), [], `seed ${seed}`)
+    }
+  }, 120_000)
 
   it("does something else for another seed", () => {
     assert.notStrictEqual(run(generate(1), database).trace.join("\n"), run(generate(2), database).trace.join("\n"))
