@@ -26,6 +26,7 @@ import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import * as Reconciler from "@prism-dns/core/dns/Reconciler"
+import { PastRecords } from "@prism-dns/core/dns/PastRecords"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { Restoration } from "@prism-dns/core/dns/Restoration"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
@@ -189,7 +190,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Layer.mergeAll(Guards.layer, managedZones, ZoneChanges.layer)),
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Registry.layer()),
-    Layer.provideMerge(Layer.merge(Provenance.layer, Restoration.layer)),
+    Layer.provideMerge(Layer.mergeAll(Provenance.layer, Restoration.layer, PastRecords.layer)),
     Layer.provideMerge(Layer.merge(HostHistory.layer, Differences.layer)),
     Layer.provideMerge(Parked.layer),
     Layer.provideMerge(Adoption.layer),

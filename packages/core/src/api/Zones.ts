@@ -303,6 +303,7 @@ export class Zones extends HttpApiGroup.make("zones")
       params: { zone: Values.NameInput },
       query: {
         ownership: Schema.optionalKey(Schema.Literals(ownerships)),
+        at: Schema.optionalKey(Values.TimestampInput),
         limit: Schema.optionalKey(Page.Limit),
         cursor: Schema.optionalKey(Page.Cursor)
       },
@@ -313,7 +314,10 @@ export class Zones extends HttpApiGroup.make("zones")
       .annotateMerge(
         OpenApi.annotations({
           summary: "Names of a zone with their records, by whose they are",
-          description: "For names that are not Prism's the whole zone is read from PowerDNS, for each page anew."
+          description:
+            "For names that are not Prism's the whole zone is read from PowerDNS, for each page anew. With `at`: what hosts and people should have had then, " +
+            "computed from their histories; `ownership` is then of no matter. Of a reverse zone the pointers of hosts, in the order of their addresses. What " +
+            "PowerDNS held, placeholders and records of others are not known. A page may be short, or empty, and have a `nextCursor`."
         })
       ),
     HttpApiEndpoint.get("dnssec", "/zones/:zone/dnssec", {

@@ -16,6 +16,7 @@ import { timestamp } from "@prism-dns/core/api/Values"
 import type * as Contract from "@prism-dns/core/api/Zones"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { PastRecords } from "@prism-dns/core/dns/PastRecords"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { type Reconciliation, Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { type NameRecords, ZoneRecords } from "@prism-dns/core/dns/ZoneRecords"
@@ -30,7 +31,7 @@ import { createHash } from "node:crypto"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
-import { narrowed, page } from "./Pages.ts"
+import { narrowed, page, pageWith } from "./Pages.ts"
 import { toZonePublication } from "./Publications.ts"
 
 export const toReconciliation = (found: Reconciliation): Contract.Reconciliation => ({
@@ -105,6 +106,7 @@ export const layer = HttpApiBuilder.group(
     const manager = yield* DnsManager
     const provisioner = yield* Provisioner
     const zoneRecords = yield* ZoneRecords
+    const pastRecords = yield* PastRecords
     const reconciler = yield* Reconciler
     const managed = yield* ManagedZones
 
@@ -313,7 +315,20 @@ export const layer = HttpApiBuilder.group(
         const { cursor, limit = Page.limitDefault, ownership = "managed" } = query
         const scope = yield* Authorization.scope("read", "records")
         const zone = params.zone
-        if (zones.find(zone) === undefined || !scope.touches(zone)) return yield* zoneNotFound(zone)
+        const managed = zones.find(zone)
+        if (managed === undefined || !scope.touches(zone)) return yield* zoneNotFound(zone)
+        if (query.at !== undefined) {
+          const past = yield* pastRecords.list(managed, Date.parse(query.at), {
+            after: cursor === undefined ? undefined : Page.nameBefore(cursor),
+            has: (name) => scope.has({ zone, name }),
+            limit
+          })
+          return pageWith(
+            request,
+            past.names.map((each) => toNameRecords({ ...each, disabled: false })),
+            past.next === undefined ? undefined : Page.cursorAfter(past.next)
+          )
+        }
         const { found, readTo } = yield* narrowed(limit, {
           after: cursor === undefined ? undefined : Page.nameBefore(cursor),
           fetch: (after, limit) => zoneRecords.list(zone, { ownership, after, limit }),

@@ -205,6 +205,50 @@ describe("/v1/hosts as of a time", () => {
     )
 
     it.effect(
+      "the records of a zone are as they should have been then, pointers by who had claimed the address last",
+      () =>
+        Effect.gen(function* () {
+          const { zones } = yield* client
+          const registry = yield* Registry
+          const first = yield* register("past-rr-1", "192.0.2.91", zone, { ttlSeconds: 120 })
+          yield* tick(Date.now())
+          const second = yield* register("past-rr-2", "192.0.2.91")
+          const then = Date.now()
+          yield* tick(then)
+          yield* register("past-rr-1", "192.0.2.92")
+          yield* registry.release(second.fqdn, ops, "sold")
+          const at = new Date(then).toISOString()
+          const all = Effect.fn(function* (inZone: DomainName.DomainName, query: { readonly at?: string }) {
+            const found: Array<unknown> = []
+            let cursor: string | undefined
+            do {
+              const page = yield* zones.records({
+                params: { zone: inZone },
+                query: { ...query, limit: 3, ...(cursor !== undefined && { cursor }) }
+              })
+              for (const { name, recordSets } of page.body.items) {
+                for (const { contents, ttlSeconds, type } of recordSets) found.push([name, type, ttlSeconds, contents])
+              }
+              cursor = page.body.nextCursor
+            } while (cursor !== undefined)
+            return found
+          })
+          const forward = yield* all(zone, { at })
+          assert.deepStrictEqual(
+            forward.filter((each) => JSON.stringify(each).includes("past-rr-")),
+            [
+              [first.fqdn, "A", 120, ["192.0.2.91"]],
+              [second.fqdn, "A", 60, ["192.0.2.91"]]
+            ]
+          )
+          const pointer = IpAddress.reverseName(IpAddress.make("192.0.2.91"))
+          assert.deepInclude(yield* all(reverseZone, { at }), [pointer, "PTR", 60, [second.fqdn]])
+          const before = new Date(first.firstSeenMillis - 1).toISOString()
+          assert.notInclude(JSON.stringify(yield* all(zone, { at: before })), "past-rr-")
+        })
+    )
+
+    it.effect(
       "history has every version, the newest first, with who made it and why, also of a host that is no more",
       () =>
         Effect.gen(function* () {

@@ -17,6 +17,7 @@ import { Parked } from "@prism-dns/core/dns/Parked"
 import { Plans } from "@prism-dns/core/dns/Plans"
 import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
+import { PastRecords } from "@prism-dns/core/dns/PastRecords"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { Restoration } from "@prism-dns/core/dns/Restoration"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
@@ -93,7 +94,7 @@ const ground = (filename: string) =>
 export const servicesWith = (zones: ReadonlyArray<Zone.Zone>, filename = ":memory:") =>
   Identities.layer().pipe(
     Layer.provideMerge(Registry.layer()),
-    Layer.provideMerge(Layer.merge(Provenance.layer, Restoration.layer)),
+    Layer.provideMerge(Layer.mergeAll(Provenance.layer, Restoration.layer, PastRecords.layer)),
     Layer.provideMerge(Layer.merge(HostHistory.layer, Differences.layer)),
     Layer.provideMerge(Layer.mergeAll(Guards.layer, ManagedZones.layer(), ZoneChanges.layer)),
     Layer.provideMerge(Parked.layer),
