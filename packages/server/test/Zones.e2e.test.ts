@@ -199,7 +199,7 @@ describe("zones by the API", () => {
         assert.isAbove(answered.size, 10)
         const [some] = answered
         assert.strictEqual((yield* register(running, `web.${some}`, "127.0.0.21")).status, "success")
-        yield* running.untilDig(`web.${some}`, "A", ["127.0.0.21"], "10 seconds" as "5 seconds")
+        yield* running.untilDig(`web.${some}`, "A", ["127.0.0.21"], "10 seconds")
         yield* waitUntil(
           "all are ready",
           json(running, "zones", "list"),
