@@ -253,6 +253,41 @@ describe("GET /v1/events", () => {
   )
 
   test(
+    "what who does not read is sent is bounded by what a connection holds, however much there is",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const text = "x".repeat(100_000)
+      const entry = { actor: Audit.prism, action: "host.changed" as const, zone, subject: `h.${zone}`, after: { text } }
+      const events = 400
+      for (let i = 0; i < events; i += 20) {
+        yield* Audit.writeAll(
+          sql,
+          Array.from({ length: 20 }, () => entry),
+          1
+        )
+      }
+      const stalled = yield* follow("?since=0")
+      stalled.pause()
+      const sent = Effect.map(ask("/metrics"), (answer) =>
+        Number(/prism_events_sent_total(?:\{\})? (\d+)/.exec(answer.text)?.[1] ?? 0)
+      )
+      let before = -1
+      yield* waitUntil(
+        "nothing more is sent",
+        sent,
+        (now) => {
+          const isSettled = now > 0 && now === before
+          before = now
+          return isSettled
+        },
+        { every: "300 millis", within: "20 seconds" }
+      )
+      // Kernels hold some megabytes of a connection: by far not all that there is.
+      assert.isBelow(before, events / 2)
+    })
+  )
+
+  test(
     "who does not read is cut, and holds nobody up meanwhile",
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
