@@ -57,6 +57,10 @@ export const anonymous: Principal = {
  * `ns#` fits `ns1`, neither `ns` nor `ns-cache`.
  */
 export const matchesPattern = (pattern: string, name: string): boolean => {
+  // Nearly every name differs before the first wildcard, whole labels or not.
+  const plain = pattern.search(/[*#]/)
+  if (plain === -1) return pattern === name
+  if (!name.startsWith(pattern.slice(0, plain))) return false
   const wanted = pattern.split(".")
   const labels = name.split(".")
   return wanted.length === labels.length && wanted.every((part, i) => matchesLabel(part, labels[i]!))

@@ -3,11 +3,12 @@ import type { Client } from "@prism-dns/core/api/Client"
 import type * as Contract from "@prism-dns/core/api/Hosts"
 import { hostStates } from "@prism-dns/core/domain/Host"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
-import { Console, Effect, Option, Result } from "effect"
+import { Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
 import { explainHost, hostHistory, restoreHost } from "./history.ts"
+import * as HostChanges from "./hostChanges.ts"
 import * as Input from "./Input.ts"
 import * as Output from "./Output.ts"
 import * as Pages from "./Pages.ts"
@@ -119,39 +120,20 @@ const show = Command.make(
   })
 ).pipe(Command.withDescription("One host, and how far its name has come."))
 
-const retire = Command.make(
-  "retire",
-  { ...Connection.flags, host: Input.host, reason: Input.reasonArgument },
-  Effect.fn(function* (input) {
-    const reason = yield* Input.reason(input.reason)
-    yield* Connection.withClient(input, ({ hostChanges }) =>
-      Effect.flatMap(
-        hostChanges.retire({ params: { host: input.host }, payload: { reason }, query: {}, headers: {} }),
-        ({ body: host }) =>
-          input.json
-            ? Output.json(host)
-            : Console.log(`${host.fqdn} is retired: its records are withdrawn, its name is held.`)
-      )
-    )
-  })
-).pipe(Command.withDescription("Give a host up: its records go, its name is held for as long as its zone says."))
-
-const release = Command.make(
-  "release",
-  { ...Connection.flags, host: Input.host, reason: Input.reasonArgument },
-  Effect.fn(function* (input) {
-    const reason = yield* Input.reason(input.reason)
-    yield* Connection.withClient(input, ({ hostChanges }) =>
-      Effect.flatMap(
-        hostChanges.release({ params: { host: input.host }, payload: { reason }, query: {}, headers: {} }),
-        (host) =>
-          input.json ? Output.json(host) : Console.log(`${host.fqdn} is released: its records go, its name is free.`)
-      )
-    )
-  })
-).pipe(Command.withDescription("Forget a host: its records go, its name is free."))
-
 export const hosts = Command.make("hosts").pipe(
   Command.withDescription("The registry of hosts."),
-  Command.withSubcommands([list, show, watch, hostHistory, explainHost, retire, release, restoreHost])
+  Command.withSubcommands([
+    list,
+    show,
+    watch,
+    hostHistory,
+    explainHost,
+    restoreHost,
+    HostChanges.register,
+    HostChanges.edit,
+    HostChanges.retire,
+    HostChanges.release,
+    HostChanges.transfer,
+    HostChanges.import_
+  ])
 )

@@ -216,6 +216,78 @@ describe("the command line steers a running server", () => {
   )
 
   it.live(
+    "hosts are registered, changed, transferred, imported and given up from the command line, and DNS follows",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Deployment.start()
+        const name = `printer-1.${zone}.`
+        const dry = yield* printed(running, "hosts", "register", "printer-1", "127.0.0.20", "--dry-run")
+        assert.match(dry, /would be created/)
+        assert.match(dry, /printer-1.*\tA\t\t127\.0\.0\.20/)
+        const created = yield* json(
+          running,
+          "hosts",
+          "register",
+          "printer-1",
+          "127.0.0.20",
+          "--label",
+          "rack=7",
+          "--wait-for",
+          "served"
+        )
+        assert.deepStrictEqual(
+          [created.outcome, created.lease, created.publication.level],
+          ["created", "none", "served"]
+        )
+        const edited = yield* json(
+          running,
+          ...[
+            "hosts",
+            "edit",
+            name,
+            "--address",
+            "127.0.0.21",
+            "--label",
+            "rack",
+            "--ttl",
+            "90",
+            "--wait-for",
+            "served"
+          ]
+        )
+        assert.deepStrictEqual([edited.addresses, edited.labels, edited.ttlSeconds], [["127.0.0.21"], {}, 90])
+        assert.match(yield* printed(running, "hosts", "transfer", name, "rack-8", "moved"), /is transferred/)
+        const stale = yield* cli(running, ["hosts", "edit", name, "--ttl", "5", "--if-match", '"1"'])
+        assert.deepStrictEqual([stale.code, stale.stdout], [1, ""])
+        assert.match(stale.stderr, /It is not as/)
+
+        const file = Path.join(running.prism.folder, "hosts.csv")
+        const rows = Array.from({ length: 1500 }, (_, i) => `import-${i},127.1.${i >> 8}.${i & 255},role=web`)
+        Fs.writeFileSync(file, ["hostname,addresses,labels", ...rows].join("\n"))
+        const imported = yield* cli(running, ["hosts", "import", file, "--wait-for", "applied"])
+        assert.deepStrictEqual([imported.code, imported.stdout.trimEnd()], [0, "created\t1500"], imported.stderr)
+        assert.match(imported.stderr, /1000 of 1500\n1500 of 1500/)
+        const bad = Path.join(running.prism.folder, "bad.json")
+        Fs.writeFileSync(
+          bad,
+          JSON.stringify([
+            { hostname: "import-0", addresses: ["127.1.0.0"], labels: { role: "web" } },
+            { hostname: "wpad", addresses: ["127.1.0.1"] }
+          ])
+        )
+        const refused = yield* cli(running, ["hosts", "import", bad])
+        assert.deepStrictEqual([refused.code, refused.stdout.trimEnd()], [1, "renewed\t1\nrefused\t1"])
+        assert.match(refused.stderr, /item 2: 'wpad' is reserved/)
+
+        assert.match(yield* printed(running, "hosts", "retire", name, "sold"), /is retired/)
+        assert.match(yield* printed(running, "hosts", "release", name, "sold", "--dry-run"), /would be released/)
+        assert.match(yield* printed(running, "hosts", "release", name, "sold"), /is released/)
+        assert.strictEqual((yield* cli(running, ["hosts", "show", name])).code, 1)
+      }).pipe(Effect.scoped),
+    90_000
+  )
+
+  it.live(
     "what goes wrong is one sentence with the next step, and never the token",
     () =>
       Effect.gen(function* () {
