@@ -241,19 +241,17 @@ describe("the command line steers a running server", () => {
         )
         const edited = yield* json(
           running,
-          ...[
-            "hosts",
-            "edit",
-            name,
-            "--address",
-            "127.0.0.21",
-            "--label",
-            "rack",
-            "--ttl",
-            "90",
-            "--wait-for",
-            "served"
-          ]
+          "hosts",
+          "edit",
+          name,
+          "--address",
+          "127.0.0.21",
+          "--label",
+          "rack",
+          "--ttl",
+          "90",
+          "--wait-for",
+          "served"
         )
         assert.deepStrictEqual([edited.addresses, edited.labels, edited.ttlSeconds], [["127.0.0.21"], {}, 90])
         assert.match(yield* printed(running, "hosts", "transfer", name, "rack-8", "moved"), /is transferred/)
