@@ -6,6 +6,7 @@
 import { Context, Option } from "effect"
 import { HttpApi, OpenApi } from "effect/http-api"
 import { Access } from "./Access.ts"
+import { Audit } from "./Audit.ts"
 import { type Requirement, Requires } from "./Authentication.ts"
 import { describe } from "./Document.ts"
 import { Events } from "./Events.ts"
@@ -36,6 +37,7 @@ const contract = HttpApi.make("prism-dns")
   .add(Guards)
   .add(Events)
   .add(Webhooks)
+  .add(Audit)
   .add(Tokens)
   .add(Identities)
   .add(Roles)

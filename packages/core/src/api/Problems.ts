@@ -40,6 +40,7 @@ export const problems = {
   tooManyZones: problem("too-many-zones", 409, "Too many zones"),
   planNotFound: problem("plan-not-found", 404, "Plan not found"),
   recordNotFound: problem("record-not-found", 404, "Record set not found"),
+  entryNotFound: problem("entry-not-found", 404, "Entry of the audit not found"),
   tokenNotFound: problem("token-not-found", 404, "Token not found"),
   identityNotFound: problem("identity-not-found", 404, "Identity not found"),
   roleNotFound: problem("role-not-found", 404, "Role not found"),
@@ -233,6 +234,13 @@ export class TooManyZones extends Schema.TaggedError<TooManyZones>()("TooManyZon
 }
 
 export class PlanNotFound extends Schema.TaggedError<PlanNotFound>()("PlanNotFound", { detail: Schema.String }) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** There is no such entry in the audit, or none that the caller may see. */
+export class EntryNotFound extends Schema.TaggedError<EntryNotFound>()("EntryNotFound", { detail: Schema.String }) {
   override get message(): string {
     return this.detail
   }
@@ -573,6 +581,7 @@ export const ZoneInUseProblem = Body(problems.zoneInUse, UseFigures).pipe(
   asProblem(problems.zoneInUse.status)
 )
 export const PlanNotFoundProblem = onlyDetail(problems.planNotFound, PlanNotFound)
+export const EntryNotFoundProblem = onlyDetail(problems.entryNotFound, EntryNotFound)
 export const RecordNotFoundProblem = onlyDetail(problems.recordNotFound, RecordNotFound)
 export const RecordConflictProblem = onlyDetail(problems.recordConflict, RecordConflict)
 export const PlanDecidedProblem = onlyDetail(problems.planDecided, PlanDecided)

@@ -38,7 +38,7 @@ export interface Checked extends Verification.Report {
 export const positionsMax = 20_000
 
 /** Entries read in one statement. */
-const pageSize = 500
+export const pageSize = 500
 
 interface SealRow {
   readonly first_position: number | bigint
@@ -113,7 +113,8 @@ export const make = (sql: SqlClient.SqlClient) => {
   const beginning = Effect.fnUntraced(function* (oldest: number) {
     const pruned = yield* prunedTo(sql)
     const none: ReadonlyArray<Verification.Finding> = []
-    if (pruned === undefined) return { start: { position: 0, hash: genesis }, findings: none, noted: [] }
+    const start: Verification.Start = { position: 0, hash: genesis }
+    if (pruned === undefined) return { start, findings: none, noted: [] }
     if (oldest <= pruned.position) {
       // Retention is at work: what is left of what it takes leads to what was named.
       const seal = yield* sealAt(oldest - 1)
@@ -124,21 +125,24 @@ export const make = (sql: SqlClient.SqlClient) => {
     const anchor = yield* sealAt(pruned.position)
     const findings = anchor === undefined ? [noAnchor(pruned.position)] : none
     const other = anchor !== undefined && anchor.hash !== pruned.hash ? [otherAnchor(pruned.position)] : []
-    return { start: pruned, findings: [...findings, ...other], noted: [] }
+    return { start: pruned as Verification.Start, findings: [...findings, ...other], noted: [] }
+  })
+
+  /** What comes before `from`, or before the oldest entry. */
+  const startOf = Effect.fnUntraced(function* (from: number | undefined, oldest: number) {
+    const first = yield* beginning(oldest)
+    if (from === undefined || from <= first.start.position + 1) return first
+    const position = from - 1
+    const [row] = yield* entries(position - 1, position)
+    const start: Verification.Start = { position, hash: row?.hash ?? (yield* sealAt(position))?.hash }
+    return { start, findings: [], noted: first.noted }
   })
 
   const check = Effect.fn("AuditCheck.check")(function* (request: CheckRequest) {
     const { newest, oldest } = yield* ends
-    const first = yield* beginning(oldest ?? newest + 1)
-    const isInside = request.from !== undefined && request.from > first.start.position + 1
-    let start: Verification.Start = first.start
-    if (isInside) {
-      const position = request.from - 1
-      const [row] = yield* entries(position - 1, position)
-      start = { position, hash: row?.hash ?? (yield* sealAt(position))?.hash }
-    }
+    const { findings: before, noted, start } = yield* startOf(request.from, oldest ?? newest + 1)
     const to = Math.min(newest, request.to ?? newest, start.position + (request.positionsMax ?? positionsMax))
-    const verifier = Verification.make(start, [...first.noted, ...(request.noted ?? [])])
+    const verifier = Verification.make(start, [...noted, ...(request.noted ?? [])])
     const sealed = yield* seals(start.position, to)
     let given = 0
     for (let after = start.position; after < to;) {
@@ -166,7 +170,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     const asked = request.to === undefined ? complete : to >= Math.min(request.to, newest)
     return {
       ...report,
-      findings: [...(isInside ? [] : first.findings), ...report.findings],
+      findings: [...before, ...report.findings],
       from: start.position + 1,
       to,
       next: asked ? undefined : to + 1,
@@ -174,7 +178,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     } satisfies Checked
   })
 
-  return { check, entries, seals, ends, beginning }
+  return { check, entries, seals, ends, startOf }
 }
 
 const noAnchor = (position: number): Verification.Finding => ({

@@ -8,9 +8,9 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Client from "@prism-dns/core/api/Client"
 import * as Problems from "@prism-dns/core/api/Problems"
-import { Duration, Effect, Option, Redacted, Schema } from "effect"
+import { Duration, Effect, Option, Redacted, Schema, Stream } from "effect"
 import { Flag } from "effect/cli"
-import { HttpClientError } from "effect/http"
+import { HttpClient, HttpClientError } from "effect/http"
 import * as Fs from "node:fs"
 import * as Failure from "./Failure.ts"
 
@@ -107,6 +107,7 @@ const isProblem = Schema.is(
     Problems.ZoneExists,
     Problems.PlanNotFound,
     Problems.RecordNotFound,
+    Problems.EntryNotFound,
     Problems.RecordConflict,
     Problems.PlanDecided,
     Problems.PlanAltered,
@@ -203,6 +204,35 @@ export const withClient = <A, E, R>(options: Options, use: (client: Client.Clien
 /** The same, for what goes on until somebody ends it. */
 export const withClientForLong = <A, E, R>(options: Options, use: (client: Client.Client) => Effect.Effect<A, E, R>) =>
   connected(options, use)
+
+/** What stands at `path`, piece by piece as it comes. */
+export const download = <E, R>(
+  options: Options,
+  path: string,
+  write: (chunk: Uint8Array) => Effect.Effect<void, E, R>
+) =>
+  Effect.gen(function* () {
+    const server = yield* findServer(options)
+    const token = yield* findToken(options)
+    const headers = { authorization: `Bearer ${Redacted.value(token)}` }
+    yield* Effect.gen(function* () {
+      const response = yield* HttpClient.get(`${server}${path}`, { headers })
+      if (response.status !== 200) {
+        const body = yield* Effect.orElseSucceed(response.json, () => undefined)
+        return yield* refusedBy(server, response.status, body)
+      }
+      yield* Stream.runForEach(response.stream, write)
+    }).pipe(Effect.mapError((error) => (Failure.isFailure(error) ? error : explain(error, server))))
+  }).pipe(Effect.provide(NodeHttpClient.layerNodeHttp))
+
+/** What the server said instead. */
+const refusedBy = (server: string, status: number, body: unknown): Failure.RequestFailed => {
+  const detail =
+    typeof body === "object" && body !== null && "detail" in body && typeof body.detail === "string"
+      ? body.detail
+      : `${server} answered with ${status}`
+  return new Failure.RequestFailed({ detail })
+}
 
 const connected = <A, E, R>(options: Options, use: (client: Client.Client, server: string) => Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {

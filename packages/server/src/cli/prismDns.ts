@@ -1,6 +1,7 @@
 /** `prism-dns` as the list of its commands: one file here for each. */
 import { Command } from "effect/cli"
 import { access } from "./access.ts"
+import { audit } from "./audit.ts"
 import { backup, restore } from "./backup.ts"
 import { config } from "./config.ts"
 import { dev } from "./dev.ts"
@@ -43,6 +44,7 @@ export const prismDns = Command.make("prism-dns").pipe(
     diff,
     events,
     webhooks,
+    audit,
     publications,
     guards,
     tokens,

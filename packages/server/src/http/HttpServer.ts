@@ -31,6 +31,7 @@ import { HttpAddress } from "./HttpAddress.ts"
 import * as Identities from "./Identities.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Plans from "./Plans.ts"
+import * as Audit from "./Audit.ts"
 import * as Publications from "./Publications.ts"
 import { type RateLimitOptions, RateLimits } from "./RateLimits.ts"
 import * as Records from "./Records.ts"
@@ -81,6 +82,7 @@ const api = (
       Records.layer({ importFrom }),
       Plans.layer,
       Publications.layer,
+      Audit.layer,
       Guards.layer,
       Events.layer(events),
       Webhooks.layer,

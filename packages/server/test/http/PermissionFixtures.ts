@@ -8,6 +8,7 @@
  * `hidden`.
  */
 import { assert } from "@effect/vitest"
+import { Sealer } from "@prism-dns/core/audit/Sealer"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import type { Permission, Role } from "@prism-dns/core/auth/Permissions"
 import { type Grant, unlimited } from "@prism-dns/core/auth/Principal"
@@ -124,6 +125,17 @@ const matching = Effect.fnUntraced(function* (path: string) {
   assert.strictEqual(status, 200, text)
   return { "if-match": headers.get("etag") ?? "" }
 })
+
+/** The position of an entry of the audit about a host there. */
+const entry = (place: Place) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const fqdn = yield* host(place)
+    yield* (yield* Sealer).drain
+    const [row] = yield* sql<{ readonly position: number }>`
+      SELECT position FROM audit_log WHERE subject = ${fqdn} ORDER BY position LIMIT 1`
+    return row!.position
+  })
 
 const tripped = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
@@ -310,7 +322,11 @@ export const requests: Readonly<Record<string, Fixture>> = {
   "webhooks.replay": (place) =>
     Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}/replay`, body: { since: "0", ...because } })),
   "webhooks.deadLetters": (place) =>
-    Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}/dead-letters` }))
+    Effect.map(webhook(place), (name) => ({ path: `/v1/webhooks/${name}/dead-letters` })),
+  "audit.list": path(({ zone }) => `/v1/audit?zone=${zone}`),
+  "audit.verify": path(() => "/v1/audit/verify"),
+  "audit.export": path(() => "/v1/audit/export"),
+  "audit.get": (place) => Effect.map(entry(place), (position) => ({ path: `/v1/audit/${position}` }))
 }
 
 /** A role of one's own: it looks after the records and the web hosts of one zone. */
@@ -387,6 +403,10 @@ zones.create            xxx     xxx       xx+    xxx      xxx    xxx   xxx
 zones.change            xxx     xxx       +0+    xxx      xxx    xxx   xxx
 zones.remove            xxx     xxx       !0!    xxx      xxx    xxx   xxx
 zones.history           +0+     +0+       +0+    +0+      xxx    xxx   +00
+audit.list              xxx     xxx       +++    +++      xxx    xxx   xxx
+audit.verify            xxx     xxx       xx+    xx+      xxx    xxx   xxx
+audit.export            xxx     xxx       xx+    xx+      xxx    xxx   xxx
+audit.get               xxx     xxx       +0+    +0+      xxx    xxx   xxx
 events.stream           +++     +++       +++    +++      xxx    xxx   xxx
 webhooks.list           xxx     xxx       +++    +++      xxx    xxx   xxx
 webhooks.create         xxx     xxx       +x+    xxx      xxx    xxx   xxx
