@@ -125,7 +125,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     const anchor = yield* sealAt(pruned.position)
     const findings = anchor === undefined ? [noAnchor(pruned.position)] : none
     const other = anchor !== undefined && anchor.hash !== pruned.hash ? [otherAnchor(pruned.position)] : []
-    return { start: pruned as Verification.Start, findings: [...findings, ...other], noted: [] }
+    return { start: pruned, findings: [...findings, ...other], noted: [] }
   })
 
   /** What comes before `from`, or before the oldest entry. */

@@ -149,8 +149,10 @@ const tell = Effect.fnUntraced(function* (outcome: Outcome, json: boolean) {
   })
 })
 
+const isAnchor: (text: string) => boolean = Schema.is(AuditApi.Anchor)
+
 const positionAndHash = (text: string): Effect.Effect<Point, Failure.UsageWrong> =>
-  Schema.is(AuditApi.Anchor)(text)
+  isAnchor(text)
     ? Effect.succeed({ position: Number(text.slice(0, text.indexOf(":"))), hash: text.slice(text.indexOf(":") + 1) })
     : Effect.fail(
         new Failure.UsageWrong({ detail: `the anchor '${text}' is no position and hash, as verify has printed them` })
@@ -301,7 +303,7 @@ const exportAll = Command.make(
       Effect.try({ try: () => (path === undefined ? process.stdout.fd : Fs.openSync(path, "w")), catch: unusable }),
       (fd) => Effect.sync(() => (path === undefined ? undefined : Fs.closeSync(fd)))
     )
-    yield* Connection.download(input, `/v1/audit/export?${query}`, (chunk) =>
+    yield* Connection.download(input, `/v1/audit/export?${query.toString()}`, (chunk) =>
       Effect.tryPromise({ try: () => writeAll(file, chunk), catch: unusable })
     )
   }, Effect.scoped)
