@@ -168,4 +168,38 @@ describe("the main job", () => {
       }
     }).pipe(Effect.scoped)
   )
+
+  it.live("records of people are answered beside those of hosts, and keep hosts from names of theirs", () =>
+    Effect.gen(function* () {
+      const { dig, prism, tcp, untilDig } = yield* Deployment.start()
+      const { adminToken, http } = prism.ready()
+      const put = (name: string, type: string, content: string) =>
+        Effect.promise(async () => {
+          const path = `/v1/zones/${Deployment.zone}/records/${name}/${type}?waitFor=served`
+          const response = await fetch(`${http.url}${path}`, {
+            method: "PUT",
+            headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
+            body: JSON.stringify({ contents: [content] })
+          })
+          const body = (await response.json()) as {
+            readonly record: { readonly publication: { readonly level: string } }
+          }
+          assert.deepStrictEqual(
+            [response.status, body.record.publication.level],
+            [200, "served"],
+            JSON.stringify(body)
+          )
+        })
+      yield* Agent.register(tcp(), "shop", { from: "127.0.23.1" })
+      yield* put(fqdn("shop"), "MX", "10 mail.example.")
+      yield* put(fqdn("buy"), "CNAME", `${fqdn("shop")}.`)
+      yield* untilDig(fqdn("shop"), "A", ["127.0.23.1"])
+      yield* untilDig(fqdn("buy"), "CNAME", [fqdn("shop")])
+      const [mx] = yield* dig(fqdn("shop"), "MX")
+      assert.deepStrictEqual(JSON.parse(mx!), { preference: 10, exchange: "mail.example" })
+      const refused = yield* Agent.register(tcp(), "buy", { from: "127.0.23.2" })
+      assert.deepInclude(refused, { status: "error" })
+      yield* untilDig(fqdn("buy"), "CNAME", [fqdn("shop")])
+    }).pipe(Effect.scoped)
+  )
 })

@@ -156,7 +156,7 @@ export interface Answer {
   readonly ttlSeconds: number | undefined
 }
 
-const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "NS" | "SOA" | "TXT") =>
+const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "MX" | "NS" | "SOA" | "TXT") =>
   Effect.callback<Answer, Error>((resume) => {
     const id = Math.floor(Math.random() * 65_536)
     const socket = createSocket(dns.host.includes(":") ? "udp6" : "udp4")
@@ -188,7 +188,7 @@ const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "NS"
 export const resolve = (
   dns: Dns,
   name: string,
-  type: "A" | "AAAA" | "PTR" | "CNAME" | "NS" | "SOA" | "TXT"
+  type: "A" | "AAAA" | "PTR" | "CNAME" | "MX" | "NS" | "SOA" | "TXT"
 ): Effect.Effect<Answer, Error> =>
   ask(dns, name, type).pipe(
     Effect.timeoutOrElse({

@@ -68,7 +68,7 @@ export const start = Effect.fnUntraced(function* (
     })
 
   /** The answers of PowerDNS, sorted; empty when there is none. */
-  const dig = (name: string, type: "A" | "AAAA" | "PTR" | "SOA") =>
+  const dig = (name: string, type: "A" | "AAAA" | "PTR" | "SOA" | "CNAME" | "MX") =>
     Effect.map(PowerDns.resolve(powerdns.dns, name, type), (answer) => [...answer.data].sort())
 
   return {
@@ -85,7 +85,7 @@ export const start = Effect.fnUntraced(function* (
         return line === undefined ? undefined : Number(line.slice(name.length + 1))
       }),
     dig,
-    untilDig: (name: string, type: "A" | "AAAA" | "PTR", expected: ReadonlyArray<string>, within = "1 second") =>
+    untilDig: (name: string, type: "A" | "AAAA" | "PTR" | "CNAME", expected: ReadonlyArray<string>, within = "1 second") =>
       waitUntil(
         `${name} ${type} is ${expected.join(" ") || "nothing"}`,
         dig(name, type),
