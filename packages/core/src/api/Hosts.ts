@@ -140,7 +140,7 @@ export class Hosts extends HttpApiGroup.make("hosts")
           summary: "Hosts, by name",
           description:
             "Filters narrow each other down, in any combination. `Link: rel=next` leads to the next page; keep the filters with " +
-            "the cursor. A request looks at some thousand names at the most: where few of them fit, a page is short or empty, " +
+            "the cursor. A request looks at a thousand names at the most: where few of them fit, a page is short or empty, " +
             "and its cursor goes on. With `at`, hosts are as they were then."
         })
       ),

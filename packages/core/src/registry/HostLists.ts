@@ -19,7 +19,7 @@ import * as HostRows from "./HostRows.ts"
 import type { HostVersion } from "./HostRows.ts"
 
 /** Names looked at for one list at the most. */
-export const scanRowsMax = { present: 2000, past: 2000 }
+export const scanRowsMax = { present: 1000, past: 1000 }
 
 /** Labels that a list is narrowed down by at the most. */
 export const labelFiltersMax = 8
