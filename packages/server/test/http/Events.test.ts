@@ -134,7 +134,7 @@ describe("GET /v1/events", () => {
     Effect.gen(function* () {
       yield* change(["a", "b"])
       yield* change(["a"], otherZone)
-      const ofZone = yield* follow(`?since=0&zone=${otherZone}`)
+      const ofZone = yield* follow(`?since=0&zone=${otherZone}&kind=host.*`)
       const ofHost = yield* follow(`?since=0&host=A.${zone}&kind=token.*,host.*`)
       const ofKind = yield* follow("?since=0&kind=host.created&kind=role.*")
       yield* until(ofZone, 1)
