@@ -85,7 +85,12 @@ export const start = Effect.fnUntraced(function* (
         return line === undefined ? undefined : Number(line.slice(name.length + 1))
       }),
     dig,
-    untilDig: (name: string, type: "A" | "AAAA" | "PTR" | "CNAME", expected: ReadonlyArray<string>, within = "1 second") =>
+    untilDig: (
+      name: string,
+      type: "A" | "AAAA" | "PTR" | "CNAME",
+      expected: ReadonlyArray<string>,
+      within = "1 second"
+    ) =>
       waitUntil(
         `${name} ${type} is ${expected.join(" ") || "nothing"}`,
         dig(name, type),
