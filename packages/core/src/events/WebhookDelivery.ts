@@ -273,7 +273,10 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
     }).pipe(sql.withTransaction, whole)
   })
 
-  /** The dead letter that is to be tried again first; one whose event is gone stays what it is. */
+  /**
+   * The dead letter that is to be tried again first; one whose event is gone stays what it is, and so does one that whoever
+   * changed the webhook last may not see: another could see it, by whose word it was given up.
+   */
   const nextLetter = Effect.fnUntraced(function* (webhook: Webhook) {
     for (;;) {
       const [row] = yield* whole(sql<{ readonly position: number | bigint }>`
@@ -282,9 +285,14 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
       if (row === undefined) return undefined
       const position = Number(row.position)
       const entry = yield* whole(log.get(position))
-      if (entry !== undefined) return messageOf(toItem(entry))
+      const item = entry && toItem(entry)
+      if (item !== undefined && isVisible(webhook.authority, item)) return messageOf(item)
+      const error =
+        item === undefined
+          ? "the audit log does not keep the event any more"
+          : `${webhook.updatedBy}, who changed the webhook last, may not see the event`
       yield* whole(sql`
-        UPDATE webhook_dead_letter SET attempts = 1, error = 'the audit log does not keep the event any more'
+        UPDATE webhook_dead_letter SET attempts = 1, error = ${error}
         WHERE webhook = ${webhook.id} AND position = ${position}`)
     }
   })
