@@ -260,13 +260,16 @@ export const layer = ({ importFrom }: RecordsOptions) =>
         done: Change & { readonly ticket: Parameters<ManagedRecords["Service"]["letGo"]>[0] },
         { dryRun = false, waitFor }: { readonly dryRun?: boolean; readonly waitFor?: "applied" | "served" }
       ) {
+        // No time of the database's: by now it is committed.
         if (waitFor === undefined) records.letGo(done.ticket)
         else yield* records.settle(done.ticket, waitFor, waitMillisMax)
         const record = done._tag === "Unchanged" ? done.record : done.after
         return {
           outcome: done._tag === "Unchanged" ? ("unchanged" as const) : done.event,
           ...(record !== undefined && {
-            record: dryRun ? toRecord(record, { level: "accepted", error: undefined }) : yield* shown(record)
+            record: dryRun
+              ? toRecord(record, { level: "accepted", error: undefined })
+              : yield* orUnavailable(shown(record))
           }),
           publishes: planned(name, type, done),
           ...(dryRun && { dryRun: true as const })
@@ -316,54 +319,62 @@ export const layer = ({ importFrom }: RecordsOptions) =>
         }, orUnavailable),
 
         put: Effect.fn("http.Records.put")(function* ({ headers, params, payload, query }) {
-          const zone = yield* getZone(params.zone, params.name)
           const { name, type } = params
-          yield* mayChange("write", zone.name, name, type)
-          const current = Option.getOrUndefined(yield* records.find(zone.name, name, type))
-          const done = yield* records
-            .put(
-              zone.name,
-              {
-                name,
-                type,
-                after: {
-                  ttlSeconds: payload.ttlSeconds ?? current?.ttlSeconds ?? zone.policy.ttlSeconds,
-                  contents: payload.contents
-                },
-                mayChange: isExpected(headers)
-              },
-              { actor: yield* Caller, reason: payload.reason, dryRun: query.dryRun }
-            )
-            .pipe(
-              Effect.catchTags({
-                ...refused(headers, { zone: zone.name, name, type }),
-                RecordNotFound: () => Effect.die(new Error("a set that is put needs not be there"))
-              })
-            )
+          const done = yield* orUnavailable(
+            Effect.gen(function* () {
+              const zone = yield* getZone(params.zone, name)
+              yield* mayChange("write", zone.name, name, type)
+              const current = Option.getOrUndefined(yield* records.find(zone.name, name, type))
+              return yield* records
+                .put(
+                  zone.name,
+                  {
+                    name,
+                    type,
+                    after: {
+                      ttlSeconds: payload.ttlSeconds ?? current?.ttlSeconds ?? zone.policy.ttlSeconds,
+                      contents: payload.contents
+                    },
+                    mayChange: isExpected(headers)
+                  },
+                  { actor: yield* Caller, reason: payload.reason, dryRun: query.dryRun }
+                )
+                .pipe(
+                  Effect.catchTags({
+                    ...refused(headers, { zone: zone.name, name, type }),
+                    RecordNotFound: () => Effect.die(new Error("a set that is put needs not be there"))
+                  })
+                )
+            })
+          )
           const body = yield* answered(name, type, done, query)
           return withTag(body, EntityTag.make(body.record?.generation ?? 0))
-        }, orUnavailable),
+        }),
 
         remove: Effect.fn("http.Records.remove")(function* ({ headers, params, query }) {
-          const zone = yield* getZone(params.zone, params.name)
           const { name, type } = params
-          yield* mayChange("delete", zone.name, name, type)
-          const expected = isExpected(headers)
-          const done = yield* records
-            .remove(
-              zone.name,
-              // One that never was is not found, whatever it is said to be.
-              { name, type, mayChange: (known, newest) => newest === 0 || expected(known) },
-              { actor: yield* Caller, reason: query.reason, dryRun: query.dryRun }
-            )
-            .pipe(
-              Effect.catchTags({
-                ...refused(headers, { zone: zone.name, name, type }),
-                RecordNotFound: () => Effect.fail(recordNotFound(name, type))
-              })
-            )
+          const done = yield* orUnavailable(
+            Effect.gen(function* () {
+              const zone = yield* getZone(params.zone, name)
+              yield* mayChange("delete", zone.name, name, type)
+              const expected = isExpected(headers)
+              return yield* records
+                .remove(
+                  zone.name,
+                  // One that never was is not found, whatever it is said to be.
+                  { name, type, mayChange: (known, newest) => newest === 0 || expected(known) },
+                  { actor: yield* Caller, reason: query.reason, dryRun: query.dryRun }
+                )
+                .pipe(
+                  Effect.catchTags({
+                    ...refused(headers, { zone: zone.name, name, type }),
+                    RecordNotFound: () => Effect.fail(recordNotFound(name, type))
+                  })
+                )
+            })
+          )
           return yield* answered(name, type, done, query)
-        }, orUnavailable),
+        }),
 
         batch: Effect.fn("http.Records.batch")(function* ({ params, payload, query: { dryRun = false } }) {
           const zone = yield* getZone(params.zone)
