@@ -235,8 +235,11 @@ export class Plans extends Context.Service<
       id: string,
       options: { readonly after?: number | undefined; readonly limit: number }
     ) => Effect.Effect<ReadonlyArray<PlanChange>, SqlError.SqlError>
-    /** Whether a plan has a change of a record type. */
-    readonly concerns: (id: string, type: string) => Effect.Effect<boolean, SqlError.SqlError>
+    /** Whether a plan has a change of a record type, or one that does this. */
+    readonly concerns: (
+      id: string,
+      what: { readonly type: string } | { readonly action: PlanAction }
+    ) => Effect.Effect<boolean, SqlError.SqlError>
     /**
      * Applies what is open of a plan, or, with `names`, only at those, or all but its deletions. The plan is `applied`
      * once every change has an outcome, and stays open until then.
@@ -920,9 +923,11 @@ const make = Effect.gen(function* () {
     find: Effect.fn("Plans.find")(repo.find),
     list: Effect.fn("Plans.list")(repo.list),
     changes: Effect.fn("Plans.changes")(repo.changes),
-    concerns: Effect.fn("Plans.concerns")((id, type) =>
+    concerns: Effect.fn("Plans.concerns")((id, what) =>
       Effect.map(
-        sql`SELECT 1 AS one FROM plan_change WHERE plan = ${id} AND type = ${type} LIMIT 1`,
+        sql`
+          SELECT 1 AS one FROM plan_change WHERE plan = ${id}
+          AND ${"type" in what ? sql`type = ${what.type}` : sql`action = ${what.action}`} LIMIT 1`,
         (rows) => rows.length > 0
       )
     ),

@@ -18,6 +18,7 @@ import * as PlanText from "@prism-dns/core/dns/PlanText"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
+import { hostType } from "@prism-dns/core/registry/HostRestore"
 import type * as RRset from "@prism-dns/core/domain/RRset"
 import { Effect, Option, Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -214,7 +215,11 @@ export const layer = HttpApiBuilder.group(
           yield* Authorization.require("apply", "plans", { zone })
           if (Plans.changesRecords(kind)) {
             yield* Authorization.require("write", "records", { zone })
-            if (yield* plans.concerns(id, "LUA")) yield* Authorization.require("write", "lua", { zone })
+            if (yield* plans.concerns(id, { type: "LUA" })) yield* Authorization.require("write", "lua", { zone })
+            if (payload.withoutDeletions !== true && (yield* plans.concerns(id, { action: "delete" }))) {
+              yield* Authorization.require("delete", "records", { zone })
+            }
+            if (yield* plans.concerns(id, { type: hostType })) yield* Authorization.require("write", "hosts", { zone })
           }
           const { name: by, peer, request } = yield* Caller
           const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, request, ...payload })

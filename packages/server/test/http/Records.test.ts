@@ -77,6 +77,50 @@ describe("records by the API", () => {
   )
 
   test(
+    "are deleted, and hosts brought back, by a plan of somebody only who may do that without one",
+    Effect.gen(function* () {
+      const permissions = [
+        { verb: "*", resource: "plans" },
+        { verb: "read", resource: "*" },
+        { verb: "write", resource: "records" }
+      ]
+      const issue = Effect.fn(function* (name: string, more: ReadonlyArray<object>) {
+        const role = { name, description: "x", permissions: [...permissions, ...more], reason: "x" }
+        assert.strictEqual((yield* send("POST", "/v1/roles", role)).status, 201)
+        const issued = yield* send("POST", "/v1/tokens", { name, roles: [name], allows: "bearer", reason: "x" })
+        return String(issued.json.token)
+      })
+      const applyAs = (token: string, plan: Answer, body: object = {}) =>
+        send("POST", `/v1/plans/${plan.json.id}/apply`, body, { authorization: `Bearer ${token}` })
+      const writer = yield* issue("writer", [])
+      const keeper = yield* issue("keeper", [{ verb: "write", resource: "hosts" }])
+      const deleter = yield* issue("deleter", [{ verb: "delete", resource: "records" }])
+
+      yield* put("old", "TXT", ['"x"'])
+      const pruned = yield* importFile(`new.${zone} 60 IN TXT "y"\n`, "?prune=true")
+      assert.deepInclude(pruned.json.counts, { create: 1, delete: 1 })
+      const refused = yield* applyAs(writer, pruned)
+      assert.strictEqual(refused.status, 403, refused.text)
+      assert.match(refused.json.detail, /may not delete records/)
+      assert.strictEqual((yield* applyAs(writer, pruned, { withoutDeletions: true })).json.applied, 1)
+      assert.strictEqual((yield* applyAs(deleter, pruned)).json.applied, 1)
+
+      yield* register("gone", "192.0.2.7")
+      const made = new Date().toISOString()
+      const then = yield* waitUntil(
+        "time goes on",
+        Effect.sync(() => new Date().toISOString()),
+        (now) => now > made
+      )
+      yield* send("POST", `/v1/hosts/gone.${zone}/release`, { reason: "x" })
+      const plan = yield* send("POST", `/v1/hosts/gone.${zone}/restore`, { at: then, reason: "x" })
+      assert.strictEqual(plan.json.counts.create, 1, plan.text)
+      assert.match((yield* applyAs(writer, plan)).json.detail, /may not write hosts/)
+      assert.strictEqual((yield* applyAs(keeper, plan)).json.applied, 1)
+    })
+  )
+
+  test(
     "that are wrong or in the way of others are refused with what is wrong",
     Effect.gen(function* () {
       yield* register("web", "192.0.2.7")
