@@ -51,6 +51,15 @@ const servedAt = (name: DomainName) =>
     )
   )
 
+/** When each node was seen to answer, as it is kept for who asks later. */
+const servedNodes = (name: DomainName) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.map(
+      sql<{ readonly served_nodes: string | null }>`SELECT served_nodes FROM published WHERE name = ${name}`,
+      ([row]) => JSON.parse(row?.served_nodes ?? "[]") as ReadonlyArray<readonly [string, number]>
+    )
+  )
+
 const isServed = (ticket: Ticket | undefined) => ticket!.end?._tag === "Served"
 
 /** Lets `millis` pass in small steps, since what happens in them starts what comes next. */
@@ -81,6 +90,10 @@ describe("a name", () => {
       assert.isAbove(end.nodes[1]!.atMillis, 300)
       assert.deepStrictEqual(yield* unserved, [])
       assert.strictEqual(yield* servedAt(web), end.atMillis)
+      assert.deepStrictEqual(
+        yield* servedNodes(web),
+        end.nodes.map(({ atMillis, node }) => [node, atMillis])
+      )
       const status = yield* (yield* Serving).status
       assert.deepStrictEqual(
         status.map(({ oldest, unserved, up }) => ({ oldest, unserved, up })),

@@ -1,6 +1,7 @@
 /** Everything that is read of hosts, of now and of the past, by every filter: for tests of how databases do it. */
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
+import { PastRecords } from "@prism-dns/core/dns/PastRecords"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
@@ -121,6 +122,15 @@ export const reads = (nowMillis: number): ReadonlyArray<Read> => {
         )
       }))
     ),
+    ...[Zone.make(zone), reverse].map((each) => ({
+      name: `the records of ${each.name} then`,
+      read: Effect.provide(
+        Effect.flatMap(PastRecords, ({ list }) => list(each, nowMillis - 86_400_000, { has: () => true, limit: 100 })),
+        PastRecords.layer.pipe(
+          Layer.provide([Differences.layer, HostHistory.layer, Zones.layer([Zone.make(zone), reverse])])
+        )
+      )
+    })),
     {
       name: "history, with who made each version",
       read: history(({ changes, versions }) =>
