@@ -260,7 +260,7 @@ export class HostChanges extends HttpApiGroup.make("hostChanges")
           summary: "Registers a host",
           description:
             "The same again renews it. 201 where the host is new, else 200. `publication` says how far it has come when the answer is made. " +
-            "Callers whose only role is `agent` register for themselves, within their grant; others for any machine in their scope."
+            "Callers who may do so by the role `agent` alone register for themselves, within their grant; others for any machine in their scope."
         })
       ),
     HttpApiEndpoint.post("batch", "/hosts::batch", {

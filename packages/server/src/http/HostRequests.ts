@@ -2,10 +2,10 @@
  * What callers of the API ask for about hosts, read: requests of the registry,
  * or why not.
  *
- * A caller whose only role is `agent` speaks for its own hosts, as over TCP:
- * within its grant (`auth/Admission`), for addresses it may claim, and no more
- * often than the rates say. Everybody else who may write hosts at a place
- * registers for machines that do not speak: bound by the zone's rules, and a
+ * A caller who may write hosts at a place by the role `agent` alone speaks for
+ * its own hosts there, as over TCP: within its grant (`auth/Admission`), for
+ * addresses it may claim, and no more often than the rates say. Everybody else
+ * who may write hosts at a place registers for machines that do not speak: bound by the zone's rules, and a
  * reserved name is given by whoever says why. Leaves to others: the decision
  * over the host as it is (`registry/Registry`).
  */
@@ -26,10 +26,11 @@ import {
 } from "@prism-dns/core/api/Problems"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Admission } from "@prism-dns/core/auth/Admission"
-import { allows } from "@prism-dns/core/auth/Permissions"
+import { allows, type Place } from "@prism-dns/core/auth/Permissions"
 import type { Claim, Refused } from "@prism-dns/core/auth/Policy"
 import { type Principal, unlimited } from "@prism-dns/core/auth/Principal"
 import { isRefusalCode } from "@prism-dns/core/auth/RefusalCode"
+import { Roles } from "@prism-dns/core/auth/Roles"
 import { type RecordPlace, Zones } from "@prism-dns/core/dns/Zones"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -76,21 +77,30 @@ export const invalid = (part: RequestPart, pointer: string, detail: string) =>
 
 const nothing = () => undefined
 
-/** Whether it speaks for its own hosts only. */
-export const isAgent = ({ roles }: Asker): boolean => roles.length > 0 && roles.every((role) => role === "agent")
+const agentRole = "agent"
+
+const placeOf = ({ fqdn, zone }: Host): Place => ({ zone, name: fqdn })
 
 export const make = Effect.gen(function* () {
   const admission = yield* Admission
   const refusals = yield* Refusals
   const zones = yield* Zones
   const clock = yield* Clock.Clock
+  const roles = yield* Roles
 
-  const principalOf = (caller: Asker): Principal => ({
+  /** Whether it speaks for its own hosts only: no role of its but `agent` lets it do this there. */
+  const isAgent = ({ authority, roles: names }: Asker, at: Place, verb: "write" | "delete" = "write"): boolean => {
+    if (!names.includes(agentRole)) return false
+    const permissions = roles.permissionsOf(names.filter((name) => name !== agentRole))
+    return !allows({ ...authority, permissions }, verb, "hosts", at)
+  }
+
+  const principalOf = (caller: Asker, own: boolean): Principal => ({
     name: caller.name,
     kind: "token",
     anonymous: false,
     actsFor: [],
-    grant: isAgent(caller) ? caller.grant : unlimited
+    grant: own ? caller.grant : unlimited
   })
 
   const refused = (caller: Asker, fqdn: string, { code, message, retryAfterSeconds, rule }: Refused): ClaimRefused => {
@@ -108,7 +118,7 @@ export const make = Effect.gen(function* () {
     caller: Asker,
     claim: Claim
   ): Result.Result<{ ttlSeconds: number | undefined; giveBack: () => void }, Refusal> => {
-    const principal = principalOf(caller)
+    const principal = principalOf(caller, claim.onBehalf === undefined)
     const verdict =
       claim.onBehalf === undefined
         ? admission.admit(principal, claim, clock.currentTimeMillisUnsafe())
@@ -157,8 +167,13 @@ export const make = Effect.gen(function* () {
     peer === undefined ? undefined : Result.getOrUndefined(IpAddress.fromPeer(peer))
 
   /** What only those may say who are no agent. */
-  const forPeople = (caller: Asker, owner: string | undefined, lease: string | undefined): Forbidden | undefined => {
-    if (!isAgent(caller)) return undefined
+  const forPeople = (
+    caller: Asker,
+    at: Place,
+    owner: string | undefined,
+    lease: string | undefined
+  ): Forbidden | undefined => {
+    if (!isAgent(caller, at)) return undefined
     const detail =
       owner !== undefined && owner !== caller.name
         ? `${caller.name} is an agent, whose hosts are its own; an operator gives a host to another owner.`
@@ -172,10 +187,10 @@ export const make = Effect.gen(function* () {
     const placed = place(caller, spec.hostname, spec.zone)
     if (Result.isFailure(placed)) return Result.fail(placed.failure)
     const { hostname, name: fqdn, zone } = placed.success
-    const denied =
-      Authorization.refusal(caller, "write", "hosts", { zone, name: fqdn }) ?? forPeople(caller, spec.owner, spec.lease)
+    const at = { zone, name: fqdn }
+    const denied = Authorization.refusal(caller, "write", "hosts", at) ?? forPeople(caller, at, spec.owner, spec.lease)
     if (denied !== undefined) return Result.fail(denied)
-    const own = isAgent(caller)
+    const own = isAgent(caller, at)
     const peer = peerOf(caller)
     const addresses =
       spec.addresses === undefined ? (own && peer !== undefined ? [peer] : []) : IpAddress.sorted(spec.addresses)
@@ -190,7 +205,7 @@ export const make = Effect.gen(function* () {
       ...(!own && { onBehalf: { reason, hasName: false } })
     }
     return Result.map(letIn(caller, claim), ({ giveBack, ttlSeconds }): Asked => {
-      const principal = principalOf(caller)
+      const principal = principalOf(caller, own)
       const isStatic = spec.lease === undefined ? !own : spec.lease === "none"
       return {
         giveBack,
@@ -221,8 +236,8 @@ export const make = Effect.gen(function* () {
 
   /** An agent has a say in what is its own. */
   const mayTouch = (caller: Asker, host: Host, verb: "write" | "delete"): Forbidden | undefined =>
-    Authorization.refusal(caller, verb, "hosts", { zone: host.zone, name: host.fqdn }) ??
-    (isAgent(caller) && host.owner !== caller.name
+    Authorization.refusal(caller, verb, "hosts", placeOf(host)) ??
+    (isAgent(caller, placeOf(host), verb) && host.owner !== caller.name
       ? new Forbidden({ detail: `${host.fqdn} is not ${caller.name}'s; an agent has a say in its own hosts only.` })
       : undefined)
 
@@ -236,9 +251,9 @@ export const make = Effect.gen(function* () {
     ifMatch?: string,
     reason = patch.reason
   ): Result.Result<Asked, Refusal> => {
-    const denied = mayTouch(caller, host, "write") ?? forPeople(caller, patch.owner, patch.lease)
+    const denied = mayTouch(caller, host, "write") ?? forPeople(caller, placeOf(host), patch.owner, patch.lease)
     if (denied !== undefined) return Result.fail(denied)
-    const own = isAgent(caller)
+    const own = isAgent(caller, placeOf(host))
     const claim: Claim = {
       fqdn: host.fqdn,
       zone: host.zone,
@@ -313,7 +328,9 @@ export const make = Effect.gen(function* () {
       case "HostnameTaken":
         record("hostname-taken")
         return new HostnameTaken({
-          detail: isAgent(caller) ? detail : `${detail} PATCH changes a host, and transfer gives it to another owner.`,
+          detail: isAgent(caller, Authorization.placeOf(zones.all, fqdn as DomainName.DomainName))
+            ? detail
+            : `${detail} PATCH changes a host, and transfer gives it to another owner.`,
           retryAfterSeconds: seconds(error.freeAtMillis)
         })
       case "HostnameFlapping":

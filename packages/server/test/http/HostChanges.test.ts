@@ -183,6 +183,38 @@ describe("an agent's token at the API", () => {
       })
     )
 
+    it.effect(
+      "is an agent's also where it may look around besides, and no more than that where another role lets it",
+      () =>
+        Effect.gen(function* () {
+          const role = {
+            name: "printers",
+            description: "x",
+            permissions: [{ verb: "write", resource: "hosts", names: ["printer-*"] }],
+            reason: "x"
+          }
+          assert.strictEqual((yield* send("POST", "/roles", role)).status, 201)
+          const issued = yield* send("POST", "/tokens", {
+            name: "rack-9",
+            roles: ["agent", "viewer", "printers"],
+            allows: "bearer",
+            reason: "x"
+          })
+          assert.strictEqual(issued.status, 201, issued.text)
+          const headers = { authorization: `Bearer ${issued.json.token}` }
+          yield* post({ hostname: "theirs-9", addresses: ["10.0.0.90"] })
+          yield* post({ hostname: "printer-9", addresses: ["10.0.0.91"] })
+          const patch = (name: string) => send("PATCH", `/hosts/${name}.${zone}`, { labels: { rack: "9" } }, headers)
+          assert.strictEqual((yield* patch("theirs-9")).status, 403)
+          const claimed = { hostname: "web-9", addresses: ["10.0.0.92"] }
+          assert.strictEqual((yield* send("POST", "/hosts", claimed, headers)).json.rule, "own-addresses")
+          const given = { hostname: "web-9", owner: "rack-8" }
+          assert.strictEqual((yield* send("POST", "/hosts", given, headers)).status, 403)
+          assert.strictEqual((yield* send("POST", "/hosts", { hostname: "web-9" }, headers)).status, 201)
+          assert.strictEqual((yield* patch("printer-9")).status, 200)
+        })
+    )
+
     it.effect("has a say in its own hosts only, and gives none away", () =>
       Effect.gen(function* () {
         yield* asAgent("POST", "/hosts", { hostname: "own" })
