@@ -46,6 +46,7 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles>
       if (mappings.length === 0) {
         const message = `the identity provider knows ${name}, and nothing that it says of it is a role here (auth.oidc.roles)`
         refusals.record({ code: "oidc-no-role", message, actor: name, peer, subject: "" })
+        yield* gate.stumbled(peer)
         return yield* new Forbidden({ detail: sentence(message) })
       }
       const permissions = mappings.flatMap(({ names, role, zones }) =>

@@ -306,6 +306,22 @@ describe("the API for people of an identity provider", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("bounds how often somebody asks who has no role here, as those who prove nothing", () =>
+    Effect.gen(function* () {
+      const idp = yield* provider
+      const oidc = Oidc.layer(configOf(idp.issuer)).pipe(Layer.provide(NodeHttpClient.layerNodeHttp))
+      const limited = server({ rateLimit: { failures: { ratePerSecond: 0.01, burst: 2 } } })
+      yield* Effect.gen(function* () {
+        const token = yield* promise(() => idp.token({ groups: ["sales"] }))
+        const answers = yield* Effect.forEach([1, 2, 3], () => ask("/v1/whoami", { token }))
+        assert.deepStrictEqual(
+          answers.map(({ status }) => status),
+          [403, 403, 429]
+        )
+      }).pipe(Effect.provide(limited.pipe(Layer.provide(oidc))))
+    }).pipe(Effect.scoped)
+  )
+
   it.live("is not there where no provider is configured", () =>
     Effect.gen(function* () {
       const answer = yield* ask("/v1/whoami", { token: "eyJhbGciOiJub25lIn0.e30." })
