@@ -4,7 +4,7 @@
  *
  * What was read is kept, for as long as nothing at all has been committed to
  * the database and the zones are the same: so an answer is never older than the
- * last commit, whoever wrote it, and nobody has to be told of changes. How many
+ * server's last commit, and nobody has to be told of changes. How many
  * are kept is bounded. Undefined is said where there is more to it, and then
  * the registry is to be asked: an unknown name, a host on its way to the DNS
  * (its zone's writer knows why it waits), a database that cannot be read at

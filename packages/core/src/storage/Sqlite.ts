@@ -41,18 +41,26 @@ const attempt = <A>(operation: string, f: () => A): Effect.Effect<A, SqlError.Sq
 const bind = (value: unknown): SQLInputValue =>
   typeof value === "boolean" ? Number(value) : value === undefined ? null : (value as SQLInputValue)
 
+/** How many statements were run that may have written something, commits among them. */
+export interface Writes {
+  count: number
+}
+
+const onlyReads = /^\s*(?:SELECT|BEGIN|PRAGMA)\b/i
+
 interface Prepared {
   readonly statement: StatementSync
+  readonly writes: boolean
   readonly returnsRows: boolean
 }
 
 /** Statements on an open database. */
-export const makeConnection = (db: DatabaseSync): Connection => {
+export const makeConnection = (db: DatabaseSync, writes: Writes = { count: 0 }): Connection => {
   const cache = new Map<string, Prepared>()
   // What a statement returns is asked once: node:sqlite describes each column anew, which takes longer than many a look-up.
   const prepareOnce = (text: string): Prepared => {
     const statement = db.prepare(text)
-    return { statement, returnsRows: statement.columns().length > 0 }
+    return { statement, returnsRows: statement.columns().length > 0, writes: !onlyReads.test(text) }
   }
   const prepare = (text: string): Prepared => {
     const cached = cache.get(text)
@@ -63,11 +71,12 @@ export const makeConnection = (db: DatabaseSync): Connection => {
     return prepared
   }
   const run = (
-    { returnsRows, statement }: Prepared,
+    { returnsRows, statement, writes: mayWrite }: Prepared,
     params: ReadonlyArray<unknown>,
     arrays = false
   ): ReadonlyArray<Record<string, unknown>> => {
     const values = params.map(bind)
+    if (mayWrite) writes.count += 1
     statement.setReturnArrays(arrays)
     if (returnsRows) return statement.all(...values)
     statement.run(...values)
@@ -120,7 +129,10 @@ export const makeClient = Effect.fnUntraced(function* (db: DatabaseSync, connect
  * waited for. They see what is committed.
  */
 export interface DirectReads {
-  /** Another number whenever anything was committed since the last time. */
+  /**
+   * Another number whenever this process has committed anything since the last time; what others write, who do so behind
+   * the server's back, shows within `othersMillis`.
+   */
   readonly version: () => number
   /** The rows of a statement, as `Statement.compile` gives it. */
   readonly all: (compiled: readonly [text: string, params: ReadonlyArray<unknown>]) => ReadonlyArray<unknown>
@@ -131,17 +143,35 @@ export const DirectReads = Context.Reference<DirectReads | undefined>("@prism-dn
   defaultValue: () => undefined
 })
 
-const makeDirectReads = Effect.fnUntraced(function* ({ filename }: SqliteOptions) {
+/** How often SQLite is asked whether others have written: each time costs several system calls. */
+export const othersMillis = 20
+
+const makeDirectReads = Effect.fnUntraced(function* ({ filename }: SqliteOptions, writes: Writes) {
   if (filename === ":memory:") return undefined
   const db = yield* Effect.acquireRelease(
     attempt("open", () => new DatabaseSync(filename, { readOnly: true, timeout: 1000 })),
     (db) => Effect.sync(() => db.close())
   )
   const statements = new Map<string, StatementSync>()
-  const version = db.prepare("PRAGMA data_version")
-  version.setReturnArrays(true)
+  const dataVersion = db.prepare("PRAGMA data_version")
+  dataVersion.setReturnArrays(true)
+  let version = 0
+  let counted = -1
+  let seen = -1
+  let lookedMillis = -Infinity
   const reads: DirectReads = {
-    version: () => (version.get() as unknown as readonly [number])[0],
+    version: () => {
+      const nowMillis = performance.now()
+      if (nowMillis - lookedMillis >= othersMillis) {
+        const [now] = dataVersion.get() as unknown as readonly [number]
+        if (now !== seen) version += 1
+        seen = now
+        lookedMillis = nowMillis
+      }
+      if (writes.count !== counted) version += 1
+      counted = writes.count
+      return version
+    },
     all: ([text, params]) => {
       let statement = statements.get(text)
       if (statement === undefined) {
@@ -155,7 +185,7 @@ const makeDirectReads = Effect.fnUntraced(function* ({ filename }: SqliteOptions
   return reads
 })
 
-export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
+export const make = Effect.fnUntraced(function* (options: SqliteOptions, writes?: Writes) {
   const db = yield* attempt("open", () => new DatabaseSync(options.filename, { timeout: 5000 }))
   yield* Scope.addFinalizer(
     yield* Effect.scope,
@@ -167,7 +197,7 @@ export const make = Effect.fnUntraced(function* (options: SqliteOptions) {
       "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
     )
   )
-  return yield* makeClient(db, makeConnection(db))
+  return yield* makeClient(db, makeConnection(db, writes))
 })
 
 /**
@@ -197,7 +227,13 @@ const makeDurability = Effect.fnUntraced(function* (options: SqliteOptions) {
 })
 
 export const layer = (options: SqliteOptions): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
-  Layer.merge(
-    Layer.effect(Durability, makeDurability(options)),
-    Layer.effect(DirectReads, makeDirectReads(options))
-  ).pipe(Layer.provideMerge(Layer.effect(SqlClient.SqlClient, make(options))), Layer.provide(Reactivity.layer))
+  Layer.suspend(() => {
+    const writes: Writes = { count: 0 }
+    return Layer.merge(
+      Layer.effect(Durability, makeDurability(options)),
+      Layer.effect(DirectReads, makeDirectReads(options, writes))
+    ).pipe(
+      Layer.provideMerge(Layer.effect(SqlClient.SqlClient, make(options, writes))),
+      Layer.provide(Reactivity.layer)
+    )
+  })

@@ -30,6 +30,7 @@ const secondsByDefault = 3
 const connections = 64
 /** Each server is asked for so long before the other's turn. */
 const turns = 3
+const warmMillis = 4000
 const shareWanted = 0.5
 const batchSecondsWanted = 3
 const batchMax = 10_000
@@ -117,7 +118,8 @@ const reading = Effect.fnUntraced(function* (folder: string, options: Options) {
   const long: Job = { ...prism, request: requestOf(`${path}?`, Servers.adminToken) }
   const bare: Job = { port: yardstick.port, request: requestOf(path), connections, millis }
   const jobs = { prism, long, bare }
-  for (const job of Object.values(jobs)) yield* ask({ ...job, millis: 500 })
+  // Until their code is compiled, which takes longer the more of it there is.
+  for (const job of Object.values(jobs)) yield* ask({ ...job, millis: warmMillis })
   const rounds = yield* Effect.forEach(
     Array.from({ length: options.rounds * turns }),
     Effect.fnUntraced(function* () {

@@ -60,7 +60,9 @@ const nameOf = (url: string): DomainName | undefined => {
 interface Kept {
   readonly place: Place
   readonly tag: string
-  readonly body: Buffer
+  /** As text: Node writes it together with the head. */
+  readonly body: string
+  readonly bytes: number
 }
 
 export const layer = (early: EarlyAnswers) =>
@@ -75,7 +77,8 @@ export const layer = (early: EarlyAnswers) =>
       const measure = measurements()
       const read = yield* HostReads.make(({ host, publication }): Kept => {
         const shown = toContract(host, publication)
-        return { place: placeOf(host), tag: tagOf(shown), body: Buffer.from(JSON.stringify(encode(shown))) }
+        const body = JSON.stringify(encode(shown))
+        return { place: placeOf(host), tag: tagOf(shown), body, bytes: Buffer.byteLength(body) }
       })
 
       const answer: Answer = (request, response) => {
@@ -107,7 +110,7 @@ export const layer = (early: EarlyAnswers) =>
           response.writeHead(200, {
             ...common,
             "content-type": "application/json",
-            "content-length": found.body.length
+            "content-length": found.bytes
           })
           response.end(found.body)
         }
