@@ -63,13 +63,25 @@ export interface Word {
   readonly isExpected?: ((generation: number) => boolean) | undefined
 }
 
-const edited = (host: Host, { addresses, isStatic, labels, owner, ttlSeconds }: Edit): Host => ({
-  ...host,
+/** A lease begins when a host comes to have one; a host without one is online, unless it is given up. */
+const withLease = (host: Host, isStatic: boolean, nowMillis: number): Host => {
+  if (isStatic === host.isStatic) return host
+  if (!isStatic) return { ...host, isStatic, lastSeenMillis: Math.max(nowMillis, host.lastSeenMillis) }
+  return host.state === "retired"
+    ? { ...host, isStatic }
+    : { ...host, isStatic, state: "online", offlineSinceMillis: undefined, withdrawnSinceMillis: undefined }
+}
+
+const edited = (
+  host: Host,
+  { addresses, isStatic = host.isStatic, labels, owner, ttlSeconds }: Edit,
+  nowMillis: number
+): Host => ({
+  ...withLease(host, isStatic, nowMillis),
   addresses: addresses ?? host.addresses,
   ttlSeconds: ttlSeconds === undefined ? host.ttlSeconds : (ttlSeconds ?? undefined),
   labels: labels ?? host.labels,
-  owner: owner ?? host.owner,
-  isStatic: isStatic ?? host.isStatic
+  owner: owner ?? host.owner
 })
 
 /** What becomes of `host`, at its old generation; undefined: it is so already. */
@@ -95,7 +107,7 @@ export const decide = (
           })
     case "changed":
     case "transferred": {
-      const after = edited(host, word.edit?.(host) ?? {})
+      const after = edited(host, word.edit?.(host) ?? {}, nowMillis)
       return Result.succeed(isSameVersion(host, after) ? undefined : after)
     }
   }
