@@ -1,8 +1,9 @@
 /** What people give to administrative commands: names and reasons, read once. */
 import * as Values from "@prism-dns/core/api/Values"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
-import { Effect, Option, Result, Schema } from "effect"
+import { Clock, Duration, Effect, Option, Result, Schema } from "effect"
 import { Argument, Flag } from "effect/cli"
+import * as Kind from "../config/Kind.ts"
 import * as Failure from "./Failure.ts"
 
 export const zone = Argument.String("zone").pipe(
@@ -37,6 +38,14 @@ export const parseName = (input: string): Effect.Effect<DomainName.DomainName, F
     onSuccess: Effect.succeed
   })
 
+/** `www` and `www.example.net.` within `example.net.` are the same name here. */
+export const parseNameIn = Effect.fnUntraced(function* (zone: DomainName.DomainName, text: string) {
+  if (text === "@") return zone
+  const lower = text.toLowerCase()
+  const isFull = lower.endsWith(".") || lower === zone.slice(0, -1) || lower.endsWith(`.${zone.slice(0, -1)}`)
+  return yield* parseName(isFull ? text : `${text}.${zone}`)
+})
+
 /** As the API takes a reason. */
 export const reason = (input: string): Effect.Effect<string, Failure.UsageWrong> => {
   const trimmed = input.trim()
@@ -49,7 +58,7 @@ const isTime: (input: string) => boolean = Schema.is(Values.TimestampInput)
 
 /** `--at`: a time to look back to. */
 export const at = Flag.String("at").pipe(
-  Flag.withDescription("As it was at this time, such as 2026-11-23T10:48:00Z."),
+  Flag.withDescription("As it was at this time, such as 2026-11-23T10:48:00Z, or so long ago: 15m."),
   Flag.withMetavar("TIME"),
   Flag.optional
 )
@@ -58,8 +67,14 @@ export const at = Flag.String("at").pipe(
 export const atQuery = (input: Option.Option<string>): Effect.Effect<{ readonly at?: string }, Failure.UsageWrong> =>
   Option.isNone(input) ? Effect.succeed({}) : Effect.map(time(input.value), (at) => ({ at }))
 
-/** A time as the API takes it. */
-export const time = (input: string): Effect.Effect<string, Failure.UsageWrong> =>
-  isTime(input)
-    ? Effect.succeed(input)
-    : Effect.fail(new Failure.UsageWrong({ detail: `'${input}' is to be a time such as 2026-11-23T10:48:00Z` }))
+/** A time as the API takes it, or how long ago. */
+export const time = Effect.fnUntraced(function* (input: string) {
+  if (isTime(input)) return input
+  const ago = Kind.duration("0s", "36500d").parse(input)
+  if (Result.isFailure(ago)) {
+    return yield* new Failure.UsageWrong({
+      detail: `'${input}' is to be a time such as 2026-11-23T10:48:00Z, or how long ago, such as 15m`
+    })
+  }
+  return new Date((yield* Clock.currentTimeMillis) - Duration.toMillis(ago.success)).toISOString()
+})

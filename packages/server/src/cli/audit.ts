@@ -9,12 +9,11 @@ import { canonicalJson } from "@prism-dns/core/audit/Chain"
 import type { Finding, Point } from "@prism-dns/core/audit/Verification"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
-import { Clock, Console, Duration, Effect, Option, Result, Schema } from "effect"
+import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { SqlClient } from "effect/sql"
 import * as Fs from "node:fs"
 import * as Readline from "node:readline"
-import * as Kind from "../config/Kind.ts"
 import * as Config from "../Config.ts"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
@@ -34,13 +33,6 @@ const columns: ReadonlyArray<Output.Column<Contract.Entry>> = [
 
 const filter = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar(metavar), Flag.optional)
-
-/** A time, or how long ago. */
-const timeOf = Effect.fnUntraced(function* (text: string) {
-  const ago = Kind.duration("0s", "36500d").parse(text)
-  if (Result.isFailure(ago)) return yield* Input.time(text)
-  return new Date((yield* Clock.currentTimeMillis) - Duration.toMillis(ago.success)).toISOString()
-})
 
 const list = Command.make(
   "list",
@@ -67,8 +59,8 @@ const list = Command.make(
       Option.isSome(input[name]) ? { [name]: input[name].value } : {}
     const query = {
       ...(Option.isSome(input.zone) && { zone: yield* Input.parseName(input.zone.value) }),
-      ...(Option.isSome(input.since) && { since: yield* timeOf(input.since.value) }),
-      ...(Option.isSome(input.until) && { until: yield* timeOf(input.until.value) }),
+      ...(Option.isSome(input.since) && { since: yield* Input.time(input.since.value) }),
+      ...(Option.isSome(input.until) && { until: yield* Input.time(input.until.value) }),
       ...text("actor"),
       ...text("action"),
       ...text("subject"),
@@ -96,6 +88,9 @@ const show = Command.make(
     )
   },
   Effect.fn(function* (input) {
+    if (!/^[1-9][0-9]{0,15}$/.test(input.position)) {
+      return yield* new Failure.UsageWrong({ detail: `'${input.position}' is no position of an entry, such as 4711` })
+    }
     yield* Connection.withClient(input, (client) =>
       Effect.flatMap(client.audit.get({ params: { position: input.position } }), (entry) =>
         input.json

@@ -90,7 +90,7 @@ export const gapText = ({ from, reason, to }: Gap): string =>
 export const sayState = (state: EventStream.StreamState) =>
   state._tag === "Connected"
     ? Effect.void
-    : Output.note("the connection is lost; what comes meanwhile is not: trying again")
+    : Output.note("the connection is lost, what happens meanwhile is not; trying again")
 
 const show = (json: boolean) => (received: EventStream.Received) => {
   if (json) return Console.log(JSON.stringify(received._tag === "Event" ? received.event : { gap: received.gap }))

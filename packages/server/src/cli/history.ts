@@ -73,7 +73,7 @@ export const explainRecord = Command.make(
     ...Connection.flags,
     zone: Input.zone,
     name: Argument.String("name").pipe(
-      Argument.withDescription("The record's full name."),
+      Argument.withDescription("The record's name: full, or what stands before the zone; @ is the zone itself."),
       Argument.withMetavar("NAME")
     ),
     type: Argument.String("type").pipe(
@@ -82,11 +82,8 @@ export const explainRecord = Command.make(
     )
   },
   Effect.fn(function* (input) {
-    const params = {
-      zone: yield* Input.parseName(input.zone),
-      name: yield* Input.parseName(input.name),
-      type: input.type
-    }
+    const zone = yield* Input.parseName(input.zone)
+    const params = { zone, name: yield* Input.parseNameIn(zone, input.name), type: input.type }
     yield* Connection.withClient(input, ({ history }) =>
       Effect.flatMap(history.explainRecord({ params, query: { format: input.json ? "json" : "text" } }), (found) =>
         typeof found === "string" ? Console.log(Output.harmlessLines(found.trimEnd())) : Output.json(found)
@@ -118,7 +115,10 @@ export const diff = Command.make(
   "diff",
   {
     ...Connection.flags,
-    from: Flag.String("from").pipe(Flag.withDescription("The earlier time."), Flag.withMetavar("TIME")),
+    from: Flag.String("from").pipe(
+      Flag.withDescription("The earlier time, or how long ago: 15m."),
+      Flag.withMetavar("TIME")
+    ),
     to: Flag.String("to").pipe(
       Flag.withDescription("The later time. Default: now."),
       Flag.withMetavar("TIME"),
@@ -156,7 +156,7 @@ export const diff = Command.make(
 const restoreFlags = {
   ...Connection.flags,
   at: Flag.String("at").pipe(
-    Flag.withDescription("What was at this time is to be again, such as 2026-11-23T10:48:00Z."),
+    Flag.withDescription("What was at this time is to be again, such as 2026-11-23T10:48:00Z, or so long ago: 15m."),
     Flag.withMetavar("TIME")
   ),
   dryRun: Flag.Boolean("dry-run").pipe(

@@ -46,6 +46,11 @@ const parseAddress = (input: string) =>
     onSuccess: Effect.succeed
   })
 
+const parseLabel = (input: string) =>
+  /^[^=]+=/.test(input)
+    ? Effect.succeed(input)
+    : Effect.fail(new Failure.UsageWrong({ detail: `--label: '${input}' is to be such as role=web` }))
+
 const optional = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar(metavar), Flag.optional)
 
@@ -70,7 +75,7 @@ const list = Command.make(
       ...(Option.isSome(input.zone) && { zone: yield* Input.parseName(input.zone.value) }),
       ...(Option.isSome(input.state) && { state: input.state.value }),
       ...(Option.isSome(input.address) && { address: yield* parseAddress(input.address.value) }),
-      ...(input.label.length > 0 && { label: input.label }),
+      ...(input.label.length > 0 && { label: yield* Effect.forEach(input.label, parseLabel) }),
       ...(yield* Input.atQuery(input.at)),
       ...(Option.isSome(input.prefix) && input.prefix.value !== "" && { q: input.prefix.value })
     }

@@ -202,15 +202,19 @@ const apply = Command.make(
         if (typeof plan === "string") return yield* Effect.die(new Error("asked for JSON, got text"))
         if (!(yield* agreed(plan, input.yes))) return yield* Console.log("Nothing was done.")
         const done = yield* plans.apply({ params, payload })
+        // What a plan to restore leaves alone was never to be done.
+        const leftAlone = Math.min(done.refused, done.plan.counts.keep)
+        const refused = done.refused - leftAlone
         if (input.json) yield* Output.json(done)
         else {
           yield* Console.log(
-            `${done.applied} applied, ${done.refused} refused` +
+            `${done.applied} applied, ${refused} refused` +
+              (leftAlone > 0 ? `, ${leftAlone} left alone` : "") +
               (done.plan.state === "open" ? "; the rest is open" : "")
           )
           yield* Output.rows(
             [
-              { head: "REFUSED", cell: ({ name }) => name },
+              { head: refused === 0 ? "LEFT ALONE" : "REFUSED", cell: ({ name }) => name },
               { head: "TYPE", cell: ({ type }) => type },
               { head: "WHY", cell: ({ reason }) => reason }
             ],
@@ -218,9 +222,13 @@ const apply = Command.make(
             ""
           ).pipe(Effect.when(Effect.succeed(done.refusals.length > 0)))
         }
-        if (done.refused > 0) {
+        if (refused > 0) {
+          const again =
+            done.plan.kind === "restore" || done.plan.kind === "import"
+              ? ", as this one was made."
+              : ` with prism-dns plan make ${done.plan.zone}`
           return yield* new Failure.NotAll({
-            detail: `${done.refused === 1 ? "1 change was" : `${done.refused} changes were`} refused: what it is about is newer than the plan. Make another one with prism-dns plan make ${done.plan.zone}`
+            detail: `${refused === 1 ? "1 change was" : `${refused} changes were`} refused: what it is about is newer than the plan. Make another one${again}`
           })
         }
       })

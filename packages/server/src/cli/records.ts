@@ -35,14 +35,6 @@ const ifMatchFlag = Flag.String("if-match").pipe(
   Flag.optional
 )
 
-/** `www` and `www.example.net.` within `example.net.` are the same name here. */
-const parseNameIn = Effect.fnUntraced(function* (zone: DomainName, text: string) {
-  if (text === "@") return zone
-  const lower = text.toLowerCase()
-  const isFull = lower.endsWith(".") || lower === zone.slice(0, -1) || lower.endsWith(`.${zone.slice(0, -1)}`)
-  return yield* Input.parseName(isFull ? text : `${text}.${zone}`)
-})
-
 const parseType = (text: string): Effect.Effect<RecordType, Failure.UsageWrong> => {
   const upper = text.toUpperCase()
   return isRecordType(upper)
@@ -125,7 +117,7 @@ const parsePlace = Effect.fnUntraced(function* (input: {
   readonly type: string
 }) {
   const zone = yield* Input.parseName(input.zone)
-  return { zone, name: yield* parseNameIn(zone, input.name), type: yield* parseType(input.type) }
+  return { zone, name: yield* Input.parseNameIn(zone, input.name), type: yield* parseType(input.type) }
 })
 
 const show = Command.make(

@@ -2,7 +2,7 @@
 import type { PreconditionFailed } from "@prism-dns/core/api/Problems"
 import type * as Contract from "@prism-dns/core/api/Zones"
 import { ZonePatch, ZoneRequest } from "@prism-dns/core/api/ZoneSettings"
-import { Console, Effect, Option, Result, Schema } from "effect"
+import { Console, Effect, Option, Result, Schema, SchemaIssue } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
@@ -99,10 +99,19 @@ export const settingsOf = (
   return Result.succeed(tree)
 }
 
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** By the name that `--set` has for it. */
+const issueText = ({ message, path = [] }: ReturnType<typeof issuesOf>["issues"][number]): string => {
+  const setting = path.map((part) => String(typeof part === "object" ? part.key : part)).join(".")
+  const detail = message === "Expected no excess property" ? "there is no such setting" : message
+  return setting === "" ? detail : `${setting}: ${detail}`
+}
+
 /** As the API takes it, or what is wrong with it. */
 const decoded = <S extends Schema.Codec<unknown, unknown>>(schema: S, value: unknown) =>
   Schema.decodeUnknownEffect(schema)(value, { onExcessProperty: "error", errors: "all" }).pipe(
-    Effect.mapError((error) => wrong(error.message.replaceAll("\n", " ")))
+    Effect.mapError(({ issue }) => wrong(issuesOf(issue).issues.map(issueText).join("; ")))
   ) as Effect.Effect<S["Type"], Failure.UsageWrong>
 
 const text = (value: unknown): string => (value === undefined ? "-" : JSON.stringify(value))

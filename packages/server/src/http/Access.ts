@@ -18,6 +18,7 @@ import type { SqlError } from "effect/sql"
 import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { toPermission } from "./Roles.ts"
+import { sentence } from "./Sentence.ts"
 
 export interface AccessOptions {
   /** What client certificates may claim. Default: their own name. */
@@ -31,8 +32,6 @@ const invalid = (missing: ReadonlyArray<string>, detail: string) =>
     detail: `${missing.join(", ")}: ${detail}`,
     errors: missing.map((field) => ({ in: "body", pointer: `/${field}`, detail }))
   })
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 const principalNotFound = (message: string) => Effect.fail(new PrincipalNotFound({ detail: sentence(message) }))
 

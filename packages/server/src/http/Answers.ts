@@ -317,7 +317,9 @@ export const invalidRequest = (part: RequestPart, issue: SchemaIssue.Issue): Req
     pointer: pointer(each.path ?? []),
     detail: each.message
   }))
-  const detail = errors.map((each) => `${each.in} ${each.pointer.slice(1)}: ${each.detail}`).join("; ")
+  const detail = errors
+    .map((each) => `${[each.in, each.pointer.slice(1)].filter((word) => word !== "").join(" ")}: ${each.detail}`)
+    .join("; ")
   return new RequestInvalid({ detail, errors })
 }
 

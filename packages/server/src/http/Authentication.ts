@@ -15,8 +15,7 @@ import { HttpServerRequest } from "effect/http"
 import * as Exchange from "./Exchange.ts"
 import { Gate } from "./Gate.ts"
 import { isJwt, Oidc, type OidcService } from "./Oidc.ts"
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+import { sentence } from "./Sentence.ts"
 
 /** What the holder of a token may do. */
 export const authorityOf = (roles: Roles["Service"], { grant, roles: names }: TokenHolder): Authority => ({

@@ -24,10 +24,13 @@ import { Effect } from "effect"
 
 const where = ({ name, zone }: Place): string => ((name ?? zone) === undefined ? "here" : `at ${name ?? zone}`)
 
+/** A full name at the end has a dot of its own. */
+const ended = (text: string): string => (text.endsWith(".") ? text : `${text}.`)
+
 const forbidden = (caller: Caller["Service"], what: string) =>
   new Forbidden({
     detail:
-      `${caller.name} (${caller.roles.length === 0 ? "no role" : caller.roles.join(", ")}) may not ${what}. ` +
+      `${caller.name} (${caller.roles.length === 0 ? "no role" : caller.roles.join(", ")}) may not ${ended(what)} ` +
       "GET /v1/whoami says what it may; a role or a token with a wider scope is given by an administrator."
   })
 

@@ -42,6 +42,7 @@ import type { Edit, WordEvent } from "@prism-dns/core/registry/Words"
 import { labelsProblem } from "@prism-dns/core/protocol/MessageV2"
 import { Clock, Effect, Result } from "effect"
 import * as Authorization from "./Authorization.ts"
+import { sentence } from "./Sentence.ts"
 
 type Asker = Caller["Service"]
 type RegisterSpec = Omit<Contract.RegisterRequest, "waitFor" | "waitSeconds">
@@ -66,8 +67,6 @@ export interface Asked {
   /** What `If-Match` said. */
   readonly ifMatch?: string | undefined
 }
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 export const invalid = (part: RequestPart, pointer: string, detail: string) =>
   new RequestInvalid({

@@ -47,6 +47,7 @@ import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
 import { toPlan } from "./Plans.ts"
+import { sentence } from "./Sentence.ts"
 
 export interface RecordsOptions {
   /** Where zones may be transferred from for an import, besides the nodes. */
@@ -92,8 +93,6 @@ const zoneNotFound = (zone: string) => new ZoneNotFound({ detail: `${zone} is no
 
 const recordNotFound = (name: string, type: string) =>
   new RecordNotFound({ detail: `People manage no ${type} record set at ${name}.` })
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 const invalid = (at: "path" | "body", pointer: string, detail: string) =>
   new RequestInvalid({ detail: `${at} ${pointer.slice(1)}: ${detail}`, errors: [{ in: at, pointer, detail }] })

@@ -14,6 +14,7 @@ import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
 import { page } from "./Pages.ts"
+import { sentence } from "./Sentence.ts"
 
 export const toPermission = ({ names, resource, verb, zones }: Permission): Contract.Permission => ({
   verb,
@@ -35,8 +36,6 @@ const toRole = (role: StoredRole, dryRun = false): Contract.Role => ({
   ...(role.updatedBy !== undefined && { updatedBy: role.updatedBy }),
   ...(dryRun && { dryRun: true as const })
 })
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 const roleNotFound = (name: string) => new RoleNotFound({ detail: `There is no role '${name}'.` })
 

@@ -29,6 +29,7 @@ import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
 import { narrowed, page } from "./Pages.ts"
+import { sentence } from "./Sentence.ts"
 
 const fromGrant = ({ names, namesMax, networks = [], zones }: GrantRequest): Grant => ({
   zones,
@@ -78,8 +79,6 @@ const tokenNotFound = (reference: string) =>
 
 const invalid = (field: string, detail: string) =>
   new RequestInvalid({ detail: `body ${field}: ${detail}`, errors: [{ in: "body", pointer: `/${field}`, detail }] })
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 export const layer = HttpApiBuilder.group(
   Api,

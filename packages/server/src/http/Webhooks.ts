@@ -17,6 +17,7 @@ import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
 import { page } from "./Pages.ts"
+import { sentence } from "./Sentence.ts"
 
 const toPlain = (webhook: Webhook) => {
   const { state, url, ...filter } = plainOf(webhook)
@@ -49,8 +50,6 @@ const withSecret = (webhook: Webhook, secret: string | undefined, dryRun: boolea
 
 const tagOf = ({ attempts, generation, position, state }: Webhook): string =>
   EntityTag.make(generation, `${position}.${attempts}.${state}`)
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 const webhookNotFound = (reference: string) =>
   new WebhookNotFound({ detail: `There is no webhook '${reference}'; one is asked for by its name or its id.` })

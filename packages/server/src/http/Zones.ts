@@ -33,6 +33,7 @@ import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
 import { narrowed, page, pageWith } from "./Pages.ts"
 import { toZonePublication } from "./Publications.ts"
+import { sentence } from "./Sentence.ts"
 
 export const toReconciliation = (found: Reconciliation): Contract.Reconciliation => ({
   at: timestamp(found.startedAtMillis),
@@ -79,10 +80,6 @@ const tagOf = (zone: Contract.Zone): string =>
     zone.generation,
     createHash("sha256").update(JSON.stringify(zone)).digest("base64url").replaceAll("-", ".").slice(0, 12)
   )
-
-/** A name at the beginning stays as it is. */
-const sentence = (text: string) =>
-  /^\S*\./.test(text) ? `${text}.` : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 
 const invalid = ({ message, pointer }: ZoneInvalid) =>
   new RequestInvalid({

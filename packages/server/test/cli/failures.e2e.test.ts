@@ -83,6 +83,29 @@ describe("prism-dns", () => {
     })
   )
 
+  it.live("a value that cannot be meant: which, and what it is to be, without asking a server; 2", () =>
+    Effect.gen(function* () {
+      const path = yield* folder
+      const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+        [["hosts", "list", "--label", "web"], /--label: 'web' is to be such as role=web$/],
+        [
+          ["hosts", "list", "--at", "yesterday"],
+          /'yesterday' is to be a time such as \S+, or how long ago, such as 15m$/
+        ],
+        [["audit", "show", "last"], /'last' is no position of an entry/],
+        [["zones", "create", "lab.test", "--set", "policy.ttl=3"], /policy\.ttl: there is no such setting$/]
+      ]
+      for (const [args, sentence] of wrong) {
+        const { code, stderr } = yield* PrismServer.run([...args, "--server", "http://127.0.0.1:1"], {
+          folder: path,
+          environment: { PRISM_TOKEN: "t" }
+        })
+        assertSentence(stderr, sentence)
+        assert.strictEqual(code, 2)
+      }
+    })
+  )
+
   it.live("help, version and completions: 0", () =>
     Effect.gen(function* () {
       const path = yield* folder
