@@ -14,6 +14,7 @@ import * as IdentityHandlers from "../../src/http/Identities.ts"
 import * as Tokens from "../../src/http/Tokens.ts"
 import * as Whoami from "../../src/http/Whoami.ts"
 import { adminToken, ask, register, server, services, zone } from "./harness.ts"
+import { audit as auditTable } from "../../../core/test/harness/audit.ts"
 
 const handlers = Layer.mergeAll(Tokens.layer, IdentityHandlers.layer, Whoami.layer).pipe(
   Layer.provideMerge(Authentication.layer),
@@ -95,8 +96,9 @@ describe("/v1/tokens", () => {
       assert.deepStrictEqual([revoked.state, revoked.revoked?.reason], ["revoked", "it leaked"])
       const again = yield* Effect.flip(tokens.revoke({ params, query: {}, payload: { reason: "again" } }))
       assert.strictEqual(again._tag, "TokenRevoked")
-      const audit = yield* (yield* SqlClient.SqlClient)`
-        SELECT action, actor, reason FROM audit_entry WHERE subject = 'rack-8' ORDER BY sequence`
+      const sql = yield* SqlClient.SqlClient
+      const audit = yield* sql`
+        SELECT action, actor, reason FROM ${sql.literal(auditTable)} WHERE subject = 'rack-8' ORDER BY sequence`
       assert.deepStrictEqual(
         audit.map((row) => ({ ...row })),
         [

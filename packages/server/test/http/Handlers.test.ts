@@ -22,6 +22,7 @@ import * as HostChanges from "../../src/http/HostChanges.ts"
 import * as Hosts from "../../src/http/Hosts.ts"
 import * as Publications from "../../src/http/Publications.ts"
 import { adminToken, agentToken, otherZone, register, services, zone } from "./harness.ts"
+import { audit as auditTable } from "../../../core/test/harness/audit.ts"
 
 const handlers = Layer.mergeAll(Hosts.layer, HostChanges.layer, Publications.layer, Guards.layer).pipe(
   Layer.provideMerge(Authentication.layer),
@@ -206,7 +207,7 @@ describe("/v1/hosts", () => {
         )
         assert.strictEqual(gone._tag, "HostNotFound")
         const sql = yield* SqlClient.SqlClient
-        const audit = yield* sql`SELECT actor, reason FROM audit_entry WHERE action = 'host.retired'`
+        const audit = yield* sql`SELECT actor, reason FROM ${sql.literal(auditTable)} WHERE action = 'host.retired'`
         assert.deepStrictEqual({ ...audit[0] }, { actor: "ops", reason: "sold" })
       })
     )
@@ -400,7 +401,7 @@ describe("/v1/guards", () => {
       const allowed = yield* allow
       assert.isFalse(allowed.waiting)
       assert.isAtLeast(Date.parse(allowed.allowedBefore!), trippedAt)
-      const [entry] = yield* sql`SELECT actor, reason FROM audit_entry WHERE action = 'guard.allowed'`
+      const [entry] = yield* sql`SELECT actor, reason FROM ${sql.literal(auditTable)} WHERE action = 'guard.allowed'`
       assert.deepStrictEqual({ ...entry }, { actor: "ops", reason: "the rack was sold" })
     }).pipe(Effect.provide(testLayer))
   )

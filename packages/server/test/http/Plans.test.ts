@@ -16,6 +16,7 @@ import * as Publications from "../../src/http/Publications.ts"
 import * as Status from "../../src/http/Status.ts"
 import * as Zones from "../../src/http/Zones.ts"
 import { adminToken, ask, otherZone, register, server, services, zone } from "./harness.ts"
+import { audit as auditTable } from "../../../core/test/harness/audit.ts"
 
 const handlers = Layer.mergeAll(
   Plans.layer,
@@ -171,7 +172,7 @@ describe("plans", () => {
       const done = yield* plans.apply({ params, payload: { overrideBudget: "the rack was sold" } })
       assert.strictEqual(done.refused, 0)
       assert.strictEqual(done.plan.state, "applied")
-      const audit = yield* sql`SELECT reason FROM audit_entry WHERE reason LIKE '%the rack was sold%'`
+      const audit = yield* sql`SELECT reason FROM ${sql.literal(auditTable)} WHERE reason LIKE '%the rack was sold%'`
       assert.isNotEmpty(audit)
     }).pipe(Effect.provide(testLayer))
   )
