@@ -11,6 +11,12 @@ import { prismDns } from "./prismDns.ts"
 /** The parser's own failures are shown by it, with the command's help. */
 const isShown = (cause: Cause.Cause<unknown>) => Predicate.isTagged(Cause.squash(cause), "ShowHelp")
 
+// Whoever reads a pipe may have seen enough, as `head` has: that is no failure to be told of.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error
+  process.exit(0)
+})
+
 Command.run(prismDns, { version }).pipe(
   Effect.tapCause((cause) =>
     Effect.sync(() => {
