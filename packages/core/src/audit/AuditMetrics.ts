@@ -29,3 +29,8 @@ export const sealAlarms = Metric.counter("prism_audit_alarms_total", {
     "Times at which the end of the audit log was not as this server had left it. One is a reason to verify it.",
   incremental: true
 })
+
+export const pruned = Metric.counter("prism_audit_pruned_total", {
+  description: "Entries that were taken out of the audit log because they were older than audit.retention.",
+  incremental: true
+})
