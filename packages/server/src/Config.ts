@@ -7,6 +7,7 @@
  * `PrismConfig`, in which every value is a domain value already, or lists all
  * that is wrong. Leaves to others: whether the things named here exist.
  */
+import { facilities } from "@prism-dns/core/audit/Syslog"
 import { defaultLimits, type Limits } from "@prism-dns/core/auth/Admission"
 import * as Certificates from "@prism-dns/core/auth/Certificates"
 import type { CertificateGrant } from "@prism-dns/core/auth/Certificates"
@@ -32,6 +33,7 @@ import * as Idempotency from "./http/Idempotency.ts"
 import type { IdempotencyOptions } from "./http/Idempotency.ts"
 import * as RateLimits from "./http/RateLimits.ts"
 import type { RateLimitOptions } from "./http/RateLimits.ts"
+import { nameOf, type TargetConfig } from "./audit/TargetConfig.ts"
 import { type NameSource, nameSources } from "./tcp/ClientCertificates.ts"
 import { clientCertificateModes } from "./tcp/Tls.ts"
 
@@ -141,6 +143,11 @@ export interface PrismConfig {
     /** Patterns of labels that no host's name begins with. */
     readonly reservedNames: ReadonlyArray<string>
     readonly limits: Limits
+  }
+  readonly audit: {
+    /** How long entries are kept; zero: for ever. */
+    readonly retention: Duration.Duration
+    readonly export: ReadonlyArray<TargetConfig>
   }
   readonly events: {
     /** Clients that follow at once. */
@@ -793,7 +800,27 @@ export const settings = Settings.group("", {
       })
     })
   }),
-  audit: Settings.group("The audit log.", {}),
+  audit: Settings.group("The audit log.", {
+    retention: Settings.setting(Kind.duration("0s", "36500d"), {
+      doc: "How long entries are kept; 0s: for ever. What goes leaves the rest verifiable.",
+      default: "400d"
+    }),
+    export: Settings.list("Where entries are sent as they are sealed, besides webhooks.", {
+      file: Settings.optional(Kind.text, {
+        doc: "A file that lines of JSON are appended to, and may be moved away at any time.",
+        words: "none; syslog is given"
+      }),
+      syslog: Settings.optional(Kind.syslogUrl, {
+        doc: "A syslog server (RFC 5424), such as tls://siem.example.net:6514, tcp://… or udp://….",
+        words: "none; file is given"
+      }),
+      facility: Settings.setting(Kind.choice(facilities), { doc: "Of syslog messages.", default: "audit" }),
+      ca: Settings.optional(Kind.text, {
+        doc: "File with the authorities, in PEM, that sign the syslog server's certificate.",
+        words: "those that Node.js knows"
+      })
+    })
+  }),
   telemetry: Settings.group("Traces and metrics that are sent.", {}),
   cluster: Settings.group("Several instances on one database.", {})
 })
@@ -982,6 +1009,8 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   const tls = assembleTls(values.tls, problems)
   const oidc = assembleOidc(auth.oidc, problems)
 
+  const targets = assembleTargets(values.audit.export, problems)
+
   if (problems.length > 0 || preferred === undefined) return Result.fail(problems)
   return Result.succeed({
     server: { ...server, instance: server.instance ?? hostName, logLevel: severities[server.logLevel] },
@@ -1013,6 +1042,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       certificates,
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
     },
+    audit: { retention: values.audit.retention, export: targets },
     events: {
       ...values.events,
       webhooks: {
@@ -1021,6 +1051,20 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       }
     }
   })
+}
+
+/** Adds what is wrong to `problems`. */
+const assembleTargets = (targets: Values["audit"]["export"], problems: Array<string>): ReadonlyArray<TargetConfig> => {
+  const found = targets.flatMap(({ ca, facility, file, syslog }): ReadonlyArray<TargetConfig> => {
+    if ((file === undefined) === (syslog === undefined)) {
+      problems.push("audit.export: a target is either a file or a syslog server")
+      return []
+    }
+    if (file !== undefined) return [{ _tag: "File", path: file }]
+    return [{ _tag: "Syslog", server: syslog!, facility, ca }]
+  })
+  for (const name of duplicates(found.map(nameOf))) problems.push(`audit.export: ${name} stands twice`)
+  return found
 }
 
 /** Undefined where there is no identity provider. Adds what is wrong to `problems`. */

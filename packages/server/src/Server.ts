@@ -8,6 +8,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
+import * as Retention from "@prism-dns/core/audit/Retention"
 import { Sealer } from "@prism-dns/core/audit/Sealer"
 import { Admission } from "@prism-dns/core/auth/Admission"
 import { Identities } from "@prism-dns/core/auth/Identities"
@@ -53,6 +54,7 @@ import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
+import * as Exporter from "./audit/Exporter.ts"
 import type { PrismConfig } from "./Config.ts"
 import * as Bootstrap from "./Bootstrap.ts"
 import * as Crowding from "./Crowding.ts"
@@ -77,7 +79,7 @@ export class Running extends Context.Service<
 
 /** Everything between the configuration and a server that answers. */
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
-  const { auth, events, http, leases, powerdns, server, storage, tcp, tls } = config
+  const { audit, auth, events, http, leases, powerdns, server, storage, tcp, tls } = config
 
   const nodes = PowerDnsNodes.layer({
     nodes: powerdns.nodes,
@@ -164,6 +166,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones)),
     Layer.provideMerge(followers),
+    Layer.provideMerge(Exporter.layer(audit.export, { host: server.instance })),
+    Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(Database.layer(storage)),

@@ -103,19 +103,39 @@ export interface ExportReport extends Verification.Report {
   readonly broken: string | undefined
 }
 
+/** The seal of the last entries of a file that grows may be written yet. */
+const stillToCome: Verification.Seal = { firstPosition: 0, lastPosition: 0, atMillis: 0, hash: "" }
+
+/** Entries that stand once more in a file that grows, at the most. */
+const repeatedMax = 2000
+
 export interface ExportReader {
   /** The next line, without its end. */
   readonly line: (line: string) => void
   readonly end: () => ExportReport
 }
 
-/** Verifies an export, line by line. */
-export const reader = (noted: ReadonlyArray<Verification.Point> = []): ExportReader => {
+/**
+ * Verifies an export, line by line. `grows`: it is one that `audit.export` appends to, which has no end yet, and after a
+ * crash has some entries once more.
+ */
+export const reader = (
+  noted: ReadonlyArray<Verification.Point> = [],
+  { grows = false }: { readonly grows?: boolean } = {}
+): ExportReader => {
   let verifier: Verification.Verifier | undefined
   let broken: string | undefined
   let count = 0
   let last: Verification.Point | undefined
   let end: Verification.Start | undefined
+  let sealedTo = -1
+  /** The newest lines, by position. */
+  const recent = new Map<number, string>()
+
+  const remember = (position: number, given: string) => {
+    recent.set(position, given)
+    if (recent.size > repeatedMax) recent.delete(recent.keys().next().value!)
+  }
 
   const wrong = (why: string) => {
     broken ??= `line ${count}: ${why}`
@@ -133,6 +153,7 @@ export const reader = (noted: ReadonlyArray<Verification.Point> = []): ExportRea
     if (!isFields(value)) return wrong("it is neither an entry nor a seal")
     if ("start" in value) {
       const start = toPoint(value["start"])
+      if (grows && verifier !== undefined) return
       if (start === undefined || verifier !== undefined) return wrong("it is no beginning of an export")
       verifier = Verification.make(start, noted)
       return
@@ -145,9 +166,12 @@ export const reader = (noted: ReadonlyArray<Verification.Point> = []): ExportRea
     }
     const seal = value["seal"]
     if (isFields(seal)) {
+      const lastPosition = integer(seal["lastPosition"])
+      if (grows && lastPosition <= sealedTo) return
+      sealedTo = lastPosition
       verifier.seal({
         firstPosition: integer(seal["firstPosition"]),
-        lastPosition: integer(seal["lastPosition"]),
+        lastPosition,
         atMillis: Date.parse(text(seal["at"])),
         hash: text(seal["hash"])
       })
@@ -155,6 +179,9 @@ export const reader = (noted: ReadonlyArray<Verification.Point> = []): ExportRea
     }
     const row = toRow(value)
     if (!Number.isInteger(row.position)) return wrong("it is neither an entry nor a seal")
+    if (grows && last !== undefined && row.position <= last.position && recent.get(Number(row.position)) === given)
+      return
+    if (grows) remember(Number(row.position), given)
     verifier.entry(row)
     last = { position: Number(row.position), hash: row.hash }
   }
@@ -162,7 +189,13 @@ export const reader = (noted: ReadonlyArray<Verification.Point> = []): ExportRea
   return {
     line,
     end: () => {
-      const report = verifier?.end({ complete: true }) ?? { entries: 0, findings: [], more: false, last: undefined }
+      const report = verifier?.end(grows ? { complete: false, following: stillToCome } : { complete: true }) ?? {
+        entries: 0,
+        findings: [],
+        more: false,
+        last: undefined
+      }
+      if (grows) return { ...report, broken }
       if (end === undefined) broken ??= "it has no end: lines are missing"
       else if (last !== undefined && (last.position !== end.position || last.hash !== end.hash)) {
         broken ??= `its last entry is ${last.position}, and it says that it ends with ${end.position}: lines are missing`

@@ -34,3 +34,12 @@ export const pruned = Metric.counter("prism_audit_pruned_total", {
   description: "Entries that were taken out of the audit log because they were older than audit.retention.",
   incremental: true
 })
+
+export const exportLag = Metric.gauge("prism_audit_export_lag", {
+  description: "Entries of the audit log that a target of audit.export has not been sent yet."
+})
+
+export const exportFailures = Metric.counter("prism_audit_export_failures_total", {
+  description: "Attempts to send the audit log that failed, by target; it is sent later.",
+  incremental: true
+})

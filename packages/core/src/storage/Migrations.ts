@@ -342,6 +342,9 @@ const steering = Effect.gen(function* () {
     hash TEXT NOT NULL
   )`
 
+  // How far each target of audit.export has had the log.
+  yield* sql`CREATE TABLE audit_export (target TEXT PRIMARY KEY, position BIGINT NOT NULL)`
+
   // What roles may do; built-in ones are not here. `permissions` is JSON. `generation` is for If-Match.
   yield* sql`CREATE TABLE access_role (
     name TEXT PRIMARY KEY,

@@ -175,10 +175,14 @@ const byServer = (input: Connection.Options, anchor: string | undefined) =>
     })
   )
 
-const byFile = (path: string, noted: ReadonlyArray<Point>): Effect.Effect<Outcome, Failure.FileUnusable> =>
+const byFile = (
+  path: string,
+  noted: ReadonlyArray<Point>,
+  grows: boolean
+): Effect.Effect<Outcome, Failure.FileUnusable> =>
   Effect.tryPromise({
     try: async () => {
-      const reader = AuditExport.reader(noted)
+      const reader = AuditExport.reader(noted, { grows })
       const file = path === "-" ? process.stdin : Fs.createReadStream(path)
       for await (const line of Readline.createInterface({ input: file, crlfDelay: Infinity })) reader.line(line)
       return reader.end()
@@ -229,6 +233,10 @@ const verify = Command.make(
   "verify",
   {
     ...Connection.flags,
+    grows: Flag.Boolean("grows").pipe(
+      Flag.withDescription("The file is one that audit.export appends to: it has no end yet."),
+      Flag.withDefault(false)
+    ),
     file: filter("file", "FILE", "An export, in place of the server; - is the standard input."),
     config: filter("config", "FILE", "The server's configuration: reads its database itself, without the server."),
     anchor: filter("anchor", "POSITION:HASH", "A head of the log that was noted earlier.")
@@ -240,7 +248,7 @@ const verify = Command.make(
       return yield* new Failure.UsageWrong({ detail: "--file or --config, not both" })
     }
     const outcome: Outcome = Option.isSome(input.file)
-      ? yield* byFile(input.file.value, noted)
+      ? yield* byFile(input.file.value, noted, input.grows)
       : Option.isSome(input.config)
         ? yield* byConfiguration(input.config.value, noted)
         : yield* byServer(input, anchor)

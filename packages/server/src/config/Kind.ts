@@ -257,6 +257,27 @@ export const dnsEndpoint: Kind<Endpoint> = make(
   )
 )
 
+/** A syslog server and how to reach it. */
+export interface SyslogUrl extends Endpoint {
+  readonly protocol: "tcp" | "udp" | "tls"
+}
+
+const syslogPorts = { tcp: 601, udp: 514, tls: 6514 } as const
+
+/** The usual port of each protocol unless stated. */
+export const syslogUrl: Kind<SyslogUrl> = make(
+  "tcp://, tls:// or udp://HOST:PORT",
+  fromText(
+    (value): value is SyslogUrl => typeof value === "object" && value !== null && "protocol" in value,
+    (input) => {
+      const found = /^(?<protocol>tcp|udp|tls):\/\/(?<rest>.*)$/.exec(input)?.groups
+      if (found === undefined) return Result.fail(`must be such as tls://siem.example.net:6514, not '${input}'`)
+      const protocol = found["protocol"] as SyslogUrl["protocol"]
+      return Result.map(parseEndpoint(found["rest"]!, syslogPorts[protocol]), (endpoint) => ({ ...endpoint, protocol }))
+    }
+  )
+)
+
 /** Where the registry is kept. */
 export type StorageUrl =
   | { readonly _tag: "Sqlite"; readonly filename: string }
