@@ -5,6 +5,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as MetricsPage from "../../scripts/docs/MetricsPage.ts"
 import { pages as generated } from "../../scripts/docs/pages.ts"
+import { actions } from "../../packages/core/src/audit/Actions.ts"
 import { settings } from "../../packages/server/src/Config.ts"
 import type { Fields } from "../../packages/server/src/config/Settings.ts"
 import { pages, parse, read, root } from "./markdown.ts"
@@ -98,7 +99,8 @@ describe("generated pages", () => {
   })
 
   it("every configuration key that a page names exists", () => {
-    const keys = new Set(keysOf(settings.fields))
+    // An action of the audit has the form of a key of its section.
+    const keys = new Set<string>([...keysOf(settings.fields), ...actions])
     const sections = Object.keys(settings.fields).join("|")
     const key = new RegExp(`\`((?:${sections})(?:\\[\\])?\\.[A-Za-z.[\\]]+)\``, "g")
     const named = pages.flatMap(({ path, prose }) => Array.from(prose.matchAll(key), ([, name]) => `${path}: ${name}`))
