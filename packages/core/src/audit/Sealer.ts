@@ -40,7 +40,7 @@ export interface SealerOptions {
 export const defaultOptions: SealerOptions = {
   batchMax: 500,
   pollMillis: 1000,
-  gatherMillis: 10,
+  gatherMillis: 50,
   restMillisMax: 200,
   retryMillisMax: 5000,
   stopMillisMax: 5000
