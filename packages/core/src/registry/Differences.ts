@@ -145,6 +145,7 @@ export const hostFields = (before: HostVersion, after: HostVersion): ReadonlyArr
   ...(labelsText(before.labels) === labelsText(after.labels) ? [] : ["labels"]),
   ...(before.ttlSeconds === after.ttlSeconds ? [] : ["ttlSeconds"]),
   ...(before.owner === after.owner ? [] : ["owner"]),
+  ...(before.isStatic === after.isStatic ? [] : ["lease"]),
   ...(before.state === after.state ? [] : ["state"])
 ]
 
@@ -250,12 +251,13 @@ const make = (sql: SqlClient.SqlClient): Differences["Service"] => {
           concurrency: 2
         })
         return names.flatMap((name): ReadonlyArray<readonly [DomainName, Difference<HostVersion>]> => {
-          const before = then.get(name)
-          const after = now.get(name)
-          const some = after ?? before
-          if (some === undefined) return []
+          // A name may have been in another zone: what it was there is for who may see that zone.
+          const visible = (version: HostVersion | undefined) =>
+            version === undefined || filter.has?.({ zone: version.zone, name }) === false ? undefined : version
+          const before = visible(then.get(name))
+          const after = visible(now.get(name))
+          if (before === undefined && after === undefined) return []
           if (filter.zone !== undefined && before?.zone !== filter.zone && after?.zone !== filter.zone) return []
-          if (filter.has?.({ zone: some.zone, name }) === false) return []
           if (before !== undefined && after !== undefined && hostFields(before, after).length === 0) return []
           return [[name, { before, after }]]
         })
