@@ -493,7 +493,7 @@ export const settings = Settings.group("", {
       doc: "Requests to one node at once; PowerDNS queues no more than 10 connections.",
       default: "4"
     }),
-    batchMax: Settings.setting(Kind.integer(1, 5000), { doc: "Names in one PATCH.", default: "500" })
+    batchMax: Settings.setting(Kind.integer(1, 5000), { doc: "Names in one PATCH.", default: "2000" })
   }),
   zones: Settings.list(
     "The zones Prism writes; at least one that holds hosts. Zones below in-addr.arpa and ip6.arpa take the PTR records.",

@@ -58,7 +58,7 @@ export interface DnsManagerOptions {
 }
 
 export const defaultOptions: DnsManagerOptions = {
-  batchNamesMax: 500,
+  batchNamesMax: 2000,
   zonesAtOnceMax: 4,
   pollMillis: 1000,
   retryMillisMax: 2000,

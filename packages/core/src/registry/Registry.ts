@@ -140,7 +140,7 @@ export interface RegistryOptions {
 }
 
 export const defaultOptions: RegistryOptions = {
-  batchMax: 500,
+  batchMax: 2000,
   gatherMillisMax: 40,
   waitingMax: 20_000,
   answerMillisMax: 10_000,

@@ -19,7 +19,7 @@ const zone = Zone.make(T.forward.name, {
 })
 
 const outside = Layer.mergeAll(PowerDnsMemory.layer(), T.sqlite())
-const parts = T.publisher({}, [zone])
+const parts = T.publisher({ batchNamesMax: 500 }, [zone])
 
 type Services = Layer.Success<typeof parts> | Layer.Success<typeof outside>
 

@@ -11,7 +11,7 @@ import type { Expectation } from "./Resolution.ts"
 import { type PowerDns, reverseZone, ttlSeconds, zone } from "./Servers.ts"
 
 /** Hosts in one transaction, names in one PATCH: what Prism takes. */
-const batchMax = 500
+const batchMax = 2000
 
 type Row = Record<string, SQLInputValue>
 
@@ -91,7 +91,7 @@ const inserting = (
   })
 
 /**
- * Copies what Prism wrote for its hosts into a new database of the same schema and durability, in transactions of 500
+ * Copies what Prism wrote for its hosts into a new database of the same schema and durability, in transactions of 2000
  * hosts, and with it the outbox marks and unserved names that were there meanwhile. Seconds for the inserts alone.
  */
 export const insertRows = (registry: string, folder: string): Effect.Effect<number, BenchFailed> =>

@@ -36,7 +36,7 @@ const sizesByDefault = [1000, 100_000, 1_000_000]
 const secondsByDefault = 2
 
 /** Names in a PATCH: what Prism takes. */
-const batchMax = 500
+const batchMax = 2000
 /** Names that are marked at once, if the zone has so many. */
 const burstMax = 10_000
 /** Until a burst is published; until the name servers were seen to answer with it. */
