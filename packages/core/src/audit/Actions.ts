@@ -63,8 +63,7 @@ export const actions = [
   "webhook.deleted",
   "webhook.replayed",
   "audit.pruned",
-  "audit.exported",
-  "backup.made"
+  "audit.exported"
 ] as const
 export type Action = (typeof actions)[number]
 
