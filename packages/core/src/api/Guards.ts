@@ -10,7 +10,7 @@ export const guardKinds = ["mass-expiry"] as const
 export const GuardKind = Schema.Literals(guardKinds)
 export type GuardKind = typeof GuardKind.Type
 
-export const Guard = Schema.Struct({
+const guardFields = {
   kind: Schema.String.annotate({ description: "`mass-expiry`: too many hosts went silent at once to believe it." }),
   trippedAt: Values.Timestamp,
   detail: Schema.String.annotate({ description: "What was seen, and what can be done." }),
@@ -20,8 +20,16 @@ export const Guard = Schema.Struct({
   allowedBefore: Schema.optionalKey(
     Values.Timestamp.annotate({ description: "A person's word: hosts last seen before that may expire." })
   )
-}).annotate({ identifier: "Guard" })
+}
+
+export const Guard = Schema.Struct(guardFields).annotate({ identifier: "Guard" })
 export type Guard = typeof Guard.Type
+
+/** What became of a guard, or would. */
+export const GuardAllowed = Schema.Struct({ ...guardFields, ...Values.dryRunMark }).annotate({
+  identifier: "GuardAllowed"
+})
+export type GuardAllowed = typeof GuardAllowed.Type
 
 export const GuardList = Schema.Struct({ items: Schema.Array(Guard) }).annotate({ identifier: "GuardList" })
 export type GuardList = typeof GuardList.Type
@@ -38,8 +46,9 @@ export class Guards extends HttpApiGroup.make("guards")
       ),
     HttpApiEndpoint.post("allow", "/guards/:guard/allow", {
       params: { guard: GuardKind },
+      query: { dryRun: Schema.optionalKey(Values.DryRun) },
       payload: Schema.Struct({ reason: Values.Reason }),
-      success: Guard,
+      success: GuardAllowed,
       error: [GuardNotTrippedProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "apply", resource: "guards" })

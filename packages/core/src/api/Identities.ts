@@ -41,6 +41,12 @@ const identityFields = {
 export const Identity = Schema.Struct(identityFields).annotate({ identifier: "Identity" })
 export type Identity = typeof Identity.Type
 
+/** What became of an identity, or would. */
+export const IdentityRevocation = Schema.Struct({ ...identityFields, ...Values.dryRunMark }).annotate({
+  identifier: "IdentityRevocation"
+})
+export type IdentityRevocation = typeof IdentityRevocation.Type
+
 export const IdentityWithNames = Schema.Struct({
   ...identityFields,
   names: Schema.Array(Values.Name).annotate({ description: `Names of its hosts, ${namesShown} at the most.` })
@@ -66,9 +72,12 @@ export const NameReset = Schema.Struct({
     Schema.Struct({ id: Schema.String, state: State }).annotate({
       description: "The identity that held it: revoked, unless it holds other names. Absent when the owner was none."
     })
-  )
+  ),
+  ...Values.dryRunMark
 }).annotate({ identifier: "NameReset" })
 export type NameReset = typeof NameReset.Type
+
+const dryRun = { dryRun: Schema.optionalKey(Values.DryRun) }
 
 export class Identities extends HttpApiGroup.make("identities")
   .add(
@@ -93,8 +102,9 @@ export class Identities extends HttpApiGroup.make("identities")
       .annotateMerge(OpenApi.annotations({ summary: "One identity, with the names it holds" })),
     HttpApiEndpoint.post("revoke", "/identities/:identity/revoke", {
       params: { identity: Schema.String },
+      query: dryRun,
       payload: Schema.Struct({ reason: Values.Reason }),
-      success: Identity,
+      success: IdentityRevocation,
       error: [IdentityNotFoundProblem, IdentityRevokedProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "delete", resource: "identities" })
@@ -106,6 +116,7 @@ export class Identities extends HttpApiGroup.make("identities")
         })
       ),
     HttpApiEndpoint.post("reset", "/identities::reset", {
+      query: dryRun,
       payload: ResetRequest,
       success: NameReset,
       error: [HostNotFoundProblem, StorageUnavailableProblem]

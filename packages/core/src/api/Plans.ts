@@ -75,6 +75,12 @@ const planFields = {
 export const Plan = Schema.Struct(planFields).annotate({ identifier: "Plan" })
 export type Plan = typeof Plan.Type
 
+/** What became of a plan that was decided against, or would. */
+export const PlanRejected = Schema.Struct({ ...planFields, ...Values.dryRunMark }).annotate({
+  identifier: "PlanRejected"
+})
+export type PlanRejected = typeof PlanRejected.Type
+
 export const PlanRecords = Schema.Struct({
   ttlSeconds: Schema.Int,
   contents: Schema.Array(Schema.String)
@@ -105,7 +111,8 @@ export type PlanWithChanges = typeof PlanWithChanges.Type
 export const PlanMade = Schema.Struct({
   ...planFields,
   /** What a plan to reconcile was made from. */
-  reconciliation: Schema.optionalKey(Reconciliation)
+  reconciliation: Schema.optionalKey(Reconciliation),
+  ...Values.dryRunMark
 }).annotate({ identifier: "PlanMade" })
 export type PlanMade = typeof PlanMade.Type
 
@@ -147,12 +154,14 @@ export const PlanApplied = Schema.Struct({
   plan: Plan,
   applied: Schema.Int.annotate({ description: "Changes applied now. They are published as any change is." }),
   refused: Schema.Int.annotate({ description: "Changes refused now." }),
-  refusals: Schema.Array(Refusal).annotate({ description: "Some of the plan's refused changes, with why." })
+  refusals: Schema.Array(Refusal).annotate({ description: "Some of the plan's refused changes, with why." }),
+  ...Values.dryRunMark
 }).annotate({ identifier: "PlanApplied" })
 export type PlanApplied = typeof PlanApplied.Type
 
 const link = { link: Schema.optionalKey(Schema.String) }
 const plan = { plan: Schema.String }
+const dryRun = { dryRun: Schema.optionalKey(Values.DryRun) }
 
 /** The plan in words. Both are text to the schema; which of them it is, is said by the answer's media type. */
 const asText = (contentType: string) => Schema.String.pipe(HttpApiSchema.asText({ contentType }))
@@ -161,6 +170,7 @@ export class Plans extends HttpApiGroup.make("plans")
   .add(
     HttpApiEndpoint.post("make", "/zones/:zone/plans", {
       params: { zone: Values.NameInput },
+      query: dryRun,
       payload: [PlanRequest, Schema.Undefined],
       success: HttpApiSchema.WithHeaders(PlanMade.pipe(HttpApiSchema.status(201)), {
         location: Schema.optionalKey(Schema.String)
@@ -172,7 +182,7 @@ export class Plans extends HttpApiGroup.make("plans")
         OpenApi.annotations({
           summary: "Makes a plan",
           description:
-            "Changes nothing yet. A plan without changes is not kept: its state is `applied` and there is no `Location`."
+            "Changes nothing yet. A plan without changes is not kept: its state is `applied` and there is no `Location`. With `dryRun` none is kept."
         })
       ),
     HttpApiEndpoint.get("list", "/zones/:zone/plans", {
@@ -216,6 +226,7 @@ export class Plans extends HttpApiGroup.make("plans")
       .annotateMerge(OpenApi.annotations({ summary: "A plan's changes, in their order" })),
     HttpApiEndpoint.post("apply", "/plans/:plan/apply", {
       params: plan,
+      query: dryRun,
       payload: [ApplyRequest, Schema.Undefined],
       success: PlanApplied,
       error: [
@@ -233,13 +244,15 @@ export class Plans extends HttpApiGroup.make("plans")
           summary: "Applies a plan",
           description:
             "What changed since the plan was made is refused, name by name; the others go on. A plan that deletes more than the " +
-            "zone's budget allows is refused as a whole, unless `overrideBudget` says why that is right."
+            "zone's budget allows is refused as a whole, unless `overrideBudget` says why that is right. With `dryRun` that is answered too; of a plan of more than 2,000 " +
+            "changes each 2,000 are tried by themselves."
         })
       ),
     HttpApiEndpoint.post("reject", "/plans/:plan/reject", {
       params: plan,
+      query: dryRun,
       payload: Schema.Struct({ reason: Values.Reason }),
-      success: Plan,
+      success: PlanRejected,
       error: [PlanNotFoundProblem, PlanDecidedProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "apply", resource: "plans" })

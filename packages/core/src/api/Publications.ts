@@ -49,7 +49,8 @@ export const RetryRequest = Schema.Struct({
 export type RetryRequest = typeof RetryRequest.Type
 
 export const Retried = Schema.Struct({
-  names: Schema.Int.annotate({ description: "Names that are tried again." })
+  names: Schema.Int.annotate({ description: "Names that are tried again." }),
+  ...Values.dryRunMark
 }).annotate({ identifier: "Retried" })
 export type Retried = typeof Retried.Type
 
@@ -68,6 +69,7 @@ export class Publications extends HttpApiGroup.make("publications")
         })
       ),
     HttpApiEndpoint.post("retry", "/publications/retry", {
+      query: { dryRun: Schema.optionalKey(Values.DryRun) },
       payload: [RetryRequest, Schema.Undefined],
       success: Retried,
       error: StorageUnavailableProblem

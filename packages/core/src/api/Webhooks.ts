@@ -158,7 +158,8 @@ export const WebhookTest = Schema.Struct({
   delivered: Schema.Boolean,
   status: Schema.optionalKey(Schema.Int.annotate({ description: "What the receiver answered with." })),
   detail: Schema.String.annotate({ description: "What became of it, in a sentence." }),
-  durationSeconds: Schema.Finite
+  durationSeconds: Schema.Finite,
+  ...Values.dryRunMark
 }).annotate({ identifier: "WebhookTest" })
 export type WebhookTest = typeof WebhookTest.Type
 

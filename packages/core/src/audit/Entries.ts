@@ -113,6 +113,31 @@ export const inTransaction =
       )
     })
 
+/** Ends a transaction that is not to be committed, with what was found in it. */
+class Undone<A> {
+  readonly _tag = "Undone"
+  readonly value: A
+  constructor(value: A) {
+    this.value = value
+  }
+}
+
+/**
+ * What `effect` comes to, in a transaction that is then undone: nothing of it stays, no entry is written, and nothing follows
+ * a commit.
+ */
+export const undone =
+  (sql: SqlClient.SqlClient) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError.SqlError, R> =>
+    effect.pipe(
+      Effect.flatMap((value) => Effect.fail(new Undone(value))),
+      inTransaction(sql),
+      Effect.catchIf(
+        (error): error is Undone<A> => error instanceof Undone,
+        ({ value }) => Effect.succeed(value)
+      )
+    )
+
 const columns = {
   at: "bigint",
   actor: "text",

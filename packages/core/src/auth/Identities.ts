@@ -104,20 +104,22 @@ export class Identities extends Context.Service<
       actor: HostRepo.Actor,
       signedBy?: string
     ) => Effect.Effect<Identity, IdentityRefused | RegistryUnavailable>
-    /** Revokes an identity for good; its sessions end, its hosts stay as their zone says. */
+    /** Revokes an identity for good; its sessions end, its hosts stay as their zone says. With `dryRun` it is only tried. */
     readonly revoke: (
       id: string,
       actor: HostRepo.Actor,
-      reason: string
+      reason: string,
+      options?: { readonly dryRun: boolean }
     ) => Effect.Effect<Identity, IdentityUnknown | IdentityRevoked | RegistryUnavailable>
     /**
      * Frees a name from its key: whoever may claim it is its next holder, and until then its records stay. The identity
-     * that held it is revoked, unless it holds other names.
+     * that held it is revoked, unless it holds other names. With `dryRun` it is only tried.
      */
     readonly reset: (
       fqdn: DomainName,
       actor: HostRepo.Actor,
-      reason: string
+      reason: string,
+      options?: { readonly dryRun: boolean }
     ) => Effect.Effect<Reset, HostUnknown | RegistryUnavailable>
     readonly get: (id: string) => Effect.Effect<Identity, IdentityUnknown | SqlError.SqlError>
     /** In the order of their ids, behind `after`. */
@@ -199,9 +201,9 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
   )
   yield* report
 
-  const transaction = <A, E>(effect: Effect.Effect<A, E | SqlError.SqlError>) =>
+  const transaction = <A, E>(effect: Effect.Effect<A, E | SqlError.SqlError>, dryRun = false) =>
     effect.pipe(
-      Audit.inTransaction(sql),
+      dryRun ? Audit.undone(sql) : Audit.inTransaction(sql),
       // Another one enrolled the same key, or held the same rows, at the same moment: look again.
       Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) }),
       Effect.tap(() => durability.flush)
@@ -230,6 +232,17 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
     return revoked
   })
 
+  /** Revokes the identity that a name was taken from, unless it holds others. */
+  const revokeUnlessHolding = Effect.fnUntraced(function* (
+    owner: string,
+    actor: HostRepo.Actor,
+    reason: string,
+    nowMillis: number
+  ) {
+    const holdsOthers = (yield* repo.hostsOf(owner, 1)).length > 0
+    if (!holdsOthers) yield* revokeWithin(owner, actor, reason, nowMillis)
+  })
+
   /** Gives a name to `owner`, and revokes the identity that held it unless that holds other names. */
   const takeOver = Effect.fnUntraced(function* (
     fqdn: DomainName,
@@ -241,8 +254,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
     const [before] = yield* hosts.lockByName([fqdn])
     if (before === undefined) return yield* new HostUnknown({ fqdn })
     const host = before.owner === owner ? before : yield* registry.transfer(fqdn, owner, actor, reason)
-    const holdsOthers = (yield* repo.hostsOf(before.owner, 1)).length > 0
-    if (!holdsOthers) yield* revokeWithin(before.owner, actor, reason, nowMillis)
+    yield* revokeUnlessHolding(before.owner, actor, reason, nowMillis)
     return { host, formerOwner: before.owner }
   })
 
@@ -378,21 +390,41 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
   )
 
   const revoke: Identities["Service"]["revoke"] = Effect.fn("Identities.revoke")(
-    function* (id, actor, reason) {
+    function* (id, actor, reason, { dryRun } = { dryRun: false }) {
       const nowMillis = yield* Clock.currentTimeMillis
       return yield* transaction(
         Effect.gen(function* () {
           const revoked = yield* revokeWithin(id, actor, reason, nowMillis)
           if (revoked !== undefined) return revoked
           return yield* (yield* repo.find(id)) === undefined ? new IdentityUnknown({ id }) : new IdentityRevoked({ id })
-        })
+        }),
+        dryRun
       )
     },
     (effect) => Effect.catchTag(effect, "SqlError", unavailable)
   )
 
+  /** What a reset would come to. The registry keeps more of a host than rows, and has a way of its own to try. */
+  const tryReset = Effect.fnUntraced(function* (fqdn: DomainName, actor: HostRepo.Actor, reason: string) {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const edit = () => ({ owner: anonymous.name })
+    const word = { event: "transferred", fqdn, actor, reason, edit } as const
+    return yield* registry.tryOut([{ _tag: "Word", word }], ([tried]) =>
+      Effect.gen(function* () {
+        const { before, host } = yield* Effect.fromResult(tried!).pipe(
+          // A transfer is refused for no other reason.
+          Effect.catchIf((error) => error._tag !== "HostUnknown" && error._tag !== "RegistryUnavailable", Effect.die)
+        )
+        const formerOwner = (before ?? host).owner
+        yield* revokeUnlessHolding(formerOwner, actor, reason, nowMillis)
+        return { host, formerOwner, identity: yield* repo.find(formerOwner) }
+      })
+    )
+  })
+
   const reset: Identities["Service"]["reset"] = Effect.fn("Identities.reset")(
-    function* (fqdn, actor, reason) {
+    function* (fqdn, actor, reason, { dryRun } = { dryRun: false }) {
+      if (dryRun) return yield* tryReset(fqdn, actor, reason)
       const nowMillis = yield* Clock.currentTimeMillis
       return yield* transaction(
         Effect.gen(function* () {

@@ -45,6 +45,8 @@ interface Request extends Said {
   /** Names or patterns within the zone, as people write them: `web-*`, `*.lab`, `printer.hosts.example.` */
   readonly patterns: ReadonlyArray<string>
   readonly reason: string
+  /** Says what the plan would be, and keeps nothing. */
+  readonly dryRun?: boolean | undefined
 }
 
 export class Adoption extends Context.Service<
@@ -164,6 +166,7 @@ const make = Effect.gen(function* () {
       by: request.by,
       peer: request.peer,
       request: request.request,
+      dryRun: request.dryRun,
       generation,
       changes: Stream.fromIterable(chunksOf(names)).pipe(Stream.mapEffect((chunk) => adoptionOf(zone, chunk, records)))
     })
@@ -202,6 +205,7 @@ const make = Effect.gen(function* () {
       by: request.by,
       peer: request.peer,
       request: request.request,
+      dryRun: request.dryRun,
       generation,
       changes: Stream.fromIterable(chunksOf(names)).pipe(Stream.mapEffect(releaseOf))
     })
@@ -235,6 +239,7 @@ const make = Effect.gen(function* () {
       by: request.by,
       peer: request.peer,
       request: request.request,
+      dryRun: request.dryRun,
       generation,
       changes: Stream.make(changes)
     })

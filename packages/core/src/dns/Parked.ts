@@ -25,11 +25,12 @@ interface RetriedRow {
 export class Parked extends Context.Service<
   Parked,
   {
-    /** Tries parked names again, those of a zone or one name where said; returns how many. */
+    /** Tries parked names again, those of a zone or one name where said; returns how many. With `dryRun` they are only counted. */
     readonly retry: (options: {
       readonly zone?: DomainName | undefined
       readonly name?: DomainName | undefined
       readonly actor: Audit.Actor
+      readonly dryRun?: boolean | undefined
     }) => Effect.Effect<number, SqlError.SqlError>
   }
 >()("@prism-dns/core/dns/Parked") {
@@ -40,7 +41,7 @@ export class Parked extends Context.Service<
       const outbox = yield* Outbox
       const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
       return Parked.of({
-        retry: Effect.fn("Parked.retry")(function* ({ actor, name, zone }) {
+        retry: Effect.fn("Parked.retry")(function* ({ actor, dryRun, name, zone }) {
           const nowMillis = yield* Clock.currentTimeMillis
           const wanted = sql.and([
             // What is parked anew meanwhile had its try.
@@ -48,6 +49,11 @@ export class Parked extends Context.Service<
             ...(zone === undefined ? [] : [sql`zone = ${zone}`]),
             ...(name === undefined ? [] : [sql`name = ${name}`])
           ])
+          if (dryRun === true) {
+            const [row] = yield* sql<{ readonly names: number | bigint }>`
+              SELECT COUNT(*) AS names FROM outbox WHERE ${wanted}`
+            return Number(row!.names)
+          }
           const page = Effect.gen(function* () {
             const rows = yield* sql<RetriedRow>`
               UPDATE outbox SET parked_at = NULL, parked_reason = NULL, marked_at = ${integer(sql, nowMillis)}

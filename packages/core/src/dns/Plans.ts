@@ -13,7 +13,7 @@
  * change. Leaves to others: finding what is to change (`dns/Reconciler`,
  * `dns/Adoption`), and publishing (`dns/DnsManager`).
  */
-import { Clock, Context, Duration, Effect, Layer, Option, Schema, Stream } from "effect"
+import { Clock, Context, Duration, Effect, identity, Layer, Option, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Action } from "../audit/Actions.ts"
@@ -198,7 +198,19 @@ export interface Applied {
   readonly applied: number
   /** Changes that this call refused; each says why in its outcome. */
   readonly refused: number
+  /** Why, of the first of those. */
+  readonly refusals: ReadonlyArray<Refused>
 }
+
+/** A change that was refused, and why. */
+export interface Refused {
+  readonly name: DomainName
+  readonly type: string
+  readonly reason: string
+}
+
+/** Refused changes that are told at the most. */
+export const refusalsMax = 100
 
 export class Plans extends Context.Service<
   Plans,
@@ -242,7 +254,8 @@ export class Plans extends Context.Service<
     ) => Effect.Effect<boolean, SqlError.SqlError>
     /**
      * Applies what is open of a plan, or, with `names`, only at those, or all but its deletions. The plan is `applied`
-     * once every change has an outcome, and stays open until then.
+     * once every change has an outcome, and stays open until then. With `dryRun` it is only tried, page by page: what one
+     * page would do, the next does not see.
      */
     readonly apply: (
       id: string,
@@ -251,15 +264,19 @@ export class Plans extends Context.Service<
         readonly overrideBudget?: string | undefined
         readonly names?: ReadonlyArray<DomainName> | undefined
         readonly withoutDeletions?: boolean | undefined
+        readonly dryRun?: boolean | undefined
       }
     ) => Effect.Effect<
       Applied,
       PlanNotFound | PlanNotOpen | PlanAltered | DeleteBudgetExceeded | PowerDnsError | SqlError.SqlError
     >
-    /** Nothing of it is done. Names it held back stay as they are until something changes about them. */
+    /**
+     * Nothing of it is done. Names it held back stay as they are until something changes about them. With `dryRun` it is
+     * only tried.
+     */
     readonly reject: (
       id: string,
-      options: Said & { readonly reason: string }
+      options: Said & { readonly reason: string; readonly dryRun?: boolean | undefined }
     ) => Effect.Effect<Plan, PlanNotFound | PlanNotOpen | SqlError.SqlError>
     /**
      * Adds deletions to the zone's open plan of held ones, or begins one. Names it already has are left as they are. The
@@ -359,6 +376,15 @@ const make = Effect.gen(function* () {
     yield* tell(plan, entries, { by: "prism" })
   })
 
+  /** The zone's open plan to reconcile, if it is this one over again. */
+  const sameOpen = Effect.fnUntraced(function* (plan: Plan, read: typeof repo.findOpen) {
+    if (plan.kind !== "reconcile") return Option.none<Plan>()
+    const before = yield* read(plan.zone, plan.kind)
+    // One of which a part was carried out mends nothing when the same has come about again.
+    const isSame = Option.isSome(before) && before.value.hash === plan.hash
+    return isSame && (yield* repo.countOpen(before.value.id)) === plan.counts.changes ? before : Option.none<Plan>()
+  })
+
   const makePlan: Plans["Service"]["make"] = Effect.fn("Plans.make")(function* (zone, options) {
     let plan = yield* newPlan(zone, options)
     if (options.dryRun === true) {
@@ -371,7 +397,8 @@ const make = Effect.gen(function* () {
           }
         })
       )
-      return plan
+      if (plan.counts.changes === 0) return { ...plan, state: "applied" as const }
+      return Option.getOrElse(yield* sameOpen(plan, repo.findOpen), () => plan)
     }
     yield* options.changes.pipe(
       Stream.runForEach((chunk) =>
@@ -400,10 +427,8 @@ const make = Effect.gen(function* () {
     }
     const same = yield* Effect.gen(function* () {
       if (plan.kind === "reconcile") {
-        const before = yield* repo.lockOpen(zone, plan.kind)
-        // One of which a part was carried out mends nothing when the same has come about again.
-        const isSame = Option.isSome(before) && before.value.hash === plan.hash
-        if (isSame && (yield* repo.countOpen(before.value.id)) === plan.counts.changes) return before
+        const same = yield* sameOpen(plan, repo.lockOpen)
+        if (Option.isSome(same)) return same
         yield* supersede(plan, "a newer plan has taken its place")
       }
       yield* repo.update(plan)
@@ -823,6 +848,10 @@ const make = Effect.gen(function* () {
       plan: next,
       applied: effective.length,
       refused: changes.length - effective.length,
+      refusals: changes.flatMap((change): ReadonlyArray<Refused> => {
+        const reason = refusalOf(change)
+        return reason === undefined ? [] : [{ name: change.name, type: change.type, reason }]
+      }),
       last: isLast ? undefined : changes.at(-1)!.ordinal
     }
   }, Audit.inTransaction(sql))
@@ -839,20 +868,31 @@ const make = Effect.gen(function* () {
   const apply: Plans["Service"]["apply"] = Effect.fn("Plans.apply")(function* (id, options) {
     const known = yield* getOpen(id, repo.find)
     yield* verify(known)
+    const isDry = options.dryRun === true
+    const open = isDry ? yield* repo.countOpen(id) : 0
+    const refusals: Array<Refused> = []
     let applied = 0
     let refused = 0
     for (let after: number | undefined = 0; ;) {
       const standing = yield* look(known, options, after)
       const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing).pipe(
+        isDry ? Audit.undone(sql) : identity,
         Effect.tapErrorTag("ZonesMoved", () => zones.reload),
         Effect.retry({ while: ({ _tag }) => _tag === "ZonesMoved", times: 5 }),
         Effect.catchTag("ZonesMoved", () => new PlanNotOpen({ id, state: "open" }))
       )
       applied += step.applied
       refused += step.refused
-      if (known.kind === "ignore") yield* ownership.reload
-      yield* outbox.wake([known.zone])
-      if (step.last === undefined) return { plan: step.plan, applied, refused }
+      refusals.push(...step.refusals.slice(0, refusalsMax - refusals.length))
+      if (!isDry) {
+        if (known.kind === "ignore") yield* ownership.reload
+        yield* outbox.wake([known.zone])
+      }
+      if (step.last === undefined) {
+        // Of the pages before nothing has stayed.
+        const plan = isDry && applied + refused === open ? { ...step.plan, state: "applied" as const } : step.plan
+        return { plan, applied, refused, refusals }
+      }
       after = step.last
       yield* Effect.yieldNow
     }
@@ -872,7 +912,7 @@ const make = Effect.gen(function* () {
       yield* repo.update(next)
       yield* tell(next, [{ action: "plan.rejected", subject: id, reason: options.reason }], options)
       return next
-    }).pipe(Audit.inTransaction(sql))
+    }).pipe(options.dryRun === true ? Audit.undone(sql) : Audit.inTransaction(sql))
   })
 
   const hold: Plans["Service"]["hold"] = Effect.fn("Plans.hold")(function* (zone, deletions, reason) {

@@ -98,7 +98,7 @@ export class Reconciler extends Context.Service<
      */
     readonly run: (
       zone: DomainName,
-      options: Said & { readonly apply?: boolean | undefined }
+      options: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined }
     ) => Effect.Effect<Reconciliation, ZoneUnknown | PowerDnsError | SqlError.SqlError>
     /** What the last look at each zone found, since the start. */
     readonly last: Effect.Effect<ReadonlyMap<DomainName, Reconciliation>>
@@ -362,7 +362,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     })
   })
 
-  const compare = Effect.fnUntraced(function* (zone: Zone.Zone, said: Said) {
+  const compare = Effect.fnUntraced(function* (zone: Zone.Zone, said: Said, dryRun: boolean | undefined) {
     const startedAtMillis = yield* Clock.currentTimeMillis
     const generation = yield* Generation.current(sql)
     const types: ReadonlySet<string> = new Set(managedTypes(zone))
@@ -391,6 +391,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       kind: "reconcile",
       reason: "PowerDNS holds something else than it should",
       ...said,
+      dryRun,
       generation,
       changes: Stream.flatMap(Stream.fromIterable(Array.from({ length: slices.count }, (_, i) => i + 1)), changesIn)
     })
@@ -493,19 +494,14 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
 
   const reconcile = Effect.fnUntraced(function* (
     zone: Zone.Zone,
-    request: Said & { readonly apply?: boolean | undefined }
+    request: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined }
   ) {
-    const { by, peer, request: id } = request
+    const { by, dryRun, peer, request: id } = request
     const said = { by, peer, request: id }
-    const compared = yield* compare(zone, said)
+    const compared = yield* compare(zone, said, dryRun)
     const millis = (yield* Clock.currentTimeMillis) - compared.startedAtMillis
     const sentences = yield* judgeSides(zone, compared)
-    yield* sound(zone.name, sentences, compared.plan)
-    const hasDrift = compared.plan.counts.changes > 0
-    const plan =
-      request.apply === true && hasDrift ? yield* applyPlan(compared.plan, said, sentences.size > 0) : compared.plan
-    if (hasDrift) yield* plans.prune(options.plansKeptMax)
-    const result: Reconciliation = {
+    const resultWith = (plan: Plan): Reconciliation => ({
       zone: zone.name,
       startedAtMillis: compared.startedAtMillis,
       millis,
@@ -513,7 +509,14 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       foreignNames: compared.totals.foreignNames,
       guards: [...sentences.values()],
       plan
-    }
+    })
+    if (dryRun === true) return resultWith(compared.plan)
+    yield* sound(zone.name, sentences, compared.plan)
+    const hasDrift = compared.plan.counts.changes > 0
+    const plan =
+      request.apply === true && hasDrift ? yield* applyPlan(compared.plan, said, sentences.size > 0) : compared.plan
+    if (hasDrift) yield* plans.prune(options.plansKeptMax)
+    const result = resultWith(plan)
     const before = results.get(zone.name)?.plan
     results.set(zone.name, result)
     yield* measure(zone.name, result)

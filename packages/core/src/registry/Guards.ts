@@ -43,11 +43,15 @@ export class Guards extends Context.Service<
   {
     /** The guards that have tripped and are not lifted yet. */
     readonly list: Effect.Effect<ReadonlyArray<Guard>, SqlError.SqlError>
-    /** A person's word, kept with its reason: what the guard has held back until now may happen. */
+    /**
+     * A person's word, kept with its reason: what the guard has held back until now may happen. With `dryRun` it is only
+     * tried.
+     */
     readonly allow: (
       kind: GuardKind,
       actor: Actor,
-      reason: string
+      reason: string,
+      options?: { readonly dryRun: boolean }
     ) => Effect.Effect<Guard, GuardNotTripped | SqlError.SqlError>
   }
 >()("@prism-dns/core/registry/Guards") {
@@ -59,7 +63,8 @@ export class Guards extends Context.Service<
       const guards = make(sql)
       return Guards.of({
         list: guards.list,
-        allow: Effect.fn("Guards.allow")(function* (kind, actor, reason) {
+        allow: Effect.fn("Guards.allow")(function* (kind, actor, reason, { dryRun } = { dryRun: false }) {
+          if (dryRun) return yield* Audit.undone(sql)(guards.allow(kind, actor, reason))
           const allowed = yield* guards.allow(kind, actor, reason)
           yield* durability.flush
           yield* Metric.update(Metric.withAttributes(RegistryMetrics.guardTripped, { guard: kind }), 0)

@@ -700,17 +700,12 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
             yield* tryRun(run.slice(i, i + options.batchMax), tried)
           }
         }
-        const value: A = yield* look(tried)
-        return yield* Effect.fail(new Undone(value))
+        return yield* look(tried)
       })
     }).pipe(
       // Its entries are never written, and it has nobody's turn while it waits for rows.
-      Audit.inTransaction(sql),
+      Audit.undone(sql),
       againOnCollision,
-      Effect.catchIf(
-        (error) => error instanceof Undone,
-        ({ value }) => Effect.succeed(value as A)
-      ),
       Effect.catchIf(
         (error) => SqlError.isSqlError(error) || error instanceof CountsMoved,
         (error) => Effect.fail(new RegistryUnavailable({ detail: detailOf(error) }))
@@ -907,14 +902,5 @@ const causeOf = {
   retired: "released",
   released: "released"
 } as const
-
-/** Ends a transaction that is not to be committed, with what was found in it. */
-class Undone<A> {
-  readonly _tag = "Undone"
-  readonly value: A
-  constructor(value: A) {
-    this.value = value
-  }
-}
 
 const unavailable = (error: SqlError.SqlError) => new RegistryUnavailable({ detail: detailOf(error) })

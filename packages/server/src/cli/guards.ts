@@ -33,16 +33,21 @@ const allow = Command.make(
   "allow",
   {
     ...Connection.flags,
+    dryRun: Input.dryRun,
     guard: Argument.Literals("guard", guardKinds).pipe(Argument.withDescription("Which guard.")),
     reason: Input.reasonArgument
   },
   Effect.fn(function* (input) {
     const reason = yield* Input.reason(input.reason)
     yield* Connection.withClient(input, ({ guards }) =>
-      Effect.flatMap(guards.allow({ params: { guard: input.guard }, payload: { reason } }), (guard) =>
-        input.json
-          ? Output.json(guard)
-          : Console.log(`${guard.kind}: what it held back until ${guard.allowedBefore ?? "now"} goes on.`)
+      Effect.flatMap(
+        guards.allow({ params: { guard: input.guard }, query: Input.dry(input), payload: { reason } }),
+        (guard) =>
+          input.json
+            ? Output.json(guard)
+            : Console.log(
+                `${guard.kind}: what it held back until ${guard.allowedBefore ?? "now"} ${guard.dryRun === true ? "would go on" : "goes on"}.`
+              )
       )
     )
   })

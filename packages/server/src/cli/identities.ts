@@ -83,34 +83,40 @@ const show = Command.make(
 
 const revoke = Command.make(
   "revoke",
-  { ...Connection.flags, identity, reason: Input.reasonArgument },
+  { ...Connection.flags, dryRun: Input.dryRun, identity, reason: Input.reasonArgument },
   Effect.fn(function* (input) {
     const reason = yield* Input.reason(input.reason)
+    const asked = { params: { identity: input.identity }, query: Input.dry(input) }
     yield* Connection.withClient(input, ({ identities }) =>
-      Effect.flatMap(identities.revoke({ params: { identity: input.identity }, payload: { reason } }), (revoked) =>
+      Effect.flatMap(identities.revoke({ ...asked, payload: { reason } }), (revoked) =>
         input.json
           ? Output.json(revoked)
-          : Console.log(
-              `${revoked.id} is revoked, and its key is never taken again` +
-                `${revoked.hosts === 0 ? "" : `; ${revoked.hosts === 1 ? "its host goes offline when its" : `its ${revoked.hosts} hosts go offline when their`} lease has passed`}.`
-            )
+          : revoked.dryRun === true
+            ? Console.log(
+                `${revoked.id} would be revoked; it holds ${revoked.hosts === 1 ? "1 host" : `${revoked.hosts} hosts`}.`
+              )
+            : Console.log(
+                `${revoked.id} is revoked, and its key is never taken again` +
+                  `${revoked.hosts === 0 ? "" : `; ${revoked.hosts === 1 ? "its host goes offline when its" : `its ${revoked.hosts} hosts go offline when their`} lease has passed`}.`
+              )
       )
     )
   })
 ).pipe(Command.withDescription("Revoke an identity for good; its sessions end."))
 
 /** What became of the identity that held the name. */
-const fateOf = ({ identity }: Contract.NameReset): string =>
+const fateOf = ({ dryRun, identity }: Contract.NameReset): string =>
   identity === undefined
     ? ""
     : identity.state === "revoked"
-      ? ", which is revoked"
+      ? `, which ${dryRun === true ? "would be" : "is"} revoked`
       : ", which holds other names and stays"
 
 const reset = Command.make(
   "reset",
   {
     ...Connection.flags,
+    dryRun: Input.dryRun,
     host: Argument.String("name").pipe(
       Argument.withDescription("The full name that is to be freed."),
       Argument.withMetavar("NAME")
@@ -121,11 +127,11 @@ const reset = Command.make(
     const host = yield* Input.parseName(input.host)
     const reason = yield* Input.reason(input.reason)
     yield* Connection.withClient(input, ({ identities }) =>
-      Effect.flatMap(identities.reset({ payload: { host, reason } }), (done) =>
+      Effect.flatMap(identities.reset({ query: Input.dry(input), payload: { host, reason } }), (done) =>
         input.json
           ? Output.json(done)
           : Console.log(
-              `${done.host} is free of ${Output.harmless(done.formerOwner)}` +
+              `${done.host} ${done.dryRun === true ? "would be" : "is"} free of ${Output.harmless(done.formerOwner)}` +
                 fateOf(done) +
                 ". Its records stay; the next that may claim the name has it."
             )

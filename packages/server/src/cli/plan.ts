@@ -28,6 +28,11 @@ export const summary = ({ counts }: Contract.Plan): string => {
   return said.length === 0 ? "no changes" : said.join(", ")
 }
 
+const planDryRun = Flag.Boolean("dry-run").pipe(
+  Flag.withDescription("Say what the plan would be, and keep none."),
+  Flag.withDefault(false)
+)
+
 const columns: ReadonlyArray<Output.Column<Contract.Plan>> = [
   { head: "ID", cell: ({ id }) => id },
   { head: "ZONE", cell: ({ zone }) => zone },
@@ -82,19 +87,22 @@ const make = Command.make(
     release: patternFlag("release", "Give adopted records back; they stay in PowerDNS."),
     ignore: patternFlag("ignore", "Leave these names alone from now on."),
     unignore: patternFlag("unignore", "No longer leave these names alone: a pattern that was ignored."),
-    reason: optionalReason
+    reason: optionalReason,
+    dryRun: planDryRun
   },
   Effect.fn(function* (input) {
     const zone = yield* Input.parseName(input.zone)
     const payload = yield* requested(input)
     yield* Connection.withClient(input, ({ plans }) =>
       Effect.gen(function* () {
-        const { body: plan } = yield* plans.make({ params: { zone }, payload })
+        const { body: plan } = yield* plans.make({ params: { zone }, query: Input.dry(input), payload })
         if (input.json) return yield* Output.json(plan)
         if (plan.counts.changes === 0) {
           yield* Console.log(
             plan.kind === "reconcile" ? `${zone} is as it should be: nothing to do.` : "Nothing to do."
           )
+        } else if (plan.dryRun === true) {
+          yield* Console.log(`The plan would be: ${summary(plan)}`)
         } else {
           yield* Console.log(`${plan.id}\t${summary(plan)}`)
           if (Output.isTerminal()) {
@@ -185,6 +193,7 @@ const apply = Command.make(
       Flag.withDescription("Leave the plan's deletions open."),
       Flag.withDefault(false)
     ),
+    dryRun: Input.dryRun,
     yes: Flag.Boolean("yes").pipe(Flag.withDescription("Do not ask."), Flag.withDefault(false))
   },
   Effect.fn(function* (input) {
@@ -200,15 +209,16 @@ const apply = Command.make(
         const params = { plan: input.id }
         const plan = yield* plans.get({ params, query: {} })
         if (typeof plan === "string") return yield* Effect.die(new Error("asked for JSON, got text"))
-        if (!(yield* agreed(plan, input.yes))) return yield* Console.log("Nothing was done.")
-        const done = yield* plans.apply({ params, payload })
+        if (!input.dryRun && !(yield* agreed(plan, input.yes))) return yield* Console.log("Nothing was done.")
+        const done = yield* plans.apply({ params, query: Input.dry(input), payload })
         // What a plan to restore leaves alone was never to be done.
         const leftAlone = Math.min(done.refused, done.plan.counts.keep)
         const refused = done.refused - leftAlone
+        const would = done.dryRun === true ? "would be " : ""
         if (input.json) yield* Output.json(done)
         else {
           yield* Console.log(
-            `${done.applied} applied, ${refused} refused` +
+            `${done.applied} ${would}applied, ${refused} ${would}refused` +
               (leftAlone > 0 ? `, ${leftAlone} left alone` : "") +
               (done.plan.state === "open" ? "; the rest is open" : "")
           )
@@ -238,12 +248,15 @@ const apply = Command.make(
 
 const reject = Command.make(
   "reject",
-  { ...Connection.flags, id, reason: Input.reasonArgument },
+  { ...Connection.flags, dryRun: Input.dryRun, id, reason: Input.reasonArgument },
   Effect.fn(function* (input) {
     const reason = yield* Input.reason(input.reason)
+    const asked = { params: { plan: input.id }, query: Input.dry(input) }
     yield* Connection.withClient(input, ({ plans }) =>
-      Effect.flatMap(plans.reject({ params: { plan: input.id }, payload: { reason } }), (plan) =>
-        input.json ? Output.json(plan) : Console.log(`${plan.id} is rejected; nothing of it is done.`)
+      Effect.flatMap(plans.reject({ ...asked, payload: { reason } }), (plan) =>
+        input.json
+          ? Output.json(plan)
+          : Console.log(`${plan.id} ${plan.dryRun === true ? "would be" : "is"} rejected; nothing of it is done.`)
       )
     )
   })

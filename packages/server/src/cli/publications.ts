@@ -32,10 +32,14 @@ const list = Command.make(
   })
 ).pipe(Command.withDescription("Names that wait to be published, and those that are parked, with why."))
 
+const triedAgain = ({ dryRun, names }: Contract.Retried): string =>
+  dryRun === true ? "would be tried again" : `${names === 1 ? "is" : "are"} tried again`
+
 const retry = Command.make(
   "retry",
   {
     ...Connection.flags,
+    dryRun: Input.dryRun,
     zone,
     name: Flag.String("name").pipe(Flag.withDescription("Only this name."), Flag.withMetavar("NAME"), Flag.optional)
   },
@@ -45,10 +49,10 @@ const retry = Command.make(
       ...(Option.isSome(input.name) && { name: yield* Input.parseName(input.name.value) })
     }
     yield* Connection.withClient(input, ({ publications }) =>
-      Effect.flatMap(publications.retry({ payload }), (answer) =>
+      Effect.flatMap(publications.retry({ query: Input.dry(input), payload }), (answer) =>
         input.json
           ? Output.json(answer)
-          : Console.log(answer.names === 1 ? "1 name is tried again." : `${answer.names} names are tried again.`)
+          : Console.log(`${answer.names === 1 ? "1 name" : `${answer.names} names`} ${triedAgain(answer)}.`)
       )
     )
   })

@@ -30,10 +30,11 @@ export const layer = HttpApiBuilder.group(
       }, orUnavailable),
 
       allow: Effect.fn("http.Guards.allow")(
-        function* ({ params, payload }) {
+        function* ({ params, payload, query: { dryRun = false } }) {
           yield* Authorization.require("apply", "guards")
           const { name, peer } = yield* Caller
-          return toGuard(yield* guards.allow(params.guard, { name, peer }, payload.reason))
+          const guard = yield* guards.allow(params.guard, { name, peer }, payload.reason, { dryRun })
+          return { ...toGuard(guard), ...(dryRun && { dryRun: true as const }) }
         },
         Effect.catchTag("GuardNotTripped", ({ message }) =>
           Effect.fail(new GuardNotTripped({ detail: `There is nothing to allow: ${message}.` }))

@@ -87,9 +87,10 @@ export const layer = HttpApiBuilder.group(
       ),
 
       revoke: Effect.fn("http.Identities.revoke")(
-        function* ({ params, payload }) {
+        function* ({ params, payload, query: { dryRun = false } }) {
           yield* Authorization.requireWithin("delete", "identities", (yield* getIdentity(params.identity)).grant)
-          return yield* shown(yield* identities.revoke(params.identity, yield* Caller, payload.reason))
+          const revoked = yield* identities.revoke(params.identity, yield* Caller, payload.reason, { dryRun })
+          return { ...(yield* shown(revoked)), ...(dryRun && { dryRun: true as const }) }
         },
         Effect.catchTags({
           IdentityUnknown: ({ id }) => Effect.fail(identityNotFound(id)),
@@ -101,15 +102,18 @@ export const layer = HttpApiBuilder.group(
       ),
 
       reset: Effect.fn("http.Identities.reset")(
-        function* ({ payload }) {
+        function* ({ payload, query: { dryRun = false } }) {
           const place = Authorization.placeOf(zones.all, payload.host)
           if (!(yield* Authorization.mayRead("identities", place))) return yield* nobodyHolds(payload.host)
           yield* Authorization.require("delete", "identities", place)
-          const { formerOwner, host, identity } = yield* identities.reset(payload.host, yield* Caller, payload.reason)
+          const { formerOwner, host, identity } = yield* identities.reset(payload.host, yield* Caller, payload.reason, {
+            dryRun
+          })
           return {
             host: host.fqdn,
             formerOwner,
-            ...(identity !== undefined && { identity: { id: identity.id, state: stateOf(identity) } as const })
+            ...(identity !== undefined && { identity: { id: identity.id, state: stateOf(identity) } as const }),
+            ...(dryRun && { dryRun: true as const })
           }
         },
         Effect.catchTags({

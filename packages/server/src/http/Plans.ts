@@ -70,9 +70,6 @@ const planNotFound = (id: string) => new PlanNotFound({ detail: `There is no pla
 const planDecided = ({ id, state }: Plans.PlanNotOpen) =>
   new PlanDecided({ detail: `Plan ${id} is ${state} and stays so; make a new one.` })
 
-/** Refused changes that an answer names at the most. */
-const refusalsShown = 100
-
 export const layer = HttpApiBuilder.group(
   Api,
   "plans",
@@ -97,17 +94,21 @@ export const layer = HttpApiBuilder.group(
         : plan
     })
 
-    const makePlan = Effect.fnUntraced(function* (zone: DomainName, request: Contract.PlanRequest) {
+    const makePlan = Effect.fnUntraced(function* (zone: DomainName, request: Contract.PlanRequest, dryRun: boolean) {
       const { name: by, peer, request: id } = yield* Caller
       const { kind = "reconcile", pattern, undo } = request
       if (kind === "reconcile") {
         if (pattern !== undefined) return yield* patternWrong("a plan to reconcile is for the whole zone")
-        const found = yield* reconciler.run(zone, { by, peer, request: id })
-        return { plan: found.plan, reconciliation: toReconciliation(found) }
+        const found = yield* reconciler.run(zone, { by, peer, request: id, dryRun })
+        const { plan, ...reconciliation } = toReconciliation(found)
+        return {
+          plan: found.plan,
+          reconciliation: { ...reconciliation, ...(plan !== undefined && !dryRun && { plan }) }
+        }
       }
       if (pattern === undefined) return yield* patternWrong(`a plan to ${kind} says which names`)
       const reason = request.reason ?? `${by} asked to ${kind} ${pattern}`
-      const asked = { zone, patterns: [pattern], by, peer, request: id, reason }
+      const asked = { zone, patterns: [pattern], by, peer, request: id, reason, dryRun }
       const plan = yield* kind === "adopt"
         ? adoption.adopt(asked)
         : kind === "release"
@@ -157,17 +158,21 @@ export const layer = HttpApiBuilder.group(
           ),
           changes.length < Page.limitMax ? Option.none() : Option.some(changes.at(-1)!.ordinal)
         ])
-      ).pipe(Stream.take(refusalsShown), Stream.runCollect)
+      ).pipe(Stream.take(Plans.refusalsMax), Stream.runCollect)
 
     return handlers.handleAll({
       make: Effect.fn("http.Plans.make")(
-        function* ({ params, payload = {} }) {
+        function* ({ params, payload = {}, query: { dryRun = false } }) {
           yield* knownZone(params.zone)
           yield* Authorization.require("write", "plans", { zone: params.zone })
-          const { plan, reconciliation } = yield* makePlan(params.zone, payload)
-          const kept = plan.counts.changes > 0
+          const { plan, reconciliation } = yield* makePlan(params.zone, payload, dryRun)
+          const kept = plan.counts.changes > 0 && !dryRun
           return HttpApiSchema.withHeaders({
-            body: { ...toPlan(plan), ...(reconciliation !== undefined && { reconciliation }) },
+            body: {
+              ...toPlan(plan),
+              ...(reconciliation !== undefined && { reconciliation }),
+              ...(dryRun && { dryRun: true as const })
+            },
             headers: kept ? { location: `/v1/plans/${plan.id}` } : {}
           })
         },
@@ -210,7 +215,7 @@ export const layer = HttpApiBuilder.group(
       }, orUnavailable),
 
       apply: Effect.fn("http.Plans.apply")(
-        function* ({ params, payload = {} }) {
+        function* ({ params, payload = {}, query: { dryRun = false } }) {
           const { id, kind, zone } = yield* getPlan(params.plan)
           yield* Authorization.require("apply", "plans", { zone })
           if (Plans.changesRecords(kind)) {
@@ -222,8 +227,11 @@ export const layer = HttpApiBuilder.group(
             if (yield* plans.concerns(id, { type: hostType })) yield* Authorization.require("write", "hosts", { zone })
           }
           const { name: by, peer, request } = yield* Caller
-          const { applied, plan, refused } = yield* plans.apply(params.plan, { by, peer, request, ...payload })
-          return { plan: toPlan(plan), applied, refused, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }
+          const done = yield* plans.apply(params.plan, { by, peer, request, ...payload, dryRun })
+          const { applied, plan, refusals, refused } = done
+          const said = { plan: toPlan(plan), applied, refused }
+          if (dryRun) return { ...said, refusals, dryRun: true as const }
+          return { ...said, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }
         },
         Effect.catchTags({
           PlanNotFound: (error) => Effect.fail("id" in error ? planNotFound(error.id) : error),
@@ -247,10 +255,12 @@ export const layer = HttpApiBuilder.group(
       ),
 
       reject: Effect.fn("http.Plans.reject")(
-        function* ({ params, payload }) {
+        function* ({ params, payload, query: { dryRun = false } }) {
           yield* Authorization.require("apply", "plans", { zone: (yield* getPlan(params.plan)).zone })
           const { name: by, peer, request } = yield* Caller
-          return toPlan(yield* plans.reject(params.plan, { by, peer, request, reason: payload.reason }))
+          const said = { by, peer, request, reason: payload.reason }
+          const rejected = yield* plans.reject(params.plan, { ...said, dryRun })
+          return { ...toPlan(rejected), ...(dryRun && { dryRun: true as const }) }
         },
         Effect.catchTags({
           PlanNotFound: (error) => Effect.fail("id" in error ? planNotFound(error.id) : error),

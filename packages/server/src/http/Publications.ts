@@ -75,10 +75,11 @@ export const layer = HttpApiBuilder.group(
         }
       }, orUnavailable),
 
-      retry: Effect.fn("http.Publications.retry")(function* ({ payload = {} }) {
+      retry: Effect.fn("http.Publications.retry")(function* ({ payload = {}, query: { dryRun = false } }) {
         const { name, zone = name === undefined ? undefined : Authorization.placeOf(zones.all, name).zone } = payload
         yield* Authorization.require("write", "publications", { zone, name })
-        return { names: yield* parked.retry({ name, zone, actor: yield* Caller }) }
+        const names = yield* parked.retry({ name, zone, actor: yield* Caller, dryRun })
+        return { names, ...(dryRun && { dryRun: true as const }) }
       }, orUnavailable)
     })
   })

@@ -197,7 +197,10 @@ export const layer = HttpApiBuilder.group(
       test: Effect.fn("http.Webhooks.test")(function* ({ params, query: { dryRun = false } }) {
         const webhook = yield* orUnavailable(getWebhook(params.webhook))
         yield* Authorization.requireWithin("write", "webhooks", { zones: webhook.filter.zones })
-        if (dryRun) return { delivered: false, detail: "Nothing was sent: it was only tried.", durationSeconds: 0 }
+        if (dryRun) {
+          const detail = "Nothing was sent: it was only tried."
+          return { delivered: false, detail, durationSeconds: 0, dryRun: true as const }
+        }
         const startMillis = yield* Clock.currentTimeMillis
         // It takes as long as a delivery may; what is read of the database is read at once.
         const outcome = yield* Effect.catchTag(delivery.test(webhook), "SqlError", (error) =>

@@ -180,12 +180,18 @@ describe("/v1/identities", () => {
       assert.match(shown.fingerprint, /^[0-9a-f]{16}$/)
 
       const params = { identity: one.name }
-      const revoked = yield* identities.revoke({ params, payload: { reason: "it was sold" } })
+      const dry = { dryRun: true }
+      const tried = yield* identities.revoke({ params, query: dry, payload: { reason: "it was sold" } })
+      assert.deepStrictEqual([tried.dryRun, tried.state, tried.revoked?.reason], [true, "revoked", "it was sold"])
+      assert.strictEqual((yield* identities.get({ params })).state, "active")
+      const revoked = yield* identities.revoke({ params, query: {}, payload: { reason: "it was sold" } })
       assert.deepStrictEqual([revoked.state, revoked.revoked?.reason], ["revoked", "it was sold"])
-      const again = yield* Effect.flip(identities.revoke({ params, payload: { reason: "again" } }))
+      const again = yield* Effect.flip(identities.revoke({ params, query: {}, payload: { reason: "again" } }))
       assert.strictEqual(again._tag, "IdentityRevoked")
+      const triedAgain = yield* Effect.flip(identities.revoke({ params, query: dry, payload: { reason: "again" } }))
+      assert.strictEqual(triedAgain._tag, "IdentityRevoked")
       const nobody = { identity: "i-aaaaaaaaaaaaaaaa" }
-      const unknown = yield* Effect.flip(identities.revoke({ params: nobody, payload: { reason: "x" } }))
+      const unknown = yield* Effect.flip(identities.revoke({ params: nobody, query: {}, payload: { reason: "x" } }))
       assert.strictEqual(unknown._tag, "IdentityNotFound")
       assert.strictEqual((yield* Effect.flip(identities.get({ params: nobody })))._tag, "IdentityNotFound")
     }).pipe(Effect.provide(testLayer))
@@ -195,9 +201,15 @@ describe("/v1/identities", () => {
     Effect.gen(function* () {
       const { identities } = yield* client
       yield* register("web-1", "192.0.2.1")
-      const reset = yield* identities.reset({ payload: { host: nameOf("web-1"), reason: "its disk died" } })
+      const payload = { host: nameOf("web-1"), reason: "its disk died" }
+      const tried = yield* identities.reset({ query: { dryRun: true }, payload })
+      assert.deepStrictEqual(tried, { host: nameOf("web-1"), formerOwner: "rack-7", dryRun: true })
+      const nobody = { host: nameOf("web-2"), reason: "x" }
+      const notTried = yield* Effect.flip(identities.reset({ query: { dryRun: true }, payload: nobody }))
+      assert.strictEqual(notTried._tag, "HostNotFound")
+      const reset = yield* identities.reset({ query: {}, payload: { host: nameOf("web-1"), reason: "its disk died" } })
       assert.deepStrictEqual(reset, { host: nameOf("web-1"), formerOwner: "rack-7" })
-      const error = yield* Effect.flip(identities.reset({ payload: { host: nameOf("web-2"), reason: "x" } }))
+      const error = yield* Effect.flip(identities.reset({ query: {}, payload: { host: nameOf("web-2"), reason: "x" } }))
       assert.strictEqual(error._tag, "HostNotFound")
     }).pipe(Effect.provide(testLayer))
   )

@@ -347,7 +347,7 @@ describe("/v1/publications", () => {
         yield* waitUntil("both are parked", parkedNames, (names) => names.length >= 2)
 
         yield* memory.acceptName(one.fqdn)
-        assert.deepStrictEqual(yield* publications.retry({ payload: { name: one.fqdn } }), { names: 1 })
+        assert.deepStrictEqual(yield* publications.retry({ query: {}, payload: { name: one.fqdn } }), { names: 1 })
         yield* waitUntil("one is published", parkedNames, (names) => !names.includes(one.fqdn))
         const mark = (yield* outbox.findMarks([{ zone, name: two.fqdn }]))[0]!
         const before = RRset.make(two.fqdn, "A", 60, ["192.0.2.42"])
@@ -357,8 +357,10 @@ describe("/v1/publications", () => {
           "over the budget"
         )
         yield* outbox.hold(zone, [mark], plan.id, "over the budget", Date.now())
-        assert.deepStrictEqual(yield* publications.retry({ payload: { zone: otherZone } }), { names: 0 })
-        assert.deepStrictEqual(yield* publications.retry({ payload: { zone, name: two.fqdn } }), { names: 0 })
+        assert.deepStrictEqual(yield* publications.retry({ query: {}, payload: { zone: otherZone } }), { names: 0 })
+        assert.deepStrictEqual(yield* publications.retry({ query: {}, payload: { zone, name: two.fqdn } }), {
+          names: 0
+        })
         assert.include(yield* parkedNames, two.fqdn)
       })
     )
@@ -383,7 +385,11 @@ describe("/v1/guards", () => {
     Effect.gen(function* () {
       const { guards } = yield* client
       assert.deepStrictEqual(yield* guards.list(), { items: [] })
-      const allow = guards.allow({ params: { guard: "mass-expiry" }, payload: { reason: "the rack was sold" } })
+      const allow = guards.allow({
+        params: { guard: "mass-expiry" },
+        query: {},
+        payload: { reason: "the rack was sold" }
+      })
       assert.strictEqual((yield* Effect.flip(allow))._tag, "GuardNotTripped")
 
       const sql = yield* SqlClient.SqlClient
@@ -398,6 +404,13 @@ describe("/v1/guards", () => {
         waiting: true
       })
 
+      const tried = yield* guards.allow({
+        params: { guard: "mass-expiry" },
+        query: { dryRun: true },
+        payload: { reason: "the rack was sold" }
+      })
+      assert.deepStrictEqual([tried.dryRun, tried.waiting], [true, false])
+      assert.isTrue((yield* guards.list()).items[0]!.waiting)
       const allowed = yield* allow
       assert.isFalse(allowed.waiting)
       assert.isAtLeast(Date.parse(allowed.allowedBefore!), trippedAt)

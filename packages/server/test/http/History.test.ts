@@ -141,7 +141,7 @@ describe("/v1/hosts as of a time", () => {
         if (typeof text !== "string") throw new Error("not in words")
         assert.match(text, /\+ gone\.lab\.prism\.test\. 120 HOST label role=db/)
         assert.match(text, /= moved\.lab\.prism\.test\. 0 HOST address 192\.0\.2\.75\n.*\n.*its own word stands/)
-        const done = yield* plans.apply({ params: { plan: plan.id }, payload: {} })
+        const done = yield* plans.apply({ params: { plan: plan.id }, query: {}, payload: {} })
         assert.deepStrictEqual([done.applied, done.refused, done.plan.state], [2, 2, "applied"])
         const shown = (host: string) =>
           Effect.map(hosts.get({ params: { host: name(host) }, query: {} }), ({ body }) => body)
@@ -194,7 +194,7 @@ describe("/v1/hosts as of a time", () => {
         })
         assert.strictEqual(plan.counts.create, 1)
         yield* register("raced", "192.0.2.82")
-        const done = yield* plans.apply({ params: { plan: plan.id }, payload: {} })
+        const done = yield* plans.apply({ params: { plan: plan.id }, query: {}, payload: {} })
         assert.strictEqual(done.applied, 0)
         assert.match(done.refusals[0]!.reason, /it has changed since/)
         assert.deepStrictEqual(

@@ -62,7 +62,7 @@ const addressesAt = (label: string) =>
 
 const make = Effect.fn(function* (payload?: Parameters<Client.Client["plans"]["make"]>[0]["payload"]) {
   const { plans } = yield* client
-  return yield* plans.make({ params: { zone }, payload })
+  return yield* plans.make({ params: { zone }, query: {}, payload })
 })
 
 describe("plans", () => {
@@ -92,7 +92,7 @@ describe("plans", () => {
       assert.deepStrictEqual(change.after, { ttlSeconds: 60, contents: ["192.0.2.10"] })
       assert.isFalse("outcome" in change)
 
-      const done = yield* plans.apply({ params, payload: undefined })
+      const done = yield* plans.apply({ params, query: {}, payload: undefined })
       assert.deepStrictEqual([done.applied, done.refused, done.refusals], [2, 0, []])
       assert.deepStrictEqual([done.plan.state, done.plan.decision?.by], ["applied", "ops"])
       yield* waitUntil("the address is back", addressesAt("web-1"), (data) => data.join() === "192.0.2.10")
@@ -103,7 +103,7 @@ describe("plans", () => {
       assert.deepStrictEqual([again.body.counts.changes, again.body.state], [0, "applied"])
       assert.isFalse("location" in again.headers)
       assert.isFalse("plan" in again.body.reconciliation!)
-      const error = yield* Effect.flip(plans.apply({ params, payload: {} }))
+      const error = yield* Effect.flip(plans.apply({ params, query: {}, payload: {} }))
       assert.strictEqual(error._tag, "PlanDecided")
     }).pipe(Effect.provide(testLayer))
   )
@@ -116,8 +116,17 @@ describe("plans", () => {
       const { plans } = yield* client
       const { body: made } = yield* make()
       yield* register("web-1", "192.0.2.77")
-      const done = yield* plans.apply({ params: { plan: made.id }, payload: {} })
+      const params = { plan: made.id }
+      const tried = yield* plans.apply({ params, query: { dryRun: true }, payload: {} })
+      const before = yield* plans.get({ params, query: {} })
+      if (typeof before === "string") return assert.fail("asked for JSON")
+      assert.deepStrictEqual(
+        [before.state, before.changes.some(({ outcome }) => outcome !== undefined)],
+        ["open", false]
+      )
+      const done = yield* plans.apply({ params, query: {}, payload: {} })
       assert.deepStrictEqual([done.applied, done.refused], [1, 1])
+      assert.deepStrictEqual({ ...tried, plan: tried.plan.state }, { ...done, plan: done.plan.state, dryRun: true })
       assert.deepStrictEqual(
         done.refusals.map(({ name, type }) => [name, type]),
         [[nameOf("web-1"), "A"]]
@@ -132,7 +141,7 @@ describe("plans", () => {
       yield* put("printer-1", "203.0.113.1")
       yield* put("printer-2", "203.0.113.2")
       const { plans } = yield* client
-      const apply = (id: string) => plans.apply({ params: { plan: id }, payload: {} })
+      const apply = (id: string) => plans.apply({ params: { plan: id }, query: {}, payload: {} })
 
       const adopt = yield* make({ kind: "adopt", pattern: "printer-*", reason: "they are ours now" })
       assert.deepStrictEqual([adopt.body.counts.adopt, adopt.body.reason], [2, "they are ours now"])
@@ -164,12 +173,18 @@ describe("plans", () => {
       const { plans } = yield* client
       const { body: made } = yield* make()
       const params = { plan: made.id }
-      const error = yield* Effect.flip(plans.apply({ params, payload: {} }))
+      const dry = { dryRun: true }
+      const tried = yield* Effect.flip(plans.apply({ params, query: dry, payload: {} }))
+      const error = yield* Effect.flip(plans.apply({ params, query: {}, payload: {} }))
       if (error._tag !== "DeleteBudgetExceeded") return assert.fail(error._tag)
+      assert.deepInclude(tried, { _tag: error._tag, wanted: error.wanted, remaining: error.remaining })
       assert.deepStrictEqual([error.plan, error.zone, error.wanted, error.remaining], [made.id, zone, 11, 10])
       assert.include(error.detail, "11")
 
-      const done = yield* plans.apply({ params, payload: { overrideBudget: "the rack was sold" } })
+      const payload = { overrideBudget: "the rack was sold" }
+      const would = yield* plans.apply({ params, query: dry, payload })
+      assert.deepStrictEqual([would.applied, would.refused, would.plan.state], [made.counts.changes, 0, "applied"])
+      const done = yield* plans.apply({ params, query: {}, payload })
       assert.strictEqual(done.refused, 0)
       assert.strictEqual(done.plan.state, "applied")
       const audit = yield* sql`SELECT reason FROM ${sql.literal(auditTable)} WHERE reason LIKE '%the rack was sold%'`
@@ -182,15 +197,22 @@ describe("plans", () => {
       yield* published(["web-1"])
       yield* put("web-1", "203.0.113.1")
       const { plans } = yield* client
+      const would = yield* plans.make({ params: { zone }, query: { dryRun: true }, payload: undefined })
+      assert.deepInclude(would.body, { dryRun: true, state: "open" })
+      assert.isFalse("location" in would.headers || "plan" in would.body.reconciliation!)
+      assert.deepStrictEqual((yield* plans.list({ params: { zone }, query: {} })).body.items, [])
+
       const params = { plan: (yield* make()).body.id }
-      const rejected = yield* plans.reject({ params, payload: { reason: "not today" } })
+      const tried = yield* plans.reject({ params, query: { dryRun: true }, payload: { reason: "not today" } })
+      assert.deepInclude(tried, { dryRun: true, state: "rejected" })
+      const rejected = yield* plans.reject({ params, query: {}, payload: { reason: "not today" } })
       assert.deepStrictEqual(
         [rejected.state, rejected.decision?.by, rejected.decision?.reason],
         ["rejected", "ops", "not today"]
       )
-      const apply = yield* Effect.flip(plans.apply({ params, payload: {} }))
+      const apply = yield* Effect.flip(plans.apply({ params, query: {}, payload: {} }))
       assert.strictEqual(apply._tag, "PlanDecided")
-      const reject = yield* Effect.flip(plans.reject({ params, payload: { reason: "again" } }))
+      const reject = yield* Effect.flip(plans.reject({ params, query: {}, payload: { reason: "again" } }))
       assert.strictEqual(reject._tag, "PlanDecided")
       assert.deepStrictEqual(yield* addressesAt("web-1"), ["203.0.113.1"])
     }).pipe(Effect.provide(testLayer))
@@ -238,7 +260,7 @@ describe("plans", () => {
     Effect.gen(function* () {
       const { plans } = yield* client
       const nowhere = { params: { zone: DomainName.make("nowhere.test") } }
-      assert.strictEqual((yield* Effect.flip(plans.make({ ...nowhere, payload: {} })))._tag, "ZoneNotFound")
+      assert.strictEqual((yield* Effect.flip(plans.make({ ...nowhere, query: {}, payload: {} })))._tag, "ZoneNotFound")
       assert.strictEqual((yield* Effect.flip(plans.list({ ...nowhere, query: {} })))._tag, "ZoneNotFound")
       for (const payload of [
         { kind: "adopt" },
@@ -255,8 +277,8 @@ describe("plans", () => {
         for (const call of [
           Effect.asVoid(plans.get({ params, query: {} })),
           Effect.asVoid(plans.changes({ params, query: {} })),
-          Effect.asVoid(plans.apply({ params, payload: {} })),
-          Effect.asVoid(plans.reject({ params, payload: { reason: "x" } }))
+          Effect.asVoid(plans.apply({ params, query: {}, payload: {} })),
+          Effect.asVoid(plans.reject({ params, query: {}, payload: { reason: "x" } }))
         ]) {
           assert.strictEqual((yield* Effect.flip(call))._tag, "PlanNotFound")
         }
@@ -348,7 +370,7 @@ describe("/v1/zones", () => {
         ["ignore", "ignored"]
       ] as const) {
         const { body } = yield* make({ kind, pattern })
-        yield* plans.apply({ params: { plan: body.id }, payload: undefined })
+        yield* plans.apply({ params: { plan: body.id }, query: {}, payload: undefined })
       }
 
       const all = Effect.fn(function* (ownership: "managed" | "foreign" | "ignored", limit: number) {
@@ -395,12 +417,16 @@ describe("/v1/status", () => {
     Effect.gen(function* () {
       yield* published(["web-1"])
       const { plans, status } = yield* client
-      const { body: made } = yield* plans.make({ params: { zone }, payload: { kind: "ignore", pattern: "web-*" } })
+      const { body: made } = yield* plans.make({
+        params: { zone },
+        query: {},
+        payload: { kind: "ignore", pattern: "web-*" }
+      })
       assert.deepStrictEqual(
         (yield* status.get()).plans.map(({ counts, id, kind }) => [id, kind, counts.ignore]),
         [[made.id, "ignore", 1]]
       )
-      yield* plans.reject({ params: { plan: made.id }, payload: { reason: "not now" } })
+      yield* plans.reject({ params: { plan: made.id }, query: {}, payload: { reason: "not now" } })
       assert.deepStrictEqual((yield* status.get()).plans, [])
     }).pipe(Effect.provide(testLayer))
   )
