@@ -237,8 +237,9 @@ const apply = Command.make(
             done.plan.kind === "restore" || done.plan.kind === "import"
               ? ", as this one was made."
               : ` with prism-dns plan make ${done.plan.zone}`
+          const are = done.dryRun === true ? "would be" : refused === 1 ? "was" : "were"
           return yield* new Failure.NotAll({
-            detail: `${refused === 1 ? "1 change was" : `${refused} changes were`} refused: what it is about is newer than the plan. Make another one${again}`
+            detail: `${refused === 1 ? "1 change" : `${refused} changes`} ${are} refused: what it is about is newer than the plan. Make another one${again}`
           })
         }
       })
