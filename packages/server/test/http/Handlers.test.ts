@@ -414,7 +414,8 @@ describe("/v1/guards", () => {
       const allowed = yield* allow
       assert.isFalse(allowed.waiting)
       assert.isAtLeast(Date.parse(allowed.allowedBefore!), trippedAt)
-      const [entry, ...others] = yield* sql`SELECT actor, reason FROM ${sql.literal(auditTable)} WHERE action = 'guard.allowed'`
+      const [entry, ...others] =
+        yield* sql`SELECT actor, reason FROM ${sql.literal(auditTable)} WHERE action = 'guard.allowed'`
       assert.isEmpty(others)
       assert.deepStrictEqual({ ...entry }, { actor: "ops", reason: "the rack was sold" })
     }).pipe(Effect.provide(testLayer))
