@@ -295,8 +295,8 @@ describe("what is wrong", () => {
     ],
     [
       "a section has no keys yet",
-      { text: "audit: { x: 1 }\n" },
-      "prism.yaml:5: audit.x: unknown key, this section has no keys yet"
+      { text: "cluster: { x: 1 }\n" },
+      "prism.yaml:5: cluster.x: unknown key, this section has no keys yet"
     ],
     [
       "a section is a value",

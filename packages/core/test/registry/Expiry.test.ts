@@ -96,7 +96,7 @@ describe("a host without a lease", () => {
       yield* pass(leaseSeconds + 10)
       yield* registerStatic("printer")
       yield* register("web")
-      yield* pass(5 * leaseSeconds)
+      yield* pass(10 * leaseSeconds)
       assert.strictEqual(yield* stateOf("printer"), "online")
       assert.strictEqual(yield* stateOf("web"), "offline")
       assert.deepStrictEqual(yield* events, ["created", "created", "offline", "withdrawn"])
