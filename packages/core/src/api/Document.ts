@@ -89,6 +89,31 @@ const parameters: Readonly<Record<string, object>> = {
   ownership: { description: "Names that are Prism's (`managed`, the default), someone else's, or to be left alone." }
 }
 
+const position = { type: "integer", minimum: 0 }
+
+/** By path and name, where a word means something of its own. */
+const parametersAt: Readonly<Record<string, Readonly<Record<string, object>>>> = {
+  "/v1/audit": {
+    actor: { description: "Only what this principal did, by its name." },
+    action: { description: "Only this action, such as `token.issued`, or a family of them: `host.*`." },
+    subject: { description: "Only what was done to this: a full name, a plan's id, a token's name." },
+    request: { description: "Only what this request did, by its id." },
+    result: { description: "Only entries with this result, such as `done`." },
+    since: { description: "Not before this time (RFC 3339).", schema: { type: "string", format: "date-time" } },
+    until: { description: "Before this time (RFC 3339).", schema: { type: "string", format: "date-time" } }
+  },
+  "/v1/audit/verify": {
+    from: { description: "The first position. Default: the oldest entry.", schema: position },
+    to: { description: "The last position. Default: the newest entry.", schema: position },
+    anchor: { description: "A head that was noted earlier: its position, a colon, and its hash." }
+  },
+  "/v1/audit/export": {
+    from: { description: "The first position. Default: the oldest entry.", schema: position },
+    to: { description: "The last position. Default: the newest entry.", schema: position }
+  },
+  "/v1/audit/{position}": { position: { description: "The entry's position in the log." } }
+}
+
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
@@ -162,7 +187,8 @@ const words = (required: Requirement | undefined): string =>
 const asReleased = (operationId: string): string => operationId.replace(/^hostChanges\./, "hosts.")
 
 /** One operation, with what all have in common. */
-const complete = (method: string, operation: Record<string, any>, required: Requirement | undefined) => {
+const complete = (path: string, method: string, operation: Record<string, any>, required: Requirement | undefined) => {
+  const own = (operation["parameters"] ?? []) as ReadonlyArray<{ readonly name: string }>
   const isPost = method === "post"
   const description = [operation["description"], words(required)].filter((text) => text !== undefined).join(" ")
   const responses = {
@@ -177,7 +203,10 @@ const complete = (method: string, operation: Record<string, any>, required: Requ
     description,
     "x-required-permission":
       required === undefined || required === "anyone" ? (required ?? "none") : `${required.verb} ${required.resource}`,
-    parameters: [...(operation["parameters"] ?? []), ...(isPost ? [idempotencyKey] : [])],
+    parameters: [
+      ...own.map((parameter) => ({ ...parameter, ...parametersAt[path]?.[parameter.name] })),
+      ...(isPost ? [idempotencyKey] : [])
+    ],
     responses: Object.fromEntries(Object.entries(responses).sort(([a], [b]) => Number(a) - Number(b)))
   }
 }
@@ -192,7 +221,7 @@ export const describe =
       Object.fromEntries(
         Object.entries<Record<string, any>>(item).map(([method, operation]) => [
           method,
-          complete(method, operation, requirementOf(operation["operationId"]))
+          complete(path, method, operation, requirementOf(operation["operationId"]))
         ])
       )
     ])
