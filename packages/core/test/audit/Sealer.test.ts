@@ -15,14 +15,14 @@ it.effect("what is committed is sealed within moments, and what others wrote wit
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const log = yield* AuditLog
-    yield* TestClock.adjust("10 millis")
+    yield* TestClock.adjust(defaultOptions.gatherMillis)
     const waiting = yield* Effect.forkChild(log.awaitBeyond(0), { startImmediately: true })
     yield* write("a")
-    yield* TestClock.adjust("10 millis")
+    yield* TestClock.adjust(defaultOptions.gatherMillis)
     assert.strictEqual(yield* Fiber.join(waiting), 1)
     yield* sql`
       INSERT INTO audit_entry (at, actor, action, subject, generation) VALUES (5, 'alice', 'host.created', 'b', 1)`
-    yield* TestClock.adjust("1010 millis")
+    yield* TestClock.adjust(defaultOptions.pollMillis + defaultOptions.gatherMillis)
     assert.strictEqual((yield* log.head).position, 2)
   }).pipe(Effect.provide(sealer()))
 )
