@@ -3,7 +3,7 @@ import { Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
-import { Sealer } from "@prism-dns/core/audit/Sealer"
+import { defaultOptions, Sealer } from "@prism-dns/core/audit/Sealer"
 import * as T from "../layers.ts"
 import { suite, write } from "./SealerSuite.ts"
 
