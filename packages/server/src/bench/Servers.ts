@@ -139,6 +139,8 @@ export interface PrismOptions {
   readonly nodes?: ReadonlyArray<ReturnType<typeof node>>
   /** Settings of each zone besides name and TTL. Default: the forward and the reverse zone, without any. */
   readonly zones?: ReadonlyArray<Readonly<Record<string, unknown>> & { readonly name: string }>
+  /** Names in one PATCH; undefined: as many as by default. */
+  readonly batchMax?: number | undefined
   /** More settings of the agents' port. */
   readonly tcp?: Readonly<Record<string, unknown>>
   /** More settings of `auth`. */
@@ -166,7 +168,10 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
     tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m", ...options.tcp },
     http: { port: 0 },
     storage: { url: options.storage ?? `sqlite:${registry}` },
-    powerdns: { nodes: [node("bench", "primary", options.powerDns), ...(options.nodes ?? [])] },
+    powerdns: {
+      nodes: [node("bench", "primary", options.powerDns), ...(options.nodes ?? [])],
+      ...(options.batchMax !== undefined && { batchMax: options.batchMax })
+    },
     zones: (options.zones ?? bothZones).map((each) => ({
       ttl: `${ttlSeconds}s`,
       networks: ["127.0.0.0/8"],

@@ -35,8 +35,8 @@ const sizesByDefault = [1000, 100_000, 1_000_000]
 /** What each of both is measured for in a round, at least. */
 const secondsByDefault = 2
 
-/** Names in a PATCH: what Prism takes. */
-const batchMax = 2000
+/** Names in a PATCH, of both: fewer than Prism takes by default, so that a small zone has several. */
+const batchMax = 500
 /** Names that are marked at once, if the zone has so many. */
 const burstMax = 10_000
 /** Until a burst is published; until the name servers were seen to answer with it. */
@@ -230,7 +230,7 @@ const measure = Effect.fnUntraced(function* (
   const filled = yield* timed(LargeZone.prepare({ folder, backend: database, size, template }))
   yield* progress(`${backend}, ${size} names: filled in ${filled.toFixed(1)} s`)
   const powerDns = yield* Servers.powerDns(folder, database)
-  const server = yield* Servers.prism({ folder, powerDns, profile: options.profile, ...LargeZone.quiet })
+  const server = yield* Servers.prism({ folder, powerDns, profile: options.profile, batchMax, ...LargeZone.quiet })
   const db = yield* Effect.acquireRelease(
     Effect.try({
       try: () => new DatabaseSync(server.registry, { timeout: 10_000 }),

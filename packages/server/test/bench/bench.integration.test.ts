@@ -199,6 +199,7 @@ describe("bench", () => {
         .map((line) => line.split("\t")[0]),
       [
         "registrations",
+        "api",
         "heartbeats",
         "connections",
         "publish",
