@@ -39,7 +39,7 @@ export const sqlite = (filename = ":memory:"): Layer.Layer<SqlClient.SqlClient> 
 /** A registry's database on PostgreSQL at `url`. */
 export const postgresAt = (url: string): Layer.Layer<SqlClient.SqlClient> =>
   migrate.pipe(
-    Layer.provideMerge(PgClient.layer({ url: Redacted.make(url), maxConnections: 8, multiplex: true })),
+    Layer.provideMerge(PgClient.layer({ url: Redacted.make(url), maxConnections: 8, multiplex: false })),
     Layer.orDie
   )
 

@@ -169,7 +169,8 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
     maxConnections: storage.connectionsMax + 1,
     idleTimeout: "1 minute",
     connectionTTL: "30 minutes",
-    multiplex: true
+    // With several queries on one connection the interruption of one was seen to leave others without an answer.
+    multiplex: false
   })
   return aloneInPostgres(name).pipe(Layer.provideMerge(database), Layer.catch(unavailable(name)))
 }

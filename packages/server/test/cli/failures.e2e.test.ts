@@ -245,6 +245,8 @@ describe("prism-dns", () => {
       const server = yield* PrismServer.serve(
         {
           zones: ["a.test", "127.in-addr.arpa"],
+          // Else a first start prints an administrator's token, which is for people.
+          auth: { adminTokens: [{ name: "ops", token: "admin-token-of-a-test" }] },
           powerdns: { nodes: [{ api: apiUrl, apiKey: "replaced by the environment", dns: `${dns.host}:${dns.port}` }] }
         },
         { environment: { PRISM_POWERDNS_NODES_0_API_KEY_FILE: keyFile } }
