@@ -109,10 +109,12 @@ const judge = (attempt: Attempt, payload: Payload, { headers, rawHeaders, status
   assert.notInclude(type, "text/html", what)
   assert.strictEqual(headers["x-content-type-options"], "nosniff", what)
   if (type.includes("json")) {
-    // Text that comes back is inside of a string.
-    assert.doesNotThrow(() => JSON.parse(text), what)
-    // oxlint-disable-next-line no-control-regex -- those are what is looked for
-    assert.notMatch(text, /[\u0000-\u001f]/, what)
+    // Text that comes back is inside of a string. Of lines of JSON, each is one.
+    for (const line of type.includes("jsonl") ? text.trimEnd().split("\n") : [text]) {
+      assert.doesNotThrow(() => JSON.parse(line), what)
+      // oxlint-disable-next-line no-control-regex -- those are what is looked for
+      assert.notMatch(line, /[\u0000-\u001f]/, what)
+    }
   }
   if (status >= 400 && attempt.method !== "HEAD") assert.strictEqual(type, "application/problem+json", what)
 }
