@@ -169,8 +169,7 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
     maxConnections: storage.connectionsMax + 1,
     idleTimeout: "1 minute",
     connectionTTL: "30 minutes",
-    // With several queries on one connection the interruption of one was seen to leave others without an answer.
-    multiplex: false
+    multiplex: true
   })
   return aloneInPostgres(name).pipe(Layer.provideMerge(database), Layer.catch(unavailable(name)))
 }
