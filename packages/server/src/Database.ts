@@ -169,7 +169,8 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
     maxConnections: storage.connectionsMax + 1,
     idleTimeout: "1 minute",
     connectionTTL: "30 minutes",
-    multiplex: true
+    // docs/decisions/0019: with several at once, the interruption of one can take the answer of another.
+    multiplex: false
   })
   return aloneInPostgres(name).pipe(Layer.provideMerge(database), Layer.catch(unavailable(name)))
 }

@@ -132,15 +132,15 @@ export const suite = <R>(
             "SELECT action, actor, request, before, after FROM audit_entry WHERE action LIKE 'record.%' ORDER BY sequence"
           )).map((row) => Object.values(row).map((value) => value ?? "-")),
           [
-            ["record.created", "ann", "r-1", "-", '{"type":"TXT","ttl":300,"contents":["\\"a\\""]}'],
+            ["record.created", "ann", "r-1", "-", '{"contents":["\\"a\\""],"ttl":300,"type":"TXT"}'],
             [
               "record.changed",
               "ann",
               "r-1",
-              '{"type":"TXT","ttl":300,"contents":["\\"a\\""]}',
-              '{"type":"TXT","ttl":300,"contents":["\\"b\\""]}'
+              '{"contents":["\\"a\\""],"ttl":300,"type":"TXT"}',
+              '{"contents":["\\"b\\""],"ttl":300,"type":"TXT"}'
             ],
-            ["record.deleted", "ann", "r-1", '{"type":"TXT","ttl":300,"contents":["\\"b\\""]}', "-"]
+            ["record.deleted", "ann", "r-1", '{"contents":["\\"b\\""],"ttl":300,"type":"TXT"}', "-"]
           ]
         )
         assert.deepStrictEqual(

@@ -30,6 +30,7 @@ import type { Duplex } from "node:stream"
 import { Drain } from "../Drain.ts"
 import * as Exchange from "./Exchange.ts"
 import * as HttpMetrics from "./HttpMetrics.ts"
+import { inTime } from "./InTime.ts"
 import * as Idempotency from "./Idempotency.ts"
 import * as RequestId from "./RequestId.ts"
 
@@ -351,10 +352,7 @@ const within =
         Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
       )
     return effect.pipe(
-      Effect.timeoutOrElse({
-        duration,
-        orElse: () => unavailable(`no answer within ${Duration.format(Duration.fromInputUnsafe(duration))}`)
-      }),
+      inTime(duration, () => unavailable(`no answer within ${Duration.format(Duration.fromInputUnsafe(duration))}`)),
       Effect.catchIf(SqlError.isSqlError, (error) =>
         error.isRetryable ? unavailable(error.message) : Effect.die(error)
       )

@@ -14,6 +14,7 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { SqlClient } from "effect/sql"
 import { migrationsTable, schemaKnown } from "../Database.ts"
 import { Drain } from "../Drain.ts"
+import { inTime } from "./InTime.ts"
 
 export interface HealthOptions {
   /** The table in which the migrator keeps its record. */
@@ -39,7 +40,7 @@ export interface Check {
 
 const storageCheck = (sql: SqlClient.SqlClient, options: HealthOptions): Effect.Effect<Check> =>
   sql<{ readonly latest: number | null }>`SELECT MAX(migration_id) AS latest FROM ${sql(options.migrationsTable)}`.pipe(
-    Effect.timeout(options.storageTimeout),
+    inTime(options.storageTimeout, () => Effect.fail({ message: "no answer in time" })),
     Effect.map(([row]): Check => {
       const latest = row?.latest ?? 0
       return latest < schemaKnown

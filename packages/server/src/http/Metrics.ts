@@ -21,6 +21,7 @@ import { monitorEventLoopDelay } from "node:perf_hooks"
 import * as Prom from "prom-client"
 import { version } from "../Version.ts"
 import { families, type MetricFamily, type Sample } from "./EffectMetrics.ts"
+import { inTime } from "./InTime.ts"
 
 export interface MetricsOptions {
   /** How long counts of the database are kept, at the least. */
@@ -112,7 +113,9 @@ const make = Effect.fnUntraced(function* (options: MetricsOptions) {
   const backlog = yield* kept(outbox.backlog, options.countsAge)
 
   const refresh = Effect.gen(function* () {
-    const [counts, backlogs] = yield* Effect.timeout(Effect.all([hostCounts, backlog]), countsTimeout)
+    const [counts, backlogs] = yield* Effect.all([hostCounts, backlog]).pipe(
+      inTime(countsTimeout, () => Effect.fail({ message: "no answer in time" }))
+    )
     const nowMillis = yield* Clock.currentTimeMillis
     gauge.hosts.reset()
     for (const zone of zones.all) {
