@@ -8,6 +8,7 @@
  */
 import type * as RRset from "../domain/RRset.ts"
 import { changesRecords, type Plan, type PlanAction, planActions, type PlanChange } from "./Plans.ts"
+import { forZoneFile } from "../domain/PlainText.ts"
 
 const titles: Readonly<Record<PlanAction, string>> = {
   create: "to create",
@@ -37,15 +38,10 @@ export const summary = ({ counts, kind }: Pick<Plan, "counts" | "kind">): string
   return `${count(counts.changes, "change")} of ${what}: ${parts.join(", ")}${lost}`
 }
 
-/** Contents are anybody's text: a line end or a terminal's escape in them is written as PowerDNS writes bytes. */
-const printable = (content: string): string =>
-  // oxlint-disable-next-line no-control-regex -- these are what is meant
-  content.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\${c.charCodeAt(0).toString().padStart(3, "0")}`)
-
 const recordLines = (sign: string, rrset: RRset.RRset | undefined): ReadonlyArray<string> =>
   rrset === undefined
     ? []
-    : rrset.contents.map((content) => `${sign} ${rrset.name} ${rrset.ttlSeconds} ${rrset.type} ${printable(content)}`)
+    : rrset.contents.map((content) => `${sign} ${rrset.name} ${rrset.ttlSeconds} ${rrset.type} ${forZoneFile(content)}`)
 
 /** The lines of one change, without its reason. */
 export const changeLines = (change: PlanChange): ReadonlyArray<string> => {

@@ -1,13 +1,9 @@
 /** Where a host or a record comes from, in words: a line for each step, the oldest first. Pure. */
 import type * as RRset from "../domain/RRset.ts"
 import type { Claim, HostExplanation, NameChain, Obstacle, RecordExplanation, Step } from "./Provenance.ts"
+import { forZoneFile } from "../domain/PlainText.ts"
 
 const time = (millis: number): string => new Date(millis).toISOString()
-
-/** What people have written may hold a terminal's escapes. */
-const printable = (text: string): string =>
-  // oxlint-disable-next-line no-control-regex -- these are what is meant
-  text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\${c.charCodeAt(0).toString().padStart(3, "0")}`)
 
 const after = (millis: number): string =>
   millis < 1000 ? `${Math.max(0, Math.round(millis))} ms` : `${(millis / 1000).toFixed(1)} s`
@@ -25,13 +21,13 @@ const stepLines = (steps: ReadonlyArray<Step>): ReadonlyArray<string> => {
       ...(step === "marked" && cause !== undefined ? [`cause ${cause}`] : [])
     ]
     const tail = more.length === 0 ? "" : `, ${more.join(", ")}`
-    return `  ${step.padEnd(8)} ${atMillis === undefined ? "".padEnd(24) : time(atMillis)}  ${printable(`${detail}${tail}${since}`)}`
+    return `  ${step.padEnd(8)} ${atMillis === undefined ? "".padEnd(24) : time(atMillis)}  ${forZoneFile(`${detail}${tail}${since}`)}`
   })
 }
 
 const setLines = (sign: string, rrsets: ReadonlyArray<RRset.RRset>): ReadonlyArray<string> =>
   rrsets.flatMap(({ contents, name, ttlSeconds, type }) =>
-    contents.map((content) => `  ${sign} ${name} ${ttlSeconds} ${type} ${printable(content)}`)
+    contents.map((content) => `  ${sign} ${name} ${ttlSeconds} ${type} ${forZoneFile(content)}`)
   )
 
 const obstacleLines = (obstacles: ReadonlyArray<Obstacle>): ReadonlyArray<string> =>
@@ -39,7 +35,7 @@ const obstacleLines = (obstacles: ReadonlyArray<Obstacle>): ReadonlyArray<string
     ? ["  nothing stands in the way"]
     : obstacles.map(({ detail, kind, plan, sinceMillis }) => {
         const since = sinceMillis === undefined ? "" : `, since ${time(sinceMillis)}`
-        return `  ${kind.padEnd(8)} ${printable(detail)}${plan === undefined ? "" : ` (plan ${plan})`}${since}`
+        return `  ${kind.padEnd(8)} ${forZoneFile(detail)}${plan === undefined ? "" : ` (plan ${plan})`}${since}`
       })
 
 const isSame = (a: ReadonlyArray<RRset.RRset>, b: ReadonlyArray<RRset.RRset>): boolean =>
@@ -93,7 +89,7 @@ export const recordSummary = ({ level, name, origin, owner, type }: RecordExplan
 const claimLines = (claims: ReadonlyArray<Claim>): ReadonlyArray<string> =>
   claims.map(
     ({ fqdn, reason, sinceMillis, state, wins }) =>
-      `  ${wins ? "*" : " "} ${fqdn} (${state}, since ${time(sinceMillis)}): ${printable(reason)}`
+      `  ${wins ? "*" : " "} ${fqdn} (${state}, since ${time(sinceMillis)}): ${forZoneFile(reason)}`
   )
 
 export const ofHost = (found: HostExplanation): string =>

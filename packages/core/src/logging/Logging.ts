@@ -7,6 +7,7 @@
  * comes from elsewhere neither begins a line of its own nor steers a terminal.
  */
 import { Array, Cause, Layer, Logger, LogLevel, Predicate, Redacted, References } from "effect"
+import { forJson } from "../domain/PlainText.ts"
 
 /** JSON lines or readable ones; `auto` is readable on a terminal. */
 export const formats = ["auto", "json", "pretty"] as const
@@ -65,15 +66,6 @@ const toLine = (options: Logger.Options<unknown>): Line => {
 
 const reserved = new Set(["time", "level", "msg", "logger"])
 
-/** Characters that steer a terminal, or that some readers take for the end of a line. */
-// oxlint-disable-next-line no-control-regex -- those are what is looked for
-const steering = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
-
-const escapeOf = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
-
-/** `text` in a readable line. */
-const harmless = (text: string): string => text.replace(steering, escapeOf)
-
 /** One line of JSON, without its line end. */
 export const formatJson = (options: Logger.Options<unknown>): string => {
   const { fields, ...head } = toLine(options)
@@ -81,7 +73,7 @@ export const formatJson = (options: Logger.Options<unknown>): string => {
     Object.entries(fields).map(([key, value]) => [reserved.has(key) ? `_${key}` : key, value])
   )
   // JSON has escapes of its own for the first 32; the others are as good inside a string.
-  return harmless(JSON.stringify({ ...head, ...rest }, jsonSafe))
+  return forJson(JSON.stringify({ ...head, ...rest }, jsonSafe))
 }
 
 const colours: Readonly<Record<string, string>> = {
@@ -97,9 +89,9 @@ export const formatPretty =
   (options: Logger.Options<unknown>): string => {
     const { fields, level, logger, msg, time } = toLine(options)
     const { error, ...others } = fields
-    const shown = Object.entries(others).map(([key, value]) => ` ${key}=${harmless(showPart(value))}`)
-    const cause = typeof error === "string" ? `\n  ${error.split("\n").map(harmless).join("\n  ")}` : ""
-    const line = `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${logger}: ${harmless(msg)}${shown.join("")}${cause}`
+    const shown = Object.entries(others).map(([key, value]) => ` ${key}=${forJson(showPart(value))}`)
+    const cause = typeof error === "string" ? `\n  ${error.split("\n").map(forJson).join("\n  ")}` : ""
+    const line = `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${logger}: ${forJson(msg)}${shown.join("")}${cause}`
     const colour = colours[level]
     return coloured && colour !== undefined ? `${colour}${line}\x1b[0m` : line
   }

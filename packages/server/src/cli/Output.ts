@@ -6,6 +6,7 @@
  * characters are written as escapes.
  */
 import { Console, Effect } from "effect"
+import { forTerminal } from "@prism-dns/core/domain/PlainText"
 
 /** A cell; undefined is nothing to say. */
 export type Cell = string | number | boolean | undefined
@@ -19,17 +20,12 @@ export interface Column<A> {
 export const isTerminal = (): boolean => process.stdout.isTTY
 
 /** `text` on one line, without anything that a terminal would obey. */
-export const harmless = (text: string): string =>
-  // oxlint-disable-next-line no-control-regex -- those are what is looked for
-  text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => {
-    const code = character.charCodeAt(0)
-    return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16)}`
-  })
+export { forTerminal as harmless }
 
 /** Several lines of text that came from elsewhere. */
-export const harmlessLines = (text: string): string => text.split("\n").map(harmless).join("\n")
+export const harmlessLines = (text: string): string => text.split("\n").map(forTerminal).join("\n")
 
-const textOf = (cell: Cell): string => (cell === undefined ? "" : harmless(String(cell)))
+const textOf = (cell: Cell): string => (cell === undefined ? "" : forTerminal(String(cell)))
 
 /** With heads and aligned, for a terminal; a column that says nothing of any row is left out. */
 export const toTable = <A>(columns: ReadonlyArray<Column<A>>, rows: ReadonlyArray<A>): string => {
@@ -77,7 +73,7 @@ export const fields = (entries: ReadonlyArray<readonly [string, Cell]>) =>
 export const json = (value: unknown) => Console.log(JSON.stringify(value, null, 2))
 
 /** Says something beside the output, for people. */
-export const note = (text: string) => Effect.sync(() => void process.stderr.write(`${harmless(text)}\n`))
+export const note = (text: string) => Effect.sync(() => void process.stderr.write(`${forTerminal(text)}\n`))
 
 /** `1h 30m`, of seconds. */
 export const seconds = (value: number): string => {
