@@ -2,6 +2,7 @@
 import * as Page from "@prism-dns/core/api/Page"
 import { Effect, Schema } from "effect"
 import { Flag } from "effect/cli"
+import * as Output from "./Output.ts"
 
 interface Answer<A> {
   readonly body: { readonly items: ReadonlyArray<A>; readonly nextCursor?: string }
@@ -28,6 +29,27 @@ export const collect = Effect.fnUntraced(function* <A, E, R>(
   } while (cursor !== undefined && items.length < limit)
   return { items, ...(cursor !== undefined && { nextCursor: cursor }) }
 })
+
+/** Prints what `collect` has found: as JSON, or as rows with a word on what was left out. */
+export const print = <A>(
+  found: { readonly items: ReadonlyArray<A>; readonly nextCursor?: string },
+  input: { readonly json: boolean; readonly limit: number },
+  options: {
+    readonly columns: ReadonlyArray<Output.Column<A>>
+    /** What a person is told where there are none. */
+    readonly none: string
+    /** Of a list from the newest on. */
+    readonly newestFirst?: boolean
+  }
+) => {
+  if (input.json) return Output.json(found)
+  const first = options.newestFirst === true ? "newest" : "first"
+  return Output.rows(options.columns, found.items, options.none).pipe(
+    Effect.andThen(
+      found.nextCursor === undefined ? Effect.void : Output.note(`the ${first} ${input.limit}; --limit gives more`)
+    )
+  )
+}
 
 /** How many of `what` are printed at the most. */
 export const limit = (what: string) =>

@@ -70,9 +70,7 @@ const list = Command.make(
     yield* Connection.withClient(input, (client) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((asked) => client.audit.list({ query: { ...query, ...asked } }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no such entries.")
-        if ("nextCursor" in found) yield* Output.note(`the newest ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: columns, none: "There are no such entries.", newestFirst: true })
       })
     )
   })

@@ -39,9 +39,11 @@ export const hostHistory = Command.make(
           (query) => history.hostHistory({ params: { host: input.host }, query }),
           input.limit
         )
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(versionColumns, found.items, "There was nothing of it.")
-        if ("nextCursor" in found) yield* Output.note(`the newest ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, {
+          columns: versionColumns,
+          none: "There was nothing of it.",
+          newestFirst: true
+        })
       })
     )
   })
@@ -140,9 +142,7 @@ export const diff = Command.make(
     yield* Connection.withClient(input, ({ history }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((asked) => history.diff({ query: { ...query, ...asked } }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(differenceColumns, found.items, "Nothing differs.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: differenceColumns, none: "Nothing differs." })
       })
     )
   })

@@ -82,9 +82,10 @@ const list = Command.make(
     yield* Connection.withClient(input, ({ hosts }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((asked) => hosts.list({ query: { ...query, ...asked } }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(query.at === undefined ? columns : columnsThen, found.items, "There are no such hosts.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, {
+          columns: query.at === undefined ? columns : columnsThen,
+          none: "There are no such hosts."
+        })
       })
     )
   })

@@ -42,9 +42,7 @@ const list = Command.make(
     yield* Connection.withClient(input, ({ identities }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((asked) => identities.list({ query: { ...query, ...asked } }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no such identities.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: columns, none: "There are no such identities." })
       })
     )
   })

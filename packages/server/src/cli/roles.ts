@@ -33,9 +33,7 @@ const list = Command.make(
     yield* Connection.withClient(input, ({ roles }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((query) => roles.list({ query }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no roles.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: columns, none: "There are no roles." })
       })
     )
   })

@@ -37,9 +37,7 @@ const list = Command.make(
     yield* Connection.withClient(input, ({ tokens }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((query) => tokens.list({ query }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no tokens.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: columns, none: "There are no tokens." })
       })
     )
   })

@@ -52,8 +52,7 @@ const list = Command.make(
     yield* Connection.withClient(input, ({ webhooks }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((query) => webhooks.list({ query }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no webhooks.")
+        yield* Pages.print(found, input, { columns: columns, none: "There are no webhooks." })
       })
     )
   })
@@ -268,9 +267,7 @@ const deadLetters = Command.make(
     yield* Connection.withClient(input, ({ webhooks }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((query) => webhooks.deadLetters({ params, query }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(letterColumns, found.items, "Nothing was given up.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: letterColumns, none: "Nothing was given up." })
       })
     )
   })

@@ -261,9 +261,11 @@ const history = Command.make(
     yield* Connection.withClient(input, ({ zones }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((query) => zones.history({ params: { zone }, query }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(historyColumns, found.items, "Nothing is known of it.")
-        if ("nextCursor" in found) yield* Output.note(`the newest ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, {
+          columns: historyColumns,
+          none: "Nothing is known of it.",
+          newestFirst: true
+        })
       })
     )
   })

@@ -41,9 +41,7 @@ const list = Command.make(
     yield* Connection.withClient(input, ({ zones }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect((asked) => zones.list({ query: { ...asked, ...at } }), input.limit)
-        if (input.json) return yield* Output.json(found)
-        yield* Output.rows(columns, found.items, "There are no zones.")
-        if ("nextCursor" in found) yield* Output.note(`the first ${input.limit}; --limit gives more`)
+        yield* Pages.print(found, input, { columns: columns, none: "There are no zones." })
       })
     )
   })
