@@ -1,6 +1,7 @@
 /** Plans in the HTTP API: changes thought out, to be looked at and then applied or not. */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { planActions, planKinds, planStates } from "../domain/Plan.ts"
 import { Authorization, Requires } from "./Authentication.ts"
 import * as Page from "./Page.ts"
 import {
@@ -17,20 +18,6 @@ import { Reconciliation } from "./Zones.ts"
 
 /** Changes of a plan that are shown with it. */
 export const changesShown = 100
-
-export const planKinds = ["reconcile", "adopt", "release", "ignore", "held-deletions", "import", "restore"] as const
-export const planStates = ["open", "applied", "rejected", "superseded"] as const
-export const planActions = [
-  "create",
-  "update",
-  "delete",
-  "repair",
-  "adopt",
-  "release",
-  "ignore",
-  "unignore",
-  "keep"
-] as const
 
 export const PlanKind = Schema.Literals(planKinds)
 

@@ -13,7 +13,8 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { asList, asTable } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
-import type { NewChange, Plan, PlanAction, PlanChange, PlanCounts, PlanKind, PlanState } from "./Plans.ts"
+import type { PlanAction, PlanKind, PlanState } from "../domain/Plan.ts"
+import type { NewChange, Plan, PlanChange, PlanCounts } from "./Plans.ts"
 
 /** The hash of no changes. */
 export const emptyHash = "sha256:0000000000000000000000000000000000000000000000000000000000000000"

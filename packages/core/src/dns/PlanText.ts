@@ -7,7 +7,8 @@
  * says how many more there are.
  */
 import type * as RRset from "../domain/RRset.ts"
-import { changesRecords, type Plan, type PlanAction, planActions, type PlanChange } from "./Plans.ts"
+import { type PlanAction, planActions } from "../domain/Plan.ts"
+import { changesRecords, type Plan, type PlanChange } from "./Plans.ts"
 import { forZoneFile } from "../domain/PlainText.ts"
 
 const titles: Readonly<Record<PlanAction, string>> = {

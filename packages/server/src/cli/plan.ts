@@ -1,7 +1,8 @@
 /** `prism-dns plan`: changes to be looked at before they are made. */
 import type { Client } from "@prism-dns/core/api/Client"
 import * as Page from "@prism-dns/core/api/Page"
-import * as Contract from "@prism-dns/core/api/Plans"
+import type * as Contract from "@prism-dns/core/api/Plans"
+import { planActions } from "@prism-dns/core/domain/Plan"
 import { Console, Effect, Option } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import * as Connection from "./Connection.ts"
@@ -22,9 +23,7 @@ const patternFlag = (name: string, description: string) =>
 
 /** `2 create, 1 delete`. */
 export const summary = ({ counts }: Contract.Plan): string => {
-  const said = Contract.planActions
-    .filter((action) => counts[action] > 0)
-    .map((action) => `${counts[action]} ${action}`)
+  const said = planActions.filter((action) => counts[action] > 0).map((action) => `${counts[action]} ${action}`)
   return said.length === 0 ? "no changes" : said.join(", ")
 }
 

@@ -20,6 +20,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import { hostType } from "@prism-dns/core/registry/HostRestore"
 import type * as RRset from "@prism-dns/core/domain/RRset"
+import type { PlanState } from "@prism-dns/core/domain/Plan"
 import { Effect, Option, Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
@@ -126,7 +127,7 @@ export const layer = HttpApiBuilder.group(
       }: {
         readonly cursor?: string
         readonly limit?: number
-        readonly state?: Plans.PlanState
+        readonly state?: PlanState
       }
     ) {
       const scope = yield* Authorization.scope("read", "plans")
