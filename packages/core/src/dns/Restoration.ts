@@ -4,7 +4,7 @@
  * changed before such a plan is applied, which goes as with any other
  * (`dns/Plans`).
  */
-import { Context, Effect, Layer, Option, Schema, Stream } from "effect"
+import { Clock, Context, Effect, Layer, Option, Schema, Stream } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
@@ -29,6 +29,21 @@ export class RestoreZoneUnknown extends Schema.TaggedError<RestoreZoneUnknown>()
   }
 }
 
+/** Nothing is known of that time, so what was not there cannot be told from what is not known: nothing is planned. */
+export class TimeUnknown extends Schema.TaggedError<TimeUnknown>()("TimeUnknown", {
+  at: Schema.String,
+  /** When what is known begins; undefined: nothing is yet. */
+  since: Schema.UndefinedOr(Schema.String),
+  isAhead: Schema.Boolean
+}) {
+  override get message(): string {
+    if (this.isAhead) return `${this.at} lies ahead`
+    return this.since === undefined
+      ? "nothing is known of any time yet"
+      : `nothing is known of ${this.at}: what the registry keeps begins at ${this.since}`
+  }
+}
+
 export interface RestoreOptions extends Said {
   readonly atMillis: number
   readonly reason: string
@@ -42,13 +57,13 @@ export class Restoration extends Context.Service<
     readonly zone: (
       zone: DomainName,
       options: RestoreOptions
-    ) => Effect.Effect<Plan, RestoreZoneUnknown | SqlError.SqlError>
+    ) => Effect.Effect<Plan, RestoreZoneUnknown | TimeUnknown | SqlError.SqlError>
     /** A plan for one name: its host, and the records of people there. */
     readonly name: (
       zone: DomainName,
       name: DomainName,
       options: RestoreOptions
-    ) => Effect.Effect<Plan, RestoreZoneUnknown | SqlError.SqlError>
+    ) => Effect.Effect<Plan, RestoreZoneUnknown | TimeUnknown | SqlError.SqlError>
   }
 >()("@prism-dns/core/dns/Restoration") {
   static readonly layer = Layer.effect(
@@ -142,12 +157,32 @@ const make = Effect.gen(function* () {
       })
     )
 
+  /** When the first of what is known began; the rows of each table are in the order of time. */
+  const knownSince = Effect.gen(function* () {
+    const firsts = yield* Effect.forEach(["host_history", "record_history", "zone_history"], (table) =>
+      Effect.map(
+        sql<{ readonly at: number | bigint }>`SELECT valid_from AS at FROM ${sql(table)} ORDER BY sequence LIMIT 1`,
+        ([row]) => (row === undefined ? Infinity : Number(row.at))
+      )
+    )
+    return Math.min(...firsts)
+  })
+
+  const checkTime = Effect.fnUntraced(function* (atMillis: number) {
+    const sinceMillis = yield* knownSince
+    const isAhead = atMillis > (yield* Clock.currentTimeMillis)
+    if (atMillis >= sinceMillis && !isAhead) return
+    const since = sinceMillis === Infinity ? undefined : new Date(sinceMillis).toISOString()
+    return yield* new TimeUnknown({ at: new Date(atMillis).toISOString(), since, isAhead })
+  })
+
   const makePlan = Effect.fnUntraced(function* (
     zone: DomainName,
-    { by, dryRun, peer, reason, request }: RestoreOptions,
+    { atMillis, by, dryRun, peer, reason, request }: RestoreOptions,
     changes: Stream.Stream<ReadonlyArray<NewChange>, SqlError.SqlError>
   ) {
     if (zones.find(zone) === undefined) return yield* new RestoreZoneUnknown({ zone })
+    yield* checkTime(atMillis)
     const generation = yield* Generation.current(sql)
     return yield* plans.make(zone, { kind: "restore", by, dryRun, peer, reason, request, generation, changes })
   })

@@ -3,7 +3,7 @@ import { Api } from "@prism-dns/core/api/Api"
 import { Caller } from "@prism-dns/core/api/Authentication"
 import type * as Contract from "@prism-dns/core/api/History"
 import * as Page from "@prism-dns/core/api/Page"
-import { ZoneNotFound } from "@prism-dns/core/api/Problems"
+import { RequestInvalid, ZoneNotFound } from "@prism-dns/core/api/Problems"
 import { timestamp } from "@prism-dns/core/api/Values"
 import { type NameChain, type Obstacle, Provenance, type Step } from "@prism-dns/core/dns/Provenance"
 import type { Plan } from "@prism-dns/core/dns/Plans"
@@ -171,6 +171,9 @@ export const layer = HttpApiBuilder.group(
 
     const zoneNotFound = (zone: string) => new ZoneNotFound({ detail: `${zone} is not a zone that Prism manages.` })
 
+    const timeUnknown = (detail: string) =>
+      new RequestInvalid({ detail: `body at: ${detail}`, errors: [{ in: "body", pointer: "/at", detail }] })
+
     return handlers.handleAll({
       hostHistory: Effect.fn("http.History.hostHistory")(function* ({ params, query, request }) {
         const limit = query.limit ?? Page.limitDefault
@@ -264,7 +267,10 @@ export const layer = HttpApiBuilder.group(
           yield* Authorization.require("write", "records", place.value)
           return shownPlan(yield* restoration.name(zone, name, yield* restoreOptions(payload, dryRun)), dryRun)
         },
-        Effect.catchTag("RestoreZoneUnknown", ({ zone }) => Effect.fail(zoneNotFound(zone))),
+        Effect.catchTags({
+          RestoreZoneUnknown: ({ zone }) => Effect.fail(zoneNotFound(zone)),
+          TimeUnknown: ({ message }) => Effect.fail(timeUnknown(message))
+        }),
         orUnavailable
       ),
 
@@ -279,7 +285,10 @@ export const layer = HttpApiBuilder.group(
           }
           return shownPlan(yield* restoration.zone(zone, yield* restoreOptions(payload, dryRun)), dryRun)
         },
-        Effect.catchTag("RestoreZoneUnknown", ({ zone }) => Effect.fail(zoneNotFound(zone))),
+        Effect.catchTags({
+          RestoreZoneUnknown: ({ zone }) => Effect.fail(zoneNotFound(zone)),
+          TimeUnknown: ({ message }) => Effect.fail(timeUnknown(message))
+        }),
         orUnavailableForZone,
         // It reads the registry alone.
         Effect.catchTag("PowerDnsFailed", Effect.die)

@@ -179,6 +179,20 @@ describe("/v1/hosts as of a time", () => {
       })
     )
 
+    it.effect("nothing is restored to a time of which nothing is known, nor to one that lies ahead", () =>
+      Effect.gen(function* () {
+        const { history } = yield* client
+        const refused = (at: string) =>
+          Effect.flip(
+            history.restoreZone({ params: { zone: otherZone }, query: {}, payload: { at, reason: "all of it" } })
+          )
+        const before = yield* refused("2020-01-01T00:00:00Z")
+        assert.strictEqual(before._tag, "RequestInvalid")
+        assert.match(before.message, /nothing is known of 2020-01-01T00:00:00.000Z: what the registry keeps begins at/)
+        assert.match((yield* refused("2999-01-01T00:00:00Z")).message, /lies ahead/)
+      })
+    )
+
     it.effect("a plan to restore leaves a host alone that has changed, or come online, since it was made", () =>
       Effect.gen(function* () {
         const { history, plans } = yield* client

@@ -194,10 +194,10 @@ export const requests: Readonly<Record<string, Fixture>> = {
   "history.restoreHost": (place) =>
     Effect.map(host(place), (fqdn) => ({
       path: `/v1/hosts/${fqdn}/restore`,
-      body: { at: "2026-01-01T00:00:00Z", ...because }
+      body: { at: new Date().toISOString(), ...because }
     })),
   "history.restoreZone": ({ zone }) =>
-    Effect.succeed({ path: `/v1/zones/${zone}/restore`, body: { at: "2026-01-01T00:00:00Z", ...because } }),
+    Effect.succeed({ path: `/v1/zones/${zone}/restore`, body: { at: new Date().toISOString(), ...because } }),
   "zones.list": path(() => "/v1/zones"),
   "zones.get": path(({ zone }) => `/v1/zones/${zone}`),
   "zones.create": () => Effect.succeed({ path: "/v1/zones", body: { name: `new-${next()}.test`, ...because } }),
