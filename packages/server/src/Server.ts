@@ -15,6 +15,8 @@ import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -170,6 +172,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
+    Layer.provideMerge(Layer.merge(Cluster.layerAlone, Signals.layerNone)),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
   )

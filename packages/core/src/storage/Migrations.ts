@@ -508,9 +508,38 @@ const steering = Effect.gen(function* () {
   yield* sql`CREATE INDEX idempotency_at ON idempotency (at)`
 })
 
+/** Several servers on one registry. */
+const cluster = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+
+  // One row for each start of a server. `state`: live, draining, left or dead. Times are the database's. `until`: it is not
+  // declared dead before. `details` is JSON: where it listens, sessions, and the like, for people.
+  yield* sql`CREATE TABLE instance (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    state TEXT NOT NULL,
+    started_at BIGINT NOT NULL,
+    renewed_at BIGINT NOT NULL,
+    until BIGINT NOT NULL,
+    ended_at BIGINT,
+    details TEXT NOT NULL
+  )`
+  // What only one instance does at a time: `zone/example.`, `job/sealer`. `epoch` rises with each holder.
+  yield* sql`CREATE TABLE cluster_lease (
+    name TEXT PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    instance TEXT,
+    since BIGINT NOT NULL
+  )`
+  // Rises with each change of what servers keep in memory, in the transaction of the change: who misses a signal sees it here.
+  yield* sql`CREATE TABLE change_version (topic TEXT PRIMARY KEY, version BIGINT NOT NULL)`
+})
+
 /** Migrations by number; a released one is never edited. */
 export const migrations = {
   "0001_registry": registry,
   "0002_identity": identity,
-  "0003_steering": steering
+  "0003_steering": steering,
+  "0004_cluster": cluster
 }
