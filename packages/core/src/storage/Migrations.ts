@@ -493,11 +493,12 @@ const steering = Effect.gen(function* () {
     PRIMARY KEY (webhook, position)
   )`
 
-  // Answers to requests that carried an Idempotency-Key. `fingerprint`: of the request.
+  // Answers to requests that carried an Idempotency-Key. `fingerprint`: of the request; `rights`: of its caller then.
   yield* sql`CREATE TABLE idempotency (
     caller TEXT NOT NULL,
     key TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
+    rights TEXT NOT NULL,
     process TEXT NOT NULL,
     status BIGINT,
     headers TEXT,

@@ -94,7 +94,7 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles>
         if (required !== "anyone" && !allowsSomewhere(authority, required.verb, required.resource)) {
           return yield* new Forbidden({ detail: `${holder.name} may not ${required.verb} ${required.resource}.` })
         }
-        return yield* Effect.provideService(gate.pass(holder.name, endpoint, handler), Caller, {
+        return yield* Effect.provideService(gate.pass(holder, endpoint, handler), Caller, {
           name: holder.name,
           kind: holder.kind,
           peer,

@@ -5,7 +5,7 @@
  *
  * Without a layer, as in tests of single handlers, nothing is limited.
  */
-import { AnswersSecret, type Requirement } from "@prism-dns/core/api/Authentication"
+import { AnswersSecret, type Caller, type Requirement } from "@prism-dns/core/api/Authentication"
 import { problems, RateLimited } from "@prism-dns/core/api/Problems"
 import { Context, Effect, Layer, References } from "effect"
 import { HttpServerRequest, type HttpServerResponse, ProblemDetails } from "effect/http"
@@ -16,6 +16,9 @@ import * as Exchange from "./Exchange.ts"
 import * as Idempotency from "./Idempotency.ts"
 import { peerOf, type Policy, RateLimits } from "./RateLimits.ts"
 
+/** Who asks, and what it may do. */
+export type Holder = Pick<Caller["Service"], "name" | "authority" | "grant">
+
 export interface Gate {
   /** Counts a request of a caller that has proven who it is; fails where it asks too often. */
   readonly admit: (caller: string, required: Requirement | undefined) => Effect.Effect<void, RateLimited>
@@ -23,7 +26,7 @@ export interface Gate {
   readonly stumbled: (peer: string | undefined) => Effect.Effect<void, RateLimited>
   /** Runs a handler for its caller. */
   readonly pass: <E, R>(
-    caller: string,
+    caller: Holder,
     endpoint: HttpApiEndpoint.Top,
     handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, E, R | HttpServerRequest.HttpServerRequest>
@@ -95,7 +98,7 @@ export const layer = Layer.effect(
 
     /** A request with a key is done once; a dry run does nothing, however often. */
     const once = <E, R>(
-      caller: string,
+      { authority, grant, name }: Holder,
       endpoint: HttpApiEndpoint.Top,
       handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
     ) =>
@@ -106,7 +109,12 @@ export const layer = Layer.effect(
         if (key === undefined) return Effect.succeed(keyInvalid)
         return Effect.gen(function* () {
           const body = yield* Effect.orDie(request.text)
-          const claim = { caller, key, secret: Context.get(endpoint.annotations, AnswersSecret) }
+          const claim = {
+            caller: name,
+            key,
+            rights: Idempotency.rightsOf(authority, grant),
+            secret: Context.get(endpoint.annotations, AnswersSecret)
+          }
           const claimed = yield* idempotency
             .claim(claim, Idempotency.fingerprintOf(request.method, request.url, body))
             .pipe(Effect.catch(unavailable))

@@ -29,6 +29,7 @@ export const connectionsRefused = Metric.counter("prism_http_connections_refused
 })
 
 export const idempotencyKeys = Metric.counter("prism_http_idempotency_keys_total", {
-  description: "Requests with an Idempotency-Key, by what became of them: done, replayed, reused, in-progress, gone.",
+  description:
+    "Requests with an Idempotency-Key, by what became of them: done, replayed, reused, in-progress, gone, rights-changed.",
   incremental: true
 })

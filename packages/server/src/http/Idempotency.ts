@@ -5,8 +5,9 @@
  * Promises: the same key and request gets the same answer for as long as it is
  * kept, marked by `Idempotent-Replayed`; with another request it is 422, and
  * while the first is still under way 409. The first goes on to its end also when
- * its caller has gone. A key belongs to its caller. What was refused before
- * anything was done, and what failed with 5xx, is not kept: there the next one
+ * its caller has gone. A key belongs to its caller, and an answer to what that
+ * caller might do when it asked: once its rights are others, it is not told what
+ * it got by the former ones. What was refused before anything was done, and what failed with 5xx, is not kept: there the next one
  * is tried anew. An answer that holds a secret, or is too long, is not kept
  * either: there the next one is told so.
  *
@@ -15,6 +16,9 @@
  * `abandonedAfter`; what the first had committed by then is there.
  */
 import { type Problem, problems } from "@prism-dns/core/api/Problems"
+import type { Authority } from "@prism-dns/core/auth/Permissions"
+import * as Grants from "@prism-dns/core/auth/Grants"
+import type { Grant } from "@prism-dns/core/auth/Principal"
 import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -61,6 +65,20 @@ export const keyRule = `is to be 1 to ${keyCharactersMax} printable ASCII charac
 export const fingerprintOf = (method: string, url: string, body: string): string =>
   createHash("sha256").update(`${method}\n${url}\n`).update(body).digest("base64url")
 
+const sorted = <A extends string>(some: ReadonlyArray<A> | undefined): ReadonlyArray<A> | undefined =>
+  some === undefined ? undefined : [...new Set(some)].sort()
+
+/** What a caller may do, as a text that is another one as soon as that is; the order in which it is said does not matter. */
+export const rightsOf = ({ names, permissions, zones }: Authority, grant: Grant): string => {
+  const each = permissions.map((permission) =>
+    JSON.stringify([permission.verb, permission.resource, sorted(permission.zones), sorted(permission.names)])
+  )
+  const claims = Grants.encode({ ...grant, zones: sorted(grant.zones), names: sorted(grant.names) })
+  return createHash("sha256")
+    .update(JSON.stringify([sorted(each), sorted(zones), sorted(names), claims]))
+    .digest("base64url")
+}
+
 /** Statuses of answers that say that nothing was done, and that the next try may be answered otherwise. */
 const refusals: ReadonlySet<number> = new Set([400, 401, 403, 408, 413, 415, 429])
 
@@ -69,6 +87,8 @@ const isFinal = (status: number): boolean => status < 500 && !refusals.has(statu
 export interface Claim {
   readonly caller: string
   readonly key: string
+  /** Of the caller, now (`rightsOf`). */
+  readonly rights: string
   /** Its answer holds a secret. */
   readonly secret: boolean
 }
@@ -129,6 +149,7 @@ const textOf = (body: { readonly text?: string | undefined; readonly body: Uint8
 
 interface Row {
   readonly fingerprint: string
+  readonly rights: string
   readonly process: string
   readonly status: number | string | null
   readonly headers: string | null
@@ -166,7 +187,15 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
       "The request with this Idempotency-Key is still being answered; try again in a moment."
     )
 
-  const replay = (row: Row): Claimed => {
+  const replay = (row: Row, rights: string): Claimed => {
+    if (row.rights !== rights) {
+      return refuse(
+        "rights-changed",
+        problems.idempotencyAnswerGone,
+        `The request with this Idempotency-Key was answered with ${row.status}; what its caller may do has changed since, so that the answer is not given again. ` +
+          "Nothing was done now."
+      )
+    }
     if (row.body === null) {
       return refuse(
         "gone",
@@ -196,19 +225,19 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
     claim: Claim,
     fingerprint: string
   ): Effect.fn.Return<Claimed, SqlError.SqlError> {
-    const { caller, key } = claim
+    const { caller, key, rights } = claim
     const nowMillis = yield* Clock.currentTimeMillis
     const taken: Claimed = { _tag: "Do", claim }
     const inserted = yield* sql`
-      INSERT INTO idempotency (caller, key, fingerprint, process, at)
-      VALUES (${caller}, ${key}, ${fingerprint}, ${process}, ${nowMillis})
+      INSERT INTO idempotency (caller, key, fingerprint, rights, process, at)
+      VALUES (${caller}, ${key}, ${fingerprint}, ${rights}, ${process}, ${nowMillis})
       ON CONFLICT (caller, key) DO NOTHING RETURNING key`
     if (inserted.length > 0) {
       running.add(place(claim))
       return taken
     }
     const [row] = yield* sql<Row>`
-      SELECT fingerprint, process, status, headers, body, at FROM idempotency WHERE caller = ${caller} AND key = ${key}`
+      SELECT fingerprint, rights, process, status, headers, body, at FROM idempotency WHERE caller = ${caller} AND key = ${key}`
     if (row === undefined) return inProgress() // given back this moment
     const ageMillis = nowMillis - Number(row.at)
     const isUnderWay =
@@ -221,12 +250,12 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
           "This Idempotency-Key was sent with another request before; a new request needs a new key."
         )
       }
-      return row.status === null ? inProgress() : replay(row)
+      return row.status === null ? inProgress() : replay(row, rights)
     }
     // Too old, or left by a process that ended in the middle: whoever is first takes it over.
     const takenOver = yield* sql`
       UPDATE idempotency
-      SET fingerprint = ${fingerprint}, process = ${process}, status = NULL, headers = NULL, body = NULL, at = ${nowMillis}
+      SET fingerprint = ${fingerprint}, rights = ${rights}, process = ${process}, status = NULL, headers = NULL, body = NULL, at = ${nowMillis}
       WHERE caller = ${caller} AND key = ${key} AND process = ${row.process} AND at = ${Number(row.at)} RETURNING key`
     if (takenOver.length === 0) return inProgress()
     running.add(place(claim))

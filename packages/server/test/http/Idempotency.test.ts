@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Api } from "@prism-dns/core/api/Api"
 import { AnswersSecret } from "@prism-dns/core/api/Authentication"
+import { unlimited } from "@prism-dns/core/auth/Principal"
 import { Context, Duration, Effect, Fiber, Latch, Layer } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { OpenApi } from "effect/http-api"
@@ -15,16 +16,17 @@ import {
   Idempotency,
   type IdempotencyOptions,
   keptBodyMax,
-  keyOf
+  keyOf,
+  rightsOf
 } from "../../src/http/Idempotency.ts"
-import { ask, register, server, zone } from "./harness.ts"
+import { ask, otherZone, register, server, zone } from "./harness.ts"
 
 const database = Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 }).pipe(Layer.orDie)
 
 const kept = (options: Partial<IdempotencyOptions> = {}, instance = "one") =>
   Idempotency.layer({ instance, ...options }).pipe(Layer.provideMerge(database))
 
-const mine = { caller: "ann", key: "k-1", secret: false }
+const mine = { caller: "ann", key: "k-1", rights: "all", secret: false }
 const asked = fingerprintOf("POST", "/v1/x", "{}")
 
 const json = (body: unknown, status = 200) => HttpServerResponse.jsonUnsafe(body, { status })
@@ -92,6 +94,34 @@ describe("an Idempotency-Key", () => {
       assert.strictEqual(yield* outcome(), "replay 200")
     }).pipe(Effect.provide(kept()))
   )
+
+  it.effect("is not answered again to a caller whose rights are others by now, and is not done again either", () =>
+    Effect.gen(function* () {
+      yield* outcome()
+      yield* answer(mine, json({ id: 7 }, 201))
+      assert.strictEqual(yield* outcome({ ...mine, rights: "less" }), "refuse 409 idempotency-answer-gone")
+      assert.strictEqual(yield* outcome(), "replay 201")
+    }).pipe(Effect.provide(kept()))
+  )
+
+  it("is for rights as they are, in whatever order they are said", () => {
+    const [x, y] = [zone, otherZone]
+    const reading = { verb: "read", resource: "hosts" } as const
+    const authority = { permissions: [reading, { ...reading, zones: [x, y] }], zones: [x, y], names: undefined }
+    const same = { permissions: [{ ...reading, zones: [y, x] }, reading, reading], zones: [y, x], names: undefined }
+    const rights = rightsOf(authority, unlimited)
+    assert.strictEqual(rightsOf(same, { ...unlimited }), rights)
+    for (const other of [
+      rightsOf({ ...authority, zones: [x] }, unlimited),
+      rightsOf({ ...authority, zones: undefined }, unlimited),
+      rightsOf({ ...authority, names: ["web-*"] }, unlimited),
+      rightsOf({ ...authority, permissions: [reading] }, unlimited),
+      rightsOf(authority, { ...unlimited, zones: [x] }),
+      rightsOf(authority, { ...unlimited, namesMax: 3 })
+    ]) {
+      assert.notStrictEqual(other, rights)
+    }
+  })
 
   it.effect("keeps what was decided, and not what was refused beforehand or failed", () =>
     Effect.gen(function* () {
@@ -225,6 +255,42 @@ describe("the server", () => {
       const again = yield* issue
       assert.strictEqual(again.status, 409)
       assert.strictEqual(again.json.type, "urn:prism-dns:problem:idempotency-answer-gone")
+    }).pipe(Effect.provide(server()))
+  )
+})
+
+describe("a token that was narrowed", () => {
+  const json = { "content-type": "application/json" }
+
+  it.live("does not get the answer to what it may do no more, nor one by which it was wider", () =>
+    Effect.gen(function* () {
+      const made = yield* ask("/v1/tokens", {
+        method: "POST",
+        headers: json,
+        body: JSON.stringify({ name: "web-team", allows: "bearer", roles: ["operator"], reason: "a test" })
+      })
+      assert.strictEqual(made.status, 201, made.text)
+      const { token } = made.json
+      yield* register("once", "192.0.2.1")
+      const retire = ask(`/v1/hosts/once.${zone}/retire`, {
+        method: "POST",
+        token,
+        body: JSON.stringify({ reason: "moved" }),
+        headers: { ...json, "idempotency-key": "narrow" }
+      })
+      assert.strictEqual((yield* retire).status, 200)
+      assert.strictEqual((yield* retire).headers.get("idempotent-replayed"), "true")
+      const seen = yield* ask("/v1/tokens/web-team")
+      const narrowed = yield* ask("/v1/tokens/web-team", {
+        method: "PATCH",
+        headers: { ...json, "if-match": seen.headers.get("etag")! },
+        body: JSON.stringify({ grant: { zones: [otherZone] }, reason: "a test" })
+      })
+      assert.strictEqual(narrowed.status, 200, narrowed.text)
+      const again = yield* retire
+      assert.strictEqual(again.status, 409)
+      assert.strictEqual(again.json.type, "urn:prism-dns:problem:idempotency-answer-gone")
+      assert.notInclude(again.text, "192.0.2.1")
     }).pipe(Effect.provide(server()))
   )
 })
