@@ -34,10 +34,10 @@ export interface Options {
   readonly settings?: Readonly<Record<string, string>>
 }
 
-const user = "prism"
+export const user = "prism"
 
 /** Folder of the programs of the newest version. */
-const programs = (): string => {
+export const programs = (): string => {
   const root = "/usr/lib/postgresql"
   const versions = Fs.existsSync(root) ? Fs.readdirSync(root).map(Number) : []
   const newest = Math.max(...versions.filter((version) => Fs.existsSync(`${root}/${version}/bin/initdb`)))
@@ -50,7 +50,7 @@ const programs = (): string => {
 }
 
 /** Who the server runs as: ourselves, or user postgres when we are root. */
-const identity = (): { readonly uid?: number; readonly gid?: number } => {
+export const identity = (): { readonly uid?: number; readonly gid?: number } => {
   if (process.getuid?.() !== 0) return {}
   const line = Fs.readFileSync("/etc/passwd", "utf8")
     .split("\n")
@@ -61,7 +61,11 @@ const identity = (): { readonly uid?: number; readonly gid?: number } => {
 }
 
 /** Runs a program to its end; its output, or a defect with what it said. */
-const run = (program: string, args: ReadonlyArray<string>, options: ChildProcess.SpawnOptions & { input?: string }) =>
+export const run = (
+  program: string,
+  args: ReadonlyArray<string>,
+  options: ChildProcess.SpawnOptions & { input?: string }
+) =>
   Effect.callback<string>((resume) => {
     const { input, ...rest } = options
     const child = ChildProcess.spawn(program, args, { ...rest, stdio: "pipe" })
@@ -79,7 +83,7 @@ const run = (program: string, args: ReadonlyArray<string>, options: ChildProcess
     return Effect.sync(() => child.kill("SIGKILL"))
   })
 
-const environment = { PATH: process.env["PATH"] ?? "", LC_ALL: "C" }
+export const environment = { PATH: process.env["PATH"] ?? "", LC_ALL: "C" }
 
 const make = Effect.fnUntraced(function* (options: Options) {
   const bin = programs()

@@ -5,7 +5,9 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { freePorts } from "./ports.ts"
+import * as PgBouncer from "./PgBouncer.ts"
 import { Postgres } from "./Postgres.ts"
+import * as PostgresPair from "./PostgresPair.ts"
 import * as PowerDns from "./PowerDns.ts"
 import { waitUntil } from "./waitUntil.ts"
 
@@ -44,6 +46,40 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a
       yield* postgres.start
       assert.strictEqual((yield* postgres.query(one.database, "SELECT sum(x) FROM t")).trim(), "3")
     })
+  )
+})
+
+describe("a pair of PostgreSQL servers of the harness", () => {
+  it.live("what was committed is on the replica, which goes on by itself once it is promoted", () =>
+    Effect.gen(function* () {
+      const { caughtUp, createDatabase, one, two } = yield* PostgresPair.make({ synchronous: true })
+      const { database } = yield* createDatabase()
+      yield* one.query(database, "CREATE TABLE t (x int); INSERT INTO t VALUES (1), (2);")
+      yield* one.kill
+      yield* two.promote
+      yield* two.query(database, "INSERT INTO t VALUES (4)")
+      assert.strictEqual((yield* two.query(database, "SELECT sum(x) FROM t")).trim(), "7")
+      // The old one still takes itself for the primary; then it follows the new one.
+      yield* one.start
+      assert.strictEqual((yield* one.query("postgres", "SELECT pg_is_in_recovery()")).trim(), "f")
+      yield* one.stop
+      yield* one.follow(two)
+      yield* caughtUp(two, one)
+      assert.strictEqual((yield* one.query(database, "SELECT sum(x) FROM t")).trim(), "7")
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("pgbouncer speaks to the one it is told to", () =>
+    Effect.gen(function* () {
+      const { one, two } = yield* PostgresPair.make()
+      const bouncer = yield* PgBouncer.make(one)
+      const isReplica = Effect.map(one.query(`${bouncer.urlOf("postgres")}`, "SELECT pg_is_in_recovery()"), (answer) =>
+        answer.trim()
+      )
+      assert.strictEqual(yield* isReplica, "f")
+      yield* bouncer.moveTo(two)
+      yield* waitUntil("it speaks to the other", isReplica, (answer) => answer === "t")
+    }).pipe(Effect.scoped)
   )
 })
 

@@ -1,0 +1,115 @@
+/**
+ * A real pgbouncer in transaction mode before a PostgreSQL of the harness: a
+ * connection to it has a connection to PostgreSQL only while a transaction runs,
+ * and another one for the next.
+ *
+ * Promises: on a free port of 127.0.0.1, without password; few connections to
+ * PostgreSQL, so that they do change hands; gone with the scope.
+ */
+import { Effect, type Scope } from "effect"
+import * as ChildProcess from "node:child_process"
+import * as Fs from "node:fs"
+import { connect } from "node:net"
+import { tmpdir } from "node:os"
+import * as Path from "node:path"
+import { freePort } from "./ports.ts"
+import { environment, identity, user } from "./Postgres.ts"
+import { waitUntil } from "./waitUntil.ts"
+
+export interface PgBouncer {
+  readonly host: string
+  readonly port: number
+  /** `postgres://prism@127.0.0.1:PORT/DATABASE` */
+  readonly urlOf: (database: string) => string
+  /** Has it speak to another PostgreSQL; those who are connected stay. */
+  readonly moveTo: (target: { readonly host: string; readonly port: number }) => Effect.Effect<void>
+  readonly kill: Effect.Effect<void>
+}
+
+const program = () => {
+  const found = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin"].find((folder) =>
+    Fs.existsSync(`${folder}/pgbouncer`)
+  )
+  if (found === undefined) {
+    throw new Error(
+      "pgbouncer is not installed. Debian/Ubuntu: apt-get install pgbouncer; macOS: brew install pgbouncer."
+    )
+  }
+  return `${found}/pgbouncer`
+}
+
+const canConnect = (port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const socket = connect(port, "127.0.0.1")
+    socket.once("connect", () => resume(Effect.succeed(true)))
+    socket.once("error", () => resume(Effect.succeed(false)))
+    return Effect.sync(() => socket.destroy())
+  })
+
+/** `connections`: to PostgreSQL, for each database; default 4. */
+export const make = Effect.fnUntraced(function* (
+  target: { readonly host: string; readonly port: number },
+  options: { readonly connections?: number } = {}
+): Effect.fn.Return<PgBouncer, never, Scope.Scope> {
+  const as = identity()
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(tmpdir(), "prism-pgbouncer-"))),
+    (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
+  )
+  if (as.uid !== undefined) Fs.chownSync(folder, as.uid, as.gid!)
+  const port = yield* freePort
+  const configure = (to: { readonly host: string; readonly port: number }) => {
+    Fs.writeFileSync(Path.join(folder, "users"), `"${user}" ""\n`)
+    Fs.writeFileSync(
+      Path.join(folder, "pgbouncer.ini"),
+      `[databases]
+* = host=${to.host} port=${to.port} user=${user}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = any
+auth_file = ${folder}/users
+pool_mode = transaction
+default_pool_size = ${options.connections ?? 4}
+max_client_conn = 500
+server_login_retry = 0.2
+ignore_startup_parameters = extra_float_digits
+logfile = ${folder}/log
+`
+    )
+  }
+  configure(target)
+  const child = ChildProcess.spawn(program(), [Path.join(folder, "pgbouncer.ini")], {
+    ...as,
+    cwd: folder,
+    env: environment,
+    stdio: "ignore"
+  })
+  const isRunning = () => child.exitCode === null && child.signalCode === null
+  const kill = Effect.callback<void>((resume) => {
+    if (!isRunning()) return resume(Effect.void)
+    child.once("exit", () => resume(Effect.void))
+    child.kill("SIGKILL")
+  })
+  yield* Effect.addFinalizer(() => kill)
+  const killAtExit = () => void child.kill("SIGKILL")
+  yield* Effect.acquireRelease(
+    Effect.sync(() => process.on("exit", killAtExit)),
+    () => Effect.sync(() => process.off("exit", killAtExit))
+  )
+  yield* waitUntil(`pgbouncer answers on port ${port}`, canConnect(port), (answers) => answers, {
+    within: "10 seconds"
+  })
+  return {
+    host: "127.0.0.1",
+    port,
+    urlOf: (database) => `postgres://${user}@127.0.0.1:${port}/${database}`,
+    moveTo: (to) =>
+      Effect.sync(() => {
+        configure(to)
+        child.kill("SIGHUP")
+      }),
+    kill
+  }
+})
