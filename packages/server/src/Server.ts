@@ -152,7 +152,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     attemptsMax: events.webhooks.attemptsMax,
     retryMillisMin: Duration.toMillis(events.webhooks.retryMin),
     retryMillisMax: Duration.toMillis(events.webhooks.retryMax),
-    deadLettersInRow: events.webhooks.deadLettersInRow
+    deadLettersInRow: events.webhooks.deadLettersInRow,
+    oidc: auth.oidc !== undefined
   }).pipe(
     Layer.provideMerge(WebhookSender.layer({ networks: events.webhooks.networks })),
     Layer.provideMerge(Webhooks.layer),
@@ -162,12 +163,12 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   /** What the others stand on. */
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(followers),
     Layer.provideMerge(Bootstrap.layer({ oidc: auth.oidc, tokenFile: auth.bootstrapTokenFile })),
     Layer.provideMerge(tokens),
     Layer.provideMerge(roles),
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones)),
-    Layer.provideMerge(followers),
     Layer.provideMerge(Exporter.layer(audit.export, { host: server.instance })),
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),

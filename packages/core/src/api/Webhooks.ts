@@ -67,7 +67,9 @@ const webhookFields = {
   createdAt: Values.Timestamp,
   createdBy: Schema.String,
   updatedAt: Values.Timestamp,
-  updatedBy: Schema.String.annotate({ description: "Who changed it last: it sends the events that they may see." })
+  updatedBy: Schema.String.annotate({
+    description: "Who changed it last: it sends the events that they might see then and may see now."
+  })
 }
 
 const secret = {
@@ -228,7 +230,7 @@ export class Webhooks extends HttpApiGroup.make("webhooks")
       .annotateMerge(
         OpenApi.annotations({
           summary: "Changes a webhook, pauses it, makes it active again, or replaces its secret",
-          description: "From then on it sends the events that whoever changed it may see."
+          description: "From then on it sends the events that whoever changed it may see, for as long as they may."
         })
       ),
     HttpApiEndpoint.delete("remove", "/webhooks/:webhook", {

@@ -7,13 +7,18 @@
  * crash repeats at most the one that was under way: how far it is stands in the
  * database after each. Of several servers one delivers at a time, since an
  * attempt is claimed there first. A webhook is paused, and says why, when its
- * receiver answers that it is gone (410), or when so many events in a row were
- * given up.
+ * receiver answers that it is gone (410), when so many events in a row were given
+ * up, or when whoever changed it last may see no events any more. What that one
+ * may not see by now is not sent.
  */
 import { Cause, Clock, Context, Effect, FiberMap, Layer, Metric, Random } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { AuditLog } from "../audit/AuditLog.ts"
 import { timestamp } from "../api/Values.ts"
+import { allowsSomewhere, type Authority } from "../auth/Permissions.ts"
+import { Roles } from "../auth/Roles.ts"
+import * as Standing from "../auth/Standing.ts"
+import { Tokens } from "../auth/Tokens.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { isVisible, type Item, matches, toItem } from "./Event.ts"
 import * as EventMetrics from "./EventMetrics.ts"
@@ -33,6 +38,8 @@ export interface DeliveryOptions {
   readonly pollMillis: number
   /** How far a webhook may come without an event that is for it until that is written, in milliseconds. */
   readonly noteMillis: number
+  /** Whether people come by an identity provider. */
+  readonly oidc: boolean
 }
 
 export const defaultOptions: DeliveryOptions = {
@@ -42,7 +49,8 @@ export const defaultOptions: DeliveryOptions = {
   retryMillisMax: 600_000,
   deadLettersInRow: 10,
   pollMillis: 2000,
-  noteMillis: 10_000
+  noteMillis: 10_000,
+  oidc: false
 }
 
 /** A claim holds for as long as an attempt may take, and for this long beyond. */
@@ -67,6 +75,8 @@ interface Message {
   readonly position: number
   readonly id: string
   readonly body: string
+  /** The event, where it is about one. */
+  readonly item?: Item
   /** The log ends before where the webhook was: it goes back to there. */
   readonly rewinds?: boolean
 }
@@ -78,6 +88,7 @@ const bodyOf = (type: string, atMillis: number, json: string): string =>
 const messageOf = (item: Item): Message => ({
   position: item.id,
   id: `event_${item.id}`,
+  item,
   body: bodyOf(item.kind, item.atMillis, item.json)
 })
 
@@ -97,6 +108,8 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
   const feed = yield* Feed
   const webhooks = yield* Webhooks
   const sender = yield* WebhookSender
+  const tokens = yield* Tokens
+  const roles = yield* Roles
   const all = sql.literal(columns)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
   const fibers = yield* FiberMap.make<string>()
@@ -168,7 +181,7 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
 
   const post = Effect.fnUntraced(function* (
     { id, url }: Pick<Webhook, "id" | "url">,
-    message: Omit<Message, "position">
+    message: Pick<Message, "id" | "body">
   ) {
     const secrets = yield* whole(webhooks.secretsOf(id))
     const atSeconds = Math.floor((yield* Clock.currentTimeMillis) / 1000)
@@ -273,11 +286,32 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
     }).pipe(sql.withTransaction, whole)
   })
 
+  /** What whoever changed the webhook last may do by now. */
+  const standingOf = Effect.fnUntraced(function* ({ roles: given, updatedBy }: Webhook) {
+    const standing = yield* whole(Standing.find({ roles, tokens }, { name: updatedBy, roles: given }, options.oidc))
+    return standing._tag === "MayNothing" || allowsSomewhere(standing.authority, "read", "events")
+      ? standing
+      : ({ _tag: "MayNothing", why: `${updatedBy} may see no events any more` } satisfies Standing.Standing)
+  })
+
+  /** Whether it is to be sent: whoever changed the webhook last might see it then, and may see it now. */
+  const isSent = (webhook: Webhook, now: Authority, item: Item): boolean =>
+    isVisible(webhook.authority, item) && isVisible(now, item)
+
+  /** Nobody is there by whose word it would send. */
+  const pauseBy = Effect.fnUntraced(function* ({ generation, id }: Webhook, why: string) {
+    const error = `paused: ${why}, by whose word it sends; whoever changes it next gives it theirs`
+    const paused = yield* whole(sql`
+      UPDATE webhook SET state = 'paused', attempts = 0, next_attempt = NULL, last_error = ${error}
+      WHERE id = ${id} AND generation = ${generation} AND state = 'active' RETURNING id`)
+    if (paused.length > 0) yield* Metric.update(Metric.withAttributes(EventMetrics.paused, { reason: "rights" }), 1)
+  })
+
   /**
    * The dead letter that is to be tried again first; one whose event is gone stays what it is, and so does one that whoever
    * changed the webhook last may not see: another could see it, by whose word it was given up.
    */
-  const nextLetter = Effect.fnUntraced(function* (webhook: Webhook) {
+  const nextLetter = Effect.fnUntraced(function* (webhook: Webhook, now: Authority) {
     for (;;) {
       const [row] = yield* whole(sql<{ readonly position: number | bigint }>`
         SELECT position FROM webhook_dead_letter WHERE webhook = ${webhook.id} AND attempts = 0
@@ -286,7 +320,7 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
       const position = Number(row.position)
       const entry = yield* whole(log.get(position))
       const item = entry && toItem(entry)
-      if (item !== undefined && isVisible(webhook.authority, item)) return messageOf(item)
+      if (item !== undefined && isSent(webhook, now, item)) return messageOf(item)
       const error =
         item === undefined
           ? "the audit log does not keep the event any more"
@@ -298,7 +332,7 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
   })
 
   /** The messages of the next page that are for the webhook, and what the page reaches to. */
-  const nextPage = Effect.fnUntraced(function* (webhook: Webhook, position: number) {
+  const nextPage = Effect.fnUntraced(function* (webhook: Webhook, now: Authority, position: number) {
     const page = yield* feed.after(position)
     const messages: Array<Message> = []
     if (page.gap !== undefined) {
@@ -312,7 +346,7 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
       })
     }
     for (const item of page.items) {
-      if (matches(webhook.filter, item) && isVisible(webhook.authority, item)) messages.push(messageOf(item))
+      if (matches(webhook.filter, item) && isSent(webhook, now, item)) messages.push(messageOf(item))
     }
     return { messages, position: page.position }
   })
@@ -323,6 +357,17 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
     for (const message of messages) {
       // Not again what another server has sent since.
       if (!letter && message.rewinds !== true && message.position <= held.webhook.position) continue
+      // A page of them takes its time, and rights may go meanwhile.
+      const standing = yield* Effect.onError(standingOf(held.webhook), () => release(held))
+      if (standing._tag === "MayNothing") {
+        yield* release(held)
+        return undefined
+      }
+      if (message.item !== undefined && !isSent(held.webhook, standing.authority, message.item)) {
+        if (!letter) continue
+        yield* release(held)
+        return undefined
+      }
       const turn = yield* Effect.onInterrupt(deliver(held, message, letter), () => release(held))
       if (turn._tag === "Stop") return undefined
       held = turn.claim
@@ -363,8 +408,16 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
         yield* refresh
         continue
       }
-      const letter = yield* nextLetter(webhook)
-      const page = letter === undefined ? yield* nextPage(webhook, cursor) : { messages: [letter], position: cursor }
+      const standing = yield* standingOf(webhook)
+      if (standing._tag === "MayNothing") {
+        yield* pauseBy(webhook, standing.why)
+        yield* refresh
+        continue
+      }
+      const now = standing.authority
+      const letter = yield* nextLetter(webhook, now)
+      const page =
+        letter === undefined ? yield* nextPage(webhook, now, cursor) : { messages: [letter], position: cursor }
       if (page.messages.length > 0) {
         const held = yield* claim(id)
         if (held !== undefined && held.webhook.generation === webhook.generation) {

@@ -1,8 +1,8 @@
 /**
  * Webhooks: addresses to which events are delivered, in the database.
  *
- * A webhook sends what whoever changed it last may see: that authority is kept
- * with it. Its secret is told when it is made or replaced, and never again; a
+ * A webhook sends what whoever changed it last might see then and may see still:
+ * that authority is kept with it, and by whose word it is. Its secret is told when it is made or replaced, and never again; a
  * replaced one signs beside the new one for a day. Promises: a change and its
  * audit entry are one transaction; one that is paused sends nothing and forgets
  * nothing. Leaves to others: sending (`WebhookDelivery`), and whether the caller
@@ -36,8 +36,10 @@ export interface Webhook {
   readonly name: string
   readonly url: string
   readonly filter: Filter
-  /** Whose events it sends: of whoever changed it last. */
+  /** Beyond this it sends nothing: what whoever changed it last might see then. */
   readonly authority: Authority
+  /** The roles of whoever changed it last, where that one came by an identity provider; undefined: by the token `updatedBy`. */
+  readonly roles: ReadonlyArray<string> | undefined
   readonly state: WebhookState
   /** Of the last event that was delivered, given up, or not for it. */
   readonly position: number
@@ -107,8 +109,10 @@ export class TooManyWebhooks extends Schema.TaggedError<TooManyWebhooks>()("TooM
 /** A change that may also be tried only: all is checked, nothing is written. */
 export interface ChangeOptions {
   readonly actor: Audit.Actor
-  /** What the actor may see: the webhook sends that from now on. */
+  /** What the actor may see: the webhook sends that from now on, for as long as the actor may see it. */
   readonly authority: Authority
+  /** The actor's roles, where it came by an identity provider. */
+  readonly roles: ReadonlyArray<string> | undefined
   readonly reason?: string | undefined
   readonly dryRun: boolean
 }
@@ -191,6 +195,7 @@ export const columns =
 /** The column `filter`: what it sends, and on whose word. */
 interface Stored extends Filter {
   readonly authority: Authority
+  readonly roles?: ReadonlyArray<string>
   readonly updatedAtMillis: number
   readonly updatedBy: string
 }
@@ -204,13 +209,14 @@ interface Secrets {
 const optional = (value: number | bigint | null): number | undefined => (value === null ? undefined : Number(value))
 
 export const toWebhook = (row: WebhookRow): Webhook => {
-  const { authority, hosts, kinds, updatedAtMillis, updatedBy, zones }: Stored = JSON.parse(row.filter)
+  const { authority, hosts, kinds, roles, updatedAtMillis, updatedBy, zones }: Stored = JSON.parse(row.filter)
   return {
     id: row.id,
     name: row.name,
     url: row.url,
     filter: { kinds, zones, hosts },
     authority: { permissions: authority.permissions, zones: authority.zones, names: authority.names },
+    roles,
     state: row.state,
     position: Number(row.position),
     attempts: Number(row.attempts),
@@ -225,8 +231,14 @@ export const toWebhook = (row: WebhookRow): Webhook => {
   }
 }
 
-const toStored = ({ authority, filter, updatedAtMillis, updatedBy }: Webhook): string =>
-  JSON.stringify({ ...filter, authority, updatedAtMillis, updatedBy } satisfies Stored)
+const toStored = ({ authority, filter, roles, updatedAtMillis, updatedBy }: Webhook): string =>
+  JSON.stringify({
+    ...filter,
+    authority,
+    ...(roles !== undefined && { roles }),
+    updatedAtMillis,
+    updatedBy
+  } satisfies Stored)
 
 /** What somebody set, for the audit and for who compares. Never the secret. */
 export const plainOf = ({ filter: { hosts, kinds, zones }, state, url }: Webhook) => ({
@@ -270,7 +282,7 @@ const make = Effect.gen(function* () {
 
   const create: Webhooks["Service"]["create"] = Effect.fn("Webhooks.create")(function* (
     { filter, name, url },
-    { actor, authority, dryRun, reason }
+    { actor, authority, dryRun, reason, roles }
   ) {
     const nowMillis = yield* Clock.currentTimeMillis
     const [counted] = yield* sql<{ readonly webhooks: number | bigint; readonly taken: number | bigint }>`
@@ -283,6 +295,7 @@ const make = Effect.gen(function* () {
       url,
       filter,
       authority,
+      roles,
       state: "active",
       position: yield* feed.head,
       attempts: 0,
@@ -315,7 +328,12 @@ const make = Effect.gen(function* () {
     return { webhook: made, secret }
   })
 
-  const change: Webhooks["Service"]["change"] = (reference, changes, { actor, authority, dryRun, reason }, check) =>
+  const change: Webhooks["Service"]["change"] = (
+    reference,
+    changes,
+    { actor, authority, dryRun, reason, roles },
+    check
+  ) =>
     Effect.gen(function* () {
       const nowMillis = yield* Clock.currentTimeMillis
       const result = yield* Effect.gen(function* () {
@@ -328,6 +346,7 @@ const make = Effect.gen(function* () {
           filter: changes.filter ?? before.filter,
           state: changes.state ?? before.state,
           authority,
+          roles,
           // Whoever mends it does not want to wait for the next attempt.
           nextAttemptMillis: undefined,
           ...(isResumed && { attempts: 0, lastError: undefined }),

@@ -5,24 +5,18 @@
 import { Authorization, Caller, Requires } from "@prism-dns/core/api/Authentication"
 import { Forbidden, TokenInvalid } from "@prism-dns/core/api/Problems"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
-import { allowsSomewhere, type Authority, boundTo } from "@prism-dns/core/auth/Permissions"
+import { allowsSomewhere, boundTo } from "@prism-dns/core/auth/Permissions"
 import { type Grant, unlimited } from "@prism-dns/core/auth/Principal"
 import type { OidcCode, TokenCode } from "@prism-dns/core/auth/RefusalCode"
 import { Roles } from "@prism-dns/core/auth/Roles"
-import { type TokenHolder, TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
+import { authorityOf } from "@prism-dns/core/auth/Standing"
+import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
 import * as Exchange from "./Exchange.ts"
 import { Gate } from "./Gate.ts"
 import { isJwt, Oidc, type OidcService } from "./Oidc.ts"
 import { sentence } from "./Sentence.ts"
-
-/** What the holder of a token may do. */
-export const authorityOf = (roles: Roles["Service"], { grant, roles: names }: TokenHolder): Authority => ({
-  permissions: roles.permissionsOf(names),
-  zones: grant.zones,
-  names: grant.names
-})
 
 export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles> = Layer.effect(
   Authorization,

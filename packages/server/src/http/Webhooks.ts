@@ -85,7 +85,13 @@ export const layer = HttpApiBuilder.group(
     })
 
     const optionsOf = (reason: string, dryRun: boolean) =>
-      Effect.map(Caller, (caller) => ({ actor: caller, authority: caller.authority, reason, dryRun }))
+      Effect.map(Caller, (caller) => ({
+        actor: caller,
+        authority: caller.authority,
+        roles: caller.kind === "oidc" ? caller.roles : undefined,
+        reason,
+        dryRun
+      }))
 
     /** Refuses an address that is written out, and that nothing may be sent to. What a name resolves to is looked at each time. */
     const checkUrl = (url: string | undefined) => {

@@ -198,6 +198,86 @@ describe("a webhook", () => {
     })
   )
 
+  /** A token of its own by which a webhook is made, and its ETag. */
+  const issue = Effect.fn(function* (name: string, more: object) {
+    const made = yield* send("POST", "/v1/tokens", { name, allows: "bearer", reason, ...more })
+    assert.strictEqual(made.status, 201, made.text)
+    return made.json.token as string
+  })
+
+  const edit = Effect.fn(function* (path: string, body: object) {
+    const etag = (yield* ask(path)).headers.get("etag")!
+    const answer = yield* send("PATCH", path, { reason, ...body }, { etag })
+    assert.strictEqual(answer.status, 200, answer.text)
+  })
+
+  test(
+    "sends no more than whoever changed it last may see by now: a token that is narrowed, and a role, narrow it",
+    Effect.gen(function* () {
+      const receiver = yield* Receiver.start
+      const permissions = [
+        { verb: "read", resource: "events" },
+        { verb: "read", resource: "hosts" },
+        { verb: "*", resource: "webhooks" }
+      ]
+      const role = yield* send("POST", "/v1/roles", { name: "sender", description: "sends", permissions, reason })
+      assert.strictEqual(role.status, 201, role.text)
+      const token = yield* issue("cmdb-admin", { roles: ["sender"] })
+      yield* create(receiver.url, hostEvents, token)
+      yield* change(["h-1"])
+      yield* change(["h-2"], otherZone)
+      yield* untilTaken(receiver, ["h-1", "h-2"])
+      yield* edit("/v1/roles/sender", {
+        permissions: permissions.map((each) => (each.resource === "hosts" ? { ...each, zones: [zone] } : each))
+      })
+      yield* change(["h-3"], otherZone)
+      yield* change(["h-4"])
+      yield* untilTaken(receiver, ["h-1", "h-2", "h-4"])
+      yield* edit("/v1/roles/sender", { permissions })
+      yield* edit("/v1/tokens/cmdb-admin", { grant: { zones: [otherZone] } })
+      yield* change(["h-5"])
+      yield* change(["h-6"], otherZone)
+      yield* untilTaken(receiver, ["h-1", "h-2", "h-4", "h-6"])
+    })
+  )
+
+  test(
+    "whose last editor has no right left is paused and says why, and goes on by the word of another",
+    Effect.gen(function* () {
+      const receiver = yield* Receiver.start
+      const token = yield* issue("leaver", { roles: ["admin"] })
+      yield* create(receiver.url, hostEvents, token)
+      yield* change(["h-1"])
+      yield* untilTaken(receiver, ["h-1"])
+      const revoked = yield* send("POST", "/v1/tokens/leaver/revoke", { reason })
+      assert.strictEqual(revoked.status, 200, revoked.text)
+      yield* change(["h-2"])
+      const { webhook } = yield* untilState("paused")
+      assert.strictEqual(
+        webhook.lastError,
+        "paused: the token leaver was revoked, by whose word it sends; whoever changes it next gives it theirs"
+      )
+      assert.deepStrictEqual(subjects(receiver.taken()), ["h-1"])
+      assert.match((yield* ask("/metrics")).text, /prism_webhook_pauses_total\{[^}]*reason="rights"[^}]*\} 1/)
+      yield* patch({ state: "active" })
+      yield* untilTaken(receiver, ["h-1", "h-2"])
+    })
+  )
+
+  test(
+    "whose last editor may see no events any more is paused",
+    Effect.gen(function* () {
+      const receiver = yield* Receiver.start
+      const token = yield* issue("leaver", { roles: ["admin"] })
+      yield* create(receiver.url, hostEvents, token)
+      const hosts = [{ verb: "read", resource: "hosts" }]
+      yield* send("POST", "/v1/roles", { name: "looker", description: "looks", permissions: hosts, reason })
+      yield* edit("/v1/tokens/leaver", { roles: ["looker"] })
+      const { webhook } = yield* untilState("paused")
+      assert.include(webhook.lastError, "paused: leaver may see no events any more")
+    })
+  )
+
   test(
     "that gives up on too many events in a row is paused, says why, and goes on when it is made active",
     Effect.gen(function* () {

@@ -72,20 +72,23 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(Outbox.layer)
 )
 
+/** Who follows what changes. */
+const followers = WebhookDelivery.layer({
+  timeoutMillis: 300,
+  attemptsMax: 3,
+  retryMillisMin: 10,
+  retryMillisMax: 50,
+  deadLettersInRow: 3,
+  pollMillis: 50
+}).pipe(
+  Layer.provideMerge(WebhookSender.layer({ networks: ["127.0.0.1/32", "::1/128"].map(IpNetwork.fromStringUnsafe) })),
+  Layer.provideMerge(Webhooks.layer),
+  Layer.provideMerge(Feed.layer())
+)
+
 /** What the others stand on. */
 const ground = (filename: string) =>
-  WebhookDelivery.layer({
-    timeoutMillis: 300,
-    attemptsMax: 3,
-    retryMillisMin: 10,
-    retryMillisMax: 50,
-    deadLettersInRow: 3,
-    pollMillis: 50
-  }).pipe(
-    Layer.provideMerge(WebhookSender.layer({ networks: ["127.0.0.1/32", "::1/128"].map(IpNetwork.fromStringUnsafe) })),
-    Layer.provideMerge(Webhooks.layer),
-    Layer.provideMerge(Feed.layer()),
-    Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
+  Sealer.layer({ gatherMillis: 1 }).pipe(
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename }, connectionsMax: 1 })),
     Layer.provideMerge(Drain.layer)
@@ -104,6 +107,7 @@ export const servicesWith = (zones: ReadonlyArray<Zone.Zone>, filename = ":memor
     Layer.provideMerge(publisher),
     Layer.provideMerge(Acknowledgements.layer),
     Layer.provideMerge(Leases.layer),
+    Layer.provideMerge(followers),
     Layer.provideMerge(
       Tokens.layer([
         { name: "ops", token: adminToken, role: "admin" },
