@@ -12,7 +12,7 @@
 import { Context, Effect, Metric, Option } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import * as Generation from "../storage/Generation.ts"
-import { asTable } from "../storage/Rows.ts"
+import { insertRows } from "../storage/Rows.ts"
 import type { Action } from "./Actions.ts"
 import { canonicalJson } from "./Chain.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
@@ -155,8 +155,6 @@ const columns = {
   result: "text"
 } as const
 
-const names = Object.keys(columns).join(", ")
-
 const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: ReadonlyArray<Timed>) {
   if (timed.length === 0) return
   const isNew = timed.some(({ entry }) => entry.generation === undefined)
@@ -165,28 +163,26 @@ const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: Rea
     sql,
     timed.map(({ entry }) => entry.zone ?? "")
   )
-  const all = sql.literal(names)
-  yield* sql`
-    INSERT INTO audit_entry (${all}) SELECT ${all} FROM ${asTable(
-      sql,
-      "r",
-      columns,
-      timed.map(({ atMillis, entry }) => ({
-        at: atMillis,
-        actor: entry.actor.name,
-        peer: entry.actor.peer ?? null,
-        action: entry.action,
-        zone: entry.zone ?? null,
-        subject: entry.subject,
-        generation: entry.generation ?? generation,
-        before: text(entry.before),
-        after: text(entry.after),
-        reason: entry.reason ?? null,
-        cause: entry.cause ?? null,
-        request: entry.actor.request ?? null,
-        result: entry.result ?? "done"
-      }))
-    )}`
+  yield* insertRows(
+    sql,
+    "audit_entry",
+    columns,
+    timed.map(({ atMillis, entry }) => ({
+      at: atMillis,
+      actor: entry.actor.name,
+      peer: entry.actor.peer ?? null,
+      action: entry.action,
+      zone: entry.zone ?? null,
+      subject: entry.subject,
+      generation: entry.generation ?? generation,
+      before: text(entry.before),
+      after: text(entry.after),
+      reason: entry.reason ?? null,
+      cause: entry.cause ?? null,
+      request: entry.actor.request ?? null,
+      result: entry.result ?? "done"
+    }))
+  )
   const counts = new Map<string, number>()
   for (const { entry } of timed) counts.set(entry.action, (counts.get(entry.action) ?? 0) + 1)
   yield* sql.afterCommit(

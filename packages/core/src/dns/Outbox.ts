@@ -9,13 +9,13 @@
  * (`published`), which is also the list of names that are ours.
  */
 import { Context, Duration, Effect, Latch, Layer } from "effect"
-import { SqlClient, type SqlError, type Statement } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
-import { asList, asTable, integer } from "../storage/Rows.ts"
+import { asList, asTable, forRows, insertRows } from "../storage/Rows.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { type Cause, isWeak, urgencyOf } from "./Cause.ts"
 import * as NonTerminals from "./NonTerminals.ts"
@@ -225,38 +225,52 @@ export class Outbox extends Context.Service<
       const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
 
       /** What becomes of a mark that stands already. */
-      const overrides = sql.literal(`
+      const overrides = `
         cause = excluded.cause,
         urgency = excluded.urgency,
         plan = NULL,
         marked_at = CASE WHEN outbox.parked_at IS NULL THEN outbox.marked_at ELSE excluded.marked_at END,
         parked_at = NULL,
-        parked_reason = NULL`)
+        parked_reason = NULL`
       // What is to be said of the name stays said, and so does that it waits for a person. The new generation sees to it
       // that whoever is publishing the name looks once more.
-      const yields = sql.literal(`
+      const yields = `
         marked_at = CASE WHEN outbox.parked_at IS NULL OR outbox.plan IS NOT NULL
           THEN outbox.marked_at ELSE excluded.marked_at END,
         parked_reason = CASE WHEN outbox.plan IS NULL THEN NULL ELSE outbox.parked_reason END,
-        parked_at = CASE WHEN outbox.plan IS NULL THEN NULL ELSE outbox.parked_at END`)
+        parked_at = CASE WHEN outbox.plan IS NULL THEN NULL ELSE outbox.parked_at END`
 
       const put = Effect.fnUntraced(function* (
         places: ReadonlyArray<RecordPlace>,
         generation: number,
         nowMillis: number,
         cause: Cause,
-        standing: Statement.Fragment
+        standing: string
       ) {
         if (places.length === 0) return
-        const rows = [...new Map(places.map((p) => [`${p.zone} ${p.name}`, { zone: p.zone, name: p.name }])).values()]
+        const common = { generation, cause, urgency: urgencyOf(cause), marked_at: nowMillis }
+        const rows = new Map(
+          places.map(({ name, zone }) => [`${zone} ${name}`, { zone, name, ...common }] as const)
+        ).values()
         // A parked name that changes is worth another try, and waits from now on. The generation may even fall, when two
         // transactions commit in another order than they began: what counts is that it is not the one being published.
-        yield* sql`
-          INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at)
-          SELECT zone, name, ${integer(sql, generation)}, CAST(${cause} AS TEXT), ${integer(sql, urgencyOf(cause))},
-            ${integer(sql, nowMillis)}
-          FROM ${asTable(sql, "r", { zone: "text", name: "text" }, rows)} WHERE true ORDER BY zone, name
-          ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, ${standing}`
+        yield* insertRows(
+          sql,
+          "outbox",
+          {
+            zone: "text",
+            name: "text",
+            generation: "bigint",
+            cause: "text",
+            urgency: "bigint",
+            marked_at: "bigint"
+          },
+          [...rows],
+          {
+            by: "zone, name",
+            conflict: `ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, ${standing}`
+          }
+        )
       })
 
       const mark: Outbox["Service"]["mark"] = (places, generation, nowMillis, cause) =>
@@ -316,21 +330,35 @@ export class Outbox extends Context.Service<
           (rows) => rows.map(({ name }) => name)
         )
 
-      const claim = (zone: DomainName, claims: ReadonlyArray<Claim>, nowMillis: number) => sql`
-        INSERT INTO published (zone, name, content, sent, present, generation, published_at)
-        SELECT ${zone}, name, '[]', sent, 0, 0, ${integer(sql, nowMillis)}
-        FROM ${asTable(
+      const claim = (zone: DomainName, claims: ReadonlyArray<Claim>, nowMillis: number) =>
+        insertRows(
           sql,
-          "r",
-          { name: "text", sent: "text" },
+          "published",
+          {
+            zone: "text",
+            name: "text",
+            content: "text",
+            sent: "text",
+            present: "bigint",
+            generation: "bigint",
+            published_at: "bigint"
+          },
           claims.map(({ name, sent, types }) => ({
+            zone,
             name,
-            sent: sent === "anything" ? toAnything(types ?? []) : toContent(sent)
-          }))
-        )} WHERE true ORDER BY name
-        ON CONFLICT (zone, name) DO UPDATE SET
-          sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
-            THEN published.sent || CAST(${"\n"} AS TEXT) || excluded.sent ELSE excluded.sent END`
+            content: "[]",
+            sent: sent === "anything" ? toAnything(types ?? []) : toContent(sent),
+            present: 0,
+            generation: 0,
+            published_at: nowMillis
+          })),
+          {
+            by: "name",
+            conflict: `ON CONFLICT (zone, name) DO UPDATE SET
+              sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
+                THEN published.sent || '\n' || excluded.sent ELSE excluded.sent END`
+          }
+        )
 
       /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
       const countBelow = Effect.fnUntraced(function* (
@@ -400,7 +428,7 @@ export class Outbox extends Context.Service<
               present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? (1 as const) : (0 as const),
               others: settlement.rrsets.some((rrset) => !isOfHosts(zone, rrset)) ? 1 : 0,
               quarantined_until: settlement.quarantinedUntilMillis ?? null,
-              ours: settlement.isOurs === false ? 0 : 1
+              isOurs: settlement.isOurs !== false
             }
           })
           yield* lock(
@@ -411,40 +439,43 @@ export class Outbox extends Context.Service<
           yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
           const kept = rows.filter(({ content }) => content !== "[]")
           if (kept.length > 0) {
-            yield* sql`
-              INSERT INTO published (zone, name, content, present, others, quarantined_until, generation, published_at)
-              SELECT ${zone.name}, name, content, present, others, quarantined_until, generation,
-                ${integer(sql, nowMillis)}
-              FROM ${asTable(
-                sql,
-                "r",
-                {
-                  name: "text",
-                  content: "text",
-                  present: "bigint",
-                  others: "bigint",
-                  quarantined_until: "bigint",
-                  generation: "bigint"
-                },
-                kept.map(({ content, generation, name, others, present, quarantined_until }) => ({
-                  name,
-                  content,
-                  present,
-                  others,
-                  quarantined_until,
-                  generation
-                }))
-              )} WHERE true ORDER BY name
-              ON CONFLICT (zone, name) DO UPDATE SET
-                content = excluded.content,
-                sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
-                present = excluded.present,
-                others = excluded.others,
-                quarantined_until = excluded.quarantined_until,
-                generation = excluded.generation,
-                published_at = excluded.published_at,
-                served_at = NULL,
-                served_nodes = NULL`
+            yield* insertRows(
+              sql,
+              "published",
+              {
+                zone: "text",
+                name: "text",
+                content: "text",
+                present: "bigint",
+                others: "bigint",
+                quarantined_until: "bigint",
+                generation: "bigint",
+                published_at: "bigint"
+              },
+              kept.map(({ content, generation, name, others, present, quarantined_until }) => ({
+                zone: zone.name,
+                name,
+                content,
+                present,
+                others,
+                quarantined_until,
+                generation,
+                published_at: nowMillis
+              })),
+              {
+                by: "name",
+                conflict: `ON CONFLICT (zone, name) DO UPDATE SET
+                  content = excluded.content,
+                  sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
+                  present = excluded.present,
+                  others = excluded.others,
+                  quarantined_until = excluded.quarantined_until,
+                  generation = excluded.generation,
+                  published_at = excluded.published_at,
+                  served_at = NULL,
+                  served_nodes = NULL`
+              }
+            )
           }
           if (kept.length < rows.length) {
             const gone = asList(
@@ -458,21 +489,7 @@ export class Outbox extends Context.Service<
                 served_nodes = NULL
               WHERE zone = ${zone.name} AND name IN ${gone}`
           }
-          // What was ours until lately is asked for until it is gone; what never was may be there for ever.
-          const asked = yield* sql<{ readonly name: DomainName }>`
-            INSERT INTO unserved (zone, name, generation, content, applied_at)
-            SELECT ${zone.name}, name, generation, answers, ${integer(sql, nowMillis)}
-            FROM ${asTable(
-              sql,
-              "r",
-              { name: "text", generation: "bigint", answers: "text", ours: "bigint" },
-              rows.map(({ answers, generation, name, ours }) => ({ name, generation, answers, ours }))
-            )} WHERE CAST(r.ours AS BIGINT) = 1
-              OR EXISTS (SELECT 1 FROM unserved u WHERE u.zone = ${zone.name} AND u.name = r.name)
-            ORDER BY name
-            ON CONFLICT (zone, name) DO UPDATE SET
-              generation = excluded.generation, content = excluded.content, applied_at = excluded.applied_at
-            RETURNING name`
+          const asked = yield* expectAnswers(zone.name, rows, nowMillis)
           if (deletions > 0) {
             yield* sql`INSERT INTO deletion (zone, at, names) VALUES (${zone.name}, ${nowMillis}, ${deletions})`
             const keptMillis = Duration.toMillis(zone.policy.deleteBudget.window) + deletionsKeptMillis
@@ -495,19 +512,67 @@ export class Outbox extends Context.Service<
             ),
             nowMillis
           )
-          return new Set(asked.map(({ name }) => name))
+          return asked
         },
         (effect) => sql.withTransaction(effect)
       )
 
-      const clearMarks = (zone: DomainName, settlements: ReadonlyArray<Settlement>) => sql`
-        DELETE FROM outbox WHERE zone = ${zone} AND (name, generation) IN (
-          SELECT name, generation FROM ${asTable(
+      /**
+       * What name servers are to answer at the names of a settlement. What was ours until lately is asked for until it is
+       * gone; what never was may be there for ever. Gives the names that they are to be asked for.
+       */
+      const expectAnswers = Effect.fnUntraced(function* (
+        zone: DomainName,
+        settled: ReadonlyArray<{
+          readonly name: DomainName
+          readonly generation: number
+          readonly answers: string
+          readonly isOurs: boolean
+        }>,
+        nowMillis: number
+      ) {
+        const others = settled.filter(({ isOurs }) => !isOurs).map(({ name }) => name)
+        const still =
+          others.length === 0
+            ? []
+            : yield* sql<{ readonly name: DomainName }>`
+                SELECT name FROM unserved WHERE zone = ${zone} AND name IN ${asList(sql, others)}`
+        const asked = new Set(still.map(({ name }) => name))
+        for (const { isOurs, name } of settled) if (isOurs) asked.add(name)
+        const rows = settled.filter(({ name }) => asked.has(name))
+        if (rows.length > 0) {
+          yield* insertRows(
             sql,
-            "r",
-            { name: "text", generation: "bigint" },
-            settlements.map((s) => ({ name: s.name, generation: s.generation }))
-          )})`
+            "unserved",
+            { zone: "text", name: "text", generation: "bigint", content: "text", applied_at: "bigint" },
+            rows.map(({ answers, generation, name }) => ({
+              zone,
+              name,
+              generation,
+              content: answers,
+              applied_at: nowMillis
+            })),
+            {
+              by: "name",
+              conflict: `ON CONFLICT (zone, name) DO UPDATE SET
+                generation = excluded.generation, content = excluded.content, applied_at = excluded.applied_at`
+            }
+          )
+        }
+        return asked
+      })
+
+      const clearMarks = (zone: DomainName, settlements: ReadonlyArray<Settlement>) =>
+        forRows(
+          sql,
+          { zone: "text", name: "text", generation: "bigint" },
+          settlements.map(({ generation, name }) => ({ zone, name, generation })),
+          {
+            all: (r) => sql`
+              DELETE FROM outbox WHERE zone = ${zone} AND (name, generation) IN (SELECT name, generation FROM ${r})`,
+            each: "DELETE FROM outbox WHERE zone = ?1 AND name = ?2 AND generation = ?3"
+          }
+        )
 
       const doubt = (zone: DomainName, names: ReadonlyArray<DomainName>) => sql`
         UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND name IN ${asList(sql, names)}`

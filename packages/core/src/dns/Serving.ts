@@ -18,7 +18,7 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Node, PowerDnsNodes, type Role } from "../powerdns/PowerDnsNodes.ts"
-import { asTable } from "../storage/Rows.ts"
+import { forRows } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
@@ -377,24 +377,25 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   /** Writes down that these are served. A row that has a newer generation stays. */
   const writeServed = Effect.fnUntraced(
     function* (batch: ReadonlyArray<Served>) {
-      const rows = () =>
-        asTable(
-          sql,
-          "r",
-          { zone: "text", name: "text", generation: "bigint", at: "bigint", nodes: "text" },
-          batch.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
-            zone,
-            name,
-            generation,
-            at: atMillis,
-            nodes: JSON.stringify(nodes.map(({ atMillis, node }) => [node, atMillis]))
-          }))
-        )
-      yield* sql`
-        DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${rows()})`
-      yield* sql`
-        UPDATE published SET served_at = r.at, served_nodes = r.nodes FROM ${rows()}
-        WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`
+      const rows = batch.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
+        zone,
+        name,
+        generation,
+        at: atMillis,
+        nodes: JSON.stringify(nodes.map(({ atMillis, node }) => [node, atMillis]))
+      }))
+      yield* forRows(sql, { zone: "text", name: "text", generation: "bigint" }, rows, {
+        all: (r) => sql`
+          DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${r})`,
+        each: "DELETE FROM unserved WHERE zone = ?1 AND name = ?2 AND generation = ?3"
+      })
+      yield* forRows(sql, { zone: "text", name: "text", generation: "bigint", at: "bigint", nodes: "text" }, rows, {
+        all: (r) => sql`
+            UPDATE published SET served_at = r.at, served_nodes = r.nodes FROM ${r}
+            WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`,
+        each: `
+            UPDATE published SET served_at = ?4, served_nodes = ?5 WHERE zone = ?1 AND name = ?2 AND generation = ?3`
+      })
     },
     (effect) => sql.withTransaction(effect)
   )

@@ -12,7 +12,7 @@ import type { Cause } from "../dns/Cause.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
-import { asList, asTable, integer } from "../storage/Rows.ts"
+import { asList, asTable, forRows, insertRows } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import { type CountKey, deltasOf, type HostCount } from "./HostCounts.ts"
 import * as HostLists from "./HostLists.ts"
@@ -58,6 +58,9 @@ const auditView = (host: Host | undefined) =>
         withdrawn: host.withdrawnSinceMillis !== undefined
       }
 
+/** What a host keeps for as long as it is there. */
+const fixedColumns: ReadonlyArray<string> = ["id", "fqdn", "first_seen"]
+
 /** What asks for the host of a name. */
 export const byName = (sql: SqlClient.SqlClient, fqdn: DomainName) =>
   sql<HostRow>`SELECT ${sql.literal(HostRows.columns)} FROM host WHERE fqdn = ${fqdn}`
@@ -82,17 +85,16 @@ export const make = (sql: SqlClient.SqlClient) => {
     const updated = changes
       .filter(({ before, event }) => before !== undefined && event !== "released")
       .map(({ after }) => after)
-    if (created.length > 0) {
-      yield* sql`
-        INSERT INTO host (${columns}) SELECT ${columns} FROM ${asTable(sql, "r", hostColumns, created.map(fromHost))}`
-    }
+    if (created.length > 0) yield* insertRows(sql, "host", hostColumns, created.map(fromHost))
     if (updated.length > 0) {
-      yield* sql`
-        UPDATE host SET
-          hostname = r.hostname, zone = r.zone, addresses = r.addresses, labels = r.labels, ttl = r.ttl, owner = r.owner, is_static = r.is_static, state = r.state,
-          generation = r.generation, last_seen = r.last_seen, offline_since = r.offline_since, withdrawn_since = r.withdrawn_since,
-          retired_since = r.retired_since
-        FROM ${asTable(sql, "r", hostColumns, updated.map(fromHost))} WHERE host.id = r.id`
+      const changing = Object.keys(hostColumns).filter((column) => !fixedColumns.includes(column))
+      yield* forRows(sql, hostColumns, updated.map(fromHost), {
+        all: (r) =>
+          sql`UPDATE host SET ${sql.literal(changing.map((column) => `${column} = r.${column}`).join(", "))} FROM ${r} WHERE host.id = r.id`,
+        each: `UPDATE host SET ${Object.keys(hostColumns)
+          .flatMap((column, i) => (fixedColumns.includes(column) ? [] : `${column} = ?${i + 1}`))
+          .join(", ")} WHERE id = ?1`
+      })
     }
     // Its addresses go with it.
     if (released.length > 0) yield* sql`DELETE FROM host WHERE id IN ${asList(sql, released)}`
@@ -154,10 +156,13 @@ export const make = (sql: SqlClient.SqlClient) => {
           SELECT address, host_id FROM ${asTable(sql, "r", shape, lost)})`
     }
     if (gained.length > 0) {
-      yield* sql`
-        INSERT INTO host_address (address, host_id, since)
-        SELECT address, host_id, ${integer(sql, nowMillis)} FROM ${asTable(sql, "r", shape, gained)} WHERE true
-        ON CONFLICT (address, host_id) DO UPDATE SET since = excluded.since`
+      yield* insertRows(
+        sql,
+        "host_address",
+        { ...shape, since: "bigint" },
+        gained.map((row) => ({ ...row, since: nowMillis })),
+        { conflict: "ON CONFLICT (address, host_id) DO UPDATE SET since = excluded.since" }
+      )
     }
   })
 
@@ -177,26 +182,16 @@ export const make = (sql: SqlClient.SqlClient) => {
         .filter(([key, value]) => before?.labels[key] !== value)
         .map((label) => ({ label: labelText(label), fqdn: after.fqdn }))
     )
+    const unlessThere = { conflict: "ON CONFLICT DO NOTHING" }
     if (names.length > 0) {
-      yield* sql`
-        INSERT INTO host_name (fqdn, zone) SELECT fqdn, zone FROM ${asTable(
-          sql,
-          "r",
-          { fqdn: "text", zone: "text" },
-          names.map(({ after: { fqdn, zone } }) => ({ fqdn, zone }))
-        )} WHERE true ON CONFLICT DO NOTHING`
+      const rows = names.map(({ after: { fqdn, zone } }) => ({ fqdn, zone }))
+      yield* insertRows(sql, "host_name", { fqdn: "text", zone: "text" }, rows, unlessThere)
     }
     if (addresses.length > 0) {
-      yield* sql`
-        INSERT INTO host_name_address (address, fqdn)
-        SELECT address, fqdn FROM ${asTable(sql, "r", { address: "text", fqdn: "text" }, addresses)} WHERE true
-        ON CONFLICT DO NOTHING`
+      yield* insertRows(sql, "host_name_address", { address: "text", fqdn: "text" }, addresses, unlessThere)
     }
     if (labels.length > 0) {
-      yield* sql`
-        INSERT INTO host_name_label (label, fqdn)
-        SELECT label, fqdn FROM ${asTable(sql, "r", { label: "text", fqdn: "text" }, labels)} WHERE true
-        ON CONFLICT DO NOTHING`
+      yield* insertRows(sql, "host_name_label", { label: "text", fqdn: "text" }, labels, unlessThere)
     }
   })
 
@@ -210,30 +205,27 @@ export const make = (sql: SqlClient.SqlClient) => {
             UPDATE host_history SET valid_to = CASE WHEN valid_from > ${nowMillis} THEN valid_from ELSE ${nowMillis} END
             WHERE valid_to IS NULL AND host_id IN ${asList(sql, known)} RETURNING host_id, valid_to`
     const validFrom = new Map(closed.map((row) => [row.host_id, Number(row.valid_to)]))
-    // A release is a moment: nothing is true of the host from then on.
-    yield* sql`
-      INSERT INTO host_history (
-        host_id, fqdn, zone, event, addresses, labels, ttl, owner, is_static, state, generation, valid_from, valid_to)
-      SELECT host_id, fqdn, zone, event, addresses, labels, ttl, owner, is_static, state, generation, valid_from,
-        CASE WHEN event = 'released' THEN valid_from END
-      FROM ${asTable(
-        sql,
-        "r",
-        {
-          host_id: "text",
-          fqdn: "text",
-          zone: "text",
-          event: "text",
-          addresses: "text",
-          labels: "text",
-          ttl: "bigint",
-          owner: "text",
-          is_static: "bigint",
-          state: "text",
-          generation: "bigint",
-          valid_from: "bigint"
-        },
-        changes.map(({ after, event }) => ({
+    yield* insertRows(
+      sql,
+      "host_history",
+      {
+        host_id: "text",
+        fqdn: "text",
+        zone: "text",
+        event: "text",
+        addresses: "text",
+        labels: "text",
+        ttl: "bigint",
+        owner: "text",
+        is_static: "bigint",
+        state: "text",
+        generation: "bigint",
+        valid_from: "bigint",
+        valid_to: "bigint"
+      },
+      changes.map(({ after, event }) => {
+        const fromMillis = validFrom.get(after.id) ?? nowMillis
+        return {
           host_id: after.id,
           fqdn: after.fqdn,
           zone: after.zone,
@@ -245,9 +237,12 @@ export const make = (sql: SqlClient.SqlClient) => {
           is_static: after.isStatic ? 1 : 0,
           state: after.state,
           generation: after.generation,
-          valid_from: validFrom.get(after.id) ?? nowMillis
-        }))
-      )}`
+          valid_from: fromMillis,
+          // A release is a moment: nothing is true of the host from then on.
+          valid_to: event === "released" ? fromMillis : null
+        }
+      })
+    )
   })
 
   const writeAudit = (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) =>

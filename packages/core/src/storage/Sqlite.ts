@@ -3,7 +3,8 @@
  *
  * One connection, used by one fiber at a time; a transaction holds it until it
  * ends. Calls are synchronous, so statements are kept few and set-based: one
- * statement for a batch, never one for a row.
+ * statement for a batch, never one for a row. What only writes rows is one
+ * statement too, run for each of them (`Rows.EachRow`).
  */
 import { Context, Effect, Layer, Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
@@ -12,6 +13,7 @@ import type { Connection } from "effect/sql/SqlConnection"
 import { type FileHandle, open } from "node:fs/promises"
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
 import { Durability } from "./Durability.ts"
+import { EachRow } from "./Rows.ts"
 
 export interface SqliteOptions {
   /** A path, or `:memory:`. */
@@ -70,13 +72,27 @@ export const makeConnection = (db: DatabaseSync, writes: Writes = { count: 0 }):
     cache.set(text, prepared)
     return prepared
   }
+  const runEach = (statement: StatementSync, { rows }: EachRow): ReadonlyArray<never> => {
+    const isWithin = db.isTransaction
+    if (!isWithin) db.exec("BEGIN IMMEDIATE")
+    try {
+      for (const row of rows) statement.run(...row)
+      if (!isWithin) db.exec("COMMIT")
+    } catch (error) {
+      // What SQLite has given up by itself is not given up again.
+      if (!isWithin && db.isTransaction) db.exec("ROLLBACK")
+      throw error
+    }
+    return []
+  }
   const run = (
     { returnsRows, statement, writes: mayWrite }: Prepared,
     params: ReadonlyArray<unknown>,
     arrays = false
   ): ReadonlyArray<Record<string, unknown>> => {
-    const values = params.map(bind)
     if (mayWrite) writes.count += 1
+    if (params[0] instanceof EachRow) return runEach(statement, params[0])
+    const values = params.map(bind)
     statement.setReturnArrays(arrays)
     if (returnsRows) return statement.all(...values)
     statement.run(...values)

@@ -1,0 +1,5 @@
+import { it } from "@effect/vitest"
+import * as T from "../layers.ts"
+import { suite } from "./RowsSuite.ts"
+
+suite("many rows on SQLite", it, T.sqlite())
