@@ -141,7 +141,10 @@ export const PlanApplied = Schema.Struct({
   plan: Plan,
   applied: Schema.Int.annotate({ description: "Changes applied now. They are published as any change is." }),
   refused: Schema.Int.annotate({ description: "Changes refused now." }),
-  refusals: Schema.Array(Refusal).annotate({ description: "Some of the plan's refused changes, with why." }),
+  kept: Schema.Int.annotate({ description: "Changes left alone now: the plan said so (`keep`)." }),
+  refusals: Schema.Array(Refusal).annotate({
+    description: "Some of the plan's changes that were refused or left alone, with why."
+  }),
   ...Values.dryRunMark
 }).annotate({ identifier: "PlanApplied" })
 export type PlanApplied = typeof PlanApplied.Type

@@ -284,6 +284,9 @@ export const make = (sql: SqlClient.SqlClient) => {
       ([row]) => Number(row!.names)
     )
 
+  /** Says of every change why it is left alone. */
+  const leaveAlone = (id: string) => sql`UPDATE plan_change SET outcome = 'left alone: ' || reason WHERE plan = ${id}`
+
   const setOutcomes = Effect.fnUntraced(function* (
     id: string,
     outcomes: ReadonlyArray<{ readonly ordinal: number; readonly outcome: string }>
@@ -432,6 +435,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     countOpen,
     countOpenDeletions,
     setOutcomes,
+    leaveAlone,
     namesAmong,
     facts,
     hostsByName,

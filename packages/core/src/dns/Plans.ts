@@ -161,11 +161,13 @@ export interface Applied {
   readonly applied: number
   /** Changes that this call refused; each says why in its outcome. */
   readonly refused: number
-  /** Why, of the first of those. */
+  /** Changes of this call that were never to be done (`keep`); each says why in its outcome. */
+  readonly kept: number
+  /** Why, of the first of both. */
   readonly refusals: ReadonlyArray<Refused>
 }
 
-/** A change that was refused, and why. */
+/** A change that was refused or left alone, and why. */
 export interface Refused {
   readonly name: DomainName
   readonly type: string
@@ -360,7 +362,7 @@ const make = Effect.gen(function* () {
           }
         })
       )
-      if (plan.counts.changes === 0) return { ...plan, state: "applied" as const }
+      if (isIdle(plan)) return { ...plan, state: "applied" as const }
       return Option.getOrElse(yield* sameOpen(plan, repo.findOpen), () => plan)
     }
     yield* options.changes.pipe(
@@ -393,6 +395,17 @@ const make = Effect.gen(function* () {
         const same = yield* sameOpen(plan, repo.lockOpen)
         if (Option.isSome(same)) return same
         yield* supersede(plan, "a newer plan has taken its place")
+      }
+      if (isIdle(plan)) {
+        // There is nothing to decide about: it is kept for who asks why.
+        plan = {
+          ...plan,
+          state: "applied",
+          decidedAtMillis: plan.madeAtMillis,
+          decidedBy: plan.madeBy,
+          decidedReason: "what it is about is left alone"
+        }
+        yield* repo.leaveAlone(plan.id)
       }
       yield* repo.update(plan)
       yield* tell(plan, [madeEntry(plan)], options)
@@ -757,6 +770,7 @@ const make = Effect.gen(function* () {
         : { plan, zone, changes, by: options.by, actor: actorOf(options), generation, nowMillis }
     const refusals =
       page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
+    const kept = changes.filter(({ action }) => action === "keep").length
     const refusalOf = ({ name, type }: PlanChange) =>
       page === undefined
         ? `${plan.zone} is not a zone that Prism manages any more`
@@ -810,7 +824,8 @@ const make = Effect.gen(function* () {
     return {
       plan: next,
       applied: effective.length,
-      refused: changes.length - effective.length,
+      refused: changes.length - effective.length - kept,
+      kept,
       refusals: changes.flatMap((change): ReadonlyArray<Refused> => {
         const reason = refusalOf(change)
         return reason === undefined ? [] : [{ name: change.name, type: change.type, reason }]
@@ -836,6 +851,7 @@ const make = Effect.gen(function* () {
     const refusals: Array<Refused> = []
     let applied = 0
     let refused = 0
+    let kept = 0
     for (let after: number | undefined = 0; ;) {
       const standing = yield* look(known, options, after)
       const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing).pipe(
@@ -846,6 +862,7 @@ const make = Effect.gen(function* () {
       )
       applied += step.applied
       refused += step.refused
+      kept += step.kept
       refusals.push(...step.refusals.slice(0, refusalsMax - refusals.length))
       if (!isDry) {
         if (known.kind === "ignore") yield* ownership.reload
@@ -853,8 +870,9 @@ const make = Effect.gen(function* () {
       }
       if (step.last === undefined) {
         // Of the pages before nothing has stayed.
-        const plan = isDry && applied + refused === open ? { ...step.plan, state: "applied" as const } : step.plan
-        return { plan, applied, refused, refusals }
+        const plan =
+          isDry && applied + refused + kept === open ? { ...step.plan, state: "applied" as const } : step.plan
+        return { plan, applied, refused, kept, refusals }
       }
       after = step.last
       yield* Effect.yieldNow
@@ -945,6 +963,9 @@ const newer = (what: string, generation: number, plan: Plan): string =>
   `${what}: generation ${generation}, and the plan knows of ${plan.generation}; make a new one`
 
 const actorOf = ({ by, peer, request }: Said): Audit.Actor => ({ name: by, peer, request })
+
+/** Nothing of it is to be done. */
+const isIdle = ({ counts }: Plan): boolean => counts.changes === counts.keep
 
 /** What the audit says of a plan. */
 const planView = ({ counts, hash, kind }: Plan) => ({

@@ -191,6 +191,8 @@ const shown = Effect.fnUntraced(function* (
         : Effect.fail(new Failure.RequestFailed({ detail: "the plan came in another form than text" }))
     )
   )
+  // One that leaves everything alone is done with.
+  if (plan.state !== "open") return
   if (Output.isTerminal()) yield* Console.log(`Apply it: prism-dns plan apply ${plan.id}`)
 })
 

@@ -210,15 +210,13 @@ const apply = Command.make(
         if (typeof plan === "string") return yield* Effect.die(new Error("asked for JSON, got text"))
         if (!input.dryRun && !(yield* agreed(plan, input.yes))) return yield* Console.log("Nothing was done.")
         const done = yield* plans.apply({ params, query: Input.dry(input), payload })
-        // What a plan to restore leaves alone was never to be done.
-        const leftAlone = Math.min(done.refused, done.plan.counts.keep)
-        const refused = done.refused - leftAlone
+        const { kept, refused } = done
         const would = done.dryRun === true ? "would be " : ""
         if (input.json) yield* Output.json(done)
         else {
           yield* Console.log(
             `${done.applied} ${would}applied, ${refused} ${would}refused` +
-              (leftAlone > 0 ? `, ${leftAlone} left alone` : "") +
+              (kept > 0 ? `, ${kept} left alone` : "") +
               (done.plan.state === "open" ? "; the rest is open" : "")
           )
           yield* Output.rows(

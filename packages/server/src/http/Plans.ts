@@ -229,10 +229,10 @@ export const layer = HttpApiBuilder.group(
           }
           const { name: by, peer, request } = yield* Caller
           const done = yield* plans.apply(params.plan, { by, peer, request, ...payload, dryRun })
-          const { applied, plan, refusals, refused } = done
-          const said = { plan: toPlan(plan), applied, refused }
+          const { applied, kept, plan, refusals, refused } = done
+          const said = { plan: toPlan(plan), applied, refused, kept }
           if (dryRun) return { ...said, refusals, dryRun: true as const }
-          return { ...said, refusals: refused === 0 ? [] : yield* refusalsOf(plan.id) }
+          return { ...said, refusals: refused + kept === 0 ? [] : yield* refusalsOf(plan.id) }
         },
         Effect.catchTags({
           PlanNotFound: (error) => Effect.fail("id" in error ? planNotFound(error.id) : error),

@@ -112,6 +112,31 @@ describe("/v1/hosts as of a time", () => {
       })
     )
 
+    it.effect("a plan to restore that leaves everything alone is no open one, and says why of each", () =>
+      Effect.gen(function* () {
+        const { history, plans } = yield* client
+        const host = `still.${otherZone}`
+        yield* register("still", "192.0.2.91", otherZone)
+        const then = Date.now()
+        yield* tick(then)
+        yield* register("still", "192.0.2.92", otherZone)
+        const payload = { at: new Date(then).toISOString(), reason: "to try" }
+        const { body: tried } = yield* history.restoreHost({ params: { host }, query: { dryRun: true }, payload })
+        assert.deepStrictEqual([tried.state, tried.counts.keep, tried.counts.changes], ["applied", 1, 1])
+        const { body: plan } = yield* history.restoreHost({ params: { host }, query: {}, payload })
+        assert.deepStrictEqual([plan.state, plan.counts.keep, plan.counts.changes], ["applied", 1, 1])
+        const found = yield* plans.get({ params: { plan: plan.id }, query: {} })
+        assert.strictEqual(typeof found === "string" ? found : found.state, "applied")
+        const changes = yield* plans.changes({ params: { plan: plan.id }, query: {} })
+        assert.deepStrictEqual(
+          changes.body.items.map(({ outcome }) => outcome),
+          ["left alone: it is online and says otherwise: its own word stands"]
+        )
+        const refused = yield* Effect.flip(plans.apply({ params: { plan: plan.id }, query: {}, payload: {} }))
+        assert.strictEqual(refused._tag, "PlanDecided")
+      })
+    )
+
     it.effect("a restored zone has its hosts as they were, but those that are online keep their word", () =>
       Effect.gen(function* () {
         const { history, hosts, plans } = yield* client
@@ -142,7 +167,8 @@ describe("/v1/hosts as of a time", () => {
         assert.match(text, /\+ gone\.lab\.prism\.test\. 120 HOST label role=db/)
         assert.match(text, /= moved\.lab\.prism\.test\. 0 HOST address 192\.0\.2\.75\n.*\n.*its own word stands/)
         const done = yield* plans.apply({ params: { plan: plan.id }, query: {}, payload: {} })
-        assert.deepStrictEqual([done.applied, done.refused, done.plan.state], [2, 2, "applied"])
+        assert.deepStrictEqual([done.applied, done.refused, done.kept, done.plan.state], [2, 0, 2, "applied"])
+        assert.deepStrictEqual(done.refusals.length, 2)
         const shown = (host: string) =>
           Effect.map(hosts.get({ params: { host: name(host) }, query: {} }), ({ body }) => body)
         const back = yield* shown("gone")
