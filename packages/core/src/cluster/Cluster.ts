@@ -15,9 +15,11 @@
  * `audit/Sealer` and so on), and requests that are on their way to PowerDNS when
  * a lease is lost: those are doubted and written anew by the next writer.
  */
-import { Context, Effect, Layer, Schema, type Scope } from "effect"
+import { Context, Effect, Layer, type Scope } from "effect"
 import type { SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
+import * as ClusterPostgres from "./ClusterPostgres.ts"
+import { LeaseLost } from "./LeaseLost.ts"
 
 /** What only one instance does at a time: the writing of a zone, or a job of the cluster. */
 export type LeaseName = `zone/${string}` | `job/${string}`
@@ -36,12 +38,7 @@ export interface Held {
   readonly remainingMillis: () => number
 }
 
-/** The lease has passed to another instance, or may have: what was to be done under it is not to be done. */
-export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", { lease: Schema.String }) {
-  override get message(): string {
-    return `this server does not hold ${this.lease} any more; the one that has it goes on`
-  }
-}
+export { LeaseLost }
 
 export type InstanceState = "live" | "draining" | "left" | "dead"
 
@@ -123,4 +120,8 @@ export class Cluster extends Context.Service<
       drain: Effect.void
     })
   })
+
+  /** Servers that share a PostgreSQL database. */
+  static readonly layerPostgres = (options: ClusterPostgres.PostgresOptions) =>
+    Layer.effect(Cluster, ClusterPostgres.make(options))
 }

@@ -1,0 +1,340 @@
+/**
+ * Several clusters in one process on one real PostgreSQL. One that is killed is one whose connection is cut: it goes on,
+ * and the others hear no more of it.
+ */
+import { assert, layer } from "@effect/vitest"
+import { Cluster, type Held, type LeaseName } from "@prism-dns/core/cluster/Cluster"
+import { OwnConnections } from "@prism-dns/core/cluster/OwnConnection"
+import { Signals } from "@prism-dns/core/cluster/Signals"
+import { Context, Effect, Exit, Layer, Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { SqlClient, SqlError } from "effect/sql"
+import { Postgres } from "../harness/Postgres.ts"
+import { waitUntil } from "../harness/waitUntil.ts"
+import * as T from "../layers.ts"
+
+const leaseMillis = 600
+const renewMillis = 100
+const zones: ReadonlyArray<LeaseName> = ["zone/a.test.", "zone/b.test.", "zone/c.test.", "zone/d.test."]
+const within = { within: "10 seconds" as const }
+
+/** What has been done under leases, by whom: no two at once may be at work at one. */
+class Work {
+  readonly at = new Map<LeaseName, string>()
+  readonly clashes: Array<string> = []
+  readonly epochs: Array<readonly [LeaseName, number]> = []
+
+  /** Works under `held` until it is told to stop. */
+  readonly by = (who: string) => (held: Held) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const other = this.at.get(held.name)
+        if (other !== undefined) this.clashes.push(`${who} found ${other} at ${held.name}`)
+        this.at.set(held.name, who)
+        this.epochs.push([held.name, held.epoch])
+      }),
+      () => Effect.never,
+      () => Effect.sync(() => void (this.at.get(held.name) === who && this.at.delete(held.name)))
+    )
+
+  readonly of = (who: string) => [...this.at].filter(([, by]) => by === who).map(([name]) => name)
+}
+
+const disconnected = new SqlError.SqlError({
+  reason: new SqlError.ConnectionError({ cause: new Error("cut by the test") })
+})
+
+/** An instance on the database around that can be cut off from it. */
+const start = Effect.fnUntraced(function* (name: string) {
+  const sql = yield* SqlClient.SqlClient
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  let isCut = false
+  const cutting = Layer.succeed(OwnConnections, {
+    open: Effect.suspend(() => (isCut ? Effect.fail(disconnected) : Effect.succeed(cuttable)))
+  })
+  const cuttable = new Proxy(sql, {
+    apply: (target, self, args: Parameters<typeof sql>) =>
+      isCut ? Effect.fail(disconnected) : Reflect.apply(target, self, args)
+  })
+  const context = yield* Layer.build(
+    Layer.fresh(
+      Cluster.layerPostgres({ name, version: "1.0.0", leaseMillis, renewMillis }).pipe(
+        Layer.provide(cutting),
+        Layer.provide(Signals.layerNone),
+        Layer.provide(SecureRandom.layerWebCrypto)
+      )
+    )
+  ).pipe(Scope.provide(scope))
+  const cluster = Context.get(context, Cluster)
+  return {
+    name,
+    cluster,
+    cut: Effect.sync(() => void (isCut = true)),
+    heal: Effect.sync(() => void (isCut = false)),
+    stop: Scope.close(scope, Exit.void),
+    /** Stands for leases until it is stopped. */
+    standFor: (leases: ReadonlyArray<LeaseName>, work: (held: Held) => Effect.Effect<void>) =>
+      Effect.forEach(leases, (lease) => Scope.provide(cluster.whileHeld(lease, work), scope), { discard: true })
+  }
+})
+
+const onDatabase = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  effect.pipe(Effect.scoped, Effect.provide(Layer.fresh(T.postgres)))
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a cluster on PostgreSQL", (it) => {
+  it.effect("shares leases evenly, each at work at one place, and hands over when one more comes and one leaves", () =>
+    Effect.gen(function* () {
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor(zones, work.by("first"))
+      yield* waitUntil(
+        "the first has all",
+        Effect.sync(() => work.of("first").length),
+        (n) => n === 4,
+        within
+      )
+      assert.isTrue(first.cluster.isAlone())
+      const second = yield* start("second")
+      yield* second.standFor(zones, work.by("second"))
+      yield* waitUntil(
+        "each has two",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      yield* waitUntil(
+        "both say so",
+        Effect.all([first.cluster.leases, second.cluster.leases]),
+        ([a, b]) => a.every(({ holder }, i) => holder !== undefined && holder.name === b[i]!.holder?.name),
+        within
+      )
+      assert.isFalse(first.cluster.isAlone())
+      yield* first.stop
+      yield* waitUntil(
+        "the second has all",
+        Effect.sync(() => work.of("second").length),
+        (n) => n === 4,
+        within
+      )
+      assert.deepStrictEqual(work.clashes, [])
+      const instances = yield* waitUntil(
+        "it is known that the first left",
+        second.cluster.instances,
+        (all) => all.some(({ state }) => state === "left"),
+        within
+      )
+      assert.deepStrictEqual(
+        instances.map(({ isSelf, name, state }) => [name, state, isSelf]),
+        [
+          ["first", "left", false],
+          ["second", "live", true]
+        ]
+      )
+      assert.isAbove(second.cluster.endedMillis(), 0)
+    }).pipe(onDatabase)
+  )
+
+  it.effect("one that is cut off stops before another goes on, and begins anew as another instance", () =>
+    Effect.gen(function* () {
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor(zones, work.by("first"))
+      const second = yield* start("second")
+      yield* second.standFor(zones, work.by("second"))
+      yield* waitUntil(
+        "each has two",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      const { id } = first.cluster.self
+      const held = first.cluster.held(work.of("first")[0]!)!
+      assert.isTrue(held.isValid())
+      yield* first.cut
+      yield* waitUntil(
+        "the second has all",
+        Effect.sync(() => work.of("second").length),
+        (n) => n === 4,
+        within
+      )
+      assert.isFalse(held.isValid())
+      assert.deepStrictEqual(work.clashes, [])
+      yield* first.heal
+      yield* waitUntil(
+        "each has two again",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      assert.deepStrictEqual(work.clashes, [])
+      assert.notStrictEqual(first.cluster.self.id, id)
+      assert.isFalse(held.isValid())
+      for (const zone of zones) {
+        const epochs = work.epochs.filter(([name]) => name === zone).map(([, epoch]) => epoch)
+        assert.deepStrictEqual(
+          epochs,
+          [...new Set(epochs)].sort((a, b) => a - b)
+        )
+      }
+    }).pipe(onDatabase)
+  )
+
+  it.effect("one that drains hands over all at once, and keeps it while nobody else is there", () =>
+    Effect.gen(function* () {
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor(zones, work.by("first"))
+      yield* waitUntil(
+        "the first has all",
+        Effect.sync(() => work.of("first").length),
+        (n) => n === 4,
+        within
+      )
+      yield* first.cluster.drain
+      assert.strictEqual(work.of("first").length, 4)
+      const second = yield* start("second")
+      yield* second.standFor(zones, work.by("second"))
+      yield* waitUntil(
+        "the second has all",
+        Effect.sync(() => work.of("second").length),
+        (n) => n === 4,
+        within
+      )
+      yield* second.cluster.drain
+      assert.strictEqual(work.of("second").length, 4)
+      assert.deepStrictEqual(work.clashes, [])
+    }).pipe(onDatabase)
+  )
+
+  it.effect(
+    "a transaction with a fence is refused once its lease has passed, and keeps it from passing meanwhile",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const work = new Work()
+        const [lease] = zones
+        const first = yield* start("first")
+        assert.strictEqual((yield* Effect.flip(first.cluster.fence(lease!)))._tag, "LeaseLost")
+        yield* first.standFor([lease!], work.by("first"))
+        yield* waitUntil(
+          "the first has it",
+          Effect.sync(() => work.of("first").length),
+          (n) => n === 1,
+          within
+        )
+        yield* sql.withTransaction(first.cluster.fence(lease!))
+        const second = yield* start("second")
+        yield* second.standFor([lease!], work.by("second"))
+        const ended = yield* sql
+          .withTransaction(
+            Effect.gen(function* () {
+              yield* first.cluster.fence(lease!)
+              yield* first.cut
+              // The transaction stands still for longer than any may: it is ended before the lease can pass.
+              yield* waitUntil(
+                "the second has it",
+                Effect.sync(() => work.of("second").length),
+                (n) => n === 1,
+                within
+              )
+              yield* sql`SELECT 1`
+            })
+          )
+          .pipe(Effect.exit)
+        assert.isTrue(Exit.isFailure(ended))
+        assert.strictEqual((yield* Effect.flip(sql.withTransaction(first.cluster.fence(lease!))))._tag, "LeaseLost")
+      }).pipe(onDatabase)
+  )
+
+  it.effect("who was cut off together with the others declares nobody dead, and goes on as before", () =>
+    Effect.gen(function* () {
+      const work = new Work()
+      const first = yield* start("first")
+      const second = yield* start("second")
+      yield* first.standFor(zones, work.by("first"))
+      yield* second.standFor(zones, work.by("second"))
+      yield* waitUntil(
+        "each has two",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      const ids = [first.cluster.self.id, second.cluster.self.id]
+      const before = work.of("first").sort()
+      yield* first.cut
+      yield* second.cut
+      yield* waitUntil(
+        "nobody works",
+        Effect.sync(() => work.at.size),
+        (n) => n === 0,
+        within
+      )
+      // Their time has passed by the database's clock too.
+      const sql = yield* SqlClient.SqlClient
+      yield* waitUntil(
+        "both may be declared dead",
+        sql<{
+          n: bigint
+        }>`SELECT COUNT(*) AS n FROM instance WHERE until < EXTRACT(EPOCH FROM clock_timestamp()) * 1000`,
+        ([row]) => Number(row!.n) === 2,
+        within
+      )
+      yield* first.heal
+      yield* second.heal
+      yield* waitUntil(
+        "each has two again",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      assert.deepStrictEqual([first.cluster.self.id, second.cluster.self.id], ids)
+      assert.deepStrictEqual(work.of("first").sort(), before)
+      assert.deepStrictEqual(work.clashes, [])
+    }).pipe(onDatabase)
+  )
+
+  it.effect("work that takes its time to end keeps the lease until it has ended", () =>
+    Effect.gen(function* () {
+      const first = yield* start("first")
+      const [lease] = zones
+      let isValidAtEnd: boolean | undefined
+      const second = yield* start("second")
+      let isSecondAtWork = false
+      let wasSecondAtWork: boolean | undefined
+      yield* first.standFor([lease!], (held) =>
+        Effect.never.pipe(
+          Effect.onInterrupt(() =>
+            Effect.sleep("300 millis").pipe(
+              Effect.andThen(
+                Effect.sync(() => {
+                  isValidAtEnd = held.isValid()
+                  wasSecondAtWork = isSecondAtWork
+                })
+              )
+            )
+          )
+        )
+      )
+      yield* waitUntil(
+        "the first has it",
+        Effect.sync(() => first.cluster.held(lease!)),
+        (held) => held !== undefined,
+        within
+      )
+      yield* second.standFor([lease!], () =>
+        Effect.andThen(
+          Effect.sync(() => void (isSecondAtWork = true)),
+          Effect.never
+        )
+      )
+      yield* first.cluster.drain
+      yield* waitUntil(
+        "the second has it",
+        Effect.sync(() => isSecondAtWork),
+        (is) => is,
+        within
+      )
+      assert.deepStrictEqual([isValidAtEnd, wasSecondAtWork], [true, false])
+    }).pipe(onDatabase)
+  )
+})
