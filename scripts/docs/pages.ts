@@ -1,9 +1,11 @@
 /** The pages that are made from the code, as they should be now: `npm run docs` writes them, a test compares them. */
 import { Api } from "@prism-dns/core/api/Api"
 import { OpenApi } from "effect/http-api"
+import * as Path from "node:path"
 import { settings } from "../../packages/server/src/Config.ts"
 import * as ConfigurationPage from "../../packages/server/src/config/Reference.ts"
 import { prismDns } from "../../packages/server/src/cli/prismDns.ts"
+import * as Report from "../../packages/server/src/bench/Report.ts"
 import { version } from "../../packages/server/src/Version.ts"
 import * as CommandPage from "./CommandPage.ts"
 import * as HttpPage from "./HttpPage.ts"
@@ -14,6 +16,8 @@ export interface Page {
   readonly path: string
   readonly content: string
 }
+
+const docs = Path.resolve(import.meta.dirname, "../../docs")
 
 export const pages = async (): Promise<ReadonlyArray<Page>> => {
   const document = OpenApi.fromApi(Api)
@@ -36,6 +40,7 @@ export const pages = async (): Promise<ReadonlyArray<Page>> => {
         commands
       )
     },
+    { path: `docs/${Report.page}`, content: Report.render(Report.read(docs)) },
     { path: "docs/reference/openapi.json", content: `${JSON.stringify(document, null, 2)}\n` }
   ]
 }

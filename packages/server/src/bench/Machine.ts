@@ -1,5 +1,6 @@
 /** What a benchmark ran on: figures without it say nothing. */
 import { spawnSync } from "node:child_process"
+import * as Fs from "node:fs"
 import * as Os from "node:os"
 
 export interface Machine {
@@ -13,10 +14,26 @@ export interface Machine {
   /** Programs that a benchmark may use, as far as they are installed. */
   readonly powerdns: string | null
   readonly bind: string | null
+  readonly postgres: string | null
+  readonly knot: string | null
+  readonly nsd: string | null
+  readonly dnsperf: string | null
 }
 
 /** PATH of ordinary users lacks the folders of servers. */
 export const searchPath = `${process.env["PATH"] ?? ""}:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin`
+
+/** Folder of PostgreSQL's programs, of the newest version; empty where they are on the PATH. */
+export const postgresPrograms = (): string => {
+  const debian = "/usr/lib/postgresql"
+  const versions = Fs.existsSync(debian) ? Fs.readdirSync(debian) : []
+  const newest = versions
+    .filter((version) => Fs.existsSync(`${debian}/${version}/bin/initdb`))
+    .sort((a, b) => Number(b) - Number(a))[0]
+  if (newest !== undefined) return `${debian}/${newest}/bin/`
+  const fedora = Fs.existsSync("/usr") ? Fs.readdirSync("/usr").find((name) => name.startsWith("pgsql-")) : undefined
+  return fedora === undefined ? "" : `/usr/${fedora}/bin/`
+}
 
 /** What `pattern` finds in what `program` says of itself, whatever its exit code; null when it is not installed. */
 const ask = (program: string, argument: string, pattern: RegExp): string | null => {
@@ -35,7 +52,11 @@ export const describe = (): Machine => ({
   node: process.version,
   sqlite: process.versions["sqlite"] ?? "unknown",
   powerdns: ask("pdns_server", "--version", /(?:Server|version) ([\d.]+\S*)/),
-  bind: ask("named", "-v", /BIND ([\d.]+\S*)/)
+  bind: ask("named", "-v", /BIND ([\d.]+\S*)/),
+  postgres: ask(`${postgresPrograms()}postgres`, "--version", /PostgreSQL\) ([\d.]+)/),
+  knot: ask("knotd", "--version", /version ([\d.]+)/),
+  nsd: ask("nsd", "-v", /NSD version ([\d.]+)/),
+  dnsperf: ask("dnsperf", "-h", /Version ([\d.]+)/)
 })
 
 /**
@@ -66,6 +87,15 @@ const cores = (list: string): ReadonlyArray<number> =>
     })
     .slice(0, 2)
 
+const programs = [
+  ["PostgreSQL", "postgres"],
+  ["PowerDNS", "powerdns"],
+  ["BIND", "bind"],
+  ["Knot DNS", "knot"],
+  ["NSD", "nsd"],
+  ["dnsperf", "dnsperf"]
+] as const
+
 /** In one line, for people. */
 export const line = (machine: Machine): string =>
   [
@@ -74,6 +104,5 @@ export const line = (machine: Machine): string =>
     machine.system,
     `Node ${machine.node}`,
     `SQLite ${machine.sqlite}`,
-    `PowerDNS ${machine.powerdns ?? "missing"}`,
-    `BIND ${machine.bind ?? "missing"}`
+    ...programs.map(([name, version]) => `${name} ${machine[version] ?? "missing"}`)
   ].join(" · ")

@@ -11,6 +11,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { gunzipSync } from "node:zlib"
 import { BenchFailed, failed } from "./Benchmark.ts"
+import { postgresPrograms } from "./Machine.ts"
 import { run, spawn, temporaryFolder } from "./Workspace.ts"
 
 const user = "prism"
@@ -26,18 +27,6 @@ const schemaPaths = [
   "/usr/share/doc/powerdns/schema.pgsql.sql",
   "/opt/homebrew/opt/pdns/share/doc/pdns/schema.pgsql.sql"
 ]
-
-/** Folder of the programs of the newest version; empty where they are on the PATH. */
-const programs = (): string => {
-  const debian = "/usr/lib/postgresql"
-  const versions = Fs.existsSync(debian) ? Fs.readdirSync(debian) : []
-  const newest = versions
-    .filter((version) => Fs.existsSync(`${debian}/${version}/bin/initdb`))
-    .sort((a, b) => Number(b) - Number(a))[0]
-  if (newest !== undefined) return `${debian}/${newest}/bin/`
-  const fedora = Fs.readdirSync("/usr").find((name) => name.startsWith("pgsql-"))
-  return fedora === undefined ? "" : `/usr/${fedora}/bin/`
-}
 
 const schema = Effect.try({
   try: () => {
@@ -68,7 +57,7 @@ export const sql = (backend: PowerDnsProcess.Backend, text: string): Effect.Effe
   backend._tag !== "Pgsql"
     ? Effect.fail(new BenchFailed({ detail: "no PostgreSQL" }))
     : run(
-        `${programs()}psql`,
+        `${postgresPrograms()}psql`,
         [
           "-X",
           "-q",
@@ -93,10 +82,14 @@ const start = Effect.fnUntraced(function* (more: Readonly<Record<string, string>
   const folder = yield* temporaryFolder
   if (as.uid !== undefined) Fs.chownSync(folder, as.uid, as.gid!)
   const data = Path.join(folder, "data")
-  yield* run(`${programs()}initdb`, ["-D", data, "-U", user, "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"], {
-    folder,
-    as
-  })
+  yield* run(
+    `${postgresPrograms()}initdb`,
+    ["-D", data, "-U", user, "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"],
+    {
+      folder,
+      as
+    }
+  )
   const settings = {
     listen_addresses: "",
     port: `${port}`,
@@ -115,7 +108,7 @@ const start = Effect.fnUntraced(function* (more: Readonly<Record<string, string>
       .join("")
   )
   // SIGINT is its "fast" stop: it does not wait for its clients.
-  const server = yield* spawn(`${programs()}postgres`, ["-D", data], {
+  const server = yield* spawn(`${postgresPrograms()}postgres`, ["-D", data], {
     folder,
     log: "log",
     as,

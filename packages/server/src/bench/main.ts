@@ -8,18 +8,22 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect, Schema } from "effect"
 import * as Fs from "node:fs"
 import { parseArgs } from "node:util"
+import * as Path from "node:path"
 import { api } from "./api.ts"
 import { beats } from "./beats.ts"
-import { type Benchmark, backends, type Figure, type Options, type Result, type Target } from "./Benchmark.ts"
+import { type Benchmark, backends, type Options, type Result } from "./Benchmark.ts"
 import { cliStart } from "./cliStart.ts"
 import { connections } from "./connections.ts"
 import { enrol } from "./enrol.ts"
 import { heartbeats } from "./heartbeats.ts"
 import { history } from "./history.ts"
 import * as Machine from "./Machine.ts"
+import { number, range, units, verdict } from "./Printing.ts"
 import { publish } from "./publish.ts"
 import { reconcile } from "./reconcile.ts"
 import { registrations } from "./registrations.ts"
+import { report, type ReportOptions } from "./reporting.ts"
+import { reported } from "./Reports.ts"
 import { restart } from "./restart.ts"
 import { sdkSize } from "./sdkSize.ts"
 import { servedLatency } from "./servedLatency.ts"
@@ -46,6 +50,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
 const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--rows N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
                           [--rounds N] [--tls] [--profile DIR]
        ./prism bench --list
+       ./prism bench --report [NAME...] [--quick] [--docs DIR] [--page]
 
 ${benchmarks.map(({ description, name }) => `  ${name.padEnd(15)} ${description}`).join("\n")}
 
@@ -58,6 +63,12 @@ ${benchmarks.map(({ description, name }) => `  ${name.padEnd(15)} ${description}
   --rounds N     how often the short parts are repeated; medians count (default 3)
   --tls          over TLS 1.3 (sessions)
   --profile DIR  a CPU profile of each Prism server that is measured
+
+  --report       takes all benchmarks, or those named, stores what they gave in docs/performance/ and writes
+                 docs/performance.md; names: ${reported.map(({ id }) => id).join(", ")}
+  --quick        in a short form, which shows that they run; it does not replace stored figures of a full run
+  --docs DIR     in place of docs
+  --page         writes the page from what is stored, and measures nothing
 `
 
 class WrongUsage extends Schema.TaggedError<WrongUsage>()("WrongUsage", { detail: Schema.String }) {
@@ -71,6 +82,7 @@ const wrongUsage = (detail: string): WrongUsage => new WrongUsage({ detail })
 type Invocation =
   | { readonly _tag: "Help" }
   | { readonly _tag: "List" }
+  | { readonly _tag: "Report"; readonly options: ReportOptions }
   | { readonly _tag: "Run"; readonly benchmark: Benchmark; readonly options: Options; readonly json: boolean }
 
 const wholeNumber = (name: string, text: string | undefined, max: number): number | undefined => {
@@ -114,11 +126,16 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
       rates: { type: "string" },
       seconds: { type: "string" },
       rounds: { type: "string" },
-      profile: { type: "string" }
+      profile: { type: "string" },
+      report: { type: "boolean", default: false },
+      quick: { type: "boolean", default: false },
+      page: { type: "boolean", default: false },
+      docs: { type: "string", default: "docs" }
     }
   })
   if (values.help) return { _tag: "Help" }
   if (values.list) return { _tag: "List" }
+  if (values.report) return { _tag: "Report", options: parseReport(positionals, values) }
   const [name, ...more] = positionals
   if (name === undefined) throw wrongUsage("name a benchmark")
   if (more.length > 0) throw wrongUsage("one benchmark at a time")
@@ -145,10 +162,15 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
   }
 }
 
-const number = (value: number): string =>
-  Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(4)))
-
-const units: Readonly<Record<Figure["unit"], string>> = { s: "s", "1": "", "1/s": "/s", us: "µs", B: "B" }
+const parseReport = (
+  ids: ReadonlyArray<string>,
+  { docs, page, quick }: { readonly docs: string; readonly page: boolean; readonly quick: boolean }
+): ReportOptions => {
+  for (const id of ids) {
+    if (!reported.some((each) => each.id === id)) throw wrongUsage(`there is no report of '${id}'`)
+  }
+  return { ids, quick, pageOnly: page, docs: Path.resolve(docs) }
+}
 
 const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]!.length))) ?? []
@@ -163,19 +185,12 @@ const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
     .join("")
 }
 
-const verdict = (target: Target | undefined): string =>
-  target === undefined
-    ? ""
-    : `want ${target.atLeast === true ? "at least" : "below"} ${number(target.want)}: ${target.met ? "met" : "NOT MET"}`
-
 const readable = (benchmark: Benchmark, machine: Machine.Machine, result: Result): string => {
-  const figures = Object.entries(result.figures).map(([name, { max, min, unit, value }]) => [
+  const figures = Object.entries(result.figures).map(([name, figure]) => [
     name,
-    number(value),
-    units[unit],
-    [min === undefined || max === undefined ? "" : `${number(min)} to ${number(max)}`, verdict(result.targets[name])]
-      .filter((part) => part !== "")
-      .join("; ")
+    number(figure.value),
+    units[figure.unit],
+    [range(figure), verdict(result.targets[name])].filter((part) => part !== "").join("; ")
   ])
   const ratios = Object.entries(result.ratios).map(([name, value]) => [
     name,
@@ -194,6 +209,7 @@ const main = Effect.gen(function* () {
   if (invocation._tag === "List") {
     return process.stdout.write(benchmarks.map(({ description, name }) => `${name}\t${description}\n`).join(""))
   }
+  if (invocation._tag === "Report") return yield* report(invocation.options)
   const { benchmark, json, options } = invocation
   if (options.profile !== undefined) Fs.mkdirSync(options.profile, { recursive: true })
   const result = yield* Effect.scoped(benchmark.run(options))

@@ -189,6 +189,22 @@ describe("bench", () => {
     assert.notInclude(processes, folder)
   })
 
+  it("a report stores what a benchmark gave, and writes the page", async () => {
+    const docs = Path.join(folder, "docs")
+    const ended = await bench(["--report", "connections", "--quick", "--docs", docs])
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    const stored = JSON.parse(Fs.readFileSync(Path.join(docs, "performance/connections.json"), "utf8")) as Output & {
+      readonly quick: unknown
+    }
+    assert.strictEqual(stored.bench, "connections")
+    assert.isTrue(stored.quick)
+    const page = Fs.readFileSync(Path.join(docs, "performance.md"), "utf8")
+    assert.include(page, "`./prism bench connections --rounds 1 --hosts 500`")
+    for (const name of Object.keys(stored.figures)) assert.include(page, `| \`${name}\` |`)
+    const unknown = await bench(["--report", "nothing", "--docs", docs])
+    assert.strictEqual(unknown.code, 2)
+  }, 60_000)
+
   it("lists what there is, and refuses what there is not", async () => {
     const list = await bench(["--list"])
     assert.strictEqual(list.code, 0)
