@@ -1,6 +1,8 @@
 import { defineConfig } from "vitest/config"
 
-/** What must be running decides the project: nothing, one real program, or the whole server as its own process. */
+const clusters = "packages/server/test/cluster/**/*.e2e.test.ts"
+
+/** What must be running decides the project: nothing, one real program, the whole server as its own process, or several. */
 const project = (name: string, suffix: string, timeoutMillis: number) => ({
   extends: true as const,
   test: {
@@ -11,7 +13,7 @@ const project = (name: string, suffix: string, timeoutMillis: number) => ({
     exclude:
       suffix === "test"
         ? ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/node_modules/**"]
-        : ["**/node_modules/**"],
+        : [clusters, "**/node_modules/**"],
     testTimeout: timeoutMillis,
     hookTimeout: 60_000
   }
@@ -26,7 +28,12 @@ export default defineConfig({
     projects: [
       project("unit", "test", 20_000),
       project("integration", "integration.test", 60_000),
-      project("e2e", "e2e.test", 120_000)
+      project("e2e", "e2e.test", 120_000),
+      {
+        extends: true,
+        // What a cluster promises has bounds of time: one at a time, and no output held back.
+        test: { name: "cluster", include: [clusters], testTimeout: 300_000, hookTimeout: 60_000 }
+      }
     ]
   }
 })

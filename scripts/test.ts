@@ -1,7 +1,8 @@
 /**
  * `./prism test`, once everything it needs is there: type check, lint, bundle,
  * then the suites. Its last line is `N passed, N failed`; a step that is no
- * test counts as one failure when it fails. `--only SUITE` runs that suite alone.
+ * test counts as one failure when it fails. `--only SUITE` runs that suite alone; `--only
+ * cluster-full` runs the suite of clusters as large as what is promised of them, which takes an hour.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -10,13 +11,16 @@ import { parseArgs } from "node:util"
 
 const root = Path.resolve(import.meta.dirname, "..")
 const results = Path.join(root, ".test-results")
-const suites = ["unit", "integration", "e2e"] as const
+const suites = ["unit", "integration", "e2e", "cluster"] as const
+const fullCluster = "cluster-full"
 
-const { only } = parseArgs({ options: { only: { type: "string" } } }).values
-if (only !== undefined && !suites.some((suite) => suite === only)) {
-  console.error(`prism: --only wants one of ${suites.join(", ")}, not '${only}'`)
+const { only: asked } = parseArgs({ options: { only: { type: "string" } } }).values
+if (asked !== undefined && asked !== fullCluster && !suites.some((suite) => suite === asked)) {
+  console.error(`prism: --only wants one of ${suites.join(", ")}, ${fullCluster}, not '${asked}'`)
   process.exit(2)
 }
+if (asked === fullCluster) process.env["PRISM_CLUSTER"] = "full"
+const only = asked === fullCluster ? "cluster" : asked
 
 let passed = 0
 let failed = 0
@@ -55,6 +59,8 @@ const suite = (name: string) => {
     "run",
     "--project",
     name,
+    // Clusters have bounds of time to keep: each has the machine to itself.
+    ...(name === "cluster" ? ["--no-file-parallelism"] : []),
     "--reporter=default",
     "--reporter=json",
     `--outputFile.json=${file}`
@@ -80,7 +86,7 @@ if (only === undefined) {
   step("lint", "oxlint", "--type-aware")
   step("format", "oxfmt", "--check", ".")
 }
-if (only === undefined || only === "e2e") step("bundle", process.execPath, "scripts/bundle.ts")
+if (only === undefined || only === "e2e" || only === "cluster") step("bundle", process.execPath, "scripts/bundle.ts")
 for (const name of suites) if (only === undefined || only === name) suite(name)
 
 process.exitCode = failed === 0 ? 0 : 1

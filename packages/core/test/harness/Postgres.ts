@@ -30,6 +30,8 @@ export interface Database {
 export interface Options {
   /** Flush commits to disk. Default false. */
   readonly fsync?: boolean
+  /** Listens at this address too, for whoever comes from `network`. */
+  readonly also?: { readonly address: string; readonly network: string } | undefined
   /** Further settings by PostgreSQL's names. */
   readonly settings?: Readonly<Record<string, string>>
 }
@@ -102,7 +104,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     spawning
   )
   const settings = {
-    listen_addresses: "127.0.0.1",
+    listen_addresses: ["127.0.0.1", ...(options.also === undefined ? [] : [options.also.address])].join(","),
     port: `${port}`,
     unix_socket_directories: folder,
     // PowerDNS opens a connection for each request
@@ -117,6 +119,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
       .map(([key, value]) => `${key} = '${value}'\n`)
       .join("")
   )
+  if (options.also !== undefined) {
+    Fs.appendFileSync(Path.join(data, "pg_hba.conf"), `host all all ${options.also.network} trust\n`)
+  }
 
   let child: ChildProcess.ChildProcess | undefined
   const logFile = Path.join(folder, "log")

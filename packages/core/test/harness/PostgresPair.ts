@@ -23,6 +23,8 @@ export interface PairOptions {
   readonly synchronous?: boolean
   /** Where each listens; default 127.0.0.1 for both. */
   readonly addresses?: readonly [string, string]
+  /** Who may come, beside 127.0.0.0/8. */
+  readonly network?: string | undefined
   /** Further settings of both by PostgreSQL's names. */
   readonly settings?: Readonly<Record<string, string>>
 }
@@ -181,7 +183,9 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
     )
     Fs.appendFileSync(
       Path.join(data, "pg_hba.conf"),
-      "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n"
+      ["127.0.0.0/8", ...(options.network === undefined ? [] : [options.network])]
+        .map((network) => `host all all ${network} trust\nhost replication all ${network} trust\n`)
+        .join("")
     )
     configure({
       listen_addresses: host,

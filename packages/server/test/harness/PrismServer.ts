@@ -77,10 +77,18 @@ interface Run {
 
 const spawn = (
   args: ReadonlyArray<string>,
-  options: { readonly folder: string; readonly environment?: Readonly<Record<string, string>> }
+  options: {
+    readonly folder: string
+    readonly environment?: Readonly<Record<string, string>>
+    readonly command?: ReadonlyArray<string>
+  }
 ): Run => {
   ensureBundle()
-  const child = ChildProcess.spawn(process.execPath, [bundle, ...args], {
+  const [program, ...all] = [...(options.command ?? []), process.execPath, bundle, ...args] as [
+    string,
+    ...Array<string>
+  ]
+  const child = ChildProcess.spawn(program, all, {
     cwd: options.folder,
     env: environment(options.environment),
     stdio: ["ignore", "pipe", "pipe"]
@@ -113,7 +121,11 @@ const killLeftovers = (folder: string) => {
 /** Any command, to its end. Default limit 20 s. */
 export const run = Effect.fnUntraced(function* (
   args: ReadonlyArray<string>,
-  options: { readonly folder: string; readonly environment?: Readonly<Record<string, string>> }
+  options: {
+    readonly folder: string
+    readonly environment?: Readonly<Record<string, string>>
+    readonly command?: ReadonlyArray<string>
+  }
 ) {
   const running = yield* Effect.acquireRelease(
     Effect.sync(() => spawn(args, options)),
@@ -141,6 +153,8 @@ export const start = Effect.fnUntraced(function* (
     readonly environment?: Readonly<Record<string, string>>
     /** Default: true. With false, `ready` throws until the file is there. */
     readonly awaitReady?: boolean
+    /** A program that becomes it, with its arguments: `ip netns exec NAME`. */
+    readonly command?: ReadonlyArray<string>
   }
 ): Effect.fn.Return<PrismServer, never, Scope.Scope> {
   const { folder } = options

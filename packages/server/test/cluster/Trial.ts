@@ -1,0 +1,130 @@
+/**
+ * One trial of a cluster: start it, put it under load, let something happen,
+ * make all well again, and judge what clients were told by what is there in the
+ * end.
+ *
+ * Leaves to others: what happens (the suites, `Faults`).
+ */
+import { assert } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
+import * as Check from "./Check.ts"
+import * as Cluster from "./Cluster.ts"
+import * as EndState from "./EndState.ts"
+import { nowMillis } from "./History.ts"
+import * as Load from "./Load.ts"
+
+/** `PRISM_CLUSTER=full`: as large as the promises say. Otherwise the same faults on less. */
+export const isFull = process.env["PRISM_CLUSTER"] === "full"
+
+/** How much longer than promised this machine may take. */
+const patience = Number(process.env["PRISM_CLUSTER_PATIENCE"] ?? "1")
+if (!(patience >= 1)) throw new Error("PRISM_CLUSTER_PATIENCE is a number, 1 or more")
+
+export const size: Load.Options = {
+  seed: process.env["PRISM_CLUSTER_SEED"] ?? "1",
+  sessions: isFull ? 2000 : 200,
+  changesPerSecond: isFull ? 500 : 50,
+  protocol1: isFull ? 200 : 20,
+  pollsPerSecond: isFull ? 200 : 50,
+  throughHaproxy: 0.5
+}
+
+/** How long a steady load goes on before and after what happens, in milliseconds. */
+export const steadyMillis = isFull ? 10_000 : 3000
+
+export const say = (line: string): void => void process.stderr.write(`cluster: ${line}\n`)
+
+/** Lets so much time pass in which the load goes on: what is waited for is that time. */
+export const steady = (millis = steadyMillis) => Effect.sleep(millis)
+
+/** Asserts a promised bound, and says what was measured. */
+export const within = (what: string, millis: number, promisedMillis: number): void => {
+  say(`${what}: ${(millis / 1000).toFixed(2)} s (promised ${promisedMillis / 1000} s)`)
+  assert.isAtMost(millis, promisedMillis * patience, what)
+}
+
+export interface Trial {
+  readonly cluster: Cluster.Cluster
+  readonly load: Load.Load
+}
+
+/** A cluster with its load, settled and under way; `judge` ends it. */
+export const begin = Effect.fnUntraced(function* (
+  options: Cluster.Options = {},
+  load: Partial<Load.Options> = {}
+): Effect.fn.Return<Trial, never, Scope.Scope> {
+  const cluster = yield* Cluster.start(options)
+  const hosts = yield* Load.start(cluster, { ...size, ...load })
+  yield* hosts.settled("60 seconds")
+  yield* hosts.resume
+  return { cluster, load: hosts }
+})
+
+/** Ends the load and says what is wrong. All parts have to be well again. */
+export const findings = Effect.fnUntraced(function* ({ cluster, load }: Trial) {
+  yield* load.pause
+  yield* load.settled("60 seconds")
+  yield* EndState.rest(cluster)
+  const { history } = load
+  const end = yield* EndState.read(
+    cluster,
+    history.requests.map(({ host }) => host)
+  )
+  const told = history.requests.filter(({ told }) => told.length > 0).length
+  say(
+    `${history.requests.length} requests, ${told} of them answered, ${end.versions.length} versions, ` +
+      `${history.writes.length} writes, ${history.polls.length} questions, ${load.errors.length} errors`
+  )
+  return Check.check(history, end, { leaseMillis: cluster.leaseMillis })
+})
+
+/** Asserts that nothing is wrong. */
+export const judge = Effect.fnUntraced(function* (trial: Trial) {
+  const found = yield* findings(trial)
+  assert.strictEqual(found.length, 0, Check.describe(found))
+})
+
+/** How long it takes from now until each of the agents has its session, on a server other than `gone`. */
+export const untilElsewhere = Effect.fnUntraced(function* (
+  { load }: Trial,
+  gone: string,
+  which: (agent: Load.Load["agents"][number]) => boolean = () => true
+) {
+  const start = nowMillis()
+  yield* waitUntil(
+    `all sessions are elsewhere than on ${gone}`,
+    Effect.sync(
+      () => load.agents.filter((agent) => which(agent) && (!agent.isConnected || agent.instance === gone)).length
+    ),
+    (count) => count === 0,
+    { within: "60 seconds", every: "20 millis" }
+  )
+  return nowMillis() - start
+})
+
+/** Zones that `server` was the last to write. */
+export const writtenBy = ({ cluster }: Trial, server: string): ReadonlyArray<string> => {
+  const last = new Map(cluster.writes.map(({ server, zone }) => [zone, server]))
+  return [...last].flatMap(([zone, writer]) => (writer === server ? [zone] : []))
+}
+
+/** How long it takes from `sinceMillis` until each of the zones was written by somebody else than `gone`. */
+export const untilWritten = Effect.fnUntraced(function* (
+  { cluster }: Trial,
+  zones: ReadonlyArray<string>,
+  gone: string,
+  sinceMillis: number
+) {
+  const firstOf = (zone: string) =>
+    cluster.writes.find(
+      (write) => write.zone === zone && write.server !== gone && write.fromMillis >= sinceMillis && write.status === 204
+    )
+  const first = yield* waitUntil(
+    `${zones.join(", ")} are written by another than ${gone}`,
+    Effect.sync(() => zones.map(firstOf)),
+    (seen) => seen.every((write) => write?.toMillis !== undefined),
+    { within: "60 seconds", every: "20 millis" }
+  )
+  return Math.max(0, ...first.map((write) => write!.toMillis! - sinceMillis))
+})
