@@ -430,7 +430,7 @@ export const settings = Settings.group("", {
   }),
   storage: Settings.group("Where the registry is kept.", {
     url: Settings.setting(Kind.storageUrl, {
-      doc: "A SQLite file (relative to the working directory) or a PostgreSQL database.",
+      doc: "A SQLite file (relative to the working directory) or a PostgreSQL database; of several servers (`postgres://a:5432,b:5432/prism`) the one that takes writes is used.",
       default: "sqlite:./prism.db",
       secret: true
     }),

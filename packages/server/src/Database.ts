@@ -5,7 +5,7 @@
  * several servers may start together.
  */
 import { NodeServices } from "@effect/platform-node"
-import { PgClient, PgMigrator } from "@effect/sql-pg"
+import { PgMigrator } from "@effect/sql-pg"
 import { migrations } from "@prism-dns/core/storage/Migrations"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
@@ -14,6 +14,8 @@ import { Migrator, SqlClient, type SqlError } from "effect/sql"
 import { existsSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import type { PrismConfig } from "./Config.ts"
+import * as PostgresHosts from "./database/PostgresHosts.ts"
+import * as PostgresUrl from "./database/PostgresUrl.ts"
 import { StorageUnavailable } from "./ServerError.ts"
 
 /** Where the database notes which migrations it has had. */
@@ -93,10 +95,10 @@ const sqlite = (filename: string) =>
     Layer.provideMerge(Sqlite.layer({ filename }))
   )
 
-const postgres = (name: string, options: PgClient.PgPoolConfig) =>
+const postgres = (name: string, url: PostgresUrl.PostgresUrl, options: PostgresHosts.PoolOptions) =>
   PgMigrator.layer({ loader, table: migrationsTable }).pipe(
     Layer.provideMerge(notNewer(name)),
-    Layer.provideMerge(PgClient.layer(options)),
+    Layer.provideMerge(PostgresHosts.clientOf(url, options)),
     Layer.provide(NodeServices.layer)
   )
 
@@ -140,10 +142,7 @@ export const schemaNow = (storage: PrismConfig["storage"]): Effect.Effect<number
   const [name, client] =
     url._tag === "Sqlite"
       ? ([url.filename, Sqlite.layer({ filename: url.filename })] as const)
-      : ([
-          `PostgreSQL at ${url.host}:${url.port}`,
-          PgClient.layer({ url: url.url, maxConnections: 1 }).pipe(Layer.provide(NodeServices.layer))
-        ] as const)
+      : ([PostgresUrl.describe(url), PostgresHosts.clientOf(url, { maxConnections: 1 })] as const)
   return Effect.scoped(Effect.provide(schemaOf, client)).pipe(
     Effect.mapError((error) => new StorageUnavailable({ storage: name, detail: detailOf(error) }))
   )
@@ -162,9 +161,8 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
     const database = sqlite(url.filename).pipe(Layer.catch(unavailable(url.filename)))
     return url.filename === ":memory:" ? database : database.pipe(Layer.provide(alone(url.filename)))
   }
-  const name = `PostgreSQL at ${url.host}:${url.port}`
-  const database = postgres(name, {
-    url: url.url,
+  const name = PostgresUrl.describe(url)
+  const database = postgres(name, url, {
     // One connection holds the lock.
     maxConnections: storage.connectionsMax + 1,
     idleTimeout: "1 minute",

@@ -1,7 +1,8 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { Postgres } from "../../core/test/harness/Postgres.ts"
 import * as Database from "../src/Database.ts"
+import * as PostgresUrl from "../src/database/PostgresUrl.ts"
 
 layer(Postgres.layer(), { excludeTestServices: true })("a registry in PostgreSQL", (it) => {
   it.effect("is one server's alone while it runs, and another's when that one has ended", () =>
@@ -11,7 +12,7 @@ layer(Postgres.layer(), { excludeTestServices: true })("a registry in PostgreSQL
       const open = Layer.build(
         Layer.fresh(
           Database.layer({
-            url: { _tag: "Postgres", url: Redacted.make(url), host: "127.0.0.1", port: 5432 },
+            url: Result.getOrThrow(PostgresUrl.parse(url)),
             connectionsMax: 2
           })
         )

@@ -73,7 +73,7 @@ describe("a pair of PostgreSQL servers of the harness", () => {
     Effect.gen(function* () {
       const { one, two } = yield* PostgresPair.make()
       const bouncer = yield* PgBouncer.make(one)
-      const isReplica = Effect.map(one.query(`${bouncer.urlOf("postgres")}`, "SELECT pg_is_in_recovery()"), (answer) =>
+      const isReplica = Effect.map(one.query(bouncer.urlOf("postgres"), "SELECT pg_is_in_recovery()"), (answer) =>
         answer.trim()
       )
       assert.strictEqual(yield* isReplica, "f")

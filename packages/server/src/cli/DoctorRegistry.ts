@@ -5,7 +5,6 @@
  * a running server wants; ends in bounded time; makes no file and no table
  * that was not there. Leaves to others: judging (`core/powerdns/Doctor`).
  */
-import { PgClient } from "@effect/sql-pg"
 import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
 import type { RegistryFacts, RegistryState, Sample } from "@prism-dns/core/powerdns/DoctorFacts"
 import { sampleMax } from "@prism-dns/core/powerdns/DoctorZoneContent"
@@ -17,6 +16,8 @@ import * as Fs from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import type { PrismConfig } from "../Config.ts"
 import { migrationsTable } from "../Database.ts"
+import * as PostgresHosts from "../database/PostgresHosts.ts"
+import * as PostgresUrl from "../database/PostgresUrl.ts"
 
 /** How long the database may take for all of it. */
 const defaultTimeLimit: Duration.Input = "10 seconds"
@@ -131,7 +132,7 @@ const postgres = (
   url: Extract<PrismConfig["storage"]["url"], { readonly _tag: "Postgres" }>,
   timeLimit: Duration.Input
 ): Effect.Effect<RegistryFacts> => {
-  const storage = `PostgreSQL at ${url.host}:${url.port}`
+  const storage = PostgresUrl.describe(url)
   return Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const query: Query = (statement) =>
@@ -144,7 +145,7 @@ const postgres = (
       Effect.provideService(SqlClient.BeginTransaction, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     )
   }).pipe(
-    Effect.provide(PgClient.layer({ url: url.url, maxConnections: 1, applicationName: "prism-dns doctor" })),
+    Effect.provide(PostgresHosts.clientOf(url, { maxConnections: 1, applicationName: "prism-dns doctor" })),
     within(timeLimit),
     Effect.catch((error) =>
       Effect.succeed<RegistryFacts>({

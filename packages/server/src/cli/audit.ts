@@ -1,5 +1,4 @@
 /** `prism-dns audit`: who did what, when and why, and whether the log of it is as it was sealed. */
-import { PgClient } from "@effect/sql-pg"
 import type * as Contract from "@prism-dns/core/api/Audit"
 import * as AuditApi from "@prism-dns/core/api/Audit"
 import { actions, matching } from "@prism-dns/core/audit/Actions"
@@ -15,6 +14,8 @@ import { SqlClient } from "effect/sql"
 import * as Fs from "node:fs"
 import * as Readline from "node:readline"
 import * as Config from "../Config.ts"
+import * as PostgresHosts from "../database/PostgresHosts.ts"
+import * as PostgresUrl from "../database/PostgresUrl.ts"
 import * as Connection from "./Connection.ts"
 import * as Failure from "./Failure.ts"
 import * as Input from "./Input.ts"
@@ -212,11 +213,8 @@ const byConfiguration = Effect.fnUntraced(function* (file: string, noted: Readon
   const { url } = config.storage
   const unusable = (path: string) => (error: unknown) => new Failure.FileUnusable({ path, detail: detailOf(error) })
   if (url._tag === "Postgres") {
-    const database = PgClient.layer({ url: url.url, maxConnections: 1, applicationName: "prism-dns audit" })
-    return yield* onDatabase(noted).pipe(
-      Effect.provide(database),
-      Effect.mapError(unusable(`PostgreSQL at ${url.host}:${url.port}`))
-    )
+    const database = PostgresHosts.clientOf(url, { maxConnections: 1, applicationName: "prism-dns audit" })
+    return yield* onDatabase(noted).pipe(Effect.provide(database), Effect.mapError(unusable(PostgresUrl.describe(url))))
   }
   if (!Fs.existsSync(url.filename)) {
     return yield* new Failure.FileUnusable({ path: url.filename, detail: "there is no such file" })

@@ -2,6 +2,7 @@
 import { Clock, Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { PrismConfig } from "../Config.ts"
+import * as PostgresUrl from "../database/PostgresUrl.ts"
 import * as Failure from "./Failure.ts"
 import * as Flags from "./flags.ts"
 import * as Output from "./Output.ts"
@@ -24,7 +25,7 @@ const fileOf = ({ storage }: PrismConfig) => {
       detail:
         url._tag === "Sqlite"
           ? "a registry in memory has no file"
-          : `the registry is in PostgreSQL at ${url.host}:${url.port}, which has its own tools: ` +
+          : `the registry is in ${PostgresUrl.describe(url)}, which has its own tools: ` +
             "pg_dump --format=custom --file=FILE URL while the server runs, and pg_restore (docs/guides/backup.md)"
     })
   )

@@ -11,6 +11,7 @@ import { isPattern } from "@prism-dns/core/auth/Principal"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Duration, Effect, Redacted, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { IpNetwork } from "effect/net"
+import * as PostgresUrl from "../database/PostgresUrl.ts"
 
 export interface Kind<out A> {
   /** What may be written, for the reference page: `duration`, `port`, `auto, json or pretty`. */
@@ -279,9 +280,7 @@ export const syslogUrl: Kind<SyslogUrl> = make(
 )
 
 /** Where the registry is kept. */
-export type StorageUrl =
-  | { readonly _tag: "Sqlite"; readonly filename: string }
-  | { readonly _tag: "Postgres"; readonly url: Redacted.Redacted; readonly host: string; readonly port: number }
+export type StorageUrl = { readonly _tag: "Sqlite"; readonly filename: string } | PostgresUrl.PostgresUrl
 
 const parseStorageUrl = (input: string): Result.Result<StorageUrl, string> => {
   if (input.startsWith("sqlite:")) {
@@ -290,18 +289,7 @@ const parseStorageUrl = (input: string): Result.Result<StorageUrl, string> => {
       ? Result.fail("names no file, for example sqlite:./prism.db")
       : Result.succeed({ _tag: "Sqlite", filename })
   }
-  if (/^postgres(?:ql)?:\/\//.test(input)) {
-    const url = URL.parse(input)
-    // A socket folder (`?host=/run/postgresql`) leaves the host of the URL empty.
-    return url === null
-      ? Result.fail("is not a URL, for example postgres://prism@db.example.net/prism")
-      : Result.succeed({
-          _tag: "Postgres",
-          url: Redacted.make(input),
-          host: url.searchParams.get("host") ?? (url.hostname === "" ? "localhost" : url.hostname),
-          port: Number(url.searchParams.get("port") ?? (url.port === "" ? 5432 : url.port))
-        })
-  }
+  if (/^postgres(?:ql)?:\/\//.test(input)) return PostgresUrl.parse(input)
   return Result.fail("must begin with sqlite: or postgres://, for example sqlite:./prism.db")
 }
 

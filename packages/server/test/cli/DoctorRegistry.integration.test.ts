@@ -1,6 +1,6 @@
 /** What doctor reads of a registry on SQLite and on PostgreSQL, while a server holds its lock. */
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Redacted } from "effect"
+import { Context, Effect, Layer, Result } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Net from "node:net"
 import * as Path from "node:path"
@@ -9,12 +9,13 @@ import { Postgres } from "../../../core/test/harness/Postgres.ts"
 import * as DoctorRegistry from "../../src/cli/DoctorRegistry.ts"
 import type { PrismConfig } from "../../src/Config.ts"
 import * as Database from "../../src/Database.ts"
+import * as PostgresUrl from "../../src/database/PostgresUrl.ts"
 
 type Storage = PrismConfig["storage"]
 
 const postgres = Effect.gen(function* () {
-  const { port, url } = yield* (yield* Postgres).createDatabase()
-  return { connectionsMax: 2, url: { _tag: "Postgres", url: Redacted.make(url), host: "127.0.0.1", port } } as const
+  const { url } = yield* (yield* Postgres).createDatabase()
+  return { connectionsMax: 2, url: Result.getOrThrow(PostgresUrl.parse(url)) }
 })
 const sqlite = Effect.gen(function* () {
   const folder = yield* temporaryFolder("prism-doctor-")
@@ -101,8 +102,8 @@ layer(Postgres.layer(), { excludeTestServices: true, timeout: "60 seconds" })("t
   it.effect("on a database that takes the connection and says nothing: ends at its limit, and says so", () =>
     Effect.gen(function* () {
       const port = yield* mute
-      const url = Redacted.make(`postgres://prism@127.0.0.1:${port}/prism`)
-      const storage = { connectionsMax: 1, url: { _tag: "Postgres", url, host: "127.0.0.1", port } } as const
+      const url = `postgres://prism@127.0.0.1:${port}/prism`
+      const storage = { connectionsMax: 1, url: Result.getOrThrow(PostgresUrl.parse(url)) }
       const seen = yield* DoctorRegistry.gather(storage, "1 second")
       assert.deepInclude(seen, { _tag: "Silent", detail: "it does not answer within 1s" })
     }).pipe(Effect.scoped)
