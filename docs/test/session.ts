@@ -56,6 +56,13 @@ const tokens: ReadonlyArray<ConfiguredToken> = [
   }
 ]
 
+/** Other servers, as the page has them. */
+const others = {
+  name: "eu",
+  zones: [DomainName.make("eu.hosts.example.net")],
+  servers: ["agents.eu.example.net:8080"]
+}
+
 const makeServer = () => {
   let nonces = 0
   return server(
@@ -67,7 +74,14 @@ const makeServer = () => {
     },
     "open",
     Refusals.layerNone,
-    { zones: [zone], networks: [IpNetwork.fromStringUnsafe("2001:db8::/32")], tokens, random, ticketsMax: 1 }
+    {
+      zones: [zone],
+      groups: [others],
+      networks: [IpNetwork.fromStringUnsafe("2001:db8::/32")],
+      tokens,
+      random,
+      ticketsMax: 1
+    }
   )
 }
 
@@ -128,7 +142,7 @@ export const play = (blocks: ReadonlyArray<Block>) =>
     const sent: Array<ReadonlyArray<string>> = []
     for (const block of blocks) {
       const [, side, word = ""] = block.info.split(" ")
-      const name = word === "other" ? "other" : "main"
+      const name = word === "other" || word === "redirected" ? word : "main"
       if (side === "agent") {
         yield* time.jump(1000)
         if (word === "lost") (yield* Leases).drop(DomainName.make("web-2.hosts.example.net"), Number.MAX_SAFE_INTEGER)

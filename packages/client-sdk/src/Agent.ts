@@ -42,6 +42,9 @@ import * as Session from "./Session.ts"
 import * as Sleep from "./Sleep.ts"
 import * as Wish from "./Wish.ts"
 
+/** Redirects that are followed one after another; one more counts as a lost connection. */
+export const redirectsMax = 3
+
 /** Waits for a level or an update at once; more are refused with `busy`. */
 export const waitersMax = 1000
 
@@ -118,7 +121,7 @@ const timerKey = (timer: Machine.Timer): string => ("link" in timer ? `${timer.n
 export const make = Effect.fnUntraced(function* (
   options: EngineOptions
 ): Effect.fn.Return<Agent, RegistrationFailed, Scope.Scope> {
-  const servers = yield* checked(() => Servers.parseServers(options.server))
+  const configured = yield* checked(() => Servers.parseServers(options.server))
   const { logger, stateDir } = options
   // What was read from a file, or a variable that was filled from one, ends with the file's line.
   const token = options.token?.trim()
@@ -159,6 +162,9 @@ export const make = Effect.fnUntraced(function* (
   let levels: { [L in Level]?: Reached } = {}
   let addresses: ReadonlyArray<string> = []
   let identity: string | undefined
+  /** Those of the options, or those that they have sent us to. */
+  let servers = configured
+  let redirects = 0
   let tried: number | undefined
   let state: StateName = "connecting"
   /** What whoever comes after the end is told. */
@@ -219,9 +225,17 @@ export const make = Effect.fnUntraced(function* (
     line.connection.send(frame(id))
   }
 
+  const sendTo = (others: ReadonlyArray<Servers.Server>) => {
+    servers = others
+    tried = undefined
+    if (others === configured) redirects = 0
+  }
+
   const carryOut = (action: Machine.Action) => {
     switch (action._tag) {
       case "Open": {
+        // Where we were sent to, nobody is there: those of the options know who is by now.
+        if (servers !== configured && model.failures >= 2 * servers.length) sendTo(configured)
         tried = Servers.nextIndex(servers.length, tried)
         const line: Line = {
           server: servers[tried]!,
@@ -449,7 +463,14 @@ export const make = Effect.fnUntraced(function* (
       line.connection = connection
       dispatch({ _tag: "Connected", link })
       const auth = Session.authOf({ key, token, certificate: hasCertificate && line.server.tls })
-      const { nonce, welcome } = yield* Session.handshake(connection, auth, key, options.client ?? clientByDefault)
+      const { nonce, welcome } = yield* Session.handshake(
+        connection,
+        auth,
+        key,
+        options.client ?? clientByDefault,
+        wish
+      )
+      redirects = 0
       line.welcome = welcome
       line.nonce = nonce
       yield* noteIdentity(line.server, welcome)
@@ -460,7 +481,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.ensuring(Effect.sync(() => settleRotation(link, Exit.fail(unsettled)))),
       Effect.catchCause((cause) =>
         Effect.sync(() => {
-          if (!Cause.hasInterruptsOnly(cause)) dispatch(inputOf(link, Cause.squash(cause)))
+          if (!Cause.hasInterruptsOnly(cause)) dispatch(inputOf(link, line.server, Cause.squash(cause)))
         })
       )
     )
@@ -551,7 +572,24 @@ export const make = Effect.fnUntraced(function* (
     logger?.info?.("the key was replaced", { identity })
   })
 
-  const inputOf = (link: number, error: unknown): Machine.Input => {
+  const redirected = (link: number, server: Servers.Server, { frame, message }: Session.Redirected): Machine.Input => {
+    const others = Servers.parseRedirect(server, frame.servers)
+    redirects += 1
+    if (others === undefined || redirects > redirectsMax) {
+      sendTo(configured)
+      return {
+        _tag: "Lost",
+        link,
+        reason: others === undefined ? `${message}, none of which can be followed` : `${message}: redirected too often`
+      }
+    }
+    logger?.info?.("redirected", { group: frame.group, zone: frame.zone, servers: others.map(({ text }) => text) })
+    sendTo(others)
+    return { _tag: "Redirected", link }
+  }
+
+  const inputOf = (link: number, server: Servers.Server, error: unknown): Machine.Input => {
+    if (error instanceof Session.Redirected) return redirected(link, server, error)
     if (error instanceof Session.HandshakeRefused) {
       const { code } = error.frame
       if ((code === "identity-unknown" || code === "identity-revoked") && hasOtherKey()) {

@@ -97,6 +97,8 @@ export type Input =
   | { readonly _tag: "LeaseUnknown"; readonly link: number }
   | { readonly _tag: "Drain"; readonly link: number; readonly withinMillis: number }
   | { readonly _tag: "Lost"; readonly link: number; readonly reason: string }
+  /** Other servers serve the name; the next attempt goes there. */
+  | { readonly _tag: "Redirected"; readonly link: number }
   | { readonly _tag: "Due"; readonly timer: Timer }
   /** Time has passed that was not lived through. */
   | { readonly _tag: "Woke" }
@@ -435,6 +437,12 @@ const onLink = (
       }
     case "Lost":
       return lose(model, link, input.reason, settings, random)
+    case "Redirected": {
+      if (link.stage !== "handshaking") return stay(model)
+      const as = model.next?.id === link.id ? "next" : "current"
+      const opened = open({ ...model, [as]: undefined }, as, settings)
+      return { model: opened.model, actions: [...drop(link), ...opened.actions] }
+    }
   }
 }
 

@@ -43,3 +43,19 @@ export const parseServers = (given: string | ReadonlyArray<string>): ReadonlyArr
 /** Which one to try: the first one at first, then always the one after the last that was tried. */
 export const nextIndex = (count: number, tried: number | undefined): number =>
   tried === undefined ? 0 : (tried + 1) % count
+
+/**
+ * The servers that a redirect names, where they may be followed; undefined: none of them. Whoever came by TLS is not led
+ * to a connection without it.
+ */
+export const parseRedirect = (from: Server, texts: ReadonlyArray<string>): ReadonlyArray<Server> | undefined => {
+  const servers = texts.slice(0, serversMax).flatMap((text) => {
+    try {
+      const server = parseServer(text)
+      return from.tls && !server.tls ? [] : [server]
+    } catch {
+      return []
+    }
+  })
+  return servers.length === 0 ? undefined : servers
+}

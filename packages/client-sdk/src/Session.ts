@@ -32,6 +32,17 @@ export class HandshakeRefused extends Error {
   }
 }
 
+/** The server says that others serve the name. */
+export class Redirected extends Error {
+  readonly _tag = "Redirected"
+  readonly frame: Message.Redirect
+
+  constructor(frame: Message.Redirect) {
+    super(`the servers of ${frame.group} serve ${frame.zone}`)
+    this.frame = frame
+  }
+}
+
 /** Ids of the frames of a handshake; requests begin behind them. */
 export const helloId = 0
 export const proofId = 1
@@ -81,9 +92,18 @@ export const handshake = Effect.fnUntraced(function* (
   connection: Connection,
   auth: Message.Auth,
   key: Key | undefined,
-  client: string
-): Effect.fn.Return<Welcomed, ConnectionLost | HandshakeRefused> {
-  connection.send({ type: "hello", id: helloId, version: Message.version, client, auth })
+  client: string,
+  wanted: { readonly hostname: string; readonly zone: string | undefined }
+): Effect.fn.Return<Welcomed, ConnectionLost | HandshakeRefused | Redirected> {
+  connection.send({
+    type: "hello",
+    id: helloId,
+    version: Message.version,
+    client,
+    hostname: wanted.hostname,
+    ...(wanted.zone === undefined ? {} : { zone: wanted.zone }),
+    auth
+  })
   let nonce: string | undefined
   while (true) {
     const message = yield* connection.receive
@@ -106,6 +126,8 @@ export const handshake = Effect.fnUntraced(function* (
           signature: sign(auth, key, message.nonce, connection.channel)
         })
         break
+      case "redirect":
+        return yield* Effect.fail(new Redirected(message))
       case "error":
         return yield* Effect.fail(new HandshakeRefused(message))
       case "drain":

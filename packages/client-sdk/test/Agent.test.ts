@@ -8,7 +8,9 @@ import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
+import { freePorts } from "../../core/test/harness/ports.ts"
 import * as Agent from "../src/Agent.ts"
+import * as Servers from "../src/Servers.ts"
 import { Lookup } from "../src/Connection.ts"
 import type * as Snapshot from "../src/addresses/Snapshot.ts"
 import type { AgentEvent, RegistrationFailed, Timing } from "../src/Options.ts"
@@ -248,6 +250,83 @@ describe("an agent", () => {
       assert.deepInclude(server.host("web-1"), { gaps: 0 })
       yield* Effect.promise(() => server.restart())
       yield* untilLive("it is online", () => agent.snapshot().state === "online")
+    })
+  )
+
+  it.live("goes to the servers that serve its name, and comes back when nobody is there", () =>
+    Effect.gen(function* () {
+      const right = yield* fake()
+      let answer: ReadonlyArray<string> = [right.address]
+      let greeted = 0
+      const wrong = yield* Effect.acquireRelease(
+        Effect.promise(
+          () =>
+            new Promise<Net.Server>((resolve) => {
+              const listener = Net.createServer((socket) => {
+                socket.on("error", () => socket.destroy())
+                socket.once("data", (bytes) => {
+                  greeted += 1
+                  assert.deepInclude(JSON.parse(bytes.subarray(4).toString()), {
+                    hostname: "web-1",
+                    zone: "eu.prism.test"
+                  })
+                  const redirect = { type: "redirect", id: 0, zone: "eu.prism.test.", group: "eu", servers: answer }
+                  socket.end(Wire.encode(JSON.stringify(redirect)))
+                })
+              })
+              listener.listen(0, "127.0.0.1", () => resolve(listener))
+            })
+        ),
+        (listener) => Effect.sync(() => listener.close())
+      )
+      const { port } = wrong.address() as Net.AddressInfo
+      const [nobody] = yield* freePorts(1)
+      answer = [`127.0.0.1:${nobody}`]
+      const { agent, events } = yield* start({ server: `127.0.0.1:${port}`, zone: "eu.prism.test", timing: quick })
+      yield* untilLive("it has come back", () => greeted >= 2)
+      answer = [right.address]
+      // The fake has another zone: what counts is that it came there.
+      yield* untilLive("it is there", () => right.connections > 0 && right.count("hello") > 0)
+      assert.strictEqual(
+        events.some(({ type }) => type === "refused"),
+        agent.snapshot().state === "refused"
+      )
+    })
+  )
+
+  it.live("is not led in circles, nor from TLS to a connection without it", () =>
+    Effect.gen(function* () {
+      let greeted = 0
+      const circle: Net.Server = yield* Effect.acquireRelease(
+        Effect.promise(
+          () =>
+            new Promise<Net.Server>((resolve) => {
+              const listener = Net.createServer((socket) => {
+                socket.on("error", () => socket.destroy())
+                socket.once("data", () => {
+                  greeted += 1
+                  const { port } = listener.address() as Net.AddressInfo
+                  const servers = [`127.0.0.1:${port}`]
+                  socket.end(Wire.encode(JSON.stringify({ type: "redirect", id: 0, zone: "a.", group: "a", servers })))
+                })
+              })
+              listener.listen(0, "127.0.0.1", () => resolve(listener))
+            })
+        ),
+        (listener) => Effect.sync(() => listener.close())
+      )
+      const { port } = circle.address() as Net.AddressInfo
+      const { events } = yield* start({ server: `127.0.0.1:${port}`, timing: quick })
+      yield* untilLive("it gives up, and waits", () =>
+        events.some((event) => event.type === "disconnected" && event.data.reason.includes("redirected too often"))
+      )
+      assert.isAtLeast(greeted, Agent.redirectsMax + 1)
+      const from = Servers.parseServer("tls://127.0.0.1:8443")
+      assert.strictEqual(Servers.parseRedirect(from, ["127.0.0.1:8080", "nonsense"]), undefined)
+      assert.deepStrictEqual(
+        Servers.parseRedirect(from, ["127.0.0.1:8080", "tls://b.test:1"])?.map(({ text }) => text),
+        ["tls://b.test:1"]
+      )
     })
   )
 

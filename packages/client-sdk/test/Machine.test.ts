@@ -102,6 +102,12 @@ describe("Machine", () => {
       ["tell disconnected 1 1 500", "disconnect 1", "set attempt 500"]
     ],
     [
+      "goes where it is redirected to at once",
+      [start, connected(), { _tag: "Redirected", link: 1 }],
+      "connecting",
+      ["disconnect 1", "open 2", "set answer:2 10000"]
+    ],
+    [
       "spreads the first attempt after a loss",
       [...online, lost()],
       "waiting",
@@ -339,6 +345,7 @@ describe("Machine", () => {
           accepted(link),
           accepted(link),
           lost(link),
+          { _tag: "Redirected", link },
           drain(link),
           changed,
           woke,

@@ -27,6 +27,8 @@ import * as Os from "node:os"
 import * as Kind from "./config/Kind.ts"
 import * as Settings from "./config/Settings.ts"
 import { isSafeUrl, type OidcConfig } from "./OidcConfig.ts"
+import type * as Groups from "@prism-dns/core/cluster/Groups"
+import { redirectServersMax } from "@prism-dns/core/protocol/MessageV2"
 import * as Source from "./config/Source.ts"
 import * as Connections from "./http/Connections.ts"
 import * as Idempotency from "./http/Idempotency.ts"
@@ -122,6 +124,10 @@ export interface PrismConfig {
     readonly massExpiryPercent: number
     /** Fewer hosts than this always may. */
     readonly massExpiryMin: number
+  }
+  readonly cluster: {
+    /** Zones that other groups of servers serve. */
+    readonly groups: ReadonlyArray<Groups.Group>
   }
   readonly auth: {
     readonly mode: TokenMode
@@ -822,7 +828,25 @@ export const settings = Settings.group("", {
     })
   }),
   telemetry: Settings.group("Traces and metrics that are sent.", {}),
-  cluster: Settings.group("Several instances on one database.", {})
+  cluster: Settings.group("Several instances on one database, and several groups of them.", {
+    groups: Settings.list("Groups of servers with registries of their own, each for zones that no other serves.", {
+      name: Settings.required(Kind.text, { doc: "For people, and in metrics." }),
+      zones: Settings.list(
+        "The zones that it serves, for hosts. One that this server manages itself counts as its own, so all groups may have the same list.",
+        { zone: Settings.required(Kind.domainName, { doc: "A zone, such as eu.hosts.example.net." }) },
+        { shorthand: "zone", missing: "name the zones that the group serves" }
+      ),
+      servers: Settings.list(
+        "Where its agents connect: agents that come here with a name of its zones are sent there.",
+        {
+          server: Settings.required(Kind.agentServer, {
+            doc: "HOST:PORT, or tls://HOST:PORT, such as tls://agents.eu.example.net:8443."
+          })
+        },
+        { shorthand: "server", missing: "name where the agents of the group connect" }
+      )
+    })
+  })
 })
 
 type Values = Settings.ValueOf<typeof settings>
@@ -841,6 +865,25 @@ const base64 = /^(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
 
 const duplicates = (names: ReadonlyArray<string>): ReadonlySet<string> =>
   new Set(names.filter((name, i) => names.indexOf(name) !== i))
+
+const assembleGroups = (groups: Values["cluster"]["groups"], problems: Array<string>): ReadonlyArray<Groups.Group> => {
+  for (const name of duplicates(groups.map(({ name }) => name))) {
+    problems.push(`cluster.groups: two groups are called ${name}`)
+  }
+  for (const zone of duplicates(groups.flatMap(({ zones }) => zones.map(({ zone }) => zone)))) {
+    problems.push(`cluster.groups: ${zone} is there twice; a zone belongs to one group`)
+  }
+  for (const { name, servers } of groups) {
+    if (servers.length > redirectServersMax) {
+      problems.push(`cluster.groups: ${name} has more than ${redirectServersMax} servers; name a load balancer`)
+    }
+  }
+  return groups.map(({ name, servers, zones }) => ({
+    name,
+    zones: zones.map(({ zone }) => zone),
+    servers: servers.map(({ server }) => server)
+  }))
+}
 
 /** Turns checked values into the configuration, and checks what spans several of them. */
 const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<string>> => {
@@ -1010,6 +1053,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   const oidc = assembleOidc(auth.oidc, problems)
 
   const targets = assembleTargets(values.audit.export, problems)
+  const groups = assembleGroups(values.cluster.groups, problems)
 
   if (problems.length > 0 || preferred === undefined) return Result.fail(problems)
   return Result.succeed({
@@ -1033,6 +1077,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       transfer: { tsig, catalog }
     },
     zones,
+    cluster: { groups },
     leases: { ...leases, duration: Duration.sum(Duration.times(leases.beatInterval, 2), leases.grace) },
     auth: {
       ...auth,

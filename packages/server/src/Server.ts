@@ -15,6 +15,7 @@ import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
+import * as Groups from "@prism-dns/core/cluster/Groups"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Signals } from "@prism-dns/core/cluster/Signals"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
@@ -168,7 +169,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(tokens),
     Layer.provideMerge(roles),
     Layer.provideMerge(Revocations.layer),
-    Layer.provideMerge(Zones.layerManaged(config.zones)),
+    Layer.provideMerge(Zones.layerManaged(config.zones, Groups.make(config.cluster.groups))),
     Layer.provideMerge(Exporter.layer(audit.export, { host: server.instance })),
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),

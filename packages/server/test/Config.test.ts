@@ -295,8 +295,8 @@ describe("what is wrong", () => {
     ],
     [
       "a section has no keys yet",
-      { text: "cluster: { x: 1 }\n" },
-      "prism.yaml:5: cluster.x: unknown key, this section has no keys yet"
+      { text: "telemetry: { x: 1 }\n" },
+      "prism.yaml:5: telemetry.x: unknown key, this section has no keys yet"
     ],
     [
       "a section is a value",

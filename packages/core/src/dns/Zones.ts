@@ -12,6 +12,7 @@ import * as DomainName from "../domain/DomainName.ts"
 import type { DomainName as Name, HostName } from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
 import * as Zone from "../domain/Zone.ts"
+import * as Groups from "../cluster/Groups.ts"
 import * as ZoneRepo from "./ZoneRepo.ts"
 
 /** Where a record lives: its owner name and the zone that holds it. */
@@ -46,9 +47,17 @@ export class Zones extends Context.Service<
     /**
      * The full name and zone of a host that calls itself `hostname`. A name that already ends in a managed forward
      * zone is taken as it is, any other goes into `zone`, or into the first forward zone when none is said; the zone it
-     * then belongs to is the longest that holds it. Fails when the name is too long, or is a zone itself.
+     * then belongs to is the longest that holds it. Fails when the name is too long, is a zone itself, or belongs to a zone
+     * of other servers.
      */
     readonly placeHost: (hostname: HostName, zone?: Name) => Result.Result<RecordPlace, DomainName.NameInvalid>
+    /**
+     * The zone of other servers that such a host belongs to; undefined: it belongs here, or nowhere. A name that is not full
+     * is meant in `zone`; without one it is nowhere but here.
+     */
+    readonly elsewhere: (hostname: HostName, zone?: Name) => Groups.Elsewhere | undefined
+    /** Zones that other servers serve. */
+    readonly groups: Groups.Groups
     /** Where the PTR record of `address` lives: in the smallest managed network that contains it, or nowhere. */
     readonly placePointer: (address: IpAddress.IpAddress) => RecordPlace | undefined
     /** Tells `listen` of each change once it is in force, until the scope ends. It must not wait: it wakes who does the work. */
@@ -68,13 +77,17 @@ export class Zones extends Context.Service<
   }
 >()("@prism-dns/core/dns/Zones") {
   /** These, and they stay. */
-  static readonly layer = (zones: ReadonlyArray<Zone.Zone>): Layer.Layer<Zones> =>
-    Layer.sync(Zones, () => Zones.of(make(zones)))
+  static readonly layer = (zones: ReadonlyArray<Zone.Zone>, groups?: Groups.Groups): Layer.Layer<Zones> =>
+    Layer.sync(Zones, () => Zones.of(make(zones, groups)))
 
-  /** Those of the configuration and those of the database, with what the API has set for either. */
+  /**
+   * Those of the configuration and those of the database, with what the API has set for either. `groups`: zones that other
+   * servers serve.
+   */
   static readonly layerManaged = (
-    configured: ReadonlyArray<Zone.Zone>
-  ): Layer.Layer<Zones, SqlError.SqlError, SqlClient.SqlClient> => Layer.effect(Zones, makeManaged(configured))
+    configured: ReadonlyArray<Zone.Zone>,
+    groups?: Groups.Groups
+  ): Layer.Layer<Zones, SqlError.SqlError, SqlClient.SqlClient> => Layer.effect(Zones, makeManaged(configured, groups))
 }
 
 /** The zones of one moment, made ready for lookups. */
@@ -130,11 +143,28 @@ const placeName = (
     : Result.succeed({ zone: zone.name, name })
 }
 
+const elsewhere = (
+  index: Index,
+  groups: Groups.Groups,
+  hostname: HostName,
+  zone?: Name
+): Groups.Elsewhere | undefined => {
+  if (groups.size === 0) return undefined
+  const isKnown = (name: Name) => zoneOf(index, name) !== undefined || Groups.find(groups, name) !== undefined
+  const name = Groups.nameOf(hostname, zone, isKnown)
+  return name === undefined ? undefined : Groups.find(groups, name, zoneOf(index, name)?.name)
+}
+
 const placeHost = (
   index: Index,
+  groups: Groups.Groups,
   hostname: HostName,
   zone?: Name
 ): Result.Result<RecordPlace, DomainName.NameInvalid> => {
+  const other = elsewhere(index, groups, hostname, zone ?? index.forwardNames[0])
+  if (other !== undefined) {
+    return Result.fail(new DomainName.NameInvalid({ input: hostname, reason: Groups.sentence(hostname, other) }))
+  }
   const own = placeName(index, hostname, `${hostname}.` as Name)
   if (own !== undefined) return own
   const target = zone ?? index.forwardNames[0]
@@ -163,7 +193,7 @@ const placePointer = (index: Index, address: IpAddress.IpAddress): RecordPlace |
 type Upkeep = Pick<Zones["Service"], "changed" | "verify" | "reload" | "configured">
 
 /** The service over whatever `index` gives. */
-const over = (index: () => Index, version: () => number, upkeep: Upkeep): Zones["Service"] => ({
+const over = (index: () => Index, version: () => number, groups: Groups.Groups, upkeep: Upkeep): Zones["Service"] => ({
   get version() {
     return version()
   },
@@ -175,13 +205,15 @@ const over = (index: () => Index, version: () => number, upkeep: Upkeep): Zones[
   },
   find: (name) => index().byName.get(name),
   zoneOf: (name) => zoneOf(index(), name),
-  placeHost: (hostname, zone) => placeHost(index(), hostname, zone),
+  placeHost: (hostname, zone) => placeHost(index(), groups, hostname, zone),
+  elsewhere: (hostname, zone) => elsewhere(index(), groups, hostname, zone),
+  groups,
   placePointer: (address) => placePointer(index(), address),
   ...upkeep
 })
 
 /** Zones that stay as they are. */
-export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
+export const make = (zones: ReadonlyArray<Zone.Zone>, groups: Groups.Groups = Groups.none): Zones["Service"] => {
   const index = indexOf(zones)
   const upkeep: Upkeep = {
     changed: () => Effect.void,
@@ -192,6 +224,7 @@ export const make = (zones: ReadonlyArray<Zone.Zone>): Zones["Service"] => {
   return over(
     () => index,
     () => 0,
+    groups,
     upkeep
   )
 }
@@ -213,7 +246,10 @@ export const changesBetween = (
   ]
 }
 
-const makeManaged = Effect.fnUntraced(function* (configured: ReadonlyArray<Zone.Zone>) {
+const makeManaged = Effect.fnUntraced(function* (
+  configured: ReadonlyArray<Zone.Zone>,
+  groups: Groups.Groups = Groups.none
+) {
   const repo = ZoneRepo.make(yield* SqlClient.SqlClient, configured)
   yield* repo.noteConfigured
   let loaded = yield* repo.load
@@ -251,6 +287,7 @@ const makeManaged = Effect.fnUntraced(function* (configured: ReadonlyArray<Zone.
     over(
       () => index,
       () => loaded.version,
+      groups,
       upkeep
     )
   )

@@ -101,6 +101,9 @@ export const Hello = Schema.Struct({
   version: Schema.String,
   /** Program and version, for logs: `prism-agent/0.1.0`. */
   client: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(64))),
+  /** What it will register, so that it is told at once when other servers serve that name: as in `register`. */
+  hostname: Schema.optionalKey(Hostname),
+  zone: Schema.optionalKey(Name),
   auth: Auth
 })
 export type Hello = typeof Hello.Type
@@ -254,6 +257,21 @@ export type ErrorFrame = typeof ErrorFrame.Type
 /** The server is about to stop: connect elsewhere, at a random moment within `withinSeconds`. */
 export const Drain = Schema.Struct({ type: Schema.tag("drain"), reason: Schema.String, withinSeconds: Schema.Finite })
 
+/** Servers that a redirect names at the most. */
+export const redirectServersMax = 16
+
+/** In answer to `hello`: other servers serve the zone of that name. The connection is closed behind it. */
+export const Redirect = Schema.Struct({
+  type: Schema.tag("redirect"),
+  id: Id,
+  /** Where such a host belongs, and who serves that. */
+  zone: Schema.String,
+  group: Schema.String,
+  /** `HOST:PORT` or `tls://HOST:PORT`, in order of preference. */
+  servers: Schema.Array(Schema.String).check(Schema.isBetweenLength(1, redirectServersMax))
+})
+export type Redirect = typeof Redirect.Type
+
 /** The server does not know the lease of this host any more: register it again. */
 export const LeaseUnknown = Schema.Struct({ type: Schema.tag("lease-unknown"), host: Schema.String })
 
@@ -269,6 +287,7 @@ export const ServerMessage = Schema.Union([
   Rotated,
   ErrorFrame,
   Drain,
+  Redirect,
   LeaseUnknown,
   Notice
 ])
@@ -326,6 +345,7 @@ export const serverTypes: ReadonlySet<string> = new Set([
   "rotated",
   "error",
   "drain",
+  "redirect",
   "lease-unknown",
   "notice"
 ])

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
+import * as Groups from "@prism-dns/core/cluster/Groups"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
@@ -101,5 +102,48 @@ describe("a pointer", () => {
       if (place === undefined) continue
       assert.strictEqual(Zone.addressOfPointer(place.name, zones.find(place.zone)!), address)
     }
+  })
+})
+
+describe("a host of other servers", () => {
+  const groups = Groups.make([
+    {
+      name: "eu",
+      zones: [DomainName.make("eu.hosts.prism.test"), DomainName.make("hosts.prism.test")],
+      servers: ["eu-1.prism.test:8080", "eu-2.prism.test:8080"]
+    },
+    { name: "lab", zones: [DomainName.make("lab.test")], servers: ["tls://lab.prism.test:8443"] }
+  ])
+  const own = Zones.make(
+    ["hosts.prism.test", "deep.eu.hosts.prism.test"].map((name) => Zone.make(DomainName.make(name))),
+    groups
+  )
+  const where = (hostname: string, zone?: string) => {
+    const found = own.elsewhere(hostname as HostName, zone === undefined ? undefined : DomainName.make(zone))
+    return found === undefined ? "here" : `${found.zone} of ${found.group.name}`
+  }
+
+  it.each([
+    ["web-1", undefined, "here"],
+    ["web-1", "hosts.prism.test", "here"],
+    ["web-1", "eu.hosts.prism.test", "eu.hosts.prism.test. of eu"],
+    ["web-1.eu", undefined, "here"],
+    ["web-1.eu", "hosts.prism.test", "eu.hosts.prism.test. of eu"],
+    ["web-1.eu.hosts.prism.test", undefined, "eu.hosts.prism.test. of eu"],
+    ["web-1.eu.hosts.prism.test", "lab.test", "eu.hosts.prism.test. of eu"],
+    ["web-1.deep.eu.hosts.prism.test", undefined, "here"],
+    ["web-1", "lab.test", "lab.test. of lab"],
+    ["web-1.lab.test", undefined, "lab.test. of lab"],
+    ["web-1", "nowhere.test", "here"]
+  ])("%s in %s is %s", (hostname, zone, expected) => {
+    assert.strictEqual(where(hostname, zone), expected)
+  })
+
+  it("has no place here, and is told where it has one", () => {
+    const placed = own.placeHost("web-1.eu" as HostName)
+    assert.strictEqual(
+      Result.isFailure(placed) ? placed.failure.reason : "placed",
+      "web-1.eu belongs to the zone eu.hosts.prism.test., which other servers serve (eu): connect to eu-1.prism.test:8080 or eu-2.prism.test:8080"
+    )
   })
 })

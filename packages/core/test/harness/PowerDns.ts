@@ -154,6 +154,8 @@ export interface Answer {
   /** Data of the answers of the type asked for, sorted; names without the trailing dot, as `dns-packet` gives them. */
   readonly data: ReadonlyArray<string>
   readonly ttlSeconds: number | undefined
+  /** The name servers of a referral. */
+  readonly referral: ReadonlyArray<string>
 }
 
 const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "MX" | "NS" | "SOA" | "TXT") =>
@@ -175,7 +177,10 @@ const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "MX"
               return typeof data === "string" ? data : JSON.stringify(data)
             })
             .sort(),
-          ttlSeconds: answers.flatMap((answer) => ("ttl" in answer ? [answer.ttl ?? 0] : []))[0]
+          ttlSeconds: answers.flatMap((answer) => ("ttl" in answer ? [answer.ttl ?? 0] : []))[0],
+          referral: packet.flag_aa
+            ? []
+            : (packet.authorities ?? []).flatMap((answer) => (answer.type === "NS" ? [String(answer.data)] : []))
         })
       )
     })

@@ -95,7 +95,13 @@ layer(PowerDns.layer("sqlite"), { timeout: "60 seconds", excludeTestServices: tr
         yield* client.createZone({ name: zone, kind: "Native", nameservers: [DomainName.make("ns1.harness.test")] })
         yield* client.patch(zone, [{ _tag: "Replace", rrset: RRset.make(name, "A", 60, ["192.0.2.7"]) }])
         const before = yield* PowerDns.resolve(server.dns, name, "A")
-        assert.deepStrictEqual(before, { rcode: "NOERROR", isAuthoritative: true, data: ["192.0.2.7"], ttlSeconds: 60 })
+        assert.deepStrictEqual(before, {
+          rcode: "NOERROR",
+          isAuthoritative: true,
+          data: ["192.0.2.7"],
+          ttlSeconds: 60,
+          referral: []
+        })
         yield* server.stop
         yield* server.start
         assert.deepStrictEqual(yield* PowerDns.resolve(server.dns, name, "A"), before)

@@ -222,6 +222,18 @@ export const ownNamePattern: Kind<string> = make(
   })
 )
 
+/** Where agents connect, as they are given it. */
+export const agentServer: Kind<string> = make(
+  "HOST:PORT or tls://HOST:PORT",
+  fromText(isString, (input) => {
+    const match = /^(?:tls:\/\/)?(?:\[[0-9A-Fa-f:.]+\]|[^:/[\]\s]+):(\d{1,5})$/.exec(input)
+    const port = Number(match?.[1])
+    return match !== null && port >= 1 && port <= 65_535
+      ? Result.succeed(input)
+      : Result.fail(`must be HOST:PORT or tls://HOST:PORT, not '${input}'`)
+  })
+)
+
 /** The base address of an HTTP service, without a slash at its end. */
 export const httpUrl: Kind<string> = make(
   "http(s) URL",

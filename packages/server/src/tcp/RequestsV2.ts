@@ -9,6 +9,8 @@
 import { Admission } from "@prism-dns/core/auth/Admission"
 import type { Claim } from "@prism-dns/core/auth/Policy"
 import type { Principal } from "@prism-dns/core/auth/Principal"
+import type { Elsewhere } from "@prism-dns/core/cluster/Groups"
+import * as Groups from "@prism-dns/core/cluster/Groups"
 import { type RecordPlace, Zones } from "@prism-dns/core/dns/Zones"
 import type { Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -70,6 +72,8 @@ const internal = refused("internal", "the server failed to answer", undefined, t
 export interface Requests {
   /** The zones that this principal may have hosts in; the first is meant where none is said. */
   readonly zonesOf: (principal: Principal) => ReadonlyArray<DomainName.DomainName>
+  /** Who serves what an agent would register so, where it is not this server. */
+  readonly elsewhere: (hostname: string, zone: string | undefined) => Elsewhere | undefined
   readonly register: (asker: Asker, message: Register) => Refused | Effect.Effect<Outcome>
   /** `held`: the hosts of the session. */
   readonly update: (asker: Asker, message: Update, held: ReadonlyArray<Host>) => Refused | Effect.Effect<Outcome>
@@ -93,19 +97,28 @@ export const make = Effect.gen(function* () {
         ? zones.forward
         : zones.forward.filter((zone) => grant.zones!.includes(zone))
 
+  const elsewhere: Requests["elsewhere"] = (hostname, wanted) => {
+    const zone = wanted === undefined ? undefined : DomainName.parse(wanted)
+    if (zone !== undefined && Result.isFailure(zone)) return undefined
+    return zones.elsewhere(hostname.toLowerCase() as HostName, zone?.success)
+  }
+
   /** The full name that is meant, and its zone. */
   const place = (
     hostname: HostName,
     wanted: string | undefined,
     principal: Principal
   ): Result.Result<RecordPlace, Refused> => {
+    const other = elsewhere(hostname, wanted ?? zonesOf(principal)[0])
+    if (other !== undefined) return Result.fail(refused("misdirected", Groups.sentence(hostname, other)))
     if (wanted === undefined) {
       return Result.mapError(zones.placeHost(hostname, zonesOf(principal)[0]), ({ reason }) =>
         refused("invalid", reason)
       )
     }
     const zone = DomainName.parse(wanted)
-    if (Result.isFailure(zone) || !zones.forward.includes(zone.success)) {
+    // One above, that other servers serve, may be said of a name below it that is ours.
+    if (Result.isFailure(zone) || !(zones.forward.includes(zone.success) || zones.groups.has(zone.success))) {
       return Result.fail(refused("invalid", `zone: no zone for hosts is called ${wanted}`))
     }
     const placed = zones.placeHost(hostname, zone.success)
@@ -244,7 +257,7 @@ export const make = Effect.gen(function* () {
       )
     }).pipe(recover)
 
-  const requests: Requests = { zonesOf, register, update, release }
+  const requests: Requests = { zonesOf, elsewhere, register, update, release }
   return requests
 })
 

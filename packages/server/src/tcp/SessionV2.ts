@@ -90,6 +90,10 @@ export class SessionV2 implements Protocol {
     const message = MessageV2.decodeAgentMessage(fields)
     if (Result.isFailure(message)) return this.#unreadable(message.failure)
     const { id } = message.success
+    if (message.success.type === "hello" && this.#handshake._tag === "Greeting") {
+      const redirect = this.#redirect(message.success)
+      if (redirect !== undefined) return redirect
+    }
     const { state, step } = Handshake.receive(this.#handshake, message.success, this.#surroundings)
     this.#handshake = state
     switch (step._tag) {
@@ -167,6 +171,25 @@ export class SessionV2 implements Protocol {
     this.#record(code, message, subject)
     this.#session.conclude()
     return FramesV2.closing(id, { code, message })
+  }
+
+  /**
+   * Tells an agent whose name other servers serve where they are. Before it has proved anything: only they may know it. What
+   * is said is what the configuration names for agents, and nothing of anybody.
+   */
+  #redirect({ hostname, id, zone }: MessageV2.Hello): string | undefined {
+    if (hostname === undefined) return undefined
+    const elsewhere = this.#shared.requests.elsewhere(hostname, zone)
+    if (elsewhere === undefined) return undefined
+    this.#shared.countRedirect(elsewhere.group.name)
+    this.#session.conclude()
+    return MessageV2.encodeText({
+      type: "redirect",
+      id,
+      zone: elsewhere.zone,
+      group: elsewhere.group.name,
+      servers: elsewhere.group.servers
+    })
   }
 
   #record(code: string, message: string, subject: string): void {

@@ -11,7 +11,7 @@ import { Acknowledgements, type Ticket } from "@prism-dns/core/dns/Acknowledgeme
 import { Zones } from "@prism-dns/core/dns/Zones"
 import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
 import { Leases } from "@prism-dns/core/registry/Leases"
-import { Clock, Duration, Effect } from "effect"
+import { Clock, Duration, Effect, Metric } from "effect"
 import * as Authentication from "./Authentication.ts"
 import * as RegistrationCounts from "./RegistrationCounts.ts"
 import * as RequestsV2 from "./RequestsV2.ts"
@@ -53,6 +53,7 @@ export interface Shared {
   readonly forget: (ticket: Ticket) => void
   readonly countRegistration: (result: string) => void
   readonly countBeat: () => void
+  readonly countRedirect: (group: string) => void
   /** What is refused for what was proved or claimed is audited and counted. */
   readonly recordRefusal: (
     code: string,
@@ -120,6 +121,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
     recordRefusal: (code, message, actor, peer, subject) => {
       if (isRefusalCode(code)) refusals.record({ code, message, actor, peer, subject })
     },
+    countRedirect: (group) => Metric.withAttributes(TcpMetrics.redirects, { group }).updateUnsafe(1, context),
     observe: metrics.reached,
     nextName: () => `${startedAt}-${(sessionsSoFar++).toString(36)}`
   }

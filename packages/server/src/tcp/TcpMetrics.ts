@@ -20,6 +20,12 @@ export const heartbeats = Metric.counter("prism_heartbeats_total", {
   incremental: true
 })
 
+/** Attribute: `group`. */
+export const redirects = Metric.counter("prism_redirects_total", {
+  description: "Agents that were told at hello to go to the servers of another group, by that group.",
+  incremental: true
+})
+
 /** From the frame being read to the level being reached, however long after the answer that is. */
 export const registrationDuration = Metric.histogram("prism_registration_duration_seconds", {
   description: "Seconds from a registration being read to the level being reached.",

@@ -16,6 +16,7 @@ import { Provisioner } from "@prism-dns/core/dns/Provisioner"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Serving } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
+import * as Groups from "@prism-dns/core/cluster/Groups"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
@@ -53,6 +54,8 @@ const networks = ["127.0.0.0/8", "::1/128"].map((text) => IpNetwork.fromStringUn
 export interface Around {
   /** Forward zones; their hosts may have loopback addresses and those of `networks`. */
   readonly zones?: ReadonlyArray<DomainName.DomainName>
+  /** Zones of other servers. */
+  readonly groups?: ReadonlyArray<Groups.Group>
   readonly networks?: ReadonlyArray<IpNetwork.IpNetwork>
   readonly tokens?: ReadonlyArray<ConfiguredToken>
   readonly random?: Layer.Layer<SecureRandom.SecureRandom>
@@ -97,12 +100,15 @@ export const server = (
     Layer.provideMerge(Tokens.layerStatic(around.tokens ?? defaultTokens)),
     Layer.provideMerge(Layer.merge(Admission.layer({ anonymous }), refusals)),
     Layer.provideMerge(
-      Zones.layer([
-        ...(around.zones ?? [zone]).map((name) =>
-          Zone.make(name, { policy: { networks: [...networks, ...(around.networks ?? [])] } })
-        ),
-        Zone.make(reverse)
-      ])
+      Zones.layer(
+        [
+          ...(around.zones ?? [zone]).map((name) =>
+            Zone.make(name, { policy: { networks: [...networks, ...(around.networks ?? [])] } })
+          ),
+          Zone.make(reverse)
+        ],
+        Groups.make(around.groups ?? [])
+      )
     ),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
     Layer.provide(around.random ?? SecureRandom.layerWebCrypto),
