@@ -67,6 +67,7 @@ import { HttpAddress } from "./http/HttpAddress.ts"
 import * as HttpServer from "./http/HttpServer.ts"
 import * as Oidc from "./http/Oidc.ts"
 import { type ServerError, StorageUnavailable } from "./ServerError.ts"
+import * as SignalLine from "./SignalLine.ts"
 import { TcpServer } from "./tcp/TcpServer.ts"
 
 /** Where a running server listens. */
@@ -161,6 +162,12 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Feed.layer({ recentMax: events.recentMax }))
   )
 
+  /** SQLite is for one server, which has nobody to tell. */
+  const signals =
+    storage.url._tag === "Postgres"
+      ? Signals.layerPostgres().pipe(Layer.provide(SignalLine.layer(storage.url.url)))
+      : Signals.layerNone
+
   /** What the others stand on. */
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
@@ -174,7 +181,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
-    Layer.provideMerge(Layer.merge(Cluster.layerAlone, Signals.layerNone)),
+    Layer.provideMerge(Cluster.layerAlone),
+    Layer.provideMerge(signals),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
   )

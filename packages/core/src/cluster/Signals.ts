@@ -11,36 +11,15 @@
  * `all`, since something may have been missed.
  */
 import { Context, Effect, Layer, type Scope } from "effect"
+import * as SignalsLine from "./SignalsLine.ts"
+import type { Heard, Topic } from "./Topics.ts"
 
-/**
- * - `outbox`: zones that have marks. Words: zones.
- * - `published`: zones in which names were applied, served or parked. Words: zones.
- * - `hosts`: hosts that were written. Words: full names.
- * - `audit`: entries were committed, or sealed. No words.
- * - `zones`, `access`, `ownership`, `webhooks`, `guards`: what is kept of these in memory is to be read anew. No words.
- * - `leases`: a lease is free, or an instance came or went. No words.
- */
-export const topics = [
-  "outbox",
-  "published",
-  "hosts",
-  "audit",
-  "zones",
-  "access",
-  "ownership",
-  "webhooks",
-  "guards",
-  "leases"
-] as const
-export type Topic = (typeof topics)[number]
-
-/** What was heard: the words, or that any of them may have been missed. */
-export type Heard = ReadonlySet<string> | "all"
+export { type Heard, type Topic, topics } from "./Topics.ts"
 
 export class Signals extends Context.Service<
   Signals,
   {
-    /** To be called after the commit. Too many words at once become `all`. */
+    /** To be called after the commit. Without words, or with too many at once: all. With none of them, nothing is sent. */
     readonly send: (topic: Topic, words?: Iterable<string>) => void
     /** Calls `listener` with what other instances send, until the scope ends. It must not wait. */
     readonly listen: (topic: Topic, listener: (heard: Heard) => void) => Effect.Effect<void, never, Scope.Scope>
@@ -53,4 +32,8 @@ export class Signals extends Context.Service<
     Signals,
     Signals.of({ send: () => undefined, listen: () => Effect.void, isHearing: () => true })
   )
+
+  /** Servers that share a PostgreSQL database call each other by LISTEN and NOTIFY. */
+  static readonly layerPostgres = (options: Partial<SignalsLine.SignalsOptions> = {}) =>
+    Layer.effect(Signals, SignalsLine.make(options))
 }
