@@ -842,15 +842,15 @@ const entryOf = (zone: DomainName, name: DomainName, generation: number) => ({
   cause: `generation:${generation}`
 })
 
-/** What the audit says of the records at a name; undefined: there are none of ours. */
+/** What the audit says of the records at a name, in the order of keys, in which it is written; undefined: there are none of ours. */
 const auditView = ({ quarantinedUntilMillis, rrsets }: Pick<Published, "rrsets" | "quarantinedUntilMillis">) =>
   rrsets.length === 0
     ? undefined
     : rrsets.map(({ contents, ttlSeconds, type }) => ({
-        type,
-        ttl: ttlSeconds,
         contents,
-        ...(quarantinedUntilMillis !== undefined && { disabled: true })
+        disabled: quarantinedUntilMillis === undefined ? undefined : true,
+        ttl: ttlSeconds,
+        type
       }))
 
 /** A time that does not come by itself. */

@@ -22,12 +22,17 @@ export class AddressInvalid extends Schema.TaggedError<AddressInvalid>()("Addres
 /** The record type that holds an address. */
 export type AddressRecordType = "A" | "AAAA"
 
+/** IPv4 addresses as they are usually written, which is the canonical text. */
+const plainIpv4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/
+
 /** Parses an address in any form it may be written in. */
-export const parse = (input: string): Result.Result<IpAddress, AddressInvalid> =>
-  Result.match(NetAddress.ipFromString(input), {
+export const parse = (input: string): Result.Result<IpAddress, AddressInvalid> => {
+  if (plainIpv4.test(input)) return Result.succeed(input as IpAddress)
+  return Result.match(NetAddress.ipFromString(input), {
     onFailure: () => Result.fail(new AddressInvalid({ input: input.slice(0, 64) })),
     onSuccess: (address) => Result.succeed(NetAddress.formatIp(NetAddress.toCanonical(address)) as IpAddress)
   })
+}
 
 /** The text is an IPv4 address in the form of an IPv6 one, which means another thing to each who reads it. */
 export class AddressMapped extends Schema.TaggedError<AddressMapped>()("AddressMapped", {
@@ -69,12 +74,23 @@ export const sorted = (addresses: Iterable<IpAddress>): ReadonlyArray<IpAddress>
 export const recordType = (address: IpAddress): AddressRecordType => (address.includes(":") ? "AAAA" : "A")
 
 /** The name whose PTR record names the address, below in-addr.arpa or ip6.arpa (RFC 1035 3.5, RFC 3596 2.5). */
-export const reverseName = (address: IpAddress): DomainName =>
-  `${Dns.reverseName(NetAddress.ipFromStringUnsafe(address))}.` as DomainName
+export const reverseName = (address: IpAddress): DomainName => {
+  if (!address.includes(":")) return `${address.split(".").reverse().join(".")}.in-addr.arpa.` as DomainName
+  return `${Dns.reverseName(NetAddress.ipFromStringUnsafe(address))}.` as DomainName
+}
+
+/** One address is compared with many networks, one after another: it is read once. */
+const read = (() => {
+  let former: { readonly text: string; readonly ip: NetAddress.IpAddress } | undefined
+  return (text: IpAddress): NetAddress.IpAddress => {
+    if (former?.text !== text) former = { text, ip: NetAddress.ipFromStringUnsafe(text) }
+    return former.ip
+  }
+})()
 
 /** True when `address` lies in `network`. */
 export const isWithin = (address: IpAddress, network: IpNetwork.IpNetwork): boolean => {
-  const ip = NetAddress.ipFromStringUnsafe(address)
+  const ip = read(address)
   return NetAddress.isIpv4Address(ip)
     ? IpNetwork.isIpv4Network(network) && IpNetwork.contains(network, ip)
     : IpNetwork.isIpv6Network(network) && IpNetwork.contains(network, ip)

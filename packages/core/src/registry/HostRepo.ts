@@ -44,17 +44,17 @@ const toCount = ({ hosts, key, kind }: CountRow): HostCount => ({ kind, key, hos
 const toRow = ({ hosts, key, kind }: HostCount) => ({ kind, key, hosts })
 const keyOf = ({ key, kind }: CountKey) => ({ kind, key })
 
-/** What an audit entry says of a host. */
+/** What an audit entry says of a host; in the order of keys, in which it is written. */
 const auditView = (host: Host | undefined) =>
   host === undefined
     ? undefined
     : {
         addresses: host.addresses,
-        ...(host.ttlSeconds !== undefined && { ttlSeconds: host.ttlSeconds }),
-        ...(Object.keys(host.labels).length > 0 && { labels: host.labels }),
+        labels: Object.keys(host.labels).length > 0 ? host.labels : undefined,
+        lease: host.isStatic ? "none" : undefined,
         owner: host.owner,
-        ...(host.isStatic && { lease: "none" }),
         state: host.state,
+        ttlSeconds: host.ttlSeconds,
         withdrawn: host.withdrawnSinceMillis !== undefined
       }
 
