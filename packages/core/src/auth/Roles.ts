@@ -2,8 +2,9 @@
  * Roles: the built-in ones, and those that an installation makes of its own.
  *
  * Promises: what a role allows is answered from memory, which is read at start
- * and follows each change after its commit, so that a change goes for every
- * live token at once; built-in roles cannot be changed; a role that tokens, the
+ * and follows each change after its commit, in whatever order it hears of them,
+ * so that a change goes for every live token at once; a zone that a role comes to
+ * name is there; built-in roles cannot be changed; a role that tokens, the
  * configuration or an identity provider name is not deleted. A name that no
  * role has allows nothing. Leaves to others: the decision (`Permissions`), and
  * whether whoever changes a role may give what it allows.
@@ -11,8 +12,11 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import type { DomainName } from "../domain/DomainName.ts"
+import { Zones } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
+import * as NamedZones from "./NamedZones.ts"
 import { builtInRoles, type Permission, type Role } from "./Permissions.ts"
 
 /** Roles of one's own at the most. */
@@ -70,6 +74,17 @@ export class TooManyRoles extends Schema.TaggedError<TooManyRoles>()("TooManyRol
   }
 }
 
+/** The role is to name a zone that is not there. */
+export class RoleZoneUnknown extends Schema.TaggedError<RoleZoneUnknown>()("RoleZoneUnknown", {
+  zone: Schema.String,
+  /** Which of the permissions names it. */
+  permission: Schema.Int
+}) {
+  override get message(): string {
+    return `${this.zone} is not one of the zones`
+  }
+}
+
 /** A change that may also be tried only: all is checked, nothing is written. */
 export interface ChangeOptions {
   readonly actor: Audit.Actor
@@ -88,14 +103,14 @@ export class Roles extends Context.Service<
     readonly create: (
       role: Role,
       options: ChangeOptions
-    ) => Effect.Effect<StoredRole, RoleNameTaken | TooManyRoles | SqlError.SqlError>
+    ) => Effect.Effect<StoredRole, RoleNameTaken | TooManyRoles | RoleZoneUnknown | SqlError.SqlError>
     /** `check` is asked with what is there, in the transaction of the change. */
     readonly change: <E, R>(
       name: string,
       change: Partial<Pick<Role, "description" | "permissions">>,
       options: ChangeOptions,
       check: (current: StoredRole, after: Role) => Effect.Effect<void, E, R>
-    ) => Effect.Effect<StoredRole, RoleUnknown | RoleBuiltIn | SqlError.SqlError | E, R>
+    ) => Effect.Effect<StoredRole, RoleUnknown | RoleBuiltIn | RoleZoneUnknown | SqlError.SqlError | E, R>
     readonly remove: <E, R>(
       name: string,
       options: ChangeOptions,
@@ -140,15 +155,32 @@ const builtIn: ReadonlyMap<string, StoredRole> = new Map(
   builtInRoles.map((role) => [role.name, { ...stored(role), builtIn: true }])
 )
 
+/** Removed roles that are remembered, far longer than a commit takes to be heard of. */
+const removedMax = 1000
+
 const makeMemory = () => {
   const own = new Map<string, StoredRole>()
+  /** Roles that were removed lately, and when: what was changed before and is heard of later does not bring them back. */
+  const removed = new Map<string, number>()
   const find = (name: string) => builtIn.get(name) ?? own.get(name)
   return {
     find,
     all: () => [...builtIn.values(), ...own.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
     permissionsOf: (names: ReadonlyArray<string>) => names.flatMap((name) => find(name)?.permissions ?? []),
-    put: (role: StoredRole) => void own.set(role.name, role),
-    forget: (name: string) => void own.delete(name),
+    /** What a change has made of it; what is newer is known already where changes are heard of in another order. */
+    put: (role: StoredRole) => {
+      const known = own.get(role.name)?.generation ?? removed.get(role.name) ?? -1
+      if (known > role.generation) return
+      removed.delete(role.name)
+      own.set(role.name, role)
+    },
+    forget: (name: string, generation: number) => {
+      if ((own.get(name)?.generation ?? -1) > generation) return
+      own.delete(name)
+      removed.delete(name)
+      removed.set(name, generation)
+      if (removed.size > removedMax) removed.delete(removed.keys().next().value!)
+    },
     size: () => own.size
   }
 }
@@ -172,6 +204,9 @@ const toRole = (row: RoleRow): StoredRole => ({
   updatedBy: row.updated_by
 })
 
+const zonesOf = (role: Role | undefined): ReadonlyArray<DomainName> =>
+  role === undefined ? [] : [...new Set(role.permissions.flatMap(({ zones = [] }) => zones))]
+
 /** What the audit says of a role. */
 const auditView = ({ description, permissions }: Role) => ({ description, permissions })
 
@@ -180,6 +215,7 @@ const usersShown = 20
 
 const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
   const sql = yield* SqlClient.SqlClient
+  const zones = yield* Zones
   const durability = yield* Durability
   const memory = makeMemory()
   const columns = sql.literal("name, description, permissions, generation, updated_at, updated_by")
@@ -192,9 +228,27 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
       rows[0] === undefined ? undefined : toRole(rows[0])
     )
 
+  /** The first permission that comes to name a zone that `isThere` does not know. */
+  const unknownZone = (role: Role, before: Role | undefined, isThere: (zone: DomainName) => boolean) => {
+    const named = new Set(zonesOf(before))
+    for (const [permission, { zones: names = [] }] of role.permissions.entries()) {
+      const zone = names.find((name) => !named.has(name) && !isThere(name))
+      if (zone !== undefined) return new RoleZoneUnknown({ zone, permission })
+    }
+    return undefined
+  }
+  const checkZones = (role: Role, before?: Role) =>
+    unknownZone(role, before, (zone) => zones.find(zone) !== undefined) ?? Effect.void
+  /** The same for the transaction that writes it: a zone may go at this moment. */
+  const requireZones = Effect.fnUntraced(function* (role: Role, before?: Role) {
+    yield* NamedZones.hold(sql, zones, zonesOf(role))
+    yield* checkZones(role, before)
+  })
+
   const create: Roles["Service"]["create"] = Effect.fn("Roles.create")(function* (role, { actor, dryRun, reason }) {
     if (memory.find(role.name) !== undefined) return yield* new RoleNameTaken({ name: role.name })
     if (memory.size() >= rolesMax) return yield* new TooManyRoles({ max: rolesMax })
+    yield* checkZones(role)
     const nowMillis = yield* Clock.currentTimeMillis
     const made = (generation: number): StoredRole => ({
       ...role,
@@ -211,6 +265,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
             name, description, permissions, generation, created_at, created_by, updated_at, updated_by)
           VALUES (${role.name}, ${role.description}, ${JSON.stringify(role.permissions)}, ${after.generation},
             ${nowMillis}, ${actor.name}, ${nowMillis}, ${actor.name})`
+      yield* requireZones(role)
       const entry = { actor, action: "role.created" as const, subject: role.name, after: auditView(role), reason }
       yield* Audit.writeAll(sql, [{ ...entry, generation: after.generation }], nowMillis)
       yield* sql.afterCommit(Effect.sync(() => memory.put(after)))
@@ -242,6 +297,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
           updatedBy: actor.name
         }
         yield* check(before, changed)
+        yield* checkZones(changed, before)
         if (JSON.stringify(auditView(before)) === JSON.stringify(auditView(changed))) return before
         if (dryRun) return { ...changed, generation: before.generation }
         const after = { ...changed, generation: yield* Generation.next(sql) }
@@ -249,6 +305,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
           UPDATE access_role SET description = ${after.description}, permissions = ${JSON.stringify(after.permissions)},
             generation = ${after.generation}, updated_at = ${nowMillis}, updated_by = ${actor.name}
           WHERE name = ${name}`
+        yield* requireZones(after, before)
         const entry = { actor, action: "role.changed" as const, subject: name, before: auditView(before), reason }
         const { generation } = after
         yield* Audit.writeAll(sql, [{ ...entry, after: auditView(after), generation }], nowMillis)
@@ -280,10 +337,11 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         const users = yield* usersOf(name, nowMillis)
         if (users.length > 0) return yield* new RoleInUse({ name, users })
         if (dryRun) return before
+        const generation = yield* Generation.next(sql)
         yield* sql`DELETE FROM access_role WHERE name = ${name}`
         const entry = { actor, action: "role.deleted" as const, subject: name, before: auditView(before), reason }
-        yield* Audit.writeAll(sql, [entry], nowMillis)
-        yield* sql.afterCommit(Effect.sync(() => memory.forget(name)))
+        yield* Audit.writeAll(sql, [{ ...entry, generation }], nowMillis)
+        yield* sql.afterCommit(Effect.sync(() => memory.forget(name, generation)))
         return before
       }).pipe(sql.withTransaction)
       yield* durability.flush

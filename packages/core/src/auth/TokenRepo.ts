@@ -127,13 +127,13 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => rows.length > 0
     )
 
-  /** Revokes a token that is not revoked; what it is then. */
+  /** Revokes a token that is not revoked; what it is then, and the hash of its text. */
   const revoke = (id: string, reason: string, nowMillis: number, generation: number) =>
     Effect.map(
       sql<TokenRow>`
         UPDATE access_token SET revoked_at = ${nowMillis}, revoked_reason = ${reason}, generation = ${generation}
         WHERE id = ${id} AND revoked_at IS NULL RETURNING ${columns}`,
-      (rows) => (rows[0] === undefined ? undefined : toRecord(rows[0]))
+      (rows) => (rows[0] === undefined ? undefined : { hash: rows[0].hash, record: toRecord(rows[0]) })
     )
 
   /** What the token is once its roles, its grant and its end are those of `after`, and the hash of its text. */

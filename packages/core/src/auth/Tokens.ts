@@ -5,7 +5,7 @@
  * (`admin`); what its holder may do there is said by its roles (`auth/Roles`).
  *
  * Promises: a token is checked from memory, which is read at start and follows
- * each change after its commit; one that has run out by the clock, or was
+ * each change after its commit, in whatever order it hears of them; one that has run out by the clock, or was
  * revoked, is refused from that moment, and whoever speaks by it is told
  * (`Revocations`). Names are unique over both kinds, and never given anew. When
  * a token was last used is written in batches; enrolments are counted in their
@@ -29,6 +29,7 @@ import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import * as Grants from "./Grants.ts"
+import * as NamedZones from "./NamedZones.ts"
 import { type Grant, unlimited } from "./Principal.ts"
 import { Revocations } from "./Revocations.ts"
 import { isName, reservedFor } from "./TokenNames.ts"
@@ -388,15 +389,13 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
       if (token === undefined) return
       token.record = { ...token.record, uses: token.record.uses + 1, lastUsedMillis: nowMillis }
     },
-    replace: (record: TokenRecord) => {
-      const token = heldOf(record)
-      if (token === undefined) return
-      token.record = newest(record)
-      token.holder = holderOf(record)
-    },
-    /** As `replace`, for one that may have been forgotten, or was told that it ran out. */
-    revive: (record: TokenRecord, digest: string) => {
+    /**
+     * What a change has made of it, also of one that may have been forgotten, or was told that it ran out. What is newer is
+     * known already where changes are heard of in another order than that of their commits, and stays.
+     */
+    put: (record: TokenRecord, digest: string) => {
       const token = heldOf(record) ?? add(record, digest)
+      if (token.record.generation > record.generation) return
       token.record = newest(record)
       token.holder = holderOf(record)
       token.told = false
@@ -485,6 +484,12 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     return undefined
   }
 
+  /** The same for the transaction that writes it: a zone may go at this moment. */
+  const requireZones = Effect.fnUntraced(function* (grant: Grant) {
+    const gone = yield* NamedZones.hold(sql, zones, grant.zones ?? [])
+    if (gone !== undefined) return yield* invalid("grant/zones", `${gone} is not one of the zones any more`)
+  })
+
   const rolesProblem = (role: TokenRole, roles: ReadonlyArray<string>): TokenSpecInvalid | undefined => {
     if ((role === "agent") === roles.includes("agent")) return undefined
     return invalid(
@@ -554,9 +559,10 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         const generation = yield* Generation.next(sql)
         const made = { ...record, generation }
         yield* repo.insert(made, digest)
+        yield* requireZones(grant)
         const entry = { atMillis: nowMillis, actor, subject: record.name, reason, generation }
         yield* Audit.write(sql, { ...entry, action: "token.issued", after: auditView(record) })
-        yield* sql.afterCommit(Effect.sync(() => void memory.add(made, digest)))
+        yield* sql.afterCommit(Effect.sync(() => memory.put(made, digest)))
         return made
       }).pipe(
         sql.withTransaction,
@@ -573,7 +579,8 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
       if (memory.isConfigured(reference)) return yield* new TokenConfigured({ name: reference })
       const nowMillis = yield* Clock.currentTimeMillis
       const revoked = yield* Effect.gen(function* () {
-        const before = yield* repo.find(reference)
+        // The generation is taken behind the lock: it is to rise in the order of commits.
+        const before = yield* repo.lock(reference)
         if (before === undefined) return yield* new TokenUnknown({ reference })
         if (dryRun) {
           if (before.revokedAtMillis !== undefined) return yield* new TokenRevoked({ name: before.name })
@@ -586,12 +593,12 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         yield* Audit.write(sql, { ...entry, action: "token.revoked", before: auditView(before) })
         yield* sql.afterCommit(
           Effect.sync(() => {
-            memory.replace(after)
-            const { code, message } = refusals.revoked(after.name)
-            revocations.announce({ principal: after.name, code, message })
+            memory.put(after.record, after.hash)
+            const { code, message } = refusals.revoked(before.name)
+            revocations.announce({ principal: before.name, code, message })
           })
         )
-        return after
+        return after.record
       }).pipe(sql.withTransaction)
       yield* durability.flush
       return memory.newest(revoked)
@@ -628,12 +635,13 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         if (JSON.stringify(auditView(before)) === JSON.stringify(auditView(wanted)) || dryRun) return wanted
         const generation = yield* Generation.next(sql)
         const after = yield* repo.change({ ...wanted, generation })
+        yield* requireZones(grant)
         const entry = { atMillis: nowMillis, actor, subject: before.name, reason, generation }
         const views = { before: auditView(before), after: auditView(after.record) }
         yield* Audit.write(sql, { ...entry, action: "token.changed", ...views })
         yield* sql.afterCommit(
           Effect.sync(() => {
-            memory.revive(after.record, after.hash)
+            memory.put(after.record, after.hash)
             if (Grants.encode(before.grant) === Grants.encode(after.record.grant)) return
             const message = `the grant of the token ${before.name} was changed, say hello again`
             revocations.announce({ principal: before.name, code: "unavailable", message })

@@ -3,7 +3,14 @@ import { Api } from "@prism-dns/core/api/Api"
 import { Caller } from "@prism-dns/core/api/Authentication"
 import * as EntityTag from "@prism-dns/core/api/EntityTag"
 import * as Page from "@prism-dns/core/api/Page"
-import { RoleBuiltIn, RoleInUse, RoleNameTaken, RoleNotFound, TooManyRoles } from "@prism-dns/core/api/Problems"
+import {
+  RequestInvalid,
+  RoleBuiltIn,
+  RoleInUse,
+  RoleNameTaken,
+  RoleNotFound,
+  TooManyRoles
+} from "@prism-dns/core/api/Problems"
 import type * as Contract from "@prism-dns/core/api/Roles"
 import { timestamp } from "@prism-dns/core/api/Values"
 import type { Permission, Role, Scope } from "@prism-dns/core/auth/Permissions"
@@ -38,6 +45,12 @@ const toRole = (role: StoredRole, dryRun = false): Contract.Role => ({
 })
 
 const roleNotFound = (name: string) => new RoleNotFound({ detail: `There is no role '${name}'.` })
+
+const zoneUnknown = ({ message, permission }: { readonly message: string; readonly permission: number }) =>
+  new RequestInvalid({
+    detail: `body permissions: ${message}`,
+    errors: [{ in: "body", pointer: `/permissions/${permission}/zones`, detail: message }]
+  })
 
 const tagOf = ({ generation }: StoredRole): string => EntityTag.make(generation)
 
@@ -96,6 +109,7 @@ export const layer = HttpApiBuilder.group(
           return withTag(toRole(made, dryRun), tagOf(made), { location: `/v1/roles/${made.name}` })
         },
         Effect.catchTags({
+          RoleZoneUnknown: (error) => Effect.fail(zoneUnknown(error)),
           RoleNameTaken: ({ message }) => Effect.fail(new RoleNameTaken({ detail: sentence(message) })),
           TooManyRoles: ({ message }) => Effect.fail(new TooManyRoles({ detail: sentence(message) }))
         }),
@@ -125,6 +139,7 @@ export const layer = HttpApiBuilder.group(
           return withTag(toRole(changed, dryRun), tagOf(changed))
         },
         Effect.catchTags({
+          RoleZoneUnknown: (error) => Effect.fail(zoneUnknown(error)),
           RoleUnknown: ({ name }) => Effect.fail(roleNotFound(name)),
           RoleBuiltIn: ({ message }) => Effect.fail(new RoleBuiltIn({ detail: sentence(message) }))
         }),
