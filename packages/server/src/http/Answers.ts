@@ -15,7 +15,7 @@ import {
   StorageUnavailable
 } from "@prism-dns/core/api/Problems"
 import { PowerDnsError } from "@prism-dns/core/powerdns/PowerDnsError"
-import { ByteSize, Cause, Clock, Context, Duration, Effect, Layer, Metric, SchemaIssue } from "effect"
+import { ByteSize, Cause, Clock, Context, Duration, Effect, Layer, Metric, type SchemaIssue } from "effect"
 import {
   FindMyWay,
   HttpRouter,
@@ -32,6 +32,7 @@ import * as Exchange from "./Exchange.ts"
 import * as HttpMetrics from "./HttpMetrics.ts"
 import { inTime } from "./InTime.ts"
 import * as Idempotency from "./Idempotency.ts"
+import { wrongs } from "./Issues.ts"
 import * as RequestId from "./RequestId.ts"
 
 /** Longest part of a path that may stand for a name: every character of 253 and a dot, escaped. */
@@ -303,19 +304,17 @@ const parts: Readonly<Record<HttpApiError.HttpApiSchemaError["kind"], RequestPar
   ResponseHeaders: undefined
 }
 
-const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
-
-const pointer = (path: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }>): string =>
+const pointer = (path: ReadonlyArray<PropertyKey>): string =>
   path
-    .map((segment) => String(typeof segment === "object" ? segment.key : segment))
+    .map(String)
     .map((key) => `/${key.replaceAll("~", "~0").replaceAll("/", "~1")}`)
     .join("")
 
 /** What is wrong with values that do not fit the contract. */
 export const invalidRequest = (part: RequestPart, issue: SchemaIssue.Issue): RequestInvalid => {
-  const errors = issuesOf(issue).issues.map((each): InvalidValue => ({
+  const errors = wrongs(issue).map((each): InvalidValue => ({
     in: part,
-    pointer: pointer(each.path ?? []),
+    pointer: pointer(each.path),
     detail: each.message
   }))
   const detail = errors
