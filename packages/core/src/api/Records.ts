@@ -266,7 +266,7 @@ export class Records extends HttpApiGroup.make("records")
         OpenApi.annotations({
           summary: "A zone's records, of people and of hosts",
           description:
-            "In the order of names, as they should be: a zone file that can be imported elsewhere, JSON, or CSV."
+            "In the order of names, as they should be: a zone file that can be loaded elsewhere, with the SOA and the name servers that the zone has in PowerDNS, JSON, or CSV."
         })
       )
   )

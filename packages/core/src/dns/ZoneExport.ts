@@ -39,6 +39,8 @@ export class TooMuchForeign extends Schema.TaggedError<TooMuchForeign>()("TooMuc
 export class ZoneExport extends Context.Service<
   ZoneExport,
   {
+    /** The zone's SOA and its own name servers as PowerDNS has them: without those it loads nowhere. */
+    readonly apex: (zone: Zone.Zone) => Effect.Effect<ReadonlyArray<ExportedSet>, PowerDnsError>
     /** What others have in PowerDNS, SOA and name servers included, in the order of names. */
     readonly foreign: (
       zone: Zone.Zone
@@ -88,6 +90,14 @@ const make = Effect.gen(function* () {
     })).sort(byNameAndType)
   })
 
+  const apex: ZoneExport["Service"]["apex"] = Effect.fn("ZoneExport.apex")(function* (zone) {
+    const found = yield* powerdns.rrsets(zone.name, [zone.name])
+    return found
+      .filter(isApex(zone))
+      .map((rrset): ExportedSet => ({ ...rrset, origin: "foreign" }))
+      .sort((a, b) => (a.type === "SOA" ? -1 : b.type === "SOA" ? 1 : 0))
+  })
+
   /** Up to a page of names behind `after`, in order, of all that may have records. */
   const namesAfter = Effect.fnUntraced(function* (zone: Zone.Zone, after: string) {
     const hosts = Zone.isReverse(zone)
@@ -117,6 +127,7 @@ const make = Effect.gen(function* () {
   })
 
   return ZoneExport.of({
+    apex,
     foreign,
     sets: (zone, others) => {
       let at = 0
@@ -139,6 +150,12 @@ const make = Effect.gen(function* () {
     }
   })
 })
+
+/** What every zone has at its own name, and no plan of ours changes. */
+export const isApex =
+  (zone: Zone.Zone) =>
+  ({ name, type }: Pick<RRset.RRset, "name" | "type">): boolean =>
+    name === zone.name && (type === "SOA" || type === "NS")
 
 /** What signs a zone is made anew wherever it goes. */
 const signs: ReadonlySet<string> = new Set(["DNSKEY", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM"])

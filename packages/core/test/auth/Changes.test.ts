@@ -2,4 +2,4 @@ import { it } from "@effect/vitest"
 import * as T from "../layers.ts"
 import { suite } from "./ChangesSuite.ts"
 
-suite({ ...it, effect: it.live }, T.sqlite())
+suite({ effect: it.live }, T.sqlite())

@@ -10,7 +10,7 @@ import { unlimited } from "@prism-dns/core/auth/Principal"
 import * as ZoneRepo from "@prism-dns/core/dns/ZoneRepo"
 import { Zones } from "@prism-dns/core/dns/Zones"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
-import { Deferred, Effect, Fiber, Layer, Redacted } from "effect"
+import { Deferred, Effect, Fiber, Layer, Redacted, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
 import { waitUntil } from "../harness/waitUntil.ts"
@@ -67,7 +67,10 @@ const overtaken = Effect.fnUntraced(function* (
   yield* Fiber.join(waiting)
 })
 
-export const suite = <R>(it: Vitest.MethodsNonLive<R>, database: Layer.Layer<SqlClient.SqlClient, never, R>) => {
+export const suite = <R>(
+  it: { readonly effect: Vitest.Tester<R | Scope.Scope> },
+  database: Layer.Layer<SqlClient.SqlClient, never, R>
+) => {
   const test = (
     title: string,
     body: (news: News) => Effect.Effect<void, unknown, Roles | Tokens | Zones | SqlClient.SqlClient>

@@ -28,7 +28,7 @@ import {
   type RecordPublication,
   type RecordRefusal
 } from "@prism-dns/core/dns/ManagedRecords"
-import { type ExportedSet, ZoneExport } from "@prism-dns/core/dns/ZoneExport"
+import { type ExportedSet, isApex, ZoneExport } from "@prism-dns/core/dns/ZoneExport"
 import * as ZoneFile from "@prism-dns/core/dns/ZoneFile"
 import { ZoneImport } from "@prism-dns/core/dns/ZoneImport"
 import * as ZoneTransfer from "@prism-dns/core/dns/ZoneTransfer"
@@ -460,8 +460,14 @@ export const layer = ({ importFrom }: RecordsOptions) =>
           function* ({ params, query: { foreign = false, format = "zonefile" } }) {
             const zone = yield* getZone(params.zone)
             const seen = yield* Authorization.scope("read", "records")
-            const others = foreign ? yield* exports.foreign(zone) : []
-            const sets = exports.sets(zone, others).pipe(
+            // A zone file begins with what makes it one; it is there once.
+            const apex = format === "zonefile" ? yield* exports.apex(zone) : []
+            const isInApex = isApex(zone)
+            const others = (foreign ? yield* exports.foreign(zone) : []).filter(
+              (set) => format !== "zonefile" || !isInApex(set)
+            )
+            const sets = Stream.make(apex).pipe(
+              Stream.concat(exports.sets(zone, others)),
               Stream.map((some) =>
                 seen.everyName ? some : some.filter(({ name }) => seen.has({ zone: zone.name, name }))
               ),

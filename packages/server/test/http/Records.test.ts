@@ -213,14 +213,22 @@ elsewhere.example. A 192.0.2.1
       })
       const out = yield* ask(`/v1/zones/${zone}/export`)
       assert.strictEqual(out.headers.get("content-type"), "text/dns")
-      assert.deepStrictEqual(out.text.split("\n").slice(1), [
-        `$ORIGIN ${zone}`,
+      const [, origin, soa, ...lines] = out.text.split("\n")
+      // A file without these loads nowhere.
+      assert.strictEqual(origin, `$ORIGIN ${zone}`)
+      assert.match(soa!, /^hosts\.prism\.test\.\t3600\tIN\tSOA\tns1\.hosts\.prism\.test\. \S+ \d+ \d+ \d+ \d+ \d+$/)
+      assert.deepStrictEqual(lines, [
+        `${zone}\t3600\tIN\tNS\tns1.${zone}`,
         `${zone}\t3600\tIN\tMX\t10 mail.${zone}`,
         `txt.${zone}\t3600\tIN\tTXT\t"one" "two"`,
         `web.${zone}\t60\tIN\tA\t192.0.2.7`,
         `www.${zone}\t300\tIN\tCNAME\tweb.example.`,
         ""
       ])
+      const withForeign = yield* ask(`/v1/zones/${zone}/export?foreign=true`)
+      assert.strictEqual(withForeign.text.match(/\tSOA\t/g)?.length, 1)
+      assert.strictEqual(withForeign.text.match(/\tNS\t/g)?.length, 1)
+      assert.include(withForeign.text, `hand.${zone}\t60\tIN\tTXT\t"=1+1"`)
       const all = yield* ask(`/v1/zones/${zone}/export?format=json&foreign=true`)
       assert.includeMembers(
         all.json.recordSets.map(({ name, origin, type }: any) => `${name} ${type} ${origin}`),
@@ -231,7 +239,7 @@ elsewhere.example. A 192.0.2.1
 
       // The same file elsewhere says the same.
       const other = yield* importFile(out.text.replaceAll(zone, otherZone), "", otherZone)
-      assert.deepStrictEqual([other.json.counts.create, other.json.leftOutCount], [4, 0])
+      assert.deepStrictEqual([other.json.counts.create, other.json.leftOutCount], [4, 2])
 
       const pruned = yield* importFile("www 300 CNAME web.example.\n", "?prune=true")
       assert.deepStrictEqual([pruned.json.counts.delete, pruned.json.counts.changes], [2, 2])
