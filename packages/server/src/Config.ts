@@ -32,6 +32,8 @@ import { redirectServersMax } from "@prism-dns/core/protocol/MessageV2"
 import * as Source from "./config/Source.ts"
 import * as Connections from "./http/Connections.ts"
 import * as Idempotency from "./http/Idempotency.ts"
+import * as HostAnswers from "./http/EarlyAnswers.ts"
+import type { HostAnswersOptions } from "./http/EarlyAnswers.ts"
 import type { IdempotencyOptions } from "./http/Idempotency.ts"
 import * as RateLimits from "./http/RateLimits.ts"
 import type { RateLimitOptions } from "./http/RateLimits.ts"
@@ -82,6 +84,7 @@ export interface PrismConfig {
     readonly requestTimeout: Duration.Duration
     readonly rateLimit: RateLimitOptions
     readonly idempotency: IdempotencyOptions
+    readonly hostAnswers: HostAnswersOptions
   }
   readonly storage: {
     readonly url: Kind.StorageUrl
@@ -431,6 +434,16 @@ export const settings = Settings.group("", {
       keysMax: Settings.setting(Kind.integer(100, 10_000_000), {
         doc: "Answers that are kept so; beyond it the oldest are forgotten.",
         default: `${Idempotency.defaultOptions.keysMax}`
+      })
+    }),
+    hostAnswers: Settings.group("Answers about single hosts kept in memory for who asks again.", {
+      max: Settings.setting(Kind.integer(100, 10_000_000), {
+        doc: "Answers that are kept, about 1 KB each; beyond it the oldest make room.",
+        default: `${HostAnswers.defaultOptions.max}`
+      }),
+      ageMax: Settings.setting(Kind.duration("0s", "10s"), {
+        doc: "On PostgreSQL: how old an answer may be that another instance has changed; 0s: none is kept. What this instance changes shows at once.",
+        default: Duration.format(HostAnswers.defaultOptions.ageMax)
       })
     })
   }),

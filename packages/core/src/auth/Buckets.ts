@@ -9,6 +9,8 @@ export class Buckets {
   readonly #onSize: (size: number) => void
   /** In the order in which they were asked for last. */
   readonly #buckets = new Map<string, TokenBucket>()
+  /** Who asked last asks again, more often than not. */
+  #last: { readonly key: string; readonly bucket: TokenBucket } | undefined = undefined
 
   constructor(max: number, onSize: (size: number) => void) {
     this.#max = max
@@ -16,6 +18,13 @@ export class Buckets {
   }
 
   get(key: string, rate: Rate, nowMillis: number): TokenBucket {
+    if (this.#last?.key === key) return this.#last.bucket
+    const bucket = this.#find(key, rate, nowMillis)
+    this.#last = { key, bucket }
+    return bucket
+  }
+
+  #find(key: string, rate: Rate, nowMillis: number): TokenBucket {
     const known = this.#buckets.get(key)
     if (known !== undefined) {
       this.#buckets.delete(key)

@@ -19,3 +19,15 @@ export const registrationsDamped = Metric.counter("prism_registrations_damped_to
 export const guardTripped = Metric.gauge("prism_guard_tripped", {
   description: "1 while a guard holds something back and waits for a person's word, by guard."
 })
+
+/** Attributes: `from`. */
+export const hostReads = Metric.counter("prism_host_reads_total", {
+  description:
+    "Hosts asked for by name over the API and answered from memory (kept) or by a look at the database (read).",
+  incremental: true
+})
+
+/** Bounded by `http.hostAnswers.max`. */
+export const hostReadsKept = Metric.gauge("prism_host_reads_kept", {
+  description: "Answers about single hosts that are kept in memory."
+})

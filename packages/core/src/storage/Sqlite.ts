@@ -14,6 +14,7 @@ import { type FileHandle, open } from "node:fs/promises"
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
 import { Durability } from "./Durability.ts"
 import { EachRow } from "./Rows.ts"
+import type { Writes } from "./Writes.ts"
 
 export interface SqliteOptions {
   /** A path, or `:memory:`. */
@@ -42,11 +43,6 @@ const attempt = <A>(operation: string, f: () => A): Effect.Effect<A, SqlError.Sq
 
 const bind = (value: unknown): SQLInputValue =>
   typeof value === "boolean" ? Number(value) : value === undefined ? null : (value as SQLInputValue)
-
-/** How many statements were run that may have written something, commits among them. */
-export interface Writes {
-  count: number
-}
 
 const onlyReads = /^\s*(?:SELECT|BEGIN|PRAGMA)\b/i
 

@@ -16,11 +16,13 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
 import { Failover } from "@prism-dns/core/storage/Failover"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
+import * as Writes from "@prism-dns/core/storage/Writes"
 import { Context, Deferred, Duration, Effect, Layer, Metric, Schema, Scope, Semaphore } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Net from "node:net"
 import * as DatabaseMetrics from "./DatabaseMetrics.ts"
+import * as PostgresClient from "./PostgresClient.ts"
 import { nameOf, type PostgresHost, type PostgresUrl } from "./PostgresUrl.ts"
 import * as Standing from "./Standing.ts"
 
@@ -132,24 +134,6 @@ const wordsOf = (seen: Standing.Seen): string => {
   }
 }
 
-/** PostgreSQL says `ROLLBACK` to the `COMMIT` of a transaction in which something failed. */
-const commit = (connection: {
-  readonly executeRaw: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, SqlError.SqlError>
-}) =>
-  Effect.flatMap(connection.executeRaw("COMMIT", []), (result) =>
-    (result as PgConnection.Result).command === "ROLLBACK"
-      ? Effect.fail(
-          new SqlError.SqlError({
-            reason: new SqlError.UnknownError({
-              cause: new Error("the transaction was undone at its COMMIT, since something in it had failed"),
-              message: "the transaction was undone at its COMMIT",
-              operation: "commit"
-            })
-          })
-        )
-      : Effect.void
-  )
-
 const make = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, options: HostsOptions) {
   const scope = yield* Effect.scope
   const reactivity = yield* Reactivity.Reactivity
@@ -162,7 +146,9 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, o
     isPooled: false,
     client: undefined
   }))
-  const moved = new Set<() => void>()
+  const writes: Writes.Writes = { count: 0 }
+  // Another server may not have all that the former one had.
+  const moved = new Set<() => void>([() => (writes.count += 1)])
   const found = yield* Deferred.make<void>()
   const oneAtATime = Semaphore.makeUnsafe(1)
   let known = Standing.nothingKnown
@@ -311,7 +297,7 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, o
     return client === undefined ? Effect.fail(lost(nobody())) : Effect.succeed(client)
   })
   const acquirer = Effect.tapError(
-    Effect.flatMap(present, (client) => client.reserve),
+    Effect.flatMap(present, (client) => Effect.map(client.reserve, (each) => Writes.counted(each, writes))),
     () => wake
   )
 
@@ -321,7 +307,7 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, o
     compiler: PgClient.makeCompiler(),
     driver: "pg",
     prepareTransactionControls: true,
-    commit,
+    commit: PostgresClient.commit,
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "postgresql"]]
   })
@@ -342,7 +328,8 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, o
   }
   return Context.make(PgClient.PgClient, client).pipe(
     Context.add(SqlClient.SqlClient, client),
-    Context.add(Failover, failover)
+    Context.add(Failover, failover),
+    Context.add(Writes.OwnWrites, writes)
   )
 })
 
@@ -354,7 +341,7 @@ export const clientOf = (
   url: PostgresUrl,
   pool: PoolOptions
 ): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
-  url.hosts.length === 1 ? PgClient.layer({ ...pool, url: url.url }) : layer(url, pool)
+  url.hosts.length === 1 ? PostgresClient.layer({ ...pool, url: url.url }) : layer(url, pool)
 
 /** A client of the servers of `url`. It is there once one of them takes writes; fails when none does in time. */
 export const layer = (

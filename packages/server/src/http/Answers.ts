@@ -83,7 +83,7 @@ export const refuseUnparsed = (error: NodeJS.ErrnoException, socket: Duplex): vo
 }
 
 /** The status Prism counts a request under whose client went away before the answer. */
-const clientGone = 499
+export const clientGone = 499
 
 /** The body of a request at the most, in bytes, unless its path is named below. */
 export const bodyBytesMax = 65_536
@@ -207,10 +207,12 @@ const unmatched = (known: ReadonlyArray<KnownPath>) => {
   }
 }
 
+/** The time that answers of one kind take. */
+export const measurement = (route: string, method: string, status: number) =>
+  Metric.withAttributes(HttpMetrics.requestDurationSeconds, { route, method, status: String(status) })
+
 /** The time each kind of answer took; a kind is looked up once, and there are only so many. */
-export const measurements = () => {
-  const measurement = (route: string, method: string, status: number) =>
-    Metric.withAttributes(HttpMetrics.requestDurationSeconds, { route, method, status: String(status) })
+const measurements = () => {
   const kinds = new Map<string, ReturnType<typeof measurement>>()
   return (route: string, method: string, status: number, seconds: number, context: Context.Context<never>): void => {
     const key = `${method} ${status} ${route}`

@@ -59,6 +59,8 @@ export interface HttpServerOptions {
   readonly metrics?: Partial<Metrics.MetricsOptions>
   /** How often one caller may ask. */
   readonly rateLimit?: Partial<RateLimitOptions>
+  /** Answers about single hosts that are kept in memory. */
+  readonly hostAnswers?: Partial<EarlyAnswers.HostAnswersOptions>
   /** How long the answer to a request with an `Idempotency-Key` is kept. */
   readonly idempotency?: Partial<IdempotencyOptions>
   readonly limits?: Partial<ConnectionLimits>
@@ -70,7 +72,7 @@ export const defaultShutdownTimeout: Duration.Input = "10 seconds"
 
 /** The API's handlers and the contract that describes them. */
 const api = (
-  { certificates, events, importFrom = [], instance = defaultInstance, rateLimit }: HttpServerOptions,
+  { certificates, events, hostAnswers, importFrom = [], instance = defaultInstance, rateLimit }: HttpServerOptions,
   early: EarlyAnswers.EarlyAnswers
 ) =>
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
@@ -95,7 +97,7 @@ const api = (
     ]),
     Layer.provide([Authentication.layer, requestCheck]),
     Layer.provide(Gate.layer),
-    Layer.merge(EarlyAnswers.layer(early)),
+    Layer.merge(EarlyAnswers.layer(early, hostAnswers)),
     Layer.provide(RateLimits.layer(rateLimit))
   )
 

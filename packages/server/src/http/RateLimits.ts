@@ -7,7 +7,7 @@
  * this process only. Leaves to others: who the caller is, and saying 429.
  */
 import { Buckets } from "@prism-dns/core/auth/Buckets"
-import type { Rate } from "@prism-dns/core/auth/TokenBucket"
+import type { Rate, TokenBucket } from "@prism-dns/core/auth/TokenBucket"
 import { Clock, Context, Effect, Layer, Metric } from "effect"
 import * as HttpMetrics from "./HttpMetrics.ts"
 
@@ -44,8 +44,10 @@ export class RateLimits extends Context.Service<
   {
     /** Takes a permit of the bucket that `whose` has under `policy`. */
     readonly take: (policy: Policy, whose: string) => Taken
-    /** Whether `take` would find one. */
-    readonly isOpen: (policy: Policy, whose: string) => boolean
+    /** Takes one where there is one, at this time by the monotonic clock; else undefined, and nothing is counted. */
+    readonly takeOpen: (policy: Policy, whose: string, nowMillis: number) => Taken["headers"] | undefined
+    /** Whether `takeOpen` would find one. */
+    readonly isOpen: (policy: Policy, whose: string, nowMillis: number) => boolean
   }
 >()("@prism-dns/server/http/RateLimits") {
   static readonly layer = (options: Partial<RateLimitOptions> = {}) =>
@@ -73,25 +75,28 @@ const make = Effect.fnUntraced(function* (options: RateLimitOptions) {
 
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
+  const headersOf = (policy: Policy, { header }: ReturnType<typeof kept>, bucket: TokenBucket): Taken["headers"] => ({
+    "ratelimit-policy": header,
+    ratelimit: `"${policy}";r=${bucket.remaining};t=${Math.ceil(bucket.secondsToFull)}`
+  })
+
   return RateLimits.of({
-    isOpen: (policy, whose) => {
+    isOpen: (policy, whose, nowMillis) => {
       const { buckets, rate } = policies[policy]
-      const nowMillis = now()
       return buckets.get(whose, rate, nowMillis).waitSeconds(nowMillis) === 0
     },
+    takeOpen: (policy, whose, nowMillis) => {
+      const of = policies[policy]
+      const bucket = of.buckets.get(whose, of.rate, nowMillis)
+      return bucket.take(nowMillis) > 0 ? undefined : headersOf(policy, of, bucket)
+    },
     take: (policy, whose) => {
-      const { buckets, header, rate, refuse } = policies[policy]
+      const of = policies[policy]
       const nowMillis = now()
-      const bucket = buckets.get(whose, rate, nowMillis)
+      const bucket = of.buckets.get(whose, of.rate, nowMillis)
       const waitSeconds = bucket.take(nowMillis)
-      if (waitSeconds > 0) refuse()
-      return {
-        waitSeconds,
-        headers: {
-          "ratelimit-policy": header,
-          ratelimit: `"${policy}";r=${bucket.remaining};t=${Math.ceil(bucket.secondsToFull)}`
-        }
-      }
+      if (waitSeconds > 0) of.refuse()
+      return { waitSeconds, headers: headersOf(policy, of, bucket) }
     }
   })
 })

@@ -7,6 +7,7 @@ import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Admission } from "@prism-dns/core/auth/Admission"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -47,6 +48,7 @@ import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { Effect, Layer, Redacted, Result } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { IpNetwork } from "effect/net"
+import type { PrismConfig } from "../../src/Config.ts"
 import * as Database from "../../src/Database.ts"
 import { Drain } from "../../src/Drain.ts"
 import { HttpAddress } from "../../src/http/HttpAddress.ts"
@@ -87,14 +89,22 @@ const followers = WebhookDelivery.layer({
 )
 
 /** What the others stand on. */
-const ground = (filename: string) =>
+const ground = (storage: PrismConfig["storage"], signals: Layer.Layer<Signals>) =>
   Sealer.layer({ gatherMillis: 1 }).pipe(
     Layer.provideMerge(AuditLog.layer),
-    Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename }, connectionsMax: 1 })),
+    Layer.provideMerge(signals),
+    Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
   )
 
-export const servicesWith = (zones: ReadonlyArray<Zone.Zone>, filename = ":memory:") =>
+const sqlite = (filename: string): PrismConfig["storage"] => ({ url: { _tag: "Sqlite", filename }, connectionsMax: 1 })
+
+/** `storage`: a SQLite file, or where the registry is kept else. */
+export const servicesWith = (
+  zones: ReadonlyArray<Zone.Zone>,
+  storage: string | PrismConfig["storage"] = ":memory:",
+  signals = Signals.layerNone
+) =>
   Identities.layer().pipe(
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Layer.mergeAll(Provenance.layer, Restoration.layer, PastRecords.layer)),
@@ -117,7 +127,7 @@ export const servicesWith = (zones: ReadonlyArray<Zone.Zone>, filename = ":memor
     Layer.provideMerge(Roles.layer()),
     Layer.provideMerge(Layer.mergeAll(Revocations.layer, Refusals.layerNone, Admission.layer({ anonymous: "open" }))),
     Layer.provideMerge(Zones.layerManaged(zones)),
-    Layer.provideMerge(ground(filename)),
+    Layer.provideMerge(ground(typeof storage === "string" ? sqlite(storage) : storage, signals)),
     Layer.provide(SecureRandom.layerWebCrypto),
     Layer.orDie
   )

@@ -1,0 +1,67 @@
+/**
+ * The client of one PostgreSQL server: the library's, on connections that count
+ * what is written over them (`storage/Writes`).
+ *
+ * Leaves to others: several servers (`PostgresHosts`), and the schema
+ * (`Database`).
+ */
+import { PgClient } from "@effect/sql-pg"
+import * as Writes from "@prism-dns/core/storage/Writes"
+import { Context, Effect, Layer } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { SqlClient, SqlError } from "effect/sql"
+import type { Connection } from "effect/sql/SqlConnection"
+
+/** PostgreSQL says `ROLLBACK` to the `COMMIT` of a transaction in which something failed. */
+export const commit = (connection: Connection): Effect.Effect<void, SqlError.SqlError> =>
+  Effect.flatMap(connection.executeRaw("COMMIT", []), (result) =>
+    typeof result === "object" && result !== null && "command" in result && result.command === "ROLLBACK"
+      ? Effect.fail(
+          new SqlError.SqlError({
+            reason: new SqlError.UnknownError({
+              cause: new Error("the transaction was undone at its COMMIT, since something in it had failed"),
+              message: "the transaction was undone at its COMMIT",
+              operation: "commit"
+            })
+          })
+        )
+      : Effect.void
+  )
+
+export const make = Effect.fnUntraced(function* (options: PgClient.PgPoolConfig, writes: Writes.Writes) {
+  const inner = yield* PgClient.make(options)
+  const { config, driver, json, listen, notify } = inner
+  const connection = Effect.map(inner.reserve, (each) => Writes.counted(each, writes))
+  const client = yield* SqlClient.make({
+    driver,
+    acquirer: connection,
+    borrower: (use) => Effect.scoped(Effect.flatMap(connection, use)),
+    transactionAcquirer: connection,
+    compiler: PgClient.makeCompiler(),
+    prepareTransactionControls: true,
+    commit,
+    releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
+    spanAttributes: [["db.system.name", "postgresql"]]
+  })
+  const result: PgClient.PgClient = Object.assign(client, {
+    [PgClient.TypeId]: PgClient.TypeId,
+    config,
+    json,
+    listen,
+    notify
+  })
+  return result
+})
+
+export const layer = (options: PgClient.PgPoolConfig) =>
+  Layer.effectContext(
+    Effect.suspend(() => {
+      const writes: Writes.Writes = { count: 0 }
+      return Effect.map(make(options, writes), (client) =>
+        Context.make(PgClient.PgClient, client).pipe(
+          Context.add(SqlClient.SqlClient, client),
+          Context.add(Writes.OwnWrites, writes)
+        )
+      )
+    })
+  ).pipe(Layer.provide(Reactivity.layer))
