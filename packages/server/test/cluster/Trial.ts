@@ -5,7 +5,7 @@
  *
  * Leaves to others: what happens (the suites, `Faults`).
  */
-import { assert } from "@effect/vitest"
+import * as assert from "node:assert/strict"
 import { Effect, type Scope } from "effect"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Check from "./Check.ts"
@@ -41,7 +41,7 @@ export const steady = (millis = steadyMillis) => Effect.sleep(millis)
 /** Asserts a promised bound, and says what was measured. */
 export const within = (what: string, millis: number, promisedMillis: number): void => {
   say(`${what}: ${(millis / 1000).toFixed(2)} s (promised ${promisedMillis / 1000} s)`)
-  assert.isAtMost(millis, promisedMillis * patience, what)
+  assert.ok(millis <= promisedMillis * patience, `${what}: ${millis} ms`)
 }
 
 export interface Trial {
