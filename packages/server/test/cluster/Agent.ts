@@ -91,6 +91,11 @@ export class LoadAgent {
     this.#server = options.dice.int(options.servers.length)
   }
 
+  /** It knows the servers' own addresses, and so has to find out itself that one is silent. */
+  get isDirect(): boolean {
+    return this.#options.servers.length > 1
+  }
+
   get wanted(): ReadonlyArray<string> {
     return this.#wanted
   }

@@ -545,22 +545,26 @@ const startHaproxy = Effect.fnUntraced(function* (options: {
     .replace(/backend prism_tls[\s\S]*?(?=\n(?:#|backend|frontend))/, "")
   const file = Path.join(folder, "haproxy.cfg")
   Fs.writeFileSync(file, text)
+  const metrics = (child: ChildProcess.ChildProcess) =>
+    Effect.tryPromise(async () => {
+      if (child.exitCode !== null) throw new Error(`it has ended: ${Fs.readFileSync(Path.join(folder, "log"), "utf8")}`)
+      return (await fetch(`http://${address}:${metricsPort}/metrics`)).text()
+    })
+  let running: ChildProcess.ChildProcess
   const part = yield* makePart(
     "haproxy",
     Effect.gen(function* () {
       const child = yield* spawn("haproxy", ["-db", "-f", file], folder)
-      yield* waitUntil(
-        "HAProxy has all servers up",
-        Effect.tryPromise(async () => {
-          if (child.exitCode !== null)
-            throw new Error(`it has ended: ${Fs.readFileSync(Path.join(folder, "log"), "utf8")}`)
-          return (await fetch(`http://${address}:${metricsPort}/metrics`)).text()
-        }),
-        (seen) => (seen.match(/^haproxy_server_status\{.*state="UP"\} 1$/gm) ?? []).length === servers.length,
-        { within: "20 seconds" }
-      )
+      running = child
+      yield* waitUntil("HAProxy answers", metrics(child), () => true, { within: "20 seconds" })
       return child.pid!
     })
+  )
+  yield* waitUntil(
+    "HAProxy has all servers up",
+    Effect.suspend(() => metrics(running)),
+    (seen) => (seen.match(/^haproxy_server_status\{.*state="UP"\} 1$/gm) ?? []).length === servers.length,
+    { within: "20 seconds" }
   )
   return { ...part, tcp: { host: address, port: tcpPort } }
 })

@@ -144,8 +144,12 @@ export const start = Effect.fnUntraced(function* (
         Effect.sync(() => ({
           waiting: agents
             .filter((agent) => !agent.isSettled)
-            .map(({ host }) => host)
-            .slice(0, 5),
+            .slice(0, 3)
+            .map(({ host, isConnected }) => ({
+              host,
+              isConnected,
+              last: requests.findLast((one) => one.host === host)
+            })),
           count: agents.filter((agent) => !agent.isSettled).length,
           beats: beating.unanswered(),
           errors: errors.slice(-3)

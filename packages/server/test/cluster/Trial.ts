@@ -55,6 +55,14 @@ export const begin = Effect.fnUntraced(function* (
   load: Partial<Load.Options> = {}
 ): Effect.fn.Return<Trial, never, Scope.Scope> {
   const cluster = yield* Cluster.start(options)
+  yield* Effect.addFinalizer((exit) =>
+    Effect.sync(() => {
+      if (exit._tag === "Success") return
+      // What a failure is about is in there, as a rule.
+      for (const { name, output } of cluster.servers)
+        say(`${name} said last:\n${output().split("\n").slice(-40).join("\n")}`)
+    })
+  )
   const hosts = yield* Load.start(cluster, { ...size, ...load })
   yield* hosts.settled("60 seconds")
   yield* hosts.resume
@@ -102,6 +110,15 @@ export const untilElsewhere = Effect.fnUntraced(function* (
   )
   return nowMillis() - start
 })
+
+/** Waits until the server is the writer of a zone. */
+export const untilWriting = (trial: Trial, server: string) =>
+  waitUntil(
+    `${server} writes a zone`,
+    Effect.sync(() => writtenBy(trial, server)),
+    (zones) => zones.length > 0,
+    { within: "60 seconds", every: "50 millis" }
+  )
 
 /** Zones that `server` was the last to write. */
 export const writtenBy = ({ cluster }: Trial, server: string): ReadonlyArray<string> => {

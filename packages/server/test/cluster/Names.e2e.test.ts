@@ -1,0 +1,54 @@
+/** A PowerDNS that takes the writes is killed; another takes them, and `served` says who is missing until it is back. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
+import { nowMillis } from "./History.ts"
+import * as Trial from "./Trial.ts"
+
+interface Status {
+  readonly nodes: ReadonlyArray<{ readonly name: string; readonly up: boolean; readonly unserved: number }>
+}
+
+describe("the PowerDNS that is written", () => {
+  it.live(
+    "is killed: another is written, what is missing is named, and it catches up when it is back",
+    () =>
+      Effect.gen(function* () {
+        const trial = yield* Trial.begin({ servers: 1 })
+        const { cluster, load } = trial
+        yield* Trial.steady()
+        const writer = cluster.writes.at(-1)!.node
+        const dead = cluster.names.find(({ name }) => name === writer)!
+        yield* dead.kill
+        const since = nowMillis()
+        const first = yield* waitUntil(
+          "another is written",
+          Effect.sync(() =>
+            cluster.writes.find(
+              ({ fromMillis, node, status }) => node !== writer && fromMillis > since && status === 204
+            )
+          ),
+          (write) => write !== undefined,
+          { within: "60 seconds" }
+        )
+        Trial.say(
+          `${writer} killed: ${first!.node} is written after ${((first!.fromMillis - since) / 1000).toFixed(2)} s`
+        )
+        yield* Trial.steady()
+        const served = load.history.requests.filter(({ told }) =>
+          told.some(({ atMillis, level }) => level === "served" && atMillis > since + 1000)
+        )
+        // Nobody is told that all name servers answer with it while one of them is dead.
+        assert.strictEqual(served.length, 0)
+        const { nodes } = (yield* cluster.get("/v1/status")) as Status
+        for (const { name, unserved, up } of nodes) {
+          assert.strictEqual(up, name !== writer, name)
+          if (name === writer) assert.isAbove(unserved, 0)
+        }
+        yield* dead.start
+        yield* Trial.steady()
+        yield* Trial.judge(trial)
+      }).pipe(Effect.scoped),
+    300_000
+  )
+})

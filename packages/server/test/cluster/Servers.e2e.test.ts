@@ -1,0 +1,120 @@
+/**
+ * Two servers, and everything that can become of one of them: it is killed,
+ * stands still, is cut off, has a wrong clock, is stopped. The other goes on.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import type { Server } from "./Cluster.ts"
+import { nowMillis } from "./History.ts"
+import * as Trial from "./Trial.ts"
+
+/** From a death to the other having all of it. */
+const promisedMillis = 5000
+/** Longer than the lease of an instance: it is declared dead meanwhile, and finds out when it runs again. */
+const absenceMillis = Trial.isFull ? 30_000 : 8000
+
+type Trial = Effect.Success<ReturnType<typeof Trial.begin>>
+
+/** What is promised of the other one when `victim` falls silent now. */
+const untilTakenOver = Effect.fnUntraced(function* (trial: Trial, victim: Server, what: string, isSilent: boolean) {
+  const since = nowMillis()
+  const zones = Trial.writtenBy(trial, victim.name)
+  assert.isAbove(zones.length, 0, `${victim.name} writes a zone`)
+  const [sessions, written] = yield* Effect.all(
+    [
+      // Who is connected directly to what says nothing finds out by a beat that is not answered.
+      Trial.untilElsewhere(trial, victim.name, ({ isDirect }) => !isSilent || !isDirect),
+      Trial.untilWritten(trial, zones, victim.name, since)
+    ],
+    { concurrency: "unbounded" }
+  )
+  Trial.within(`${what}: sessions are on the other`, sessions, promisedMillis)
+  Trial.within(`${what}: its ${zones.length} zones are written again`, written, promisedMillis)
+  return since
+})
+
+/** The load goes on until so long after `since`. */
+const until = (since: number, millis: number) => Effect.sleep(Math.max(0, since + millis - nowMillis()))
+
+/** A server that is back has work again before something else happens. */
+const untilBothWork = Effect.fnUntraced(function* (trial: Trial) {
+  yield* trial.load.settled("60 seconds")
+  yield* Trial.steady()
+  for (const { name } of trial.cluster.servers) yield* Trial.untilWriting(trial, name)
+})
+
+describe("two servers", () => {
+  it.live(
+    "of which one is killed, stands still, or is cut off: the other has its sessions and zones within 5 s, and what was acknowledged stays",
+    () =>
+      Effect.gen(function* () {
+        const trial = yield* Trial.begin({ servers: 2 })
+        const { cluster } = trial
+        const [one, two] = cluster.servers as [Server, Server]
+
+        yield* untilBothWork(trial)
+        yield* one.kill
+        yield* untilTakenOver(trial, one, "killed", false)
+        yield* one.start
+
+        yield* untilBothWork(trial)
+        yield* two.freeze
+        yield* until(yield* untilTakenOver(trial, two, "frozen", true), absenceMillis)
+        yield* two.thaw
+
+        if (cluster.unable === undefined) {
+          yield* untilBothWork(trial)
+          yield* one.cut("everyone")
+          yield* until(yield* untilTakenOver(trial, one, "cut off", true), absenceMillis)
+          yield* one.heal
+        } else Trial.say(`nothing is cut: ${cluster.unable}`)
+
+        yield* untilBothWork(trial)
+        yield* Trial.judge(trial)
+      }).pipe(Effect.scoped),
+    600_000
+  )
+
+  it.live(
+    "of which one has its clock an hour off, or is stopped: nobody loses a session to the clock, and no client sees an error",
+    () =>
+      Effect.gen(function* () {
+        const trial = yield* Trial.begin({ servers: 2, clocks: true })
+        const { cluster, load } = trial
+        const [one, two] = cluster.servers as [Server, Server]
+
+        yield* untilBothWork(trial)
+        const away = load.history.away.length
+        for (const seconds of [3600, -3600, 0]) {
+          yield* one.setClock(seconds)
+          yield* Trial.steady()
+        }
+        assert.strictEqual(load.history.away.length, away, "a host lost its session")
+
+        yield* untilBothWork(trial)
+        const zones = Trial.writtenBy(trial, two.name)
+        const before = { requests: load.history.requests.length, errors: load.errors.length }
+        const since = nowMillis()
+        const stopping = yield* Effect.forkChild(two.stop)
+        const written = yield* Trial.untilWritten(trial, zones, two.name, since)
+        Trial.within("stopped: its zones are written again", written, promisedMillis)
+        yield* Fiber.join(stopping)
+        yield* load.settled()
+        const direct = new Set(load.agents.filter(({ isDirect }) => isDirect).map(({ host }) => host))
+        const unanswered = load.history.requests
+          .slice(before.requests)
+          .filter(({ lostMillis, told }) => lostMillis !== undefined && told.length === 0)
+        Trial.say(`stopped: ${unanswered.length} requests through HAProxy were cut off and asked again`)
+        assert.deepStrictEqual(
+          unanswered.filter(({ host }) => direct.has(host)),
+          []
+        )
+        assert.deepStrictEqual(load.errors.slice(before.errors), [])
+        yield* two.start
+
+        yield* untilBothWork(trial)
+        yield* Trial.judge(trial)
+      }).pipe(Effect.scoped),
+    600_000
+  )
+})
