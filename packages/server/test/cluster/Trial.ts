@@ -23,15 +23,15 @@ if (!(patience >= 1)) throw new Error("PRISM_CLUSTER_PATIENCE is a number, 1 or 
 
 export const size: Load.Options = {
   seed: process.env["PRISM_CLUSTER_SEED"] ?? "1",
-  sessions: isFull ? 2000 : 200,
-  changesPerSecond: isFull ? 500 : 50,
-  protocol1: isFull ? 200 : 20,
-  pollsPerSecond: isFull ? 200 : 50,
+  sessions: isFull ? 2000 : 100,
+  changesPerSecond: isFull ? 500 : 20,
+  protocol1: isFull ? 200 : 10,
+  pollsPerSecond: isFull ? 200 : 25,
   throughHaproxy: 0.5
 }
 
 /** How long a steady load goes on before and after what happens, in milliseconds. */
-export const steadyMillis = isFull ? 10_000 : 3000
+export const steadyMillis = isFull ? 10_000 : 2500
 
 export const say = (line: string): void => void process.stderr.write(`cluster: ${line}\n`)
 
