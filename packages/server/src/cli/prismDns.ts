@@ -3,6 +3,7 @@ import { Command } from "effect/cli"
 import { access } from "./access.ts"
 import { audit } from "./audit.ts"
 import { backup, restore } from "./backup.ts"
+import { capacity } from "./capacity.ts"
 import { config } from "./config.ts"
 import { dev } from "./dev.ts"
 import { doctor } from "./doctor.ts"
@@ -34,6 +35,7 @@ export const prismDns = Command.make("prism-dns").pipe(
     backup,
     restore,
     doctor,
+    capacity,
     status,
     zones,
     records,
