@@ -75,7 +75,7 @@ export const recordType = (address: IpAddress): AddressRecordType => (address.in
 
 /** The name whose PTR record names the address, below in-addr.arpa or ip6.arpa (RFC 1035 3.5, RFC 3596 2.5). */
 export const reverseName = (address: IpAddress): DomainName => {
-  if (!address.includes(":")) return `${address.split(".").reverse().join(".")}.in-addr.arpa.` as DomainName
+  if (!address.includes(":")) return `${address.split(".").toReversed().join(".")}.in-addr.arpa.` as DomainName
   return `${Dns.reverseName(NetAddress.ipFromStringUnsafe(address))}.` as DomainName
 }
 

@@ -42,8 +42,8 @@ const logOf = (...sizes: ReadonlyArray<number>): Log => {
     )
     rows.push(...batch.map((row) => ({ ...row })))
     const last = batch.at(-1)!
-    seals.push({ firstPosition: head.position + 1, lastPosition: Number(last.position), atMillis: 1, hash: last.hash })
-    head = { position: Number(last.position), hash: last.hash }
+    seals.push({ firstPosition: head.position + 1, lastPosition: last.position, atMillis: 1, hash: last.hash })
+    head = { position: last.position, hash: last.hash }
   }
   return { rows, seals }
 }

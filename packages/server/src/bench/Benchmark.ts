@@ -12,6 +12,10 @@ import { type Effect, Schema, type Scope } from "effect"
 export const backends = ["sqlite", "lmdb", "pgsql"] as const
 export type Backend = (typeof backends)[number]
 
+/** Where the registry is kept. */
+export const storages = ["sqlite", "postgres"] as const
+export type Storage = (typeof storages)[number]
+
 /** What is undefined has a default of the benchmark's own. */
 export interface Options {
   /** Hosts, connections or sessions. */
@@ -19,6 +23,8 @@ export interface Options {
   /** Rows of history. */
   readonly rows: number | undefined
   readonly backends: ReadonlyArray<Backend> | undefined
+  /** Where registries are kept. */
+  readonly storages: ReadonlyArray<Storage> | undefined
   /** Names in the zones that are written or compared, or sessions. */
   readonly sizes: ReadonlyArray<number> | undefined
   /** Changes a second. */

@@ -133,21 +133,25 @@ export const forPowerDns = Effect.gen(function* () {
 
 const registryDatabase = "prism"
 
-/** A new, empty database for a registry: its URL, and what runs SQL in it. */
-export const forRegistry = Effect.gen(function* () {
-  const { at, folder } = yield* start({
-    shared_buffers: "2GB",
-    effective_cache_size: "8GB",
-    maintenance_work_mem: "1GB",
-    max_wal_size: "16GB",
-    // What is filled in is thrown away.
-    synchronous_commit: "off",
-    random_page_cost: "1.1",
-    jit: "off"
-  })
+const registryOf = Effect.fnUntraced(function* (settings: Readonly<Record<string, string>>) {
+  const { at, folder } = yield* start({ jit: "off", ...settings })
   yield* sql(at("postgres"), `CREATE DATABASE ${registryDatabase}`)
   return {
     url: `postgres://${user}@localhost/${registryDatabase}?host=${folder}&port=${port}`,
     run: (text: string) => sql(at(registryDatabase), text)
   }
 })
+
+/** A new, empty database for a registry that is filled at first and then read: its URL, and what runs SQL in it. */
+export const forRegistry = registryOf({
+  shared_buffers: "2GB",
+  effective_cache_size: "8GB",
+  maintenance_work_mem: "1GB",
+  max_wal_size: "16GB",
+  // What is filled in is thrown away.
+  synchronous_commit: "off",
+  random_page_cost: "1.1"
+})
+
+/** The same, with a commit that is durable when it returns: for registries that are written. */
+export const forWrites = registryOf({})

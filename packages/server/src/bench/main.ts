@@ -11,7 +11,7 @@ import { parseArgs } from "node:util"
 import * as Path from "node:path"
 import { api } from "./api.ts"
 import { beats } from "./beats.ts"
-import { type Benchmark, backends, type Options, type Result } from "./Benchmark.ts"
+import { type Benchmark, backends, type Options, type Result, storages } from "./Benchmark.ts"
 import { cliStart } from "./cliStart.ts"
 import { connections } from "./connections.ts"
 import { enrol } from "./enrol.ts"
@@ -47,7 +47,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   cliStart
 ]
 
-const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--rows N] [--backend B] [--sizes N,N] [--rates N,N] [--seconds N]
+const usage = `Usage: ./prism bench NAME [--json] [--hosts N] [--rows N] [--backend B] [--storage S] [--sizes N,N] [--rates N,N] [--seconds N]
                           [--rounds N] [--tls] [--profile DIR]
        ./prism bench --list
        ./prism bench --report [NAME...] [--quick] [--docs DIR] [--page]
@@ -57,6 +57,7 @@ ${benchmarks.map(({ description, name }) => `  ${name.padEnd(15)} ${description}
   --hosts N      hosts, connections or sessions
   --rows N       rows of history (history)
   --backend B    where PowerDNS keeps its zones: sqlite, lmdb or pgsql; or several of them with commas between
+  --storage S    where the registry is kept: sqlite or postgres; or both with a comma between (registrations)
   --sizes N,N    names in the zones (publish, reconcile), or sessions
   --rates N,N    changes a second (served-latency)
   --seconds N    how long each part that has no end of its own is measured
@@ -102,6 +103,12 @@ const backend = (text: string) => {
   return found
 }
 
+const storage = (text: string) => {
+  const found = storages.find((each) => each === text)
+  if (found === undefined) throw wrongUsage(`--storage is one of ${storages.join(", ")}`)
+  return found
+}
+
 const hostsMax = 1_000_000
 const rowsMax = 20_000_000
 const namesMax = 1_000_000
@@ -122,6 +129,7 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
       rows: { type: "string" },
       backend: { type: "string" },
       backends: { type: "string" },
+      storage: { type: "string" },
       sizes: { type: "string" },
       rates: { type: "string" },
       seconds: { type: "string" },
@@ -152,6 +160,7 @@ const parse = (args: ReadonlyArray<string>): Invocation => {
       hosts: wholeNumber("hosts", values.hosts, hostsMax),
       rows: wholeNumber("rows", values.rows, rowsMax),
       backends: chosen,
+      storages: several(values.storage, storage),
       sizes: several(values.sizes, (part) => wholeNumber("sizes", part, namesMax)!),
       rates: several(values.rates, (part) => wholeNumber("rates", part, rateMax)!),
       tls: values.tls,

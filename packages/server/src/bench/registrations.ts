@@ -10,6 +10,7 @@ import { DatabaseSync } from "node:sqlite"
 import * as Agents from "./Agents.ts"
 import * as BareParts from "./BareParts.ts"
 import {
+  atLeast,
   type Backend,
   backendOf,
   below,
@@ -18,9 +19,11 @@ import {
   failed,
   figure,
   median,
-  type Options
+  type Options,
+  storages
 } from "./Benchmark.ts"
 import * as Bind from "./Bind.ts"
+import * as Durable from "./Durable.ts"
 import * as Resolution from "./Resolution.ts"
 import * as Servers from "./Servers.ts"
 import { cpuSeconds, progress, temporaryFolder, timed } from "./Workspace.ts"
@@ -34,6 +37,9 @@ const atOnceMax = 200
 const sampleMax = { bind: 20_000, patch: 1000 }
 
 const millisMax = 180_000
+
+/** Of the rate of bare inserts of the same rows. */
+const shareWanted = 0.4
 
 interface Names {
   readonly forward: ReadonlyArray<Resolution.Expectation>
@@ -214,6 +220,31 @@ const run = Effect.fnUntraced(function* (options: Options) {
   const say = (round: number, what: string, seconds: number) =>
     progress(`round ${round} of ${options.rounds}: ${what} ${seconds.toFixed(2)} s`)
 
+  // Until the code is compiled: the first round of each is not counted.
+  const durable = yield* Effect.forEach(options.storages ?? storages, (storage) =>
+    Effect.map(
+      Effect.forEach(
+        Array.from({ length: options.rounds + 1 }, (_, i) => i),
+        Effect.fnUntraced(function* (round) {
+          const folders = {
+            registry: subfolder(folder, `${storage}-${round}`),
+            bare: subfolder(folder, `${storage}-bare-${round}`)
+          }
+          const one = yield* Durable.compare(folders, storage, hosts)
+          yield* say(round, `durable on ${storage} (bare ${one.bare.toFixed(2)} s)`, one.seconds)
+          return one
+        })
+      ),
+      (all) => ({ storage, rounds: all.slice(1) })
+    )
+  )
+  const durableShare = Object.fromEntries(
+    durable.map(({ rounds, storage }) => [
+      `durable_${storage}_over_bare_insert`,
+      median(rounds.map(({ bare, seconds }) => bare / seconds))
+    ])
+  )
+
   const rounds = yield* Effect.forEach(
     Array.from({ length: options.rounds }, (_, i) => i + 1),
     Effect.fnUntraced(function* (round) {
@@ -245,6 +276,24 @@ const run = Effect.fnUntraced(function* (options: Options) {
   return {
     figures: {
       hosts: figure("1", hosts),
+      ...Object.fromEntries(
+        durable.flatMap(({ rounds, storage }) => [
+          [
+            `durable_${storage}`,
+            figure(
+              "1/s",
+              rounds.map(({ seconds }) => hosts / seconds)
+            )
+          ],
+          [
+            `bare_insert_${storage}`,
+            figure(
+              "1/s",
+              rounds.map(({ bare }) => hosts / bare)
+            )
+          ]
+        ])
+      ),
       prism: figure(
         "s",
         over(({ whole }) => whole.all)
@@ -323,11 +372,13 @@ const run = Effect.fnUntraced(function* (options: Options) {
       [patchHosts < hosts ? "powerdns_patch_each_extrapolated" : "powerdns_patch_each"]: figure("s", eachAll)
     },
     ratios: {
+      ...durableShare,
       prism_over_bare_parts: overParts,
       prism_over_bind: overBind,
       prism_over_patch_each: all / eachAll
     },
     targets: {
+      ...Object.fromEntries(Object.entries(durableShare).map(([name, share]) => [name, atLeast(shareWanted, share)])),
       prism_over_bare_parts: below(1.5, overParts),
       prism_over_bind: below(0.5, overBind)
     }
