@@ -115,7 +115,8 @@ export const ExplainedRight = Schema.Struct({
 export type ExplainedRight = typeof ExplainedRight.Type
 
 const description =
-  "With `verb` and `resource`: what a token or a role may do by the API, and by which role. Else a claim: nothing is claimed, " +
+  "With `verb` and `resource`: what a token or a role may do by the API, and by which role; without `principal`, or with its own " +
+  "name, everyone may ask that about itself, all else takes the permission to read `access`. Else a claim: nothing is claimed, " +
   "and no rate is taken from; whether several machines claim the name in turn is not looked at."
 
 export class Access extends HttpApiGroup.make("access")
@@ -136,7 +137,7 @@ export class Access extends HttpApiGroup.make("access")
       success: [Explained, ExplainedRight],
       error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
     })
-      .annotate(Requires, { verb: "read", resource: "access" })
+      .annotate(Requires, "anyone")
       .annotateMerge(
         OpenApi.annotations({ summary: "Which rule decides a claim, or which role a request", description })
       ),
@@ -145,7 +146,7 @@ export class Access extends HttpApiGroup.make("access")
       success: [Explained, ExplainedRight],
       error: [PrincipalNotFoundProblem, StorageUnavailableProblem]
     })
-      .annotate(Requires, { verb: "read", resource: "access" })
+      .annotate(Requires, "anyone")
       .annotateMerge(OpenApi.annotations({ summary: "The same, asked in a body", description }))
   )
   .middleware(Authorization)

@@ -86,8 +86,8 @@ export type RecordRefusal = RecordInvalid | RecordConflict | RecordNotFound | Re
 export interface RecordChange {
   readonly name: DomainName
   readonly type: RecordType
-  /** What the set is to be; undefined: gone. */
-  readonly after: { readonly ttlSeconds: number; readonly contents: ReadonlyArray<string> } | undefined
+  /** What the set is to be; undefined: gone. Without a TTL it keeps the one it has, or gets its zone's. */
+  readonly after: { readonly ttlSeconds?: number | undefined; readonly contents: ReadonlyArray<string> } | undefined
   /** Whether it may be changed, by what is there now; undefined: whatever that is. */
   readonly mayChange?: ((current: ManagedRecord | undefined, newest: number) => boolean) | undefined
 }
@@ -238,7 +238,8 @@ export const make = (sql: SqlClient.SqlClient, zones: Zones["Service"], outbox: 
   ) {
     const fault = RecordRules.nameFault(zone, zones.all, name, type)
     if (fault !== undefined) return yield* new RecordInvalid({ name, type, reason: fault })
-    const parsed = parseSet(name, type, after.ttlSeconds, after.contents)
+    const { ttlSeconds = known.records.get(name)!.get(type)?.ttlSeconds ?? zone.policy.ttlSeconds } = after
+    const parsed = parseSet(name, type, ttlSeconds, after.contents)
     if (Result.isFailure(parsed)) return yield* new RecordInvalid({ name, type, reason: parsed.failure.message })
     const rrset = parsed.success
     const reason = RecordRules.conflict(zone, rrset, {

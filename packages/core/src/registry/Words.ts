@@ -61,6 +61,8 @@ export interface Word {
   readonly edit?: ((host: Host) => Edit) | undefined
   /** Whether the host is as whoever speaks thinks, by its generation; undefined: whatever it is. */
   readonly isExpected?: ((generation: number) => boolean) | undefined
+  /** Whether whoever speaks has a say in the host as it is by then; undefined: yes. */
+  readonly hasSay?: ((host: Host) => boolean) | undefined
 }
 
 /** A lease begins when a host comes to have one; a host without one is online, unless it is given up. */
@@ -91,7 +93,8 @@ export const decide = (
   nowMillis: number
 ): Result.Result<Host | undefined, HostRetired | HostMoved> => {
   const { fqdn, generation } = host
-  if (word.isExpected?.(generation) === false) return Result.fail(new HostMoved({ fqdn, generation }))
+  if (word.isExpected?.(generation) === false || word.hasSay?.(host) === false)
+    return Result.fail(new HostMoved({ fqdn, generation }))
   switch (word.event) {
     case "released":
       return Result.succeed(host)

@@ -19,6 +19,8 @@ import type { Writes } from "./Writes.ts"
 export interface SqliteOptions {
   /** A path, or `:memory:`. */
   readonly filename: string
+  /** Nothing is written, and no file made. Default: false. */
+  readonly readOnly?: boolean
 }
 
 /** Prepared statements kept ready; beyond it the least recently prepared is given up. */
@@ -198,7 +200,10 @@ const makeDirectReads = Effect.fnUntraced(function* ({ filename }: SqliteOptions
 })
 
 export const make = Effect.fnUntraced(function* (options: SqliteOptions, writes?: Writes) {
-  const db = yield* attempt("open", () => new DatabaseSync(options.filename, { timeout: 5000 }))
+  const db = yield* attempt(
+    "open",
+    () => new DatabaseSync(options.filename, { timeout: 5000, readOnly: options.readOnly ?? false })
+  )
   yield* Scope.addFinalizer(
     yield* Effect.scope,
     Effect.sync(() => db.close())
@@ -206,7 +211,9 @@ export const make = Effect.fnUntraced(function* (options: SqliteOptions, writes?
   yield* attempt("configure", () =>
     db.exec(
       // Without a sync at each commit: see `Durability`.
-      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
+      options.readOnly === true
+        ? "PRAGMA query_only = ON"
+        : "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
     )
   )
   return yield* makeClient(db, makeConnection(db, writes))

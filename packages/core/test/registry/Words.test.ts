@@ -54,3 +54,13 @@ describe("a word about a host's lease", () => {
     assert.deepStrictEqual(afterLease(retired, true), { ...retired, isStatic: true })
   })
 })
+
+describe("a word of somebody who has a say in its own hosts", () => {
+  it("is not taken of a host that has become another's by then", () => {
+    const word = { event: "retired", fqdn, actor: { name: "ops", peer: undefined } } as const
+    const hasSay = ({ owner }: Host) => owner === "ops"
+    assert.isTrue(Result.isSuccess(Words.decide({ ...word, hasSay }, printer, 9000)))
+    const refused = Words.decide({ ...word, hasSay }, { ...printer, owner: "rack-8" }, 9000)
+    assert.strictEqual(Result.isFailure(refused) && refused.failure._tag, "HostMoved")
+  })
+})

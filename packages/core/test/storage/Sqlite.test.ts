@@ -156,3 +156,27 @@ describe("a full disk", () => {
     }).pipe(Effect.provide(T.registry().pipe(Layer.provideMerge(T.sqlite()))))
   )
 })
+
+describe("a database that is opened to be read", () => {
+  it.live("is left as it is, also while another process writes, and is not made where there is none", () =>
+    Effect.gen(function* () {
+      const filename = `${yield* temporaryFolder("prism-sqlite-")}/registry.db`
+      const reader = Sqlite.layer({ filename, readOnly: true })
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.scoped(Layer.build(reader)))))
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`CREATE TABLE t (a TEXT)`
+        yield* sql`INSERT INTO t VALUES ('x')`
+        yield* Effect.gen(function* () {
+          const reading = yield* SqlClient.SqlClient
+          assert.strictEqual(yield* count, 1)
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(reading`INSERT INTO t VALUES ('y')`)))
+          yield* sql`INSERT INTO t VALUES ('z')`
+          assert.strictEqual(yield* count, 2)
+        }).pipe(Effect.provide(Layer.fresh(reader)))
+      }).pipe(Effect.provide(Sqlite.layer({ filename })))
+      // The writer has gone.
+      assert.strictEqual(yield* Effect.provide(count, Layer.fresh(reader)), 2)
+    }).pipe(Effect.scoped)
+  )
+})

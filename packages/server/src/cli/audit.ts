@@ -220,7 +220,7 @@ const byConfiguration = Effect.fnUntraced(function* (file: string, noted: Readon
     return yield* new Failure.FileUnusable({ path: url.filename, detail: "there is no such file" })
   }
   return yield* onDatabase(noted).pipe(
-    Effect.provide(Sqlite.layer({ filename: url.filename })),
+    Effect.provide(Sqlite.layer({ filename: url.filename, readOnly: true })),
     Effect.mapError(unusable(url.filename))
   )
 })

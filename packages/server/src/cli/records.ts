@@ -77,14 +77,21 @@ const list = Command.make(
       Flag.withDescription("Names that are Prism's (hosts' and people's), someone else's, or left alone."),
       Flag.withDefault("managed" as const)
     ),
+    at: Input.at,
     limit: Pages.limit("Names")
   },
   Effect.fn(function* (input) {
     const zone = yield* Input.parseName(input.zone)
+    const at = yield* Input.atQuery(input.at)
+    if (at.at !== undefined && input.ownership !== "managed") {
+      return yield* new Failure.UsageWrong({
+        detail: "what others had at a time is not known: --at goes with managed records"
+      })
+    }
     yield* Connection.withClient(input, ({ zones }) =>
       Effect.gen(function* () {
         const found = yield* Pages.collect(
-          (query) => zones.records({ params: { zone }, query: { ...query, ownership: input.ownership } }),
+          (query) => zones.records({ params: { zone }, query: { ...query, ...at, ownership: input.ownership } }),
           input.limit
         )
         if (input.json) return yield* Output.json(found)

@@ -2,16 +2,23 @@
 import { Api } from "@prism-dns/core/api/Api"
 import type * as Contract from "@prism-dns/core/api/Access"
 import { Caller } from "@prism-dns/core/api/Authentication"
-import { PrincipalNotFound, RequestInvalid } from "@prism-dns/core/api/Problems"
+import { Forbidden, PrincipalNotFound, RequestInvalid } from "@prism-dns/core/api/Problems"
 import { type CertificateGrant, ownNameOnly } from "@prism-dns/core/auth/Certificates"
 import * as Explainer from "@prism-dns/core/auth/Explainer"
 import * as Grants from "@prism-dns/core/auth/Grants"
-import type { Bounds, Permission, Resource, Verb } from "@prism-dns/core/auth/Permissions"
+import {
+  allowsSomewhere,
+  type Bounds,
+  type Permission,
+  type Resource,
+  type Verb
+} from "@prism-dns/core/auth/Permissions"
 import { clampedTtl } from "@prism-dns/core/auth/Policy"
 import * as Rights from "@prism-dns/core/auth/Rights"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Zones } from "@prism-dns/core/dns/Zones"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import type { SqlError } from "effect/sql"
@@ -79,7 +86,15 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         }
         if (asked.name !== undefined)
           return yield* invalid(["name"], "goes with verb and resource; a claim has hostname")
-        const answer = yield* explainer.explain({
+        const scope = yield* Authorization.scope("read", "access")
+        const absent = () => principalNotFound(`there is neither an identity nor a token '${principal}'`)
+        // The place first: who may not ask about it is told nothing of anybody.
+        const said = asked.zone ?? zones.zoneOf(hostname)?.name
+        if (said !== undefined) {
+          const fqdn = DomainName.isWithin(hostname, said) ? hostname : (`${hostname}${said}` as DomainName.DomainName)
+          yield* Authorization.require("read", "access", { zone: zones.zoneOf(fqdn)?.name ?? said, name: fqdn })
+        }
+        const asking = explainer.explain({
           principal,
           name: hostname,
           zone: asked.zone,
@@ -88,13 +103,14 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
           protocol: asked.protocol ?? "2.0",
           ttlSeconds: asked.ttlSeconds
         })
-        const scope = yield* Authorization.scope("read", "access")
-        yield* Authorization.require("read", "access", { zone: answer.claim.zone, name: answer.claim.fqdn })
+        // Who is bound does not tell those who are elsewhere from those who are nowhere.
+        const answer = yield* scope.everything ? asking : Effect.catchTag(asking, "PrincipalUnknown", absent)
+        const place = { zone: answer.claim.zone, name: answer.claim.fqdn }
+        if (!scope.has(place)) return yield* absent()
         const grant = answer.principal.grant
         if (grant.zones === undefined || scope.zones === undefined) return toExplained(answer)
         const seen = grant.zones.filter(scope.touches)
-        if (seen.length === 0)
-          return yield* principalNotFound(`there is neither an identity nor a token '${principal}'`)
+        if (seen.length === 0) return yield* absent()
         return toExplained({ ...answer, principal: { ...answer.principal, grant: { ...grant, zones: seen } } })
       })
 
@@ -111,7 +127,7 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         reference: string | undefined
       ): Effect.fn.Return<Holder, PrincipalNotFound | SqlError.SqlError, Caller> {
         const caller = yield* Caller
-        if (reference === undefined) {
+        if (reference === undefined || reference === caller.name) {
           const { authority, kind, name, roles } = caller
           const holder: Holder = { principal: { name, kind }, roles, bounds: authority }
           return kind === "oidc" ? { ...holder, permissions: authority.permissions } : holder
@@ -180,9 +196,18 @@ export const layer = ({ certificates = ownNameOnly }: AccessOptions = {}) =>
         }
       })
 
+      /** What somebody may do itself is no secret to it; about others, and about hosts, it takes a permission. */
+      const requireToAsk = Effect.fnUntraced(function* ({ principal, resource, verb }: Contract.ExplainRequest) {
+        const caller = yield* Caller
+        const isOwnRight = (verb ?? resource) !== undefined && (principal ?? caller.name) === caller.name
+        if (isOwnRight || allowsSomewhere(caller.authority, "read", "access")) return
+        return yield* new Forbidden({ detail: `${caller.name} may not read access.` })
+      })
+
       const explain = Effect.fnUntraced(
         function* (asked: Contract.ExplainRequest) {
           const { resource, verb } = asked
+          yield* requireToAsk(asked)
           if (verb === undefined && resource === undefined) return yield* explainClaim(asked)
           if (verb === undefined) return yield* invalid(["verb"], "is missing beside resource")
           if (resource === undefined) return yield* invalid(["resource"], "is missing beside verb")

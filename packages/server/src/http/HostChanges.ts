@@ -166,7 +166,13 @@ export const layer = HttpApiBuilder.group(
       const fqdn = request._tag === "Register" ? request.registration.fqdn : request.word.fqdn
       if (error._tag === "HostUnknown") return Effect.succeed(hostNotFound(fqdn))
       if (error._tag !== "HostMoved") return Effect.succeed(requests.explain(caller, fqdn, error))
-      return Effect.flip(changedMeanwhile(fqdn, ifMatch)).pipe(
+      const lostSay = Effect.gen(function* () {
+        const now = Option.getOrUndefined(yield* registry.findByName(fqdn))
+        if (now === undefined || request._tag !== "Word") return
+        const denied = requests.whyNoSay(caller, now, request.word.event)
+        if (denied !== undefined) return yield* denied
+      }).pipe(orUnavailable)
+      return Effect.flip(Effect.andThen(lostSay, changedMeanwhile(fqdn, ifMatch))).pipe(
         Effect.map((refusal) =>
           refusal._tag === "PreconditionRequired" ? new StorageUnavailable({ detail: refusal.detail }) : refusal
         )

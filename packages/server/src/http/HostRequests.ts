@@ -291,7 +291,8 @@ export const make = Effect.gen(function* () {
             actor: caller,
             reason,
             edit,
-            isExpected: expectation(ifMatch)
+            isExpected: expectation(ifMatch),
+            hasSay: (now) => mayTouch(caller, now, "write") === undefined
           }
         }
       }
@@ -307,7 +308,14 @@ export const make = Effect.gen(function* () {
   ): Result.Result<Asked, Refusal> => {
     const denied = mayTouch(caller, host, "delete")
     if (denied !== undefined) return Result.fail(denied)
-    const word = { event, fqdn: host.fqdn, actor: caller, reason, isExpected: expectation(ifMatch) }
+    const word = {
+      event,
+      fqdn: host.fqdn,
+      actor: caller,
+      reason,
+      isExpected: expectation(ifMatch),
+      hasSay: (now: Host) => mayTouch(caller, now, "delete") === undefined
+    }
     return Result.succeed({ giveBack: nothing, ifMatch, request: { _tag: "Word", word } })
   }
 
@@ -347,7 +355,11 @@ export const make = Effect.gen(function* () {
     }
   }
 
-  return { register, change, giveUp, explain }
+  /** Why the host, as it is by now, is not the caller's to do this with. */
+  const whyNoSay = (caller: Asker, host: Host, event: WordEvent): Forbidden | undefined =>
+    mayTouch(caller, host, event === "retired" || event === "released" ? "delete" : "write")
+
+  return { register, change, giveUp, explain, whyNoSay }
 })
 
 /** Labels with those of a patch in their place; undefined where it has none. */

@@ -323,17 +323,13 @@ export const layer = ({ importFrom }: RecordsOptions) =>
             Effect.gen(function* () {
               const zone = yield* getZone(params.zone, name)
               yield* mayChange("write", zone.name, name, type)
-              const current = Option.getOrUndefined(yield* records.find(zone.name, name, type))
               return yield* records
                 .put(
                   zone.name,
                   {
                     name,
                     type,
-                    after: {
-                      ttlSeconds: payload.ttlSeconds ?? current?.ttlSeconds ?? zone.policy.ttlSeconds,
-                      contents: payload.contents
-                    },
+                    after: { ttlSeconds: payload.ttlSeconds, contents: payload.contents },
                     mayChange: isExpected(headers)
                   },
                   { actor: yield* Caller, reason: payload.reason, dryRun: query.dryRun }
@@ -393,8 +389,7 @@ export const layer = ({ importFrom }: RecordsOptions) =>
               going.map(({ contents, ifMatch, name, ttlSeconds, type }) => ({
                 name,
                 type,
-                after:
-                  contents === undefined ? undefined : { ttlSeconds: ttlSeconds ?? zone.policy.ttlSeconds, contents },
+                after: contents === undefined ? undefined : { ttlSeconds, contents },
                 ...(ifMatch !== undefined && { mayChange: isExpected({ "if-match": ifMatch }) })
               })),
               { actor, reason: payload.reason, dryRun }

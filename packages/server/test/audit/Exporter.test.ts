@@ -10,10 +10,12 @@ import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import * as Tls from "node:tls"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as T from "../../../core/test/layers.ts"
 import * as Exporter from "../../src/audit/Exporter.ts"
 import type { TargetConfig } from "../../src/audit/TargetConfig.ts"
+import { authority, type Pair } from "../harness/certificates.ts"
 
 const database = Sealer.layer({ gatherMillis: 1 }).pipe(
   Layer.provideMerge(AuditLog.layer),
@@ -50,18 +52,23 @@ const folder = Effect.acquireRelease(
   (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
 )
 
-/** A syslog server over TCP: frames that came, and a way to break what is open. */
-const collector = (port = 0) =>
+/** A syslog server over TCP, or TLS with `pair`: frames that came, and a way to break what is open. */
+const collector = (port = 0, pair?: Pair) =>
   Effect.acquireRelease(
     Effect.callback<{
       readonly server: Net.Server
       readonly frames: () => ReadonlyArray<string>
       readonly cut: () => void
+      /** Connections that broke off in the handshake. */
+      readonly refused: () => number
+      readonly connections: () => number
       readonly port: number
     }>((resume) => {
       const received: Array<Buffer> = []
       const sockets = new Set<Net.Socket>()
-      const server = Net.createServer((socket) => {
+      let refused = 0
+      let connections = 0
+      const takes = (socket: Net.Socket) => {
         sockets.add(socket)
         let mine = Buffer.alloc(0)
         socket.on("error", () => undefined)
@@ -76,7 +83,13 @@ const collector = (port = 0) =>
             mine = mine.subarray(space + 1 + length)
           }
         })
-      })
+      }
+      const server =
+        pair === undefined
+          ? Net.createServer(takes)
+          : Tls.createServer({ cert: Fs.readFileSync(pair.certificate), key: Fs.readFileSync(pair.key) }, takes)
+      server.on("connection", () => (connections += 1))
+      server.on("tlsClientError", () => (refused += 1))
       server.listen(port, "127.0.0.1", () => {
         const address = server.address() as Net.AddressInfo
         resume(
@@ -84,7 +97,9 @@ const collector = (port = 0) =>
             server,
             port: address.port,
             frames: () => received.map((frame) => frame.toString()),
-            cut: () => sockets.forEach((socket) => socket.destroy())
+            cut: () => sockets.forEach((socket) => socket.destroy()),
+            refused: () => refused,
+            connections: () => connections
           })
         )
       })
@@ -151,6 +166,58 @@ describe("the export of the audit", () => {
       const report = reader.end()
       assert.deepStrictEqual([report.findings, report.broken], [[], undefined])
     })
+  )
+
+  it.live(
+    "to syslog over TLS sends only to a server whose certificate its authorities have signed, and for the name it is called by",
+    Effect.fnUntraced(
+      function* () {
+        const ours = yield* authority("ours")
+        const others = yield* authority("others")
+        const pair = ours.issue("syslog", { alternativeNames: "IP:127.0.0.1,DNS:localhost", usage: "serverAuth" })
+        const wrongName = ours.issue("else", { alternativeNames: "DNS:elsewhere.test", usage: "serverAuth" })
+        const good = yield* collector(0, pair)
+        const elsewhere = yield* collector(0, wrongName)
+        const at = yield* folder
+        const ca = Path.join(at, "ca.pem")
+        const sending = (port: number, authorities: string | undefined) =>
+          exporter({
+            _tag: "Syslog",
+            server: { protocol: "tls", host: "127.0.0.1", port },
+            facility: "audit",
+            ca: authorities
+          })
+        // By the authorities that Node knows.
+        yield* Effect.gen(function* () {
+          yield* write("a.hosts.test.")
+          yield* waitUntil("it was tried and refused", Effect.sync(good.refused), (count) => count >= 2)
+          assert.strictEqual(yield* position, 0)
+        }).pipe(Effect.provide(sending(good.port, undefined)))
+        // Signed by ours, for another name: the handshake is done, and nothing is sent over it.
+        yield* Effect.gen(function* () {
+          const tried = yield* Effect.sync(() => elsewhere.connections)
+          yield* waitUntil("it was tried", Effect.sync(tried), (count) => count >= 2)
+          assert.strictEqual(yield* position, 0)
+        }).pipe(Effect.provide(sending(elsewhere.port, ours.certificate)))
+        assert.deepStrictEqual(elsewhere.frames(), [])
+        // The file is read for each connection: a new authority is taken without a restart.
+        Fs.copyFileSync(others.certificate, ca)
+        const before = good.refused()
+        yield* Effect.gen(function* () {
+          yield* write("b.hosts.test.")
+          yield* waitUntil("it was refused again", Effect.sync(good.refused), (count) => count > before)
+          assert.deepStrictEqual(good.frames(), [])
+          Fs.copyFileSync(ours.certificate, ca)
+          yield* waitUntil("both have come", Effect.sync(good.frames), (frames) => frames.length === 2)
+          yield* noted(2)
+        }).pipe(Effect.provide(sending(good.port, ca)))
+        assert.include(good.frames()[0]!, "a.hosts.test.")
+        assert.include(good.frames()[1]!, "b.hosts.test.")
+      },
+      Effect.scoped,
+      Effect.provide(database)
+    ),
+    30_000
   )
 
   test(

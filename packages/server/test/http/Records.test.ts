@@ -37,6 +37,25 @@ const test = <E>(name: string, body: Effect.Effect<void, E, Layer.Success<Return
 
 describe("records by the API", () => {
   test(
+    "keep their TTL when only their contents are changed, one by one and in a batch",
+    Effect.gen(function* () {
+      const made = yield* send("PUT", at("txt", "TXT"), { contents: ['"a"'], ttlSeconds: 1234 })
+      assert.strictEqual(made.json.record.ttlSeconds, 1234, made.text)
+      const items = [
+        { name: `txt.${zone}`, type: "TXT", contents: ['"b"'] },
+        { name: `new.${zone}`, type: "TXT", contents: ['"b"'] }
+      ]
+      const batch = yield* send("POST", `${records}:batch`, { items })
+      assert.deepStrictEqual([batch.status, batch.json.changed], [200, 2], batch.text)
+      const txt = yield* ask(at("txt", "TXT"))
+      assert.deepStrictEqual([txt.json.ttlSeconds, txt.json.contents], [1234, ['"b"']])
+      assert.strictEqual((yield* ask(at("new", "TXT"))).json.ttlSeconds, 60)
+      const again = yield* send("PUT", at("txt", "TXT"), { contents: ['"c"'] }, { "if-match": "*" })
+      assert.strictEqual(again.json.record.ttlSeconds, 1234, again.text)
+    })
+  )
+
+  test(
     "are made, read, changed by their tag, and deleted; who comes late is told what changed",
     Effect.gen(function* () {
       const made = yield* send("PUT", `${at("www", "CNAME")}?waitFor=applied`, {

@@ -266,3 +266,55 @@ describe("access:explain with a verb", () => {
     }).pipe(Effect.provide(server()))
   )
 })
+
+describe("/v1/access:explain", () => {
+  it.live("tells everyone what it may itself, and of others only who may read access", () =>
+    Effect.gen(function* () {
+      const token = yield* tokenWith("looker", ["viewer"])
+      const asked = (query: string) => ask(`/v1/access:explain?${query}`, { token })
+      const own = yield* asked("verb=write&resource=records")
+      assert.strictEqual(own.status, 200, own.text)
+      assert.deepInclude(own.json, { allowed: false, principal: { name: "looker", kind: "token", roles: ["viewer"] } })
+      assert.strictEqual((yield* asked("principal=looker&verb=read&resource=hosts")).json.allowed, true)
+      const body = { verb: "read", resource: "hosts" }
+      assert.strictEqual((yield* send("POST", "/v1/access:explain", body, { token })).json.allowed, true)
+      for (const other of [
+        "principal=ops&verb=read&resource=hosts",
+        "principal=role:admin&verb=read&resource=hosts",
+        "principal=nobody&verb=read&resource=hosts",
+        `principal=looker&hostname=web-1.${zone}&addresses=192.0.2.1`
+      ]) {
+        assert.strictEqual((yield* asked(other)).status, 403, other)
+      }
+    }).pipe(Effect.provide(server()))
+  )
+
+  it.live("tells who is bound to a zone of nobody elsewhere, not even that there is somebody", () =>
+    Effect.gen(function* () {
+      for (const [name, grantZone] of [
+        ["theirs", otherZone],
+        ["ours", zone]
+      ] as const) {
+        const made = yield* send("POST", "/v1/tokens", {
+          name,
+          allows: "bearer",
+          grant: { zones: [grantZone] },
+          reason
+        })
+        assert.strictEqual(made.status, 201, made.text)
+      }
+      const token = yield* tokenWith("lab-audit", ["auditor"], { zones: [zone] })
+      const asked = (principal: string, hostname: string) =>
+        Effect.map(
+          ask(`/v1/access:explain?principal=${principal}&hostname=${hostname}&addresses=192.0.2.1`, { token }),
+          ({ json, status }) => [status, String(json.detail).replaceAll(principal, "X")]
+        )
+      assert.strictEqual((yield* asked("ours", `web-1.${zone}`))[0], 200)
+      for (const hostname of [`web-1.${zone}`, "web-1", `web-1.${otherZone}`]) {
+        const absent = yield* asked("no-such", hostname)
+        assert.notStrictEqual(absent[0], 200)
+        for (const other of ["theirs", "ops"]) assert.deepStrictEqual(yield* asked(other, hostname), absent, hostname)
+      }
+    }).pipe(Effect.provide(server()))
+  )
+})
