@@ -5,7 +5,7 @@
  * is one file. A bundle starts in a fifth of the time of the sources, needs no
  * other package, and is what is packaged and what end-to-end tests start.
  */
-import { build, type BuildOptions } from "esbuild"
+import { build, type BuildOptions, type Plugin } from "esbuild"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
@@ -19,13 +19,35 @@ interface Program {
   readonly options: BuildOptions
 }
 
+/**
+ * Node's `http` as it is, without being imported: an import looks at each of its exports, and one of them, the WebSocket,
+ * loads Node's whole `fetch`, which took a seventh of a start.
+ */
+const httpUnlooked: Plugin = {
+  name: "http-unlooked",
+  setup: (bundler) => {
+    bundler.onResolve({ filter: /^(?:node:)?http$/ }, () => ({ path: "node:http", namespace: "unlooked" }))
+    bundler.onLoad({ filter: /^/, namespace: "unlooked" }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)})`
+    }))
+  }
+}
+
 const programs: ReadonlyArray<Program> = [
   {
     entry: "packages/server/src/cli/entry.ts",
     outfile: "packages/server/dist/prism-dns.js",
     parts: "prism-dns",
-    // A command that asks a server starts without the server in it.
-    options: { target: "node24", sourcemap: "linked", legalComments: "linked", splitting: true }
+    // A command that asks a server starts without the server in it. Names stay.
+    options: {
+      target: "node24",
+      sourcemap: "linked",
+      legalComments: "linked",
+      splitting: true,
+      minifySyntax: true,
+      minifyWhitespace: true,
+      plugins: [httpUnlooked]
+    }
   },
   {
     entry: "packages/client-sdk/src/cli/main.ts",
