@@ -7,6 +7,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Clock, Context, type Duration, Effect, Layer, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { Migrator, type SqlClient } from "effect/sql"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager, type DnsManagerOptions } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -63,6 +64,7 @@ export const zones: ReadonlyArray<Zone.Zone> = [forward, reverse4, reverse6]
 export const shared = (list: ReadonlyArray<Zone.Zone> = zones) =>
   Layer.mergeAll(Acknowledgements.layer, Leases.layer, RecordSource.layer).pipe(
     Layer.provideMerge(Outbox.layer),
+    Layer.provideMerge(Cluster.layerAlone),
     Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
     Layer.provideMerge(Zones.layer(list))
   )

@@ -113,7 +113,10 @@ export class Cluster extends Context.Service<
       held,
       whileHeld: (name, work) =>
         Effect.asVoid(
-          Effect.forkScoped(Effect.catchCause(work(held(name)), (cause) => Effect.logError(`${name} ended`, cause)))
+          Effect.forkScoped(
+            Effect.catchCause(work(held(name)), (cause) => Effect.logError(`${name} ended`, cause)),
+            { startImmediately: true }
+          )
         ),
       fence: () => Effect.void,
       endedMillis: () => 0,

@@ -14,15 +14,38 @@
  *
  * A zone that comes while we run is made ready like those of the start, and one
  * that goes is written no more: its writer ends, whatever it is about to do.
+ *
+ * Of several servers on one registry each zone has one that writes it
+ * (`cluster/Cluster`): whoever gets it begins as after a restart; whoever loses
+ * it begins no write any more, cuts off the one under way, and nothing that it
+ * still does in the registry counts. What such a write may have left is marked
+ * by whoever sent it, for whoever writes the zone by then.
  */
-import { Cause, Clock, Context, Duration, Effect, FiberMap, Latch, Layer, Schedule, Semaphore } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  FiberMap,
+  Latch,
+  Layer,
+  Option,
+  Schedule,
+  Scope,
+  Semaphore
+} from "effect"
 import * as Metric from "effect/Metric"
 import type { SqlError } from "effect/sql"
+import { Cluster, type Held, LeaseLost, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import { WriteGuard } from "../powerdns/WriteGuard.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
@@ -55,6 +78,8 @@ export interface DnsManagerOptions {
    * once more, in milliseconds. PowerDNS may still take such a write, even after a newer one; by then it has.
    */
   readonly doubtMillis: number
+  /** How long a batch under way may take to end when the zone is to be another server's, in milliseconds. */
+  readonly handOverMillisMax: number
 }
 
 export const defaultOptions: DnsManagerOptions = {
@@ -63,12 +88,15 @@ export const defaultOptions: DnsManagerOptions = {
   pollMillis: 1000,
   retryMillisMax: 2000,
   restMillisMax: 200,
-  doubtMillis: 15_000
+  doubtMillis: 15_000,
+  handOverMillisMax: 1000
 }
 
-/** How the writer of a zone is doing. */
+/** How the writer of a zone is doing; of a zone that another server writes nothing is known here. */
 export interface ZoneStatus {
   readonly zone: DomainName
+  /** This server writes it. */
+  readonly writing: boolean
   /** PowerDNS has the zone, as far as we know. */
   readonly ready: boolean
   /** Why the last attempt failed; undefined once one succeeded. */
@@ -86,9 +114,14 @@ export class DnsManager extends Context.Service<
 }
 
 type PublishError = PowerDnsError | SqlError.SqlError
+/** A lease that is lost is no failure: the zone is let go. */
+type WriterError = PublishError | LeaseLost
 
 /** Names marked in one transaction when a zone is written anew. */
 const anewNamesMax = 1000
+
+/** Names that are remembered because they may have been written late. */
+const lateNamesMax = 100_000
 
 /** Errors of one kind in a row are one line in the log: an outage words itself differently from attempt to attempt. */
 const kindOf = (error: PublishError): string => {
@@ -100,6 +133,7 @@ const kindOf = (error: PublishError): string => {
 
 const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const zones = yield* Zones
+  const cluster = yield* Cluster
   const outbox = yield* Outbox
   const source = yield* RecordSource
   const powerdns = yield* PowerDnsClient
@@ -122,6 +156,14 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const opened = new Set<DomainName>()
   /** Full batches of a zone in a row. */
   const fullBatches = new Map<DomainName, number>()
+  /** Zones that this server writes. */
+  const holding = new Map<DomainName, Held>()
+  /** Names of a zone in a write that was under way when the zone was lost. */
+  const late = new Map<DomainName, Set<DomainName>>()
+  const isLate = yield* Latch.make(false)
+
+  /** Begins each transaction that only the zone's writer may make. */
+  const fenceOf = (zone: DomainName) => cluster.fence(zoneLease(zone))
 
   /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
   const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
@@ -141,7 +183,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       const page = yield* outbox.publishedNames(zone.name, after, anewNamesMax)
       const nowMillis = yield* Clock.currentTimeMillis
       const names = page.filter((name) => !ownership.isIgnored(zone.name, name))
-      yield* outbox.recheck(zone.name, names, nowMillis, "doubt")
+      yield* outbox.recheck(zone.name, names, nowMillis, "doubt", fenceOf(zone.name))
       total += names.length
       after = page.at(-1)
       if (page.length < anewNamesMax) break
@@ -193,6 +235,16 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         )
       )
 
+  /** What was sent under a lease that has passed meanwhile may have come after what another has written since. */
+  const noteLate = (zone: Zone, names: ReadonlyArray<Publication.Decided>) =>
+    Effect.sync(() => {
+      if (holding.get(zone.name)?.isValid() === true) return
+      const noted = late.get(zone.name) ?? new Set()
+      for (const { name } of names) if (noted.size < lateNamesMax) noted.add(name)
+      late.set(zone.name, noted)
+      isLate.openUnsafe()
+    })
+
   const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
     yield* ensureZone(zone)
     yield* noteDoubts(zone)
@@ -242,9 +294,11 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         sent: Publication.sentWith(published.get(name), rrsets),
         types: Publication.sentTypesWith(published.get(name), rrsets)
       })),
-      nowMillis
+      nowMillis,
+      fenceOf(zone.name)
     )
-    const refusals = changed.length === 0 ? [] : yield* write(zone, changed)
+    const refusals =
+      changed.length === 0 ? [] : yield* Effect.onExit(write(zone, changed), () => noteLate(zone, changed))
     if (changed.length > 0) yield* endDoubts(zone)
     if (zone.dnssec && changed.some((each) => each.changes.some((change) => isDelegation(zone, change)))) {
       yield* rectify(zone)
@@ -253,7 +307,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     yield* outbox.disclaim(
       zone,
       refusals.map(({ name }) => name).filter((name) => !published.has(name)),
-      nowMillis
+      nowMillis,
+      fenceOf(zone.name)
     )
     const refused = [...leftAlone, ...refusals]
 
@@ -302,13 +357,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Keeps in the database which names are in doubt, so that a restart does not forget them. */
   const noteDoubts = Effect.fnUntraced(function* (zone: Zone) {
     if (!opened.has(zone.name)) {
-      yield* outbox.doubtClaimed(zone.name)
+      yield* outbox.doubtClaimed(zone.name, fenceOf(zone.name))
       opened.add(zone.name)
       inDoubt.add(zone.name)
     }
     const names = doubtful.get(zone.name)
     if (names === undefined) return
-    yield* outbox.doubt(zone.name, [...names])
+    yield* outbox.doubt(zone.name, [...names], fenceOf(zone.name))
     doubtful.delete(zone.name)
     inDoubt.add(zone.name)
   })
@@ -317,7 +372,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const endDoubts = Effect.fnUntraced(function* (zone: Zone) {
     yield* noteDoubts(zone)
     if (!inDoubt.has(zone.name)) return
-    yield* outbox.endDoubts(zone.name, (yield* Clock.currentTimeMillis) + options.doubtMillis)
+    const untilMillis = (yield* Clock.currentTimeMillis) + options.doubtMillis
+    yield* outbox.endDoubts(zone.name, untilMillis, fenceOf(zone.name))
     inDoubt.delete(zone.name)
   })
 
@@ -351,7 +407,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         "a name that was to be deleted holds a record that Prism did not make, it is left alone"
       ).pipe(Effect.annotateLogs({ zone: zone.name, name, type: other.type, contents: other.contents.join(", ") }))
     }
-    yield* outbox.disclaim(zone, [...lost], yield* Clock.currentTimeMillis)
+    yield* outbox.disclaim(zone, [...lost], yield* Clock.currentTimeMillis, fenceOf(zone.name))
     return lost
   })
 
@@ -393,7 +449,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       marks.filter(({ name }) => held.has(name)),
       plan.id,
       reason,
-      nowMillis
+      nowMillis,
+      fenceOf(zone.name)
     )
     yield* Metric.update(Metric.withAttributes(DnsMetrics.heldTotal, { zone: zone.name }), held.size)
     yield* Effect.logError("deletions wait for a person").pipe(
@@ -452,8 +509,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       }
     }
     const atMillis = yield* Clock.currentTimeMillis
-    const asked = yield* outbox.settle(zone, settlements, atMillis, deletions)
-    yield* outbox.park(zone.name, parkings, atMillis)
+    const asked = yield* outbox.settle(zone, settlements, atMillis, deletions, fenceOf(zone.name))
+    yield* outbox.park(zone.name, parkings, atMillis, fenceOf(zone.name))
     for (const { generation, name } of settlements) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Applied", atMillis })
       // Nothing of ours was there, and nothing is: no name server has anything to show.
@@ -527,13 +584,22 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     }
   })
 
-  const patiently = <A>(zone: DomainName, effect: Effect.Effect<A, PublishError>): Effect.Effect<A> =>
+  /** Until it is done; undefined once the zone is not ours to write any more. */
+  const patiently = <A>(zone: DomainName, effect: Effect.Effect<A, WriterError>): Effect.Effect<A | undefined> =>
     effect.pipe(
+      Effect.asSome,
+      Effect.catchTag("LeaseLost", () => Effect.succeedNone),
+      // A write that was withheld: the same, before the registry says so.
+      Effect.catchIf(
+        (error) => error._tag === "PowerDnsError" && error.reason._tag === "Withheld",
+        () => Effect.succeedNone
+      ),
       Effect.tapError((error) => failed(zone, error)),
       Effect.retry(
         Schedule.min([Schedule.exponential(100), Schedule.spaced(options.retryMillisMax)]).pipe(Schedule.jittered)
       ),
-      Effect.tap(() => succeeded(zone)),
+      Effect.tap((done) => (Option.isSome(done) ? succeeded(zone) : Effect.void)),
+      Effect.map(Option.getOrUndefined),
       Effect.orDie // unreachable: the schedule never ends
     )
 
@@ -546,7 +612,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       slots.withPermit(
         Effect.gen(function* () {
           const zone = zones.find(name)
-          if (zone === undefined) return 0
+          if (zone === undefined || !holding.has(name) || hasLeft.has(name)) return 0
           // Removals wait while there is something new to say, but not for ever.
           const full = fullBatches.get(name) ?? 0
           const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
@@ -561,6 +627,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   // A zone named while its writer is at work is looked at again before the writer rests.
   const writers = yield* FiberMap.make<DomainName>()
   const again = new Set<DomainName>()
+  /** Zones of which no batch is begun any more. */
+  const hasLeft = new Set<DomainName>()
 
   const drain = Effect.fnUntraced(function* (zone: DomainName) {
     do {
@@ -569,7 +637,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       // does not when that batch was full: then the next one is there already.
       while (true) {
         const startMillis = yield* Clock.currentTimeMillis
-        const names = yield* publishBatch(zone)
+        const names = (yield* publishBatch(zone)) ?? 0
         if (names === 0) break
         if (names === options.batchNamesMax) continue
         const tookMillis = (yield* Clock.currentTimeMillis) - startMillis
@@ -579,19 +647,20 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   })
 
   const start = Effect.fnUntraced(function* (name: DomainName) {
-    if (zones.find(name) === undefined) return
+    const held = holding.get(name)
+    if (held === undefined || hasLeft.has(name) || zones.find(name) === undefined) return
     again.add(name)
     if (!FiberMap.hasUnsafe(writers, name))
       yield* FiberMap.run(
         writers,
         name,
-        Effect.catchDefect(drain(name), (defect) => faulty(name, defect))
+        Effect.catchDefect(drain(name), (defect) => faulty(name, defect)).pipe(Effect.provideService(WriteGuard, held))
       )
   })
 
   const poll = Clock.currentTimeMillis.pipe(
     Effect.flatMap((nowMillis) => outbox.markElapsed(nowMillis, elapsedMax)),
-    Effect.andThen(Effect.suspend(() => outbox.dueZones(zones.all.map(({ name }) => name)))),
+    Effect.andThen(Effect.suspend(() => outbox.dueZones([...holding.keys()]))),
     Effect.catch((error) =>
       Effect.as(
         Effect.logWarning("the outbox could not be read").pipe(Effect.annotateLogs({ reason: detailOf(error) })),
@@ -606,7 +675,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   // A zone that cannot be had waits beside the others, not before them.
   const provisioning = yield* FiberMap.make<DomainName>()
-  const provision = (name: DomainName) =>
+  const provision = (name: DomainName, held: Held) =>
     FiberMap.run(
       provisioning,
       name,
@@ -618,19 +687,81 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
             return zone === undefined ? Effect.void : ensureZone(zone)
           })
         )
-      )
+      ).pipe(Effect.provideService(WriteGuard, held))
     )
 
-  /** A zone is managed no more. What was under way there is let go, and nobody waits for it. */
-  const forget = Effect.fnUntraced(function* (name: DomainName) {
-    yield* FiberMap.remove(provisioning, name)
-    yield* FiberMap.remove(writers, name)
-    yield* provisioner.forget(name)
+  const forget = (name: DomainName) => {
     for (const known of [ready, remade, inDoubt, opened, again]) known.delete(name)
     errors.delete(name)
     doubtful.delete(name)
     fullBatches.delete(name)
+  }
+
+  /** Ends all that is under way in a zone. The batch in hand may end, where another server waits for it. */
+  const letGo = Effect.fnUntraced(function* (name: DomainName, held: Held) {
+    const writer = Option.getOrUndefined(FiberMap.getUnsafe(writers, name))
+    if (writer !== undefined && held.isValid() && !cluster.isAlone()) {
+      again.delete(name)
+      hasLeft.add(name)
+      yield* Effect.timeoutOption(Fiber.await(writer), Math.min(options.handOverMillisMax, held.remainingMillis()))
+    }
+    yield* FiberMap.remove(provisioning, name)
+    yield* FiberMap.remove(writers, name)
+    hasLeft.delete(name)
+    holding.delete(name)
+    yield* provisioner.forget(name)
+    forget(name)
+  })
+
+  /** Writes a zone for as long as this server holds it. */
+  const tend = (name: DomainName) => (held: Held) =>
+    Effect.gen(function* () {
+      holding.set(name, held)
+      yield* provision(name, held)
+      yield* start(name)
+      return yield* Effect.never
+    }).pipe(Effect.ensuring(letGo(name, held)))
+
+  const scope = yield* Effect.scope
+  const standing = new Map<DomainName, Scope.Closeable>()
+  const standFor = Effect.fnUntraced(function* (name: DomainName) {
+    const own = yield* Scope.fork(scope)
+    standing.set(name, own)
+    yield* Scope.provide(cluster.whileHeld(zoneLease(name), tend(name)), own)
+  })
+
+  /** A zone is managed no more. What was under way there is let go, and nobody waits for it. */
+  const drop = Effect.fnUntraced(function* (name: DomainName) {
+    const own = standing.get(name)
+    standing.delete(name)
+    if (own !== undefined) yield* Scope.close(own, Exit.void)
     acknowledgements.dropZone(name, yield* Clock.currentTimeMillis)
+  })
+
+  /** Marks what may have been written late, now, and once more when nothing can come of it any more. */
+  const markLate = Effect.gen(function* () {
+    yield* isLate.await
+    isLate.closeUnsafe()
+    const found = [...late]
+    late.clear()
+    for (const [zone, names] of found) {
+      yield* Effect.logWarning("a zone was lost while it was written: its names are looked at again").pipe(
+        Effect.annotateLogs({ zone, names: names.size })
+      )
+      const mark = markAgain(zone, [...names])
+      yield* mark
+      yield* mark.pipe(Effect.delay(options.doubtMillis), Effect.forkIn(scope))
+    }
+  })
+
+  const markAgain = Effect.fnUntraced(function* (zone: DomainName, names: ReadonlyArray<DomainName>) {
+    for (let from = 0; from < names.length; from += anewNamesMax) {
+      const nowMillis = yield* Clock.currentTimeMillis
+      yield* outbox
+        .recheck(zone, names.slice(from, from + anewNamesMax), nowMillis, "doubt")
+        .pipe(Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: it is tried without end
+    }
+    yield* outbox.wake([zone])
   })
 
   const moved = new Set<DomainName>()
@@ -645,24 +776,38 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const names = [...moved]
     moved.clear()
     for (const name of names) {
-      if (zones.find(name) === undefined) yield* forget(name)
-      else {
+      const held = holding.get(name)
+      if (zones.find(name) === undefined) yield* drop(name)
+      else if (!standing.has(name)) yield* standFor(name)
+      else if (held !== undefined) {
         ready.delete(name)
-        yield* provision(name)
+        yield* provision(name, held)
         yield* start(name)
       }
     }
   })
 
-  yield* Effect.forEach(zones.all, ({ name }) => provision(name), { discard: true })
+  yield* Effect.forEach(zones.all, ({ name }) => standFor(name), { discard: true })
+  yield* Effect.forkScoped(Effect.forever(markLate))
   yield* Effect.forkScoped(Effect.forever(follow))
   yield* Effect.forkScoped(poll)
   yield* Effect.forkScoped(listen)
 
   return DnsManager.of({
-    status: Effect.sync(() =>
-      zones.all.map((zone) => ({ zone: zone.name, ready: ready.has(zone.name), error: errors.get(zone.name)?.reason }))
-    )
+    status: Effect.map(cluster.leases, (leases) => {
+      const elsewhere = new Set(
+        leases.flatMap(({ holder, name }) => (holder === undefined || holder.id === cluster.self.id ? [] : [name]))
+      )
+      return zones.all.map(({ name }): ZoneStatus => {
+        const isElsewhere = elsewhere.has(zoneLease(name)) && !holding.has(name)
+        return {
+          zone: name,
+          writing: holding.has(name),
+          ready: isElsewhere || ready.has(name),
+          error: errors.get(name)?.reason
+        }
+      })
+    })
   })
 })
 

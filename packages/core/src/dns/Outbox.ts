@@ -7,6 +7,9 @@
  * the generation that was published, so a change that came in between stays
  * marked. Beside the marks stands what PowerDNS was last seen to take
  * (`published`), which is also the list of names that are ours.
+ *
+ * What only the writer of a zone may do takes a `fence` (`Cluster.fence`): the
+ * first statement of its transaction, whose failure undoes it.
  */
 import { Context, Duration, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -119,35 +122,49 @@ export class Outbox extends Context.Service<
      * Records, safe from a power cut, before a write that these names are ours and what is being written there, so that
      * a crash in between leaves no record without owner, and none that we believe to be another.
      */
-    readonly claim: (
+    readonly claim: <E = never>(
       zone: DomainName,
       claims: ReadonlyArray<Claim>,
-      nowMillis: number
-    ) => Effect.Effect<void, SqlError.SqlError>
+      nowMillis: number,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /** Takes back the claim of `names` whose first write changed nothing, or that turned out not to be ours. */
-    readonly disclaim: (
+    readonly disclaim: <E = never>(
       zone: Zone,
       names: ReadonlyArray<DomainName>,
-      nowMillis: number
-    ) => Effect.Effect<void, SqlError.SqlError>
+      nowMillis: number,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /**
      * One transaction: what is published now, what the name servers are to answer, the marks cleared where their
      * generation is still the one published, the names between these and the apex marked where they have come to be
      * empty non-terminals or no longer are, `deletions` counted against the zone's budget, and an entry in the audit for each
      * name whose records were changed. Returns the names for which name servers are to be asked.
      */
-    readonly settle: (
+    readonly settle: <E = never>(
       zone: Zone,
       settlements: ReadonlyArray<Settlement>,
       nowMillis: number,
-      deletions?: number
-    ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
+      deletions?: number,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<ReadonlySet<DomainName>, E | SqlError.SqlError>
     /** A write of these names had no answer, and may still be taken. They stay ours until the doubt has passed. */
-    readonly doubt: (zone: DomainName, names: ReadonlyArray<DomainName>) => Effect.Effect<void, SqlError.SqlError>
+    readonly doubt: <E = never>(
+      zone: DomainName,
+      names: ReadonlyArray<DomainName>,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /** Doubts every name of the zone that was claimed and not settled: a process that ended may have written it. */
-    readonly doubtClaimed: (zone: DomainName) => Effect.Effect<void, SqlError.SqlError>
+    readonly doubtClaimed: <E = never>(
+      zone: DomainName,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /** The zone was written again: what had no answer is taken by `untilMillis` or never, and is due once more then. */
-    readonly endDoubts: (zone: DomainName, untilMillis: number) => Effect.Effect<void, SqlError.SqlError>
+    readonly endDoubts: <E = never>(
+      zone: DomainName,
+      untilMillis: number,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /** Names of the zone that have records of ours, in order, beginning behind `after`. */
     readonly publishedNames: (
       zone: DomainName,
@@ -158,12 +175,13 @@ export class Outbox extends Context.Service<
      * Says that anything may stand at `names`, ours or not: they are marked, and those that are ours written anew. A mark
      * that waits keeps its cause when this one is `doubt`.
      */
-    readonly recheck: (
+    readonly recheck: <E = never>(
       zone: DomainName,
       names: ReadonlyArray<DomainName>,
       nowMillis: number,
-      cause: Cause
-    ) => Effect.Effect<void, SqlError.SqlError>
+      cause: Cause,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /**
      * Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. Marks
      * that wait keep their cause.
@@ -184,19 +202,21 @@ export class Outbox extends Context.Service<
       SqlError.SqlError
     >
     /** Holds marks back until the plan is applied; not those about which it was decided meanwhile. */
-    readonly hold: (
+    readonly hold: <E = never>(
       zone: DomainName,
       marks: ReadonlyArray<{ readonly name: DomainName; readonly generation: number }>,
       plan: string,
       reason: string,
-      nowMillis: number
-    ) => Effect.Effect<void, SqlError.SqlError>
+      nowMillis: number,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /** Takes names out of the way until they change again, each with its reason, which is in the audit too. */
-    readonly park: (
+    readonly park: <E = never>(
       zone: DomainName,
       parkings: ReadonlyArray<Parking>,
-      nowMillis: number
-    ) => Effect.Effect<void, SqlError.SqlError>
+      nowMillis: number,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<void, E | SqlError.SqlError>
     /** Marked names, parked ones included, the longest waiting first. */
     readonly list: (options: {
       readonly zone?: DomainName | undefined
@@ -389,14 +409,11 @@ export class Outbox extends Context.Service<
         yield* remark(places, generation, nowMillis, "registered")
       })
 
-      const disclaim = Effect.fnUntraced(
-        function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
-          const gone = names.map((name) => ({ name, present: 0 as const }))
-          yield* countBelow(zone, yield* turned(zone, gone), nowMillis)
-          yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
-        },
-        (effect) => sql.withTransaction(effect)
-      )
+      const disclaim = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
+        const gone = names.map((name) => ({ name, present: 0 as const }))
+        yield* countBelow(zone, yield* turned(zone, gone), nowMillis)
+        yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
+      })
 
       /** Names of several labels, which have others above them, that came to have records or ceased to. */
       const turned = Effect.fnUntraced(function* (
@@ -416,55 +433,59 @@ export class Outbox extends Context.Service<
           .map(({ name, present }) => ({ name, by: present === 1 ? (1 as const) : (-1 as const) }))
       })
 
-      const settle = Effect.fnUntraced(
-        function* (zone: Zone, settlements: ReadonlyArray<Settlement>, nowMillis: number, deletions = 0) {
-          const rows = settlements.map((settlement) => {
-            const answers = answered(settlement)
-            return {
-              name: settlement.name,
-              generation: settlement.generation,
-              content: toContent(settlement.rrsets),
-              answers: toContent(answers),
-              present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? (1 as const) : (0 as const),
-              others: settlement.rrsets.some((rrset) => !isOfHosts(zone, rrset)) ? 1 : 0,
-              quarantined_until: settlement.quarantinedUntilMillis ?? null,
-              isOurs: settlement.isOurs !== false
-            }
-          })
-          yield* lock(
-            "outbox",
-            settlements.map(({ name }) => ({ zone: zone.name, name }))
-          )
-          yield* clearMarks(zone.name, settlements)
-          yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
-          const kept = rows.filter(({ content }) => content !== "[]")
-          if (kept.length > 0) {
-            yield* insertRows(
-              sql,
-              "published",
-              {
-                zone: "text",
-                name: "text",
-                content: "text",
-                present: "bigint",
-                others: "bigint",
-                quarantined_until: "bigint",
-                generation: "bigint",
-                published_at: "bigint"
-              },
-              kept.map(({ content, generation, name, others, present, quarantined_until }) => ({
-                zone: zone.name,
-                name,
-                content,
-                present,
-                others,
-                quarantined_until,
-                generation,
-                published_at: nowMillis
-              })),
-              {
-                by: "name",
-                conflict: `ON CONFLICT (zone, name) DO UPDATE SET
+      const settle = Effect.fnUntraced(function* (
+        zone: Zone,
+        settlements: ReadonlyArray<Settlement>,
+        nowMillis: number,
+        deletions = 0
+      ) {
+        const rows = settlements.map((settlement) => {
+          const answers = answered(settlement)
+          return {
+            name: settlement.name,
+            generation: settlement.generation,
+            content: toContent(settlement.rrsets),
+            answers: toContent(answers),
+            present: answers.some((rrset) => !NonTerminals.isPlaceholder(rrset)) ? (1 as const) : (0 as const),
+            others: settlement.rrsets.some((rrset) => !isOfHosts(zone, rrset)) ? 1 : 0,
+            quarantined_until: settlement.quarantinedUntilMillis ?? null,
+            isOurs: settlement.isOurs !== false
+          }
+        })
+        yield* lock(
+          "outbox",
+          settlements.map(({ name }) => ({ zone: zone.name, name }))
+        )
+        yield* clearMarks(zone.name, settlements)
+        yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
+        const kept = rows.filter(({ content }) => content !== "[]")
+        if (kept.length > 0) {
+          yield* insertRows(
+            sql,
+            "published",
+            {
+              zone: "text",
+              name: "text",
+              content: "text",
+              present: "bigint",
+              others: "bigint",
+              quarantined_until: "bigint",
+              generation: "bigint",
+              published_at: "bigint"
+            },
+            kept.map(({ content, generation, name, others, present, quarantined_until }) => ({
+              zone: zone.name,
+              name,
+              content,
+              present,
+              others,
+              quarantined_until,
+              generation,
+              published_at: nowMillis
+            })),
+            {
+              by: "name",
+              conflict: `ON CONFLICT (zone, name) DO UPDATE SET
                   content = excluded.content,
                   sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
                   present = excluded.present,
@@ -474,48 +495,46 @@ export class Outbox extends Context.Service<
                   published_at = excluded.published_at,
                   served_at = NULL,
                   served_nodes = NULL`
-              }
-            )
-          }
-          if (kept.length < rows.length) {
-            const gone = asList(
-              sql,
-              rows.filter(({ content }) => content === "[]").map(({ name }) => name)
-            )
-            yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND doubt_until IS NULL`
-            // One in doubt is ours until nothing can come any more.
-            yield* sql`
+            }
+          )
+        }
+        if (kept.length < rows.length) {
+          const gone = asList(
+            sql,
+            rows.filter(({ content }) => content === "[]").map(({ name }) => name)
+          )
+          yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND doubt_until IS NULL`
+          // One in doubt is ours until nothing can come any more.
+          yield* sql`
               UPDATE published SET content = '[]', present = 0, others = 0, quarantined_until = NULL, served_at = NULL,
                 served_nodes = NULL
               WHERE zone = ${zone.name} AND name IN ${gone}`
-          }
-          const asked = yield* expectAnswers(zone.name, rows, nowMillis)
-          if (deletions > 0) {
-            yield* sql`INSERT INTO deletion (zone, at, names) VALUES (${zone.name}, ${nowMillis}, ${deletions})`
-            const keptMillis = Duration.toMillis(zone.policy.deleteBudget.window) + deletionsKeptMillis
-            yield* sql`DELETE FROM deletion WHERE zone = ${zone.name} AND at < ${nowMillis - keptMillis}`
-          }
-          yield* sql`
+        }
+        const asked = yield* expectAnswers(zone.name, rows, nowMillis)
+        if (deletions > 0) {
+          yield* sql`INSERT INTO deletion (zone, at, names) VALUES (${zone.name}, ${nowMillis}, ${deletions})`
+          const keptMillis = Duration.toMillis(zone.policy.deleteBudget.window) + deletionsKeptMillis
+          yield* sql`DELETE FROM deletion WHERE zone = ${zone.name} AND at < ${nowMillis - keptMillis}`
+        }
+        yield* sql`
             INSERT INTO zone_publication (zone, published_at) VALUES (${zone.name}, ${nowMillis})
             ON CONFLICT (zone) DO UPDATE SET published_at = excluded.published_at`
-          yield* Audit.writeAll(
-            sql,
-            settlements.flatMap(({ former, generation, name, quarantinedUntilMillis, rrsets }) =>
-              former === undefined
-                ? []
-                : {
-                    ...entryOf(zone.name, name, generation),
-                    action: "publication.applied" as const,
-                    before: former === "nothing" ? undefined : auditView(former),
-                    after: auditView({ rrsets, quarantinedUntilMillis })
-                  }
-            ),
-            nowMillis
-          )
-          return asked
-        },
-        (effect) => sql.withTransaction(effect)
-      )
+        yield* Audit.writeAll(
+          sql,
+          settlements.flatMap(({ former, generation, name, quarantinedUntilMillis, rrsets }) =>
+            former === undefined
+              ? []
+              : {
+                  ...entryOf(zone.name, name, generation),
+                  action: "publication.applied" as const,
+                  before: former === "nothing" ? undefined : auditView(former),
+                  after: auditView({ rrsets, quarantinedUntilMillis })
+                }
+          ),
+          nowMillis
+        )
+        return asked
+      })
 
       /**
        * What name servers are to answer at the names of a settlement. What was ours until lately is asked for until it is
@@ -583,18 +602,20 @@ export class Outbox extends Context.Service<
       const endDoubts = (zone: DomainName, untilMillis: number) => sql`
         UPDATE published SET doubt_until = ${untilMillis} WHERE zone = ${zone} AND doubt_until = ${never}`
 
-      const recheck = Effect.fnUntraced(
-        function* (zone: DomainName, names: ReadonlyArray<DomainName>, nowMillis: number, cause: Cause) {
-          const places = names.map((name) => ({ zone, name }))
-          yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
-          yield* lock("published", places)
-          yield* sql`
+      const recheck = Effect.fnUntraced(function* (
+        zone: DomainName,
+        names: ReadonlyArray<DomainName>,
+        nowMillis: number,
+        cause: Cause
+      ) {
+        const places = names.map((name) => ({ zone, name }))
+        yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
+        yield* lock("published", places)
+        yield* sql`
             UPDATE published SET sent = CASE
               WHEN sent IS NULL THEN '*' WHEN sent LIKE '*%' THEN sent ELSE CAST(${"*\n"} AS TEXT) || sent END
             WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
-        },
-        (effect) => sql.withTransaction(effect)
-      )
+      })
 
       const markElapsed = Effect.fnUntraced(
         function* (nowMillis: number, limit: number) {
@@ -653,11 +674,16 @@ export class Outbox extends Context.Service<
           orElse: () => Effect.void
         })
 
-      const hold: Outbox["Service"]["hold"] = Effect.fnUntraced(
-        function* (zone, marks, plan, reason, nowMillis) {
-          // Whoever applies the plan at this moment has done so before we look.
-          yield* sql`SELECT id FROM plan WHERE id = ${plan} ${forUpdate}`
-          yield* sql`
+      const hold = Effect.fnUntraced(function* (
+        zone: DomainName,
+        marks: ReadonlyArray<{ readonly name: DomainName; readonly generation: number }>,
+        plan: string,
+        reason: string,
+        nowMillis: number
+      ) {
+        // Whoever applies the plan at this moment has done so before we look.
+        yield* sql`SELECT id FROM plan WHERE id = ${plan} ${forUpdate}`
+        yield* sql`
             UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = ${reason}, plan = ${plan}
             WHERE zone = ${zone} AND (name, generation) IN (
               SELECT name, generation FROM ${asTable(
@@ -671,17 +697,14 @@ export class Outbox extends Context.Service<
                 SELECT c.ordinal FROM plan_change c
                 WHERE c.plan = ${plan} AND c.name = outbox.name AND c.outcome IS NULL LIMIT 1
               ) IS NOT NULL`
-        },
-        (effect) => sql.withTransaction(effect)
-      )
+      })
 
-      const park = Effect.fnUntraced(
-        function* (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) {
-          yield* lock(
-            "outbox",
-            parkings.map(({ name }) => ({ zone, name }))
-          )
-          const parked = yield* sql<{ readonly name: DomainName }>`
+      const park = Effect.fnUntraced(function* (zone: DomainName, parkings: ReadonlyArray<Parking>, nowMillis: number) {
+        yield* lock(
+          "outbox",
+          parkings.map(({ name }) => ({ zone, name }))
+        )
+        const parked = yield* sql<{ readonly name: DomainName }>`
             UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = r.reason
             FROM ${asTable(
               sql,
@@ -691,25 +714,23 @@ export class Outbox extends Context.Service<
             )}
             WHERE outbox.zone = ${zone} AND outbox.name = r.name AND outbox.generation = r.generation
             RETURNING outbox.name AS name`
-          // What has changed meanwhile is tried once more, and is not parked.
-          const names = new Set(parked.map(({ name }) => name))
-          yield* Audit.writeAll(
-            sql,
-            parkings.flatMap(({ generation, name, reason }) =>
-              names.has(name)
-                ? {
-                    ...entryOf(zone, name, generation),
-                    action: "publication.parked" as const,
-                    reason,
-                    result: "refused"
-                  }
-                : []
-            ),
-            nowMillis
-          )
-        },
-        (effect) => sql.withTransaction(effect)
-      )
+        // What has changed meanwhile is tried once more, and is not parked.
+        const names = new Set(parked.map(({ name }) => name))
+        yield* Audit.writeAll(
+          sql,
+          parkings.flatMap(({ generation, name, reason }) =>
+            names.has(name)
+              ? {
+                  ...entryOf(zone, name, generation),
+                  action: "publication.parked" as const,
+                  reason,
+                  result: "refused"
+                }
+              : []
+          ),
+          nowMillis
+        )
+      })
 
       const list: Outbox["Service"]["list"] = (options) =>
         Effect.map(
@@ -785,6 +806,16 @@ export class Outbox extends Context.Service<
         return [...zones.values()].sort((a, b) => (a.zone < b.zone ? -1 : 1))
       })
 
+      /** One transaction, which begins with `fence`, where there is one. */
+      const atOnce = <A, E, E2 = never>(effect: Effect.Effect<A, E>, fence?: Effect.Effect<void, E2>) =>
+        sql.withTransaction<never, E | E2, A>(fence === undefined ? effect : Effect.andThen(fence, effect))
+
+      /** The same for a single statement, which is a transaction by itself. */
+      const fenced = <A, E, E2 = never>(
+        effect: Effect.Effect<A, E>,
+        fence?: Effect.Effect<void, E2>
+      ): Effect.Effect<A, E | E2 | SqlError.SqlError> => (fence === undefined ? effect : atOnce(effect, fence))
+
       return Outbox.of({
         mark,
         wake: (zones) =>
@@ -803,23 +834,28 @@ export class Outbox extends Context.Service<
         published,
         countPublished,
         publishedNames,
-        claim: (zone, claims, nowMillis) =>
-          claims.length === 0 ? Effect.void : Effect.andThen(claim(zone, claims, nowMillis), durability.flush),
-        disclaim: (zone, names, nowMillis) => (names.length === 0 ? Effect.void : disclaim(zone, names, nowMillis)),
-        settle: (zone, settlements, nowMillis, deletions) =>
+        claim: (zone, claims, nowMillis, fence) =>
+          claims.length === 0
+            ? Effect.void
+            : Effect.andThen(fenced(claim(zone, claims, nowMillis), fence), durability.flush),
+        disclaim: (zone, names, nowMillis, fence) =>
+          names.length === 0 ? Effect.void : atOnce(disclaim(zone, names, nowMillis), fence),
+        settle: (zone, settlements, nowMillis, deletions, fence) =>
           settlements.length === 0
             ? Effect.succeed(new Set<DomainName>())
-            : settle(zone, settlements, nowMillis, deletions),
-        doubt: (zone, names) => (names.length === 0 ? Effect.void : Effect.asVoid(doubt(zone, names))),
-        doubtClaimed: (zone) => Effect.asVoid(doubtClaimed(zone)),
-        endDoubts: (zone, untilMillis) => Effect.asVoid(endDoubts(zone, untilMillis)),
-        recheck: (zone, names, nowMillis, cause) =>
-          names.length === 0 ? Effect.void : recheck(zone, names, nowMillis, cause),
+            : atOnce(settle(zone, settlements, nowMillis, deletions), fence),
+        doubt: (zone, names, fence) =>
+          names.length === 0 ? Effect.void : Effect.asVoid(fenced(doubt(zone, names), fence)),
+        doubtClaimed: (zone, fence) => Effect.asVoid(fenced(doubtClaimed(zone), fence)),
+        endDoubts: (zone, untilMillis, fence) => Effect.asVoid(fenced(endDoubts(zone, untilMillis), fence)),
+        recheck: (zone, names, nowMillis, cause, fence) =>
+          names.length === 0 ? Effect.void : atOnce(recheck(zone, names, nowMillis, cause), fence),
         markElapsed,
         deletions,
-        hold: (zone, marks, plan, reason, nowMillis) =>
-          marks.length === 0 ? Effect.void : hold(zone, marks, plan, reason, nowMillis),
-        park: (zone, parkings, nowMillis) => (parkings.length === 0 ? Effect.void : park(zone, parkings, nowMillis)),
+        hold: (zone, marks, plan, reason, nowMillis, fence) =>
+          marks.length === 0 ? Effect.void : atOnce(hold(zone, marks, plan, reason, nowMillis), fence),
+        park: (zone, parkings, nowMillis, fence) =>
+          parkings.length === 0 ? Effect.void : atOnce(park(zone, parkings, nowMillis), fence),
         list,
         findMarks,
         publishedAt,

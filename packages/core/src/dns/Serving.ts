@@ -8,8 +8,8 @@
  * name is served only after every configured node has said so itself, since its
  * latest publication; a node that does not answer delays no other, and is named;
  * what is not served yet stands in the table `unserved` and is asked on after a
- * restart; memory and questions are bounded. Leaves to others: writing
- * `unserved` (`dns/Outbox`, with the settlement), and who waits
+ * restart, and by the next server that writes the zone; memory and questions
+ * are bounded. Leaves to others: writing `unserved` (`dns/Outbox`, with the settlement), and who waits
  * (`dns/Acknowledgements`).
  */
 import { Cause, Clock, Context, Effect, FiberSet, Latch, Layer, Metric } from "effect"
@@ -18,11 +18,12 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Node, PowerDnsNodes, type Role } from "../powerdns/PowerDnsNodes.ts"
-import { forRows } from "../storage/Rows.ts"
+import { asList, forRows } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as Expectation from "./Expectation.ts"
+import * as HeldZones from "./HeldZones.ts"
 import { NameServers } from "./NameServers.ts"
 import { managedTypes } from "./RecordSource.ts"
 import { ServingNode, type ServingNodeOptions } from "./ServingNode.ts"
@@ -159,6 +160,8 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const now = () => clock.currentTimeMillisUnsafe()
   const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
+  /** Zones that this server writes: whoever writes a zone asks for what is not served of it. */
+  const writing = new Set<DomainName>()
   const names = new Map<DomainName, Map<DomainName, Expectation.Expectation>>()
   let size = 0
   /** There may be rows that are not in memory. */
@@ -272,6 +275,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const published: Serving["Service"]["published"] = (zoneName, publications, writtenBy) => {
     const zone = zones.find(zoneName)
     if (zone === undefined || publications.length === 0) return
+    if (!writing.has(zoneName)) return // they are found in the table when it is
     const nowMillis = now()
     const managed = managedTypes(zone)
     for (const publication of publications) {
@@ -282,20 +286,18 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
     working.openUnsafe()
   }
 
-  // What was published last in a zone that is managed no more is nobody's to ask for.
-  yield* zones.changed(({ after, before }) => {
-    if (after !== undefined || before === undefined) return
-    const ofZone = names.get(before.name)
-    notifications.delete(before.name)
+  const forgetZone = (zone: DomainName): void => {
+    const ofZone = names.get(zone)
+    notifications.delete(zone)
     if (ofZone === undefined) return
-    names.delete(before.name)
+    names.delete(zone)
     size -= ofZone.size
-    served = served.filter(({ expectation }) => expectation.zone !== before.name)
+    served = served.filter(({ expectation }) => expectation.zone !== zone)
     for (const expectation of ofZone.values()) {
       expectation.gone = true
       for (const node of nodes) node.forget(expectation)
     }
-  })
+  }
 
   const wantNotification = (zone: DomainName, nowMillis: number): void => {
     const known = notifications.get(zone)
@@ -432,15 +434,19 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
    */
   const load = Effect.gen(function* () {
     if (cursor.zone === "" && cursor.name === "") isBehind = false
+    if (writing.size === 0) {
+      cursor = { zone: "", name: "" }
+      return
+    }
     const rows = yield* sql<UnservedRow>`
       SELECT zone, name, generation, content, applied_at FROM unserved
-      WHERE (zone, name) > (${cursor.zone}, ${cursor.name}) ORDER BY zone, name LIMIT ${pageSize}`.pipe(
+      WHERE (zone, name) > (${cursor.zone}, ${cursor.name}) AND zone IN ${asList(sql, [...writing])} ORDER BY zone, name LIMIT ${pageSize}`.pipe(
       Effect.tapError(() => Effect.sync(() => void (isBehind = true)))
     )
     for (const row of rows) {
       const zone = zones.find(row.zone)
-      // A zone that is configured no more is nobody's to ask for.
-      if (zone === undefined) continue
+      // One that another writes by now, or that is managed no more, is not ours to ask for.
+      if (zone === undefined || !writing.has(row.zone)) continue
       if (names.get(row.zone)?.has(row.name) !== true) {
         const rrsets = fromContent(row.name, row.content)
         const publication = { name: row.name, generation: Number(row.generation), rrsets }
@@ -496,6 +502,22 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
     })
   )
 
+  // What was published last in a zone that is managed no more, or that another server writes, is not ours to ask for.
+  yield* HeldZones.whileHeld((zone) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        writing.add(zone)
+        isBehind = true
+        keeping.openUnsafe()
+      }),
+      () => Effect.never,
+      () =>
+        Effect.sync(() => {
+          writing.delete(zone)
+          forgetZone(zone)
+        })
+    )
+  )
   yield* Effect.forkScoped(Effect.forever(work))
   yield* Effect.forkScoped(Effect.forever(rescan))
   yield* Effect.forkScoped(Effect.forever(keep))

@@ -61,6 +61,13 @@ export class Malformed extends Schema.TaggedClass<Malformed>("prism/PowerDnsErro
   readonly retryable = false
 }
 
+/** This server may not write there any more (`WriteGuard`): nothing was sent. */
+export class Withheld extends Schema.TaggedClass<Withheld>("prism/PowerDnsError/Withheld")("Withheld", {
+  detail: Schema.String
+}) {
+  readonly retryable = true
+}
+
 export const Reason = Schema.Union([
   Unreachable,
   Uncertain,
@@ -69,7 +76,8 @@ export const Reason = Schema.Union([
   NotFound,
   Conflict,
   Refused,
-  Malformed
+  Malformed,
+  Withheld
 ])
 export type Reason = typeof Reason.Type
 

@@ -3,7 +3,8 @@
  * standing: few connections, a time limit, few and short repeats, and a
  * circuit that opens while the node does not answer.
  *
- * Promises: `send` ends, and so does each piece of a `stream`; both fail only with `PowerDnsError`; the API key is in
+ * Promises: `send` ends, and so does each piece of a `stream`; both fail only with `PowerDnsError`; a write is not begun,
+ * nor goes on, beyond its `WriteGuard`; the API key is in
  * the request and nowhere else. Leaves to others: paths, bodies and what an
  * answer means (`PowerDnsClient`), and trying again for longer (`DnsManager`).
  */
@@ -26,6 +27,7 @@ import { CircuitBreaker } from "effect/persistence"
 import * as Errors from "./PowerDnsError.ts"
 import { PowerDnsError } from "./PowerDnsError.ts"
 import * as Metrics from "./PowerDnsMetrics.ts"
+import { awaitEnd, WriteGuard } from "./WriteGuard.ts"
 
 export interface Options {
   /** Name of the node in logs, metrics and errors. */
@@ -137,6 +139,20 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   const inTime = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | Errors.Uncertain, R> =>
     Effect.timeoutOrElse(effect, { duration: requestTimeout, orElse: () => Effect.fail(noAnswer) })
 
+  /** A write is begun only while it may be, and goes on no longer than that: its connection is closed then. */
+  const guarded = <A, R>(request: Pick<Request<A>, "repeat">, effect: Effect.Effect<A, Errors.Reason, R>) =>
+    request.repeat === "read"
+      ? effect
+      : Effect.flatMap(WriteGuard, (guard): Effect.Effect<A, Errors.Reason, R> => {
+          if (guard === undefined) return effect
+          if (!guard.isValid()) return Effect.fail(new Errors.Withheld({ detail: "another server writes there now" }))
+          const cutOff = Effect.andThen(
+            awaitEnd(guard),
+            Effect.fail(new Errors.Uncertain({ detail: "another server may write there before this was answered" }))
+          )
+          return Effect.raceFirst(effect, cutOff)
+        })
+
   /** One request over one connection, which is free again when the scope closes; `read` gets an answer that says yes. */
   const exchange = <A, R>(
     request: Omit<Request<A>, "read">,
@@ -177,13 +193,14 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       let hasBegun = false
       const run = Effect.suspend(() => {
         hasBegun = true
-        return exchange(request, (response) =>
+        const exchanged = exchange(request, (response) =>
           Effect.mapError(request.read(response), (cause) =>
             cause instanceof Unreadable
               ? new Errors.Malformed({ status: response.status, detail: cause.detail })
               : Errors.fromTransport(cause)
           )
         ).pipe(Effect.scoped)
+        return guarded(request, exchanged)
       })
       const turn =
         request.repeat === "read" ? connections.withPermit(run) : writes.withPermit(connections.withPermit(run))
@@ -211,6 +228,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           onSuccess: () => CircuitBreaker.success,
           onFailure: (cause) => {
             const reason = Cause.findErrorOption(cause)
+            if (Option.isSome(reason) && reason.value._tag === "Withheld") return CircuitBreaker.ignored
             return Option.isSome(reason) && !reason.value.retryable ? CircuitBreaker.success : CircuitBreaker.failure()
           }
         })
@@ -221,7 +239,11 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         )
       ),
       Effect.tap(() => Metric.update(up, 1)),
-      Effect.tapError((reason) => Metric.update(up, reason.retryable || reason._tag === "Unauthorized" ? 0 : 1)),
+      Effect.tapError((reason) =>
+        reason._tag === "Withheld"
+          ? Effect.void
+          : Metric.update(up, reason.retryable || reason._tag === "Unauthorized" ? 0 : 1)
+      ),
       Effect.mapError((reason) => new PowerDnsError({ node, operation: request.operation, reason })),
       // The client's own span has headers and the full address, and its traceparent means nothing to PowerDNS.
       Effect.provideService(HttpClient.TracerDisabledWhen, () => true),

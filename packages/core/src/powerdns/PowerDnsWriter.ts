@@ -164,7 +164,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
   const observe = <A>(primary: Primary, exit: Exit.Exit<A, PowerDnsError>, nowMillis: number) => {
     if (Exit.isSuccess(exit)) return succeeded(primary)
     const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-    if (error === undefined) return // interrupted: says nothing
+    if (error === undefined || error.reason._tag === "Withheld") return // interrupted, or not sent: says nothing
     if (isAbsence(error)) failed(primary, nowMillis)
     else succeeded(primary)
   }

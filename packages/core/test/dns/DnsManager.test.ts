@@ -590,7 +590,12 @@ describe("zones", () => {
         assert.isFalse(ready)
         assert.match(error ?? "", /does not exist there; create it, or set 'create: true'/)
       }
-      assert.deepStrictEqual(yield* statusOf(T.forward.name), { zone: T.forward.name, ready: true, error: undefined })
+      assert.deepStrictEqual(yield* statusOf(T.forward.name), {
+        zone: T.forward.name,
+        writing: true,
+        ready: true,
+        error: undefined
+      })
     }),
     { zonesAtOnceMax: 2 },
     [...broken, ...T.zones, quiet]
@@ -605,7 +610,12 @@ describe("zones", () => {
       assert.isFalse((yield* statusOf(zone.name)).ready)
       yield* client.createZone({ name: zone.name, kind: "Native", nameservers: [] })
       yield* pass(10)
-      assert.deepStrictEqual(yield* statusOf(zone.name), { zone: zone.name, ready: true, error: undefined })
+      assert.deepStrictEqual(yield* statusOf(zone.name), {
+        zone: zone.name,
+        writing: true,
+        ready: true,
+        error: undefined
+      })
     }),
     {},
     [...broken.slice(0, 1), ...T.zones]

@@ -1,4 +1,5 @@
 import { assert, layer } from "@effect/vitest"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements, type Outcome } from "@prism-dns/core/dns/Acknowledgements"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Serving } from "@prism-dns/core/dns/Serving"
@@ -82,6 +83,7 @@ const serving = Layer.unwrap(
           Layer.succeed(PowerDnsClient, nodes[0]!.api!),
           NameServers.layer,
           Acknowledgements.layer,
+          Cluster.layerAlone,
           Zones.layer(T.zones),
           T.sqlite()
         )
@@ -240,7 +242,9 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("s
         )
       }).pipe(
         Effect.provide(
-          Serving.layer().pipe(Layer.provideMerge(Layer.mergeAll(Acknowledgements.layer, Zones.layer(T.zones))))
+          Serving.layer().pipe(
+            Layer.provideMerge(Layer.mergeAll(Acknowledgements.layer, Cluster.layerAlone, Zones.layer(T.zones)))
+          )
         )
       )
     }).pipe(Effect.provide(Layer.mergeAll(FakeNodes.layer([{ name: "one" }]), T.postgres)))

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements, type Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import { type Publication, Serving, type ServingOptions } from "@prism-dns/core/dns/Serving"
 import { Zones } from "@prism-dns/core/dns/Zones"
@@ -23,7 +24,15 @@ const layer = (
 ) =>
   Serving.layer(options).pipe(
     Layer.provideMerge(Layer.effectDiscard(Effect.orDie(before))),
-    Layer.provideMerge(Layer.mergeAll(FakeNodes.layer(nodes), Acknowledgements.layer, Zones.layer(T.zones), T.sqlite()))
+    Layer.provideMerge(
+      Layer.mergeAll(
+        FakeNodes.layer(nodes),
+        Acknowledgements.layer,
+        Cluster.layerAlone,
+        Zones.layer(T.zones),
+        T.sqlite()
+      )
+    )
   )
 
 const test = (

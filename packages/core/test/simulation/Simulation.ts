@@ -9,6 +9,7 @@
  */
 import { Clock, Context, Duration, Effect, Exit, Layer, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements, type Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import * as DeleteBudget from "@prism-dns/core/dns/DeleteBudget"
@@ -1017,6 +1018,7 @@ const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: 
     Layer.provideMerge(RecordSource.layer),
     Layer.provideMerge(Ownership.layer),
     Layer.provideMerge(Outbox.layer),
+    Layer.provideMerge(Cluster.layerAlone),
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(Zones.layer(zones))
   )

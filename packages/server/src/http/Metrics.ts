@@ -142,7 +142,7 @@ const make = Effect.fnUntraced(function* (options: MetricsOptions) {
 
   const refreshLocal = Effect.map(manager.status, (status) => {
     gauge.writer.reset()
-    for (const { zone } of status) gauge.writer.set({ zone }, 1)
+    for (const { writing, zone } of status) if (writing) gauge.writer.set({ zone }, 1)
     // Each measurement contains the interval between two of them.
     const lateMillis = lag.count === 0 ? 0 : lag.percentile(99) / 1e6 - eventLoopResolutionMillis
     gauge.eventLoopLag.set(Math.max(0, lateMillis) / 1000)

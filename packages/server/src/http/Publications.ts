@@ -35,6 +35,7 @@ const toItem = (pending: PendingPublication): Contract.PendingName => ({
 /** A zone that was taken out of the configuration has no writer any more; what it left behind is still to be seen. */
 const withoutWriter = ({ zone }: ZoneBacklog): ZoneStatus => ({
   zone,
+  writing: false,
   ready: false,
   error: "the zone is not configured any more, nothing publishes it"
 })

@@ -122,7 +122,7 @@ export const layer = HttpApiBuilder.group(
           overridden: zone.overridden,
           ...settings,
           publication: toZonePublication(
-            statuses.get(zone.name) ?? { zone: zone.name, ready: false, error: undefined },
+            statuses.get(zone.name) ?? { zone: zone.name, writing: false, ready: false, error: undefined },
             backlogs.get(zone.name)
           ),
           reconciliation: {

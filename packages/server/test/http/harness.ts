@@ -8,6 +8,7 @@ import { Admission } from "@prism-dns/core/auth/Admission"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Signals } from "@prism-dns/core/cluster/Signals"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
@@ -71,7 +72,8 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(PowerDnsMemory.layer()),
   Layer.provideMerge(RecordSource.layer),
   Layer.provideMerge(Ownership.layer),
-  Layer.provideMerge(Outbox.layer)
+  Layer.provideMerge(Outbox.layer),
+  Layer.provideMerge(Cluster.layerAlone)
 )
 
 /** Who follows what changes. */

@@ -7,6 +7,7 @@ import { Admission, type AdmissionOptions } from "@prism-dns/core/auth/Admission
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { type ConfiguredToken, Tokens } from "@prism-dns/core/auth/Tokens"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -44,7 +45,8 @@ const publisher = DnsManager.layer().pipe(
   Layer.provideMerge(PowerDnsMemory.layer()),
   Layer.provideMerge(RecordSource.layer),
   Layer.provideMerge(Ownership.layer),
-  Layer.provideMerge(Outbox.layer)
+  Layer.provideMerge(Outbox.layer),
+  Layer.provideMerge(Cluster.layerAlone)
 )
 
 /** The tests speak from loopback. */
