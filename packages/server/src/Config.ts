@@ -129,6 +129,10 @@ export interface PrismConfig {
     readonly massExpiryMin: number
   }
   readonly cluster: {
+    /** Whoever has not proved for so long that it lives is taken for dead, and others do what it did. */
+    readonly lease: Duration.Duration
+    /** How often a server proves that it lives, and looks at the others. */
+    readonly renewInterval: Duration.Duration
     /** Zones that other groups of servers serve. */
     readonly groups: ReadonlyArray<Groups.Group>
   }
@@ -842,6 +846,14 @@ export const settings = Settings.group("", {
   }),
   telemetry: Settings.group("Traces and metrics that are sent.", {}),
   cluster: Settings.group("Several instances on one database, and several groups of them.", {
+    lease: Settings.setting(Kind.duration("1s", "60s"), {
+      doc: "An instance that has not proved for so long that it lives is declared dead, and others take what it did.",
+      default: "3s"
+    }),
+    renewInterval: Settings.setting(Kind.duration("50ms", "15s"), {
+      doc: "How often an instance proves that it lives and looks at the others; at most a quarter of the lease.",
+      default: "500ms"
+    }),
     groups: Settings.list("Groups of servers with registries of their own, each for zones that no other serves.", {
       name: Settings.required(Kind.text, { doc: "For people, and in metrics." }),
       zones: Settings.list(
@@ -863,6 +875,9 @@ export const settings = Settings.group("", {
 })
 
 type Values = Settings.ValueOf<typeof settings>
+
+/** How often a lease is renewed before it would end, at the least. */
+const renewalsMin = 4
 
 const severities = {
   trace: "Trace",
@@ -1067,6 +1082,11 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
 
   const targets = assembleTargets(values.audit.export, problems)
   const groups = assembleGroups(values.cluster.groups, problems)
+  if (Duration.toMillis(values.cluster.renewInterval) > Duration.toMillis(values.cluster.lease) / renewalsMin) {
+    problems.push(
+      `cluster.renewInterval: a lease that is renewed less than ${renewalsMin} times is lost with one failure; at most ${Duration.format(Duration.millis(Duration.toMillis(values.cluster.lease) / renewalsMin))} with cluster.lease ${Duration.format(values.cluster.lease)}`
+    )
+  }
 
   if (problems.length > 0 || preferred === undefined) return Result.fail(problems)
   return Result.succeed({
@@ -1090,7 +1110,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       transfer: { tsig, catalog }
     },
     zones,
-    cluster: { groups },
+    cluster: { ...values.cluster, groups },
     leases: { ...leases, duration: Duration.sum(Duration.times(leases.beatInterval, 2), leases.grace) },
     auth: {
       ...auth,

@@ -6,10 +6,11 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { PgMigrator } from "@effect/sql-pg"
+import { OwnConnections } from "@prism-dns/core/cluster/OwnConnection"
 import { migrations } from "@prism-dns/core/storage/Migrations"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
-import { Effect, Layer, Schedule } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { Migrator, SqlClient, type SqlError } from "effect/sql"
 import { existsSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
@@ -102,39 +103,6 @@ const postgres = (name: string, url: PostgresUrl.PostgresUrl, options: PostgresH
     Layer.provide(NodeServices.layer)
   )
 
-/** The number of our lock in a PostgreSQL database; any will do, as long as it stays. */
-const serverLock = 7_001_001
-
-/**
- * Keeps a second server off a PostgreSQL database while the first one runs: until zone writers are leased among servers,
- * both would write the same zones. The lock belongs to a connection and goes with it; one that a killed server held is
- * free when PostgreSQL notices, so it is waited for a moment. It is not taken anew after PostgreSQL was away.
- */
-const aloneInPostgres = (name: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const connection = yield* sql.reserve
-      const held = yield* connection.execute("SELECT pg_try_advisory_lock($1) AS held", [serverLock], undefined).pipe(
-        Effect.map(([row]) => row?.["held"] === true),
-        Effect.repeat({
-          schedule: Schedule.spaced("250 millis").pipe(Schedule.upTo({ times: 20 })),
-          until: (got) => got
-        })
-      )
-      if (!held) {
-        return yield* new StorageUnavailable({
-          storage: name,
-          detail:
-            "another server works on it; stop that one first, several servers on one database are not supported yet"
-        })
-      }
-      yield* Effect.addFinalizer(() =>
-        Effect.ignore(connection.execute("SELECT pg_advisory_unlock($1)", [serverLock], undefined))
-      )
-    })
-  )
-
 /** The schema of the database as it stands, which is not changed; 0 where there is none yet. */
 export const schemaNow = (storage: PrismConfig["storage"]): Effect.Effect<number, StorageUnavailable> => {
   const { url } = storage
@@ -148,8 +116,14 @@ export const schemaNow = (storage: PrismConfig["storage"]): Effect.Effect<number
   )
 }
 
-/** Opens the database and brings its schema up to date. */
-export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.SqlClient, StorageUnavailable> => {
+/**
+ * Opens the database and brings its schema up to date. `applicationName` names its connections in PostgreSQL, so that
+ * those of a server that was declared dead can be ended.
+ */
+export const layer = (
+  storage: PrismConfig["storage"],
+  applicationName = "prism-dns"
+): Layer.Layer<SqlClient.SqlClient, StorageUnavailable> => {
   const { url } = storage
   const unavailable = (name: string) => (error: SqlError.SqlError | Migrator.MigrationError | StorageUnavailable) =>
     Layer.effectContext(
@@ -163,12 +137,24 @@ export const layer = (storage: PrismConfig["storage"]): Layer.Layer<SqlClient.Sq
   }
   const name = PostgresUrl.describe(url)
   const database = postgres(name, url, {
-    // One connection holds the lock.
-    maxConnections: storage.connectionsMax + 1,
+    applicationName,
+    maxConnections: storage.connectionsMax,
     idleTimeout: "1 minute",
     connectionTTL: "30 minutes",
     // docs/decisions/0019: with several at once, the interruption of one can take the answer of another.
     multiplex: false
   })
-  return aloneInPostgres(name).pipe(Layer.provideMerge(database), Layer.catch(unavailable(name)))
+  return database.pipe(Layer.catch(unavailable(name)))
 }
+
+/** Connections of the cluster's own, besides the shared ones. */
+export const layerOwn = (url: PostgresUrl.PostgresUrl, applicationName: string): Layer.Layer<OwnConnections> =>
+  Layer.succeed(
+    OwnConnections,
+    OwnConnections.of({
+      open: Effect.map(
+        Layer.build(Layer.fresh(PostgresHosts.clientOf(url, { applicationName, maxConnections: 1, multiplex: false }))),
+        Context.get(SqlClient.SqlClient)
+      )
+    })
+  )

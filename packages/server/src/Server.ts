@@ -57,6 +57,7 @@ import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
+import * as Crypto from "node:crypto"
 import * as Exporter from "./audit/Exporter.ts"
 import type { PrismConfig } from "./Config.ts"
 import * as Bootstrap from "./Bootstrap.ts"
@@ -69,6 +70,7 @@ import * as Oidc from "./http/Oidc.ts"
 import { type ServerError, StorageUnavailable } from "./ServerError.ts"
 import * as SignalLine from "./SignalLine.ts"
 import { TcpServer } from "./tcp/TcpServer.ts"
+import { version } from "./Version.ts"
 
 /** Where a running server listens. */
 export class Running extends Context.Service<
@@ -83,7 +85,7 @@ export class Running extends Context.Service<
 
 /** Everything between the configuration and a server that answers. */
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
-  const { audit, auth, events, http, leases, powerdns, server, storage, tcp, tls } = config
+  const { audit, auth, cluster, events, http, leases, powerdns, server, storage, tcp, tls } = config
 
   const nodes = PowerDnsNodes.layer({
     nodes: powerdns.nodes,
@@ -168,6 +170,21 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
       ? Signals.layerPostgres().pipe(Layer.provide(SignalLine.layer(storage.url.url)))
       : Signals.layerNone
 
+  /** Its connections, in PostgreSQL's own list of them. */
+  const applicationName = `prism-dns ${Crypto.randomBytes(6).toString("hex")}`
+
+  /** Who does what only one may. */
+  const instances =
+    storage.url._tag === "Postgres"
+      ? Cluster.layerPostgres({
+          name: server.instance,
+          version,
+          leaseMillis: Duration.toMillis(cluster.lease),
+          renewMillis: Duration.toMillis(cluster.renewInterval),
+          applicationName
+        }).pipe(Layer.provide(Database.layerOwn(storage.url, applicationName)))
+      : Cluster.layerAlone
+
   /** What the others stand on. */
   const ground = Acknowledgements.layer.pipe(
     Layer.provideMerge(Leases.layer),
@@ -181,9 +198,9 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
-    Layer.provideMerge(Cluster.layerAlone),
+    Layer.provideMerge(instances),
     Layer.provideMerge(signals),
-    Layer.provideMerge(Database.layer(storage)),
+    Layer.provideMerge(Database.layer(storage, applicationName)),
     Layer.provideMerge(Drain.layer)
   )
 
@@ -233,10 +250,14 @@ const running = (config: PrismConfig) =>
       const tcp = yield* TcpServer
       const http = yield* HttpAddress
       const drain = yield* Drain
+      const cluster = yield* Cluster
       yield* Effect.addFinalizer(() =>
         Effect.logInfo("draining").pipe(
           Effect.andThen(drain.start),
-          Effect.andThen(Effect.sleep(config.server.drainDelay))
+          // What it does for the cluster is others' at once, not when it ends.
+          Effect.andThen(
+            Effect.all([cluster.drain, Effect.sleep(config.server.drainDelay)], { concurrency: 2, discard: true })
+          )
         )
       )
       return { tcp: tcp.plain, tls: tcp.tls, http: { url: http.url } }

@@ -40,6 +40,9 @@ const tooLong = (millis: number) =>
     })
   })
 
+/** Opening a connection may take so many times as long as a use of one. */
+const openFactor = 3
+
 /** `millisMax`: how long each use may take, in milliseconds. Uses are one after the other. */
 export const make = Effect.fnUntraced(function* (
   millisMax: number
@@ -71,15 +74,18 @@ export const make = Effect.fnUntraced(function* (
 
   return {
     use: (body) =>
-      Effect.flatMap(Effect.forkDetach(Effect.flatMap(opened, body), { startImmediately: true }), (fiber) =>
-        Fiber.join(fiber).pipe(
-          Effect.timeoutOrElse({ duration: millisMax, orElse: () => Effect.fail(tooLong(millisMax)) }),
-          Effect.onExit((exit) => {
-            if (Exit.isSuccess(exit)) return Effect.void
-            fiber.interruptUnsafe()
-            return giveUp
-          })
+      Effect.suspend(() => {
+        const limitMillis = current === undefined ? openFactor * millisMax : millisMax
+        return Effect.flatMap(Effect.forkDetach(Effect.flatMap(opened, body), { startImmediately: true }), (fiber) =>
+          Fiber.join(fiber).pipe(
+            Effect.timeoutOrElse({ duration: limitMillis, orElse: () => Effect.fail(tooLong(limitMillis)) }),
+            Effect.onExit((exit) => {
+              if (Exit.isSuccess(exit)) return Effect.void
+              fiber.interruptUnsafe()
+              return giveUp
+            })
+          )
         )
-      )
+      })
   }
 })
