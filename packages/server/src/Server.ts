@@ -21,6 +21,7 @@ import { Signals } from "@prism-dns/core/cluster/Signals"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import * as FollowTickets from "@prism-dns/core/dns/FollowTickets"
 import * as LateWrites from "@prism-dns/core/dns/LateWrites"
 import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
@@ -186,7 +187,8 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
       : Cluster.layerAlone
 
   /** What the others stand on. */
-  const ground = Acknowledgements.layer.pipe(
+  const ground = FollowTickets.layer().pipe(
+    Layer.provideMerge(Acknowledgements.layer),
     Layer.provideMerge(Leases.layer),
     Layer.provideMerge(followers),
     Layer.provideMerge(Bootstrap.layer({ oidc: auth.oidc, tokenFile: auth.bootstrapTokenFile })),

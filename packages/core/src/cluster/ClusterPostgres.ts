@@ -130,7 +130,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<
   Cluster["Service"],
   SqlError.SqlError,
-  SqlClient.SqlClient | OwnConnection.OwnConnections | Signals | SecureRandom.SecureRandom | Scope.Scope
+  SqlClient.SqlClient | OwnConnection.OwnConnections | SecureRandom.SecureRandom | Scope.Scope
 > {
   const { leaseMillis, name, renewMillis, version } = options
   const validMillis = leaseMillis - (options.marginMillis ?? leaseMillis / 10)

@@ -16,22 +16,23 @@ import type { Heard, Topic } from "./Topics.ts"
 
 export { type Heard, type Topic, topics } from "./Topics.ts"
 
-export class Signals extends Context.Service<
-  Signals,
-  {
-    /** To be called after the commit. Without words, or with too many at once: all. With none of them, nothing is sent. */
-    readonly send: (topic: Topic, words?: Iterable<string>) => void
-    /** Calls `listener` with what other instances send, until the scope ends. It must not wait. */
-    readonly listen: (topic: Topic, listener: (heard: Heard) => void) => Effect.Effect<void, never, Scope.Scope>
-    /** Whether signals of others arrive at present, as was last seen. */
-    readonly isHearing: () => boolean
-  }
->()("@prism-dns/core/cluster/Signals") {
-  /** One server alone has nobody to tell. */
-  static readonly layerNone: Layer.Layer<Signals> = Layer.succeed(
-    Signals,
-    Signals.of({ send: () => undefined, listen: () => Effect.void, isHearing: () => true })
-  )
+export interface SignalsService {
+  /** To be called after the commit. Without words, or with too many at once: all. With none of them, nothing is sent. */
+  readonly send: (topic: Topic, words?: Iterable<string>) => void
+  /** Calls `listener` with what other instances send, until the scope ends. It must not wait. */
+  readonly listen: (topic: Topic, listener: (heard: Heard) => void) => Effect.Effect<void, never, Scope.Scope>
+  /** Whether signals of others arrive at present, as was last seen. */
+  readonly isHearing: () => boolean
+}
+
+/** One server alone has nobody to tell. */
+const none: SignalsService = { send: () => undefined, listen: () => Effect.void, isHearing: () => true }
+
+/** Where nothing is said of it, a server is alone. */
+export class Signals extends Context.Reference<SignalsService>("@prism-dns/core/cluster/Signals", {
+  defaultValue: () => none
+}) {
+  static readonly layerNone: Layer.Layer<never> = Layer.succeed(Signals, none)
 
   /** Servers that share a PostgreSQL database call each other by LISTEN and NOTIFY. */
   static readonly layerPostgres = (options: Partial<SignalsLine.SignalsOptions> = {}) =>

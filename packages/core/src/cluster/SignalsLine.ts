@@ -14,7 +14,7 @@ import { SqlError } from "effect/sql"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { type Line, SignalLine, textBytesMax } from "./SignalLine.ts"
 import * as SignalMetrics from "./SignalMetrics.ts"
-import type { Signals } from "./Signals.ts"
+import type { SignalsService } from "./Signals.ts"
 import { type Heard, type Topic, topics } from "./Topics.ts"
 
 export interface SignalsOptions {
@@ -104,7 +104,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<SignalsOptions>)
   let answered = 0
   const hasAnswer = yield* Latch.make(false)
 
-  const send: Signals["Service"]["send"] = (topic, words) => {
+  const send: SignalsService["send"] = (topic, words) => {
     const before = pending.get(topic)
     if (before === "all") return
     if (words === undefined) pending.set(topic, "all")
@@ -256,7 +256,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<SignalsOptions>)
   }).pipe(Effect.forkScoped)
   yield* Effect.addFinalizer(() => Effect.sync(() => void (closing = true)))
 
-  const listen: Signals["Service"]["listen"] = (topic, listener) =>
+  const listen: SignalsService["listen"] = (topic, listener) =>
     Effect.asVoid(
       Effect.acquireRelease(
         Effect.sync(() => {

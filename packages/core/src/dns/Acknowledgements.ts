@@ -7,11 +7,13 @@
  * served or parked: also when nobody waits any more, so that whoever measures
  * learns of it. There are at most `ticketsMax`; one more, and the oldest is
  * forgotten. It lives in memory only: what is durable about a publication stands
- * in the outbox and among the unserved names.
+ * in the outbox and among the unserved names, from where `dns/FollowTickets` learns
+ * of what another server publishes.
  */
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Context, Effect, Layer, type Scope } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
+import * as Progress from "./Progress.ts"
 import type { RecordPlace } from "./Zones.ts"
 
 /** PowerDNS took every record of the change. */
@@ -54,6 +56,8 @@ type Listener = (outcome: Outcome) => void
 export class Ticket {
   readonly places: ReadonlyArray<RecordPlace>
   readonly generation: number
+  /** When its change was committed, by a clock that only goes on; undefined while that is not known. */
+  committedMillis: number | undefined
   #unapplied: number
   #unserved: number
   #applied: Applied | undefined
@@ -156,6 +160,8 @@ export class Acknowledgements extends Context.Service<
       places: ReadonlyArray<RecordPlace & { readonly generation?: number | undefined }>,
       generation: number
     ) => Ticket
+    /** The changes of these tickets are committed: what the registry says of their records is about them too. */
+    readonly committed: (tickets: Iterable<Ticket>) => void
     /** Forgets a ticket whose change was not made. */
     readonly close: (ticket: Ticket) => void
     /** Waits until the ticket has reached `level`, or ends otherwise. Default level: `applied`. */
@@ -169,6 +175,22 @@ export class Acknowledgements extends Context.Service<
     readonly settle: (zone: DomainName, name: DomainName, generation: number, outcome: Acknowledgement) => void
     /** The same for one ticket only, whatever its generation: of what came about before it was opened. */
     readonly tell: (ticket: Ticket, place: RecordPlace, outcome: Acknowledgement) => void
+    /** Calls `listener` with the zone of each record that this server has settled, until the scope ends. */
+    readonly settled: (listener: (zone: DomainName) => void) => Effect.Effect<void, never, Scope.Scope>
+    /**
+     * Those whose changes were committed at least `millis` ago and have not come to their end, the oldest first. With
+     * `zones`: those with records there.
+     */
+    readonly awaited: (millis: number, zones?: ReadonlySet<string>) => ReadonlyArray<Ticket>
+    /**
+     * Tells `tickets` how far their records have come, as was looked up after they were committed. Returns how many of them
+     * have come further.
+     */
+    readonly looked: (
+      tickets: ReadonlyArray<Ticket>,
+      progress: ReadonlyMap<string, Progress.Progress>,
+      nowMillis: number
+    ) => number
     /** A zone is managed no more: nobody waits for its records, as if they were not part of any change. */
     readonly dropZone: (zone: DomainName, atMillis: number) => void
     /** Tickets that have not reached `level`. Default: `applied`. */
@@ -209,8 +231,9 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
   const byRecord = new Map<string, Array<Entry>>()
   /** In the order they were opened. */
   const tickets = new Set<Ticket>()
+  const listeners = new Set<(zone: DomainName) => void>()
   let applied = 0
-  const keyOf = (zone: DomainName, name: DomainName) => `${zone} ${name}`
+  const keyOf = (zone: DomainName, name: DomainName) => Progress.keyOf({ zone, name })
 
   /** Takes `ticket` from the records it waits for. */
   const remove = (ticket: Ticket): boolean => {
@@ -277,6 +300,33 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
     }
   }
 
+  /** What the registry says of the records of `tickets`. */
+  const looked: Acknowledgements["Service"]["looked"] = (asked, progress, nowMillis) => {
+    const concerned = new Set(asked)
+    let further = 0
+    for (const place of new Map(
+      asked.flatMap((t) => t.places.map((place) => [Progress.keyOf(place), place]))
+    ).values()) {
+      const known = progress.get(Progress.keyOf(place))
+      if (known === undefined) continue
+      const tell = (outcome: Acknowledgement, concerns: (generation: number) => boolean) =>
+        settle(place.zone, place.name, outcome, (entry) => {
+          const isMeant = concerned.has(entry.ticket) && concerns(entry.generation)
+          if (isMeant && (outcome._tag !== "Applied" || !entry.isApplied)) further += 1
+          return isMeant
+        })
+      const atMillis = known.appliedMillis ?? nowMillis
+      tell({ _tag: "Applied", atMillis }, (generation) => Progress.isApplied(known, generation))
+      const served = { _tag: "Served", atMillis: known.servedMillis ?? atMillis, nodes: known.servedNodes } as const
+      tell(served, (generation) => Progress.isServed(known, generation))
+      if (known.parkedReason !== undefined) {
+        const reason = known.parkedReason
+        tell({ _tag: "Parked", atMillis: known.markedMillis ?? nowMillis, reason }, () => true)
+      }
+    }
+    return further
+  }
+
   const expire = () => {
     const nowMillis = elapsed()
     for (const [millis, waiting] of deadlines) {
@@ -310,6 +360,10 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
       }
       return ticket
     },
+    committed: (committed) => {
+      const nowMillis = elapsed()
+      for (const ticket of committed) ticket.committedMillis = nowMillis
+    },
     close,
     wait: (ticket, level = "applied") =>
       Effect.callback<Outcome>((resume) => {
@@ -335,7 +389,27 @@ const make = Effect.fnUntraced(function* (options: AcknowledgementOptions) {
         else waiting.push(deadline)
         return Effect.sync(() => ticket.off(listener))
       }),
-    settle: (zone, name, generation, outcome) => settle(zone, name, outcome, (entry) => entry.generation <= generation),
+    settle: (zone, name, generation, outcome) => {
+      settle(zone, name, outcome, (entry) => entry.generation <= generation)
+      for (const listener of listeners) listener(zone)
+    },
+    settled: (listener) =>
+      Effect.asVoid(
+        Effect.acquireRelease(
+          Effect.sync(() => listeners.add(listener)),
+          () => Effect.sync(() => listeners.delete(listener))
+        )
+      ),
+    awaited: (millis, zones) => {
+      const beforeMillis = elapsed() - millis
+      const found: Array<Ticket> = []
+      for (const ticket of tickets) {
+        if (ticket.committedMillis === undefined || ticket.committedMillis > beforeMillis) continue
+        if (zones === undefined || ticket.places.some(({ zone }) => zones.has(zone))) found.push(ticket)
+      }
+      return found
+    },
+    looked,
     tell: (ticket, { name, zone }, outcome) => settle(zone, name, outcome, (entry) => entry.ticket === ticket),
     dropZone: (zone, atMillis) => {
       for (const key of byRecord.keys()) {

@@ -309,6 +309,7 @@ const make = Effect.gen(function* () {
       )
       if (options.dryRun !== true && done.ticket.places.length > 0) {
         yield* Effect.onError(durability.flush, () => Effect.sync(() => acknowledgements.close(done.ticket)))
+        acknowledgements.committed([done.ticket])
         yield* outbox.wake([name])
       }
       const { outcomes, refused, ...rest } = done

@@ -14,6 +14,7 @@
 import { Context, Duration, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import { Signals } from "../cluster/Signals.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
@@ -96,7 +97,7 @@ export class Outbox extends Context.Service<
       nowMillis: number,
       cause: Cause
     ) => Effect.Effect<void, SqlError.SqlError>
-    /** Says that these zones may have something to publish. A hint: a lost one costs time, never truth. */
+    /** Says, on every server, that these zones may have something to publish. A hint: a lost one costs time, never truth. */
     readonly wake: (zones: Iterable<DomainName>) => Effect.Effect<void>
     /** Waits for a `wake`, and returns the zones named since the last call. */
     readonly awaitWake: Effect.Effect<ReadonlySet<DomainName>>
@@ -242,6 +243,13 @@ export class Outbox extends Context.Service<
       const durability = yield* Durability
       const signal = yield* Latch.make(false)
       const woken = new Set<DomainName>()
+      const signals = yield* Signals
+      // What others may have said unheard is found by whoever publishes, in time.
+      yield* signals.listen("outbox", (zones) => {
+        if (zones === "all") return
+        for (const zone of zones) woken.add(zone as DomainName)
+        signal.openUnsafe()
+      })
       const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
 
       /** What becomes of a mark that stands already. */
@@ -820,8 +828,10 @@ export class Outbox extends Context.Service<
         mark,
         wake: (zones) =>
           Effect.sync(() => {
-            for (const zone of zones) woken.add(zone)
+            const named = new Set(zones)
+            for (const zone of named) woken.add(zone)
             signal.openUnsafe()
+            signals.send("outbox", named)
           }),
         awaitWake: Effect.map(signal.await, () => {
           signal.closeUnsafe()

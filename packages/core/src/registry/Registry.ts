@@ -461,6 +461,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       }
     ).pipe(againOnCollision)
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
+    acknowledgements.committed(tickets)
     for (const { after } of written) {
       if ((changedByWord.get(after.fqdn) ?? 0) > after.generation) continue
       leases.hold(after, nowMillis, askedFor.get(after.fqdn))
@@ -479,6 +480,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       return Effect.onError(writeWords(words, tickets, false), () => closeAll(tickets))
     }).pipe(againOnCollision)
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
+    acknowledgements.committed(tickets)
     if (batch.late) yield* closeAll(tickets)
     answers.forEach((result, i) => spoken[i]!.resume(result))
     yield* Metric.update(RegistryMetrics.commitSize, spoken.length)
@@ -629,7 +631,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         Effect.annotateLogs({ host: word.fqdn, reason: detailOf(error) })
       )
     )
-    if (changed.changed) yield* sql.afterCommit(Effect.andThen(flush, tell))
+    const committed = Effect.sync(() => acknowledgements.committed(tickets))
+    if (changed.changed) yield* sql.afterCommit(Effect.andThen(flush, Effect.andThen(committed, tell)))
     return changed
   })
 
@@ -818,6 +821,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         continue
       }
       tellReached(ticket, places, progress)
+      acknowledgements.committed([ticket])
       return { ticket, publication: publicationOf(host, places, progress) }
     }
   })

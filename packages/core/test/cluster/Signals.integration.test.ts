@@ -1,7 +1,7 @@
 import { layer } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Redacted, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { type Heard, Signals, type Topic, topics } from "@prism-dns/core/cluster/Signals"
+import { type Heard, Signals, type SignalsService, type Topic, topics } from "@prism-dns/core/cluster/Signals"
 import type { SignalsOptions } from "@prism-dns/core/cluster/SignalsLine"
 import * as Lines from "@prism-dns/core/cluster/SignalLine"
 import * as SignalLine from "@prism-dns/server/SignalLine"
@@ -31,13 +31,13 @@ const server = Effect.fnUntraced(function* (url: string, options: Partial<Signal
     Layer.provide([SignalLine.layer(Redacted.make(url)), SecureRandom.layerWebCrypto]),
     Layer.fresh
   )
-  const signals = Context.get(yield* Layer.build(at), Signals)
+  const signals: SignalsService = Context.get(yield* Layer.build(at), Signals)
   const heard: Array<readonly [Topic, Heard]> = []
   for (const topic of topics) yield* signals.listen(topic, (words) => void heard.push([topic, words]))
   return { signals, heard, lines: () => lines }
 })
 
-const isHearing = ({ signals }: { readonly signals: Signals["Service"] }) =>
+const isHearing = ({ signals }: { readonly signals: SignalsService }) =>
   waitUntil("signals are heard", Effect.sync(signals.isHearing), (hears) => hears, { within: "20 seconds" })
 
 const words = (heard: ReadonlyArray<readonly [Topic, Heard]>, topic: Topic) =>
