@@ -91,7 +91,7 @@ const followers = WebhookDelivery.layer({
 )
 
 /** What the others stand on. */
-const ground = (storage: PrismConfig["storage"], signals: Layer.Layer<Signals>) =>
+const ground = (storage: PrismConfig["storage"], signals: Layer.Layer<never>) =>
   Sealer.layer({ gatherMillis: 1 }).pipe(
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(signals),
