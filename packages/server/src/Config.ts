@@ -17,6 +17,7 @@ import type { Rate } from "@prism-dns/core/auth/TokenBucket"
 import { type TokenMode, tokenModes } from "@prism-dns/core/auth/TokenMode"
 import { isName as isRoleName } from "@prism-dns/core/auth/Roles"
 import { reservedFor } from "@prism-dns/core/auth/TokenNames"
+import * as Pace from "@prism-dns/core/dns/Pace"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import * as Logging from "@prism-dns/core/logging/Logging"
@@ -106,6 +107,8 @@ export interface PrismConfig {
     readonly connectionsMax: number
     /** Names in one PATCH. */
     readonly batchMax: number
+    /** PATCHes of one zone in a second. */
+    readonly batchesPerSecond: number
     /** Where zones may be transferred from for an import, besides the nodes. */
     readonly importFrom: ReadonlyArray<IpNetwork.IpNetwork>
   }
@@ -516,7 +519,11 @@ export const settings = Settings.group("", {
       doc: "Requests to one node at once; PowerDNS queues no more than 10 connections.",
       default: "4"
     }),
-    batchMax: Settings.setting(Kind.integer(1, 5000), { doc: "Names in one PATCH.", default: "2000" })
+    batchMax: Settings.setting(Kind.integer(1, 5000), { doc: "Names in one PATCH.", default: "2000" }),
+    batchesPerSecond: Settings.setting(Kind.integer(1, 1000), {
+      doc: "PATCHes of one zone in a second while it is busy; full ones are not held back, and a zone that was quiet is written at once. Each empties PowerDNS's caches of the zone: fewer let it answer more questions, more have a change served sooner.",
+      default: `${Pace.perSecondByDefault}`
+    })
   }),
   zones: Settings.list(
     "The zones Prism writes; at least one that holds hosts. Zones below in-addr.arpa and ip6.arpa take the PTR records.",
@@ -1104,6 +1111,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       requestTimeout: powerdns.requestTimeout,
       connectionsMax: powerdns.connectionsMax,
       batchMax: powerdns.batchMax,
+      batchesPerSecond: powerdns.batchesPerSecond,
       importFrom: powerdns.importFrom.map(({ network }) => network),
       nodes: [preferred, ...nodes.filter((node) => node !== preferred)],
       primaries: [preferred, ...primaries.filter((node) => node !== preferred)],

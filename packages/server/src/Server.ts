@@ -138,7 +138,10 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   })
 
   /** From marks to records. */
-  const publisher = DnsManager.layer({ batchNamesMax: powerdns.batchMax }).pipe(
+  const publisher = DnsManager.layer({
+    batchNamesMax: powerdns.batchMax,
+    batchesPerSecond: powerdns.batchesPerSecond
+  }).pipe(
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Serving.layer({ isCrowded: Crowding.make() })),
     Layer.provideMerge(NameServers.layer),

@@ -54,6 +54,7 @@ import * as ForeignNames from "./ForeignNames.ts"
 import { answered, type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { Ownership } from "./Ownership.ts"
+import * as Pace from "./Pace.ts"
 import type * as Plan from "./Plan.ts"
 import { Plans } from "./Plans.ts"
 import { Provisioner } from "./Provisioner.ts"
@@ -71,8 +72,10 @@ export interface DnsManagerOptions {
   readonly pollMillis: number
   /** The longest pause between two attempts at a zone that fails, in milliseconds. */
   readonly retryMillisMax: number
-  /** The longest rest of a zone's writer between two batches, in milliseconds. */
+  /** The longest rest of a zone's writer because its last batch took long, in milliseconds. */
   readonly restMillisMax: number
+  /** Batches of a zone in a second while it is busy; full ones come as they are. */
+  readonly batchesPerSecond: number
   /**
    * How long after a write that ended without an answer, and the first one after it that had one, its names are written
    * once more, in milliseconds. PowerDNS may still take such a write, even after a newer one; by then it has.
@@ -88,6 +91,7 @@ export const defaultOptions: DnsManagerOptions = {
   pollMillis: 1000,
   retryMillisMax: 2000,
   restMillisMax: 200,
+  batchesPerSecond: Pace.perSecondByDefault,
   doubtMillis: 15_000,
   handOverMillisMax: 1000
 }
@@ -156,6 +160,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const opened = new Set<DomainName>()
   /** Full batches of a zone in a row. */
   const fullBatches = new Map<DomainName, number>()
+  const paces = new Map<DomainName, Pace.Pace>()
   /** Zones that this server writes. */
   const holding = new Map<DomainName, Held>()
   /** Names of a zone in a write that was under way when the zone was lost. */
@@ -633,15 +638,17 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const drain = Effect.fnUntraced(function* (zone: DomainName) {
     do {
       again.delete(zone)
-      // A busy zone rests as long as its last batch took, so that the next one is larger and others have their turn. It
-      // does not when that batch was full: then the next one is there already.
+      // A busy zone rests as long as its last batch took, so that the next one is larger and others have their turn, and
+      // keeps its pace. It does not when that batch was full: then the next one is there already.
       while (true) {
         const startMillis = yield* Clock.currentTimeMillis
         const names = (yield* publishBatch(zone)) ?? 0
         if (names === 0) break
         if (names === options.batchNamesMax) continue
-        const tookMillis = (yield* Clock.currentTimeMillis) - startMillis
-        yield* Effect.sleep(Math.min(tookMillis, options.restMillisMax))
+        const nowMillis = yield* Clock.currentTimeMillis
+        const { pace, restMillis } = Pace.after(paces.get(zone) ?? Pace.begin, nowMillis, options.batchesPerSecond)
+        paces.set(zone, pace)
+        yield* Effect.sleep(Math.max(restMillis, Math.min(nowMillis - startMillis, options.restMillisMax)))
       }
     } while (again.has(zone))
   })
@@ -695,6 +702,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     errors.delete(name)
     doubtful.delete(name)
     fullBatches.delete(name)
+    paces.delete(name)
   }
 
   /** Ends all that is under way in a zone. The batch in hand may end, where another server waits for it. */

@@ -69,6 +69,12 @@ export interface Settings {
 
 export const sqliteFile = (directory: string): string => `${directory}/pdns.sqlite3`
 
+/**
+ * The thread that takes a question answers it, instead of handing it to another: of files in memory a quarter to a third
+ * less processor time. On a database elsewhere it would wait for each answer.
+ */
+const answeredWhereTaken = { "receiver-threads": "2", "distributor-threads": "1" }
+
 const backendSettings = (backend: Backend, directory: string): Record<string, string> => {
   if (backend._tag === "Sqlite") {
     return {
@@ -76,10 +82,13 @@ const backendSettings = (backend: Backend, directory: string): Record<string, st
       "gsqlite3-database": sqliteFile(directory),
       "gsqlite3-dnssec": "yes",
       "gsqlite3-pragma-foreign-keys": "yes",
-      "gsqlite3-pragma-synchronous": "1"
+      "gsqlite3-pragma-synchronous": "1",
+      ...answeredWhereTaken
     }
   }
-  if (backend._tag === "Lmdb") return { launch: "lmdb", "lmdb-filename": `${directory}/pdns.lmdb` }
+  if (backend._tag === "Lmdb") {
+    return { launch: "lmdb", "lmdb-filename": `${directory}/pdns.lmdb`, ...answeredWhereTaken }
+  }
   return {
     launch: "gpgsql",
     "gpgsql-host": backend.host,
