@@ -12,7 +12,7 @@ import * as Path from "node:path"
 import { gunzipSync } from "node:zlib"
 import { BenchFailed, failed } from "./Benchmark.ts"
 import { postgresPrograms } from "./Machine.ts"
-import { run, spawn, temporaryFolder } from "./Workspace.ts"
+import { cpuSecondsOfAll, descendants, run, spawn, temporaryFolder } from "./Workspace.ts"
 
 const user = "prism"
 const database = "pdns"
@@ -119,7 +119,7 @@ const start = Effect.fnUntraced(function* (more: Readonly<Record<string, string>
     Effect.retry({ schedule: Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 400 })) }),
     Effect.raceFirst(server.ended)
   )
-  return { at, folder }
+  return { at, folder, pid: server.pid }
 })
 
 /** A new, empty PowerDNS database with the lock and the indexes that Prism asks for. */
@@ -133,25 +133,65 @@ export const forPowerDns = Effect.gen(function* () {
 
 const registryDatabase = "prism"
 
+/** A database for a registry. */
+export interface Registry {
+  readonly url: string
+  /** Runs SQL in it. */
+  readonly run: (text: string) => Effect.Effect<string, BenchFailed>
+  /** Of all processes of its server: those that are there, and those that were. */
+  readonly usage: () => { readonly cpuSeconds: number; readonly memoryBytes: number }
+  /** Bytes of the database, without the log. */
+  readonly size: Effect.Effect<number, BenchFailed>
+  /** Bytes of the log that were written since there is the server. */
+  readonly walBytes: Effect.Effect<number, BenchFailed>
+}
+
 const registryOf = Effect.fnUntraced(function* (settings: Readonly<Record<string, string>>) {
-  const { at, folder } = yield* start({ jit: "off", ...settings })
+  const { at, folder, pid } = yield* start({ jit: "off", ...settings })
   yield* sql(at("postgres"), `CREATE DATABASE ${registryDatabase}`)
-  return {
+  const run = (text: string) => sql(at(registryDatabase), text)
+  const count = (text: string) => Effect.map(run(text), (answer) => Number(answer.trim()))
+  const result: Registry = {
     url: `postgres://${user}@localhost/${registryDatabase}?host=${folder}&port=${port}`,
-    run: (text: string) => sql(at(registryDatabase), text)
+    run,
+    usage: () => usage(pid),
+    size: count("SELECT pg_database_size(current_database())"),
+    walBytes: count("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
   }
+  return result
 })
 
-/** A new, empty database for a registry that is filled at first and then read: its URL, and what runs SQL in it. */
-export const forRegistry = registryOf({
+/** The memory of a server that has a machine to itself. */
+const large = {
   shared_buffers: "2GB",
   effective_cache_size: "8GB",
   maintenance_work_mem: "1GB",
   max_wal_size: "16GB",
-  // What is filled in is thrown away.
-  synchronous_commit: "off",
   random_page_cost: "1.1"
+}
+
+/** A new, empty database for a registry that is filled at first and then read: its URL, and what runs SQL in it. */
+export const forRegistry = registryOf({
+  ...large,
+  // What is filled in is thrown away.
+  synchronous_commit: "off"
 })
 
 /** The same, with a commit that is durable when it returns: for registries that are written. */
 export const forWrites = registryOf({})
+
+/** The same for large ones. */
+export const forManyHosts = registryOf(large)
+
+/** What a server and its processes use; memory that they share is counted once. NaN where the system does not tell. */
+const usage = (pid: number): { readonly cpuSeconds: number; readonly memoryBytes: number } => {
+  const kibibytes = [pid, ...descendants(pid)].map((each) => {
+    try {
+      return Number(/^Pss:\s+(\d+) kB$/m.exec(Fs.readFileSync(`/proc/${each}/smaps_rollup`, "utf8"))?.[1])
+    } catch {
+      return 0 // it has just ended, or there is no such file here
+    }
+  })
+  const all = kibibytes.reduce((a, b) => a + b, 0)
+  return { cpuSeconds: cpuSecondsOfAll(pid), memoryBytes: all === 0 ? Number.NaN : all * 1024 }
+}

@@ -38,6 +38,15 @@ export const reported: ReadonlyArray<Reported> = [
     about: "The same with PowerDNS on LMDB."
   },
   {
+    id: "resolvable",
+    bench: "resolvable",
+    args: [...once, "--backend", "lmdb"],
+    quick: [...once, "--sizes", "300", "--backend", "lmdb"],
+    about:
+      "The whole way as in `registrations`, for few and for many hosts, beside what one would use instead: one dynamic update (RFC 2136) for each host and zone to BIND 9 and to Knot DNS, over one kept socket for each zone, unsigned, one after another and with 16 in flight (the faster counts for the ratio); and one PATCH for each to PowerDNS. What is extrapolated was measured on 20,000 hosts (updates) and 1,000 (PATCHes).",
+    explained: "resolvable-what-one-would-use-instead"
+  },
+  {
     id: "api",
     bench: "api",
     args: [],
@@ -137,6 +146,33 @@ export const reported: ReadonlyArray<Reported> = [
     about:
       "Lists by every filter, of now and of the past, at their first page, in the middle and at the end; p95 is that of the slowest of the three.",
     explained: "history-reading-when-there-is-much-to-read"
+  },
+  {
+    id: "million",
+    bench: "million",
+    args: ["--backend", "lmdb"],
+    quick: ["--backend", "lmdb", "--hosts", "500", "--rates", "50", "--seconds", "1"],
+    about:
+      "Hosts by the API's batch call into PostgreSQL (durable, each commit synced) with PowerDNS behind it, eight zones, without pointers; then known hosts that get another address at an even rate, a few in a call. Accepted is from when a call was due to its answer; applied and served are from accepted. Processor time and bytes for each registration and change are what `prism-dns capacity` reckons with.",
+    explained: "million-a-million-hosts"
+  },
+  {
+    id: "cluster",
+    bench: "cluster",
+    args: [],
+    quick: [...once, "--hosts", "500", "--seconds", "1"],
+    about:
+      "Two servers on one PostgreSQL beside one. All of it runs on the cores of one machine, with the database, PowerDNS and whoever asks: what each registration, beat and read costs in processor time is what says how it grows, and not how many there are in a second.",
+    explained: "cluster-two-servers-beside-one"
+  },
+  {
+    id: "dnsperf",
+    bench: "dnsperf",
+    args: [],
+    quick: [...once, "--hosts", "500", "--seconds", "1", "--backend", "lmdb"],
+    about:
+      "`dnsperf` asks for names that are there while 500 changes a second are published: by Prism (`prism_publishes`), by a loop with ten PATCHes a second to a PowerDNS with our settings and to one as it comes (`…_looped`), by one PATCH for each change (`stock_patch_each`), and to NSD by a zone file that is read anew each second. `…_still`: nothing changes. `…_cpu` is the server's processor time for each answer, with what changes cost it.",
+    explained: "dnsperf-questions-while-records-change"
   },
   {
     id: "sdk-size",

@@ -132,6 +132,8 @@ export const tls = ({ certificate, key }: Certificate) => ({ host: "127.0.0.1", 
 export interface PrismOptions {
   /** The registry is `prism.db` in it, kept when it is there already. */
   readonly folder: string
+  /** Its name, where it is one of several. */
+  readonly instance?: string
   /** The registry, where it is another database. */
   readonly storage?: string
   readonly powerDns: PowerDns
@@ -164,7 +166,7 @@ export const prism = Effect.fnUntraced(function* (options: PrismOptions) {
   const file = (name: string) => Path.join(folder, name)
   const registry = file("prism.db")
   const configuration = {
-    server: { instance: "bench", drainDelay: "0s" },
+    server: { instance: options.instance ?? "bench", drainDelay: "0s" },
     tcp: { host: "127.0.0.1", port: 0, frameTimeout: "10m", ...options.tcp },
     http: { port: 0 },
     storage: { url: options.storage ?? `sqlite:${registry}` },

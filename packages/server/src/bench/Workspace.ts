@@ -187,6 +187,41 @@ export const cpuSeconds = (pid: number): number | undefined => {
   }
 }
 
+/** The processes that a process has started, and those that they have. */
+export const descendants = (pid: number): ReadonlyArray<number> => {
+  const children = new Map<number, Array<number>>()
+  try {
+    for (const name of Fs.readdirSync("/proc")) {
+      if (!/^\d+$/.test(name)) continue
+      try {
+        const parent = Number(Fs.readFileSync(`/proc/${name}/stat`, "utf8").split(") ")[1]!.split(" ")[1])
+        children.set(parent, [...(children.get(parent) ?? []), Number(name)])
+      } catch {
+        // It has just ended.
+      }
+    }
+  } catch {
+    return []
+  }
+  const below = (parent: number): ReadonlyArray<number> =>
+    (children.get(parent) ?? []).flatMap((child) => [child, ...below(child)])
+  return below(pid)
+}
+
+/** Processor time of a process and of those it has started, also of those that it has seen end; NaN where unknown. */
+export const cpuSecondsOfAll = (pid: number): number => {
+  const ticksOf = (each: number) => {
+    try {
+      const fields = Fs.readFileSync(`/proc/${each}/stat`, "utf8").split(") ")[1]!.split(" ").map(Number)
+      return fields[11]! + fields[12]! + fields[13]! + fields[14]!
+    } catch {
+      return 0
+    }
+  }
+  const all = [pid, ...descendants(pid)].map(ticksOf).reduce((a, b) => a + b, 0)
+  return all === 0 ? Number.NaN : all / 100
+}
+
 /** Resident memory of a process in bytes: now, and at its highest since the last `resetPeak`; NaN where unknown. */
 export const memoryBytes = (pid: number): { readonly now: number; readonly peak: number } => {
   try {

@@ -13,17 +13,21 @@ import { api } from "./api.ts"
 import { beats } from "./beats.ts"
 import { type Benchmark, backends, type Options, type Result, storages } from "./Benchmark.ts"
 import { cliStart } from "./cliStart.ts"
+import { cluster } from "./cluster.ts"
 import { connections } from "./connections.ts"
+import { dnsperf } from "./dnsperf.ts"
 import { enrol } from "./enrol.ts"
 import { heartbeats } from "./heartbeats.ts"
 import { history } from "./history.ts"
 import * as Machine from "./Machine.ts"
+import { million } from "./million.ts"
 import { number, range, units, verdict } from "./Printing.ts"
 import { publish } from "./publish.ts"
 import { reconcile } from "./reconcile.ts"
 import { registrations } from "./registrations.ts"
 import { report, type ReportOptions } from "./reporting.ts"
 import { reported } from "./Reports.ts"
+import { resolvable } from "./resolvable.ts"
 import { restart } from "./restart.ts"
 import { sdkSize } from "./sdkSize.ts"
 import { servedLatency } from "./servedLatency.ts"
@@ -32,6 +36,7 @@ import { sessions } from "./sessions.ts"
 /** Every benchmark there is. */
 const benchmarks: ReadonlyArray<Benchmark> = [
   registrations,
+  resolvable,
   api,
   heartbeats,
   connections,
@@ -44,6 +49,9 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   restart,
   sdkSize,
   history,
+  million,
+  cluster,
+  dnsperf,
   cliStart
 ]
 

@@ -25,6 +25,7 @@ import {
 import * as Bind from "./Bind.ts"
 import * as Durable from "./Durable.ts"
 import * as Resolution from "./Resolution.ts"
+import * as Rfc2136 from "./Rfc2136.ts"
 import * as Servers from "./Servers.ts"
 import { cpuSeconds, progress, temporaryFolder, timed } from "./Workspace.ts"
 
@@ -41,12 +42,12 @@ const millisMax = 180_000
 /** Of the rate of bare inserts of the same rows. */
 const shareWanted = 0.4
 
-interface Names {
+export interface Names {
   readonly forward: ReadonlyArray<Resolution.Expectation>
   readonly reverse: ReadonlyArray<Resolution.Expectation>
 }
 
-const namesOf = (hosts: number): Names => {
+export const namesOf = (hosts: number): Names => {
   const all = Array.from({ length: hosts }, (_, host) => {
     const address = Agents.address(host)
     const fqdn = `${Agents.hostname(host)}.${Servers.zone}`
@@ -59,7 +60,7 @@ const namesOf = (hosts: number): Names => {
   return { forward: all.map(({ forward }) => forward), reverse: all.map(({ reverse }) => reverse) }
 }
 
-const first = (names: Names, hosts: number): Names => ({
+export const first = (names: Names, hosts: number): Names => ({
   forward: names.forward.slice(0, hosts),
   reverse: names.reverse.slice(0, hosts)
 })
@@ -79,7 +80,7 @@ const allResolve = (dns: Servers.Endpoint, names: Names) =>
  * first answer is right, they all resolved when the work ended, and asking, which is no part of any of the systems
  * compared, is not counted; otherwise it is, until the last one is right.
  */
-const untilAllResolve = Effect.fnUntraced(function* <E, R>(
+export const untilAllResolve = Effect.fnUntraced(function* <E, R>(
   dns: Servers.Endpoint,
   names: Names,
   work: Effect.Effect<unknown, E, R>
@@ -113,7 +114,7 @@ const untilPublished = (registry: string, hosts: number) =>
   )
 
 /** A folder of its own below `parent`. */
-const subfolder = (parent: string, name: string): string => {
+export const subfolder = (parent: string, name: string): string => {
   const folder = Path.join(parent, name)
   Fs.mkdirSync(folder, { recursive: true })
   return folder
@@ -141,7 +142,7 @@ const milestones = (registry: string) =>
 const cpuOf = (pid: number) => cpuSeconds(pid) ?? Number.NaN
 
 /** Everything from the first connection to the last name that resolves. */
-const prism = Effect.fnUntraced(function* (folder: string, names: Names, options: Options) {
+export const prism = Effect.fnUntraced(function* (folder: string, names: Names, options: Options) {
   const powerDns = yield* Servers.powerDns(folder, backendOf(options))
   const server = yield* Servers.prism({ folder, powerDns, profile: options.profile })
   const frames = Agents.frames(names.forward.length)
@@ -173,7 +174,7 @@ const prism = Effect.fnUntraced(function* (folder: string, names: Names, options
 })
 
 /** The same connections and frames, read and answered by a server that does nothing else. */
-const bareConnections = Effect.fnUntraced(function* (folder: string, hosts: number) {
+export const bareConnections = Effect.fnUntraced(function* (folder: string, hosts: number) {
   const server = yield* Servers.bare(folder)
   const frames = Agents.frames(hosts)
   return yield* timed(
@@ -184,7 +185,7 @@ const bareConnections = Effect.fnUntraced(function* (folder: string, hosts: numb
 })
 
 /** The same record sets, in batched PATCHes; and how long asking for them all takes when they are there. */
-const barePatches = Effect.fnUntraced(function* (folder: string, names: Names, backend: Backend) {
+export const barePatches = Effect.fnUntraced(function* (folder: string, names: Names, backend: Backend) {
   const powerDns = yield* Servers.powerDns(folder, backend)
   yield* BareParts.createZones(powerDns)
   const written = yield* timed(
@@ -198,10 +199,10 @@ const barePatches = Effect.fnUntraced(function* (folder: string, names: Names, b
 
 const bindUpdates = Effect.fnUntraced(function* (folder: string, names: Names) {
   const { dns } = yield* Bind.start(folder)
-  return yield* untilAllResolve(dns, names, Bind.updateEach(dns, names))
+  return yield* untilAllResolve(dns, names, Rfc2136.updateEach(dns, names))
 })
 
-const patchEach = Effect.fnUntraced(function* (folder: string, names: Names, backend: Backend) {
+export const patchEach = Effect.fnUntraced(function* (folder: string, names: Names, backend: Backend) {
   const powerDns = yield* Servers.powerDns(folder, backend)
   yield* BareParts.createZones(powerDns)
   return yield* timed(

@@ -174,6 +174,26 @@ describe("bench", () => {
     assert.deepStrictEqual(Object.keys(result.targets), ["worst_p95"])
   }, 180_000)
 
+  it("resolvable stands beside dynamic updates to BIND and Knot DNS", async () => {
+    const result = await output("resolvable", "--sizes", "200")
+    positive(result, "prism_200", "bare_parts_200", "bind_updates_1_in_flight_200", "knot_updates_16_in_flight_200")
+    positive(result, "powerdns_patch_each_200", "prism_server_cpu_per_host_200")
+    assert.hasAllKeys(result.targets, ["prism_over_bare_parts_200", "prism_over_bind_200", "prism_over_knot_200"])
+  }, 180_000)
+
+  it("million registers hosts in several zones, and has each change of theirs served", async () => {
+    const result = await output("million", "--hosts", "400", "--rates", "40", "--seconds", "1")
+    positive(result, "database_400", "wal_bytes_per_change_400", "change_served_p95_400", "postgres_memory_400")
+    positive(result, "server_cpu_per_registration_400", "powerdns_bytes_per_host_400")
+  }, 180_000)
+
+  it("dnsperf asks PowerDNS as we set it up, as it comes, and NSD while records change", async () => {
+    const args = ["--hosts", "300", "--seconds", "1", "--rates", "50", "--backend", "lmdb"]
+    const result = await output("dnsperf", ...args)
+    positive(result, "prism_publishes_lmdb", "prism_publishes_lmdb_patches", "stock_patch_each_lmdb", "nsd_reloaded")
+    assert.deepStrictEqual(Object.keys(result.targets), ["prism_publishes_lmdb"])
+  }, 180_000)
+
   it("ends all it started when it is interrupted in the middle", async () => {
     let interrupted = false
     const ended = await bench(["registrations", "--hosts", "3000"], (stderr, child) => {
@@ -215,6 +235,7 @@ describe("bench", () => {
         .map((line) => line.split("\t")[0]),
       [
         "registrations",
+        "resolvable",
         "api",
         "heartbeats",
         "connections",
@@ -227,6 +248,9 @@ describe("bench", () => {
         "restart",
         "sdk-size",
         "history",
+        "million",
+        "cluster",
+        "dnsperf",
         "cli-start"
       ]
     )
