@@ -26,6 +26,7 @@ import type { IpNetwork } from "effect/net"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Kind from "./config/Kind.ts"
+import type { PostgresUrl } from "./database/PostgresUrl.ts"
 import * as Settings from "./config/Settings.ts"
 import { isSafeUrl, type OidcConfig } from "./OidcConfig.ts"
 import type * as Groups from "@prism-dns/core/cluster/Groups"
@@ -90,6 +91,8 @@ export interface PrismConfig {
   readonly storage: {
     readonly url: Kind.StorageUrl
     readonly connectionsMax: number
+    /** The same database past a pool that lends connections. */
+    readonly directUrl?: PostgresUrl | undefined
   }
   readonly powerdns: {
     /** At least one primary; the preferred one first, each name once. */
@@ -458,6 +461,11 @@ export const settings = Settings.group("", {
     url: Settings.setting(Kind.storageUrl, {
       doc: "A SQLite file (relative to the working directory) or a PostgreSQL database; of several servers (`postgres://a:5432,b:5432/prism`) the one that takes writes is used.",
       default: "sqlite:./prism.db",
+      secret: true
+    }),
+    directUrl: Settings.optional(Kind.postgresUrl, {
+      doc: "The same database past a pool that lends connections, as pgbouncer does: for what needs a session that lasts, the signals between servers.",
+      words: "as `url`",
       secret: true
     }),
     connectionsMax: Settings.setting(Kind.integer(1, 1000), {

@@ -10,7 +10,7 @@ import { OwnConnections } from "@prism-dns/core/cluster/OwnConnection"
 import { migrations } from "@prism-dns/core/storage/Migrations"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
-import { Context, Effect, Layer } from "effect"
+import { Effect, Layer } from "effect"
 import { Migrator, SqlClient, type SqlError } from "effect/sql"
 import { existsSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
@@ -96,10 +96,10 @@ const sqlite = (filename: string) =>
     Layer.provideMerge(Sqlite.layer({ filename }))
   )
 
-const postgres = (name: string, url: PostgresUrl.PostgresUrl, options: PostgresHosts.PoolOptions) =>
+const postgres = (name: string, url: PostgresUrl.PostgresUrl, options: PostgresHosts.ClientOptions) =>
   PgMigrator.layer({ loader, table: migrationsTable }).pipe(
     Layer.provideMerge(notNewer(name)),
-    Layer.provideMerge(PostgresHosts.clientOf(url, options)),
+    Layer.provideMerge(PostgresHosts.layer(url, options)),
     Layer.provide(NodeServices.layer)
   )
 
@@ -137,24 +137,26 @@ export const layer = (
   }
   const name = PostgresUrl.describe(url)
   const database = postgres(name, url, {
-    applicationName,
-    maxConnections: storage.connectionsMax,
-    idleTimeout: "1 minute",
-    connectionTTL: "30 minutes",
-    // docs/decisions/0019: with several at once, the interruption of one can take the answer of another.
-    multiplex: false
+    direct: storage.directUrl,
+    pool: {
+      applicationName,
+      maxConnections: storage.connectionsMax,
+      idleTimeout: "1 minute",
+      connectionTTL: "30 minutes",
+      // docs/decisions/0019: with several at once, the interruption of one can take the answer of another.
+      multiplex: false
+    }
   })
   return database.pipe(Layer.catch(unavailable(name)))
 }
 
 /** Connections of the cluster's own, besides the shared ones. */
-export const layerOwn = (url: PostgresUrl.PostgresUrl, applicationName: string): Layer.Layer<OwnConnections> =>
-  Layer.succeed(
+export const layerOwn = (applicationName: string): Layer.Layer<OwnConnections> =>
+  Layer.effect(
     OwnConnections,
-    OwnConnections.of({
-      open: Effect.map(
-        Layer.build(Layer.fresh(PostgresHosts.clientOf(url, { applicationName, maxConnections: 1, multiplex: false }))),
-        Context.get(SqlClient.SqlClient)
-      )
-    })
+    Effect.map(PostgresHosts.OwnSessions, (sessions) =>
+      OwnConnections.of({
+        open: sessions === undefined ? Effect.die("a cluster needs PostgreSQL") : sessions.client(applicationName)
+      })
+    )
   )

@@ -171,7 +171,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   /** SQLite is for one server, which has nobody to tell. */
   const signals =
     storage.url._tag === "Postgres"
-      ? Signals.layerPostgres().pipe(Layer.provide(SignalLine.layer(storage.url.url)))
+      ? Signals.layerPostgres().pipe(Layer.provide(SignalLine.layerPresent))
       : Signals.layerNone
 
   /** Its connections, in PostgreSQL's own list of them. */
@@ -186,7 +186,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
           leaseMillis: Duration.toMillis(cluster.lease),
           renewMillis: Duration.toMillis(cluster.renewInterval),
           applicationName
-        }).pipe(Layer.provide(Database.layerOwn(storage.url, applicationName)))
+        }).pipe(Layer.provide(Database.layerOwn(applicationName)))
       : Cluster.layerAlone
 
   /** What the others stand on. */

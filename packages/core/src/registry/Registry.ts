@@ -5,7 +5,9 @@
  * names it touches commit together or not at all. Registrations that arrive
  * while a commit is under way share the next one: one transaction and one
  * statement for each table, whatever their number. A beat that changes nothing
- * is answered from memory.
+ * is answered from memory. When the database is lost, registrations are decided
+ * anew on the server that takes over, also where the commit may have been done:
+ * then they turn out to be renewals.
  *
  * Leaves to others: whether the registrant may register at all (`auth/Policy`),
  * what becomes of leases that pass (`registry/Expiry`), and publishing
@@ -24,7 +26,9 @@ import * as Progress from "../dns/Progress.ts"
 import { hostConflicts } from "../dns/RecordChanges.ts"
 import { type RecordPlace, Zones, ZonesMoved } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
+import { Failover } from "../storage/Failover.ts"
 import * as Generation from "../storage/Generation.ts"
+import * as Loss from "../storage/Loss.ts"
 import { detailOf, isCollision } from "../storage/SqlFailure.ts"
 import * as Zone from "../domain/Zone.ts"
 import * as Damping from "./Damping.ts"
@@ -148,6 +152,9 @@ export const defaultOptions: RegistryOptions = {
   damping: Damping.defaultOptions
 }
 
+/** Between two attempts to write while the database is lost, in milliseconds, more or less. */
+const lossMillisBetween = 150
+
 /** How often names that are damped no more are looked for, in milliseconds. */
 const dampingSweepMillis = 5000
 
@@ -256,6 +263,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const acknowledgements = yield* Acknowledgements
   const random = yield* SecureRandom.SecureRandom
   const durability = yield* Durability
+  const failover = yield* Failover
   const damped = Damping.make(options.damping)
   /** Hosts that were changed by somebody's word since the present batch began, and the generation of that. */
   const changedByWord = new Map<DomainName, number>()
@@ -452,6 +460,36 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       schedule: Schedule.jittered(Schedule.exponential(5))
     })
 
+  /** Since when the database was lost, and nothing has been committed after; undefined: it is there. */
+  let lostSinceMillis: number | undefined
+
+  /**
+   * The database was lost: its work is decided anew, on whichever server has taken over, for as long as one is likely to,
+   * and not any more once those who wait were told that it takes too long. `isIdempotent`: also where it may have been done.
+   */
+  const againOnLoss =
+    (batch: Batch, isIdempotent: boolean) =>
+    <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      effect.pipe(
+        Effect.tap(() =>
+          Effect.sync(() => {
+            lostSinceMillis = undefined
+          })
+        ),
+        Effect.retry({
+          while: Effect.fnUntraced(function* (error: E) {
+            if (!Loss.isLost(error)) return false
+            const nowMillis = yield* Clock.currentTimeMillis
+            lostSinceMillis ??= nowMillis
+            if (batch.late || nowMillis - lostSinceMillis >= failover.patienceMillis) return false
+            if (Loss.isUncertain(error) && !isIdempotent) return false
+            yield* Metric.update(RegistryMetrics.batchesRepeated, 1)
+            return true
+          }),
+          schedule: Schedule.jittered(Schedule.spaced(lossMillisBetween))
+        })
+      )
+
   const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
     changedByWord.clear()
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
@@ -459,7 +497,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         const tickets: Array<Ticket> = []
         return Effect.onError(writeClaims(claims, tickets, false), () => closeAll(tickets))
       }
-    ).pipe(againOnCollision)
+    ).pipe(againOnCollision, againOnLoss(batch, true))
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
     for (const { after } of written) {
@@ -478,7 +516,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     const { answers, tell, tickets } = yield* Effect.suspend(() => {
       const tickets: Array<Ticket> = []
       return Effect.onError(writeWords(words, tickets, false), () => closeAll(tickets))
-    }).pipe(againOnCollision)
+    }).pipe(againOnCollision, againOnLoss(batch, false))
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
     if (batch.late) yield* closeAll(tickets)

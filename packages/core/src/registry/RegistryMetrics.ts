@@ -7,6 +7,11 @@ export const commitSize = Metric.histogram("prism_registry_commit_size", {
   boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 })
 
+export const batchesRepeated = Metric.counter("prism_registry_batches_repeated_total", {
+  description: "Times that registrations and changes were decided anew because the database was lost meanwhile.",
+  incremental: true
+})
+
 export const namesDamped = Metric.gauge("prism_names_damped", {
   description: "Names that keep their addresses because several machines claim them in turn, by zone."
 })

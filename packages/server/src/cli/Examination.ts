@@ -29,7 +29,9 @@ const redactor = (config: PrismConfig) => {
     ...powerdns.nodes.flatMap(({ api }) => (api === undefined ? [] : [Redacted.value(api.key)])),
     ...(powerdns.transfer.tsig === undefined ? [] : [Redacted.value(powerdns.transfer.tsig.secret)]),
     ...[...auth.agentTokens, ...auth.adminTokens].map(({ token }) => Redacted.value(token)),
-    ...(storage.url._tag === "Postgres" ? passwordsOf(Redacted.value(storage.url.url)) : [])
+    ...[storage.url, storage.directUrl].flatMap((url) =>
+      url?._tag === "Postgres" ? passwordsOf(Redacted.value(url.url)) : []
+    )
   ]
     // Shorter ones would take words out of sentences, and are none that could be kept.
     .filter((secret) => secret.length >= 6)

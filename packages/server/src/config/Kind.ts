@@ -305,13 +305,28 @@ const parseStorageUrl = (input: string): Result.Result<StorageUrl, string> => {
   return Result.fail("must begin with sqlite: or postgres://, for example sqlite:./prism.db")
 }
 
+const withoutPassword = (input: string): string =>
+  input
+    .replace(/^(postgres(?:ql)?:\/\/[^:@/]*):[^/?#]*@/, "$1:<redacted>@")
+    .replace(/([?&]password=)[^&]*/, "$1<redacted>")
+
 export const storageUrl: Kind<StorageUrl> = make(
   "sqlite:FILE, sqlite::memory: or postgres://…",
   fromText((value): value is StorageUrl => typeof value === "object" && value !== null, parseStorageUrl),
-  (input) =>
-    input
-      .replace(/^(postgres(?:ql)?:\/\/[^:@/]*):[^/?#]*@/, "$1:<redacted>@")
-      .replace(/([?&]password=)[^&]*/, "$1<redacted>")
+  withoutPassword
+)
+
+/** A PostgreSQL database, on one server or on several. */
+export const postgresUrl: Kind<PostgresUrl.PostgresUrl> = make(
+  "postgres://…",
+  fromText(
+    (value): value is PostgresUrl.PostgresUrl => typeof value === "object" && value !== null,
+    (input) =>
+      /^postgres(?:ql)?:\/\//.test(input)
+        ? PostgresUrl.parse(input)
+        : Result.fail("must begin with postgres://, for example postgres://prism@db.example.net/prism")
+  ),
+  withoutPassword
 )
 
 /** A secret. It never leaves as text, except to where it is used. */

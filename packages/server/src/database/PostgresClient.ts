@@ -7,8 +7,7 @@
  */
 import { PgClient } from "@effect/sql-pg"
 import * as Writes from "@prism-dns/core/storage/Writes"
-import { Context, Effect, Layer } from "effect"
-import { Reactivity } from "effect/reactivity"
+import { Effect } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
 
@@ -52,16 +51,3 @@ export const make = Effect.fnUntraced(function* (options: PgClient.PgPoolConfig,
   })
   return result
 })
-
-export const layer = (options: PgClient.PgPoolConfig) =>
-  Layer.effectContext(
-    Effect.suspend(() => {
-      const writes: Writes.Writes = { count: 0 }
-      return Effect.map(make(options, writes), (client) =>
-        Context.make(PgClient.PgClient, client).pipe(
-          Context.add(SqlClient.SqlClient, client),
-          Context.add(Writes.OwnWrites, writes)
-        )
-      )
-    })
-  ).pipe(Layer.provide(Reactivity.layer))

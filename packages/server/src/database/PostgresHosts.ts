@@ -1,352 +1,189 @@
 /**
- * A client of a PostgreSQL database that has several servers, of which one
- * takes writes: it is found, and followed when it changes.
+ * Clients of a PostgreSQL database, be it on one server or on several, be it
+ * reached directly or by way of a pool that lends connections.
  *
- * Each server is asked all the time, over a connection of its own, what it is;
- * who is written to is decided by `database/Standing`. Connections to a server
- * that is written no more are cut at once, so that whoever waits on one fails and
- * may try again, and nothing that is under way reaches a server that was
- * replaced.
- *
- * Promises: a statement goes to the server that was last found to take writes,
- * or fails in words that say what each server is; a transaction stays on one
- * connection. Leaves to others: repeating what failed (`storage/Failover`), and
- * keeping a replaced primary from being written by programs that do not look.
+ * Promises: a statement goes to the server that takes writes, or fails in words
+ * that say what each server is; a transaction stays on one connection; nothing
+ * is asked of a session that lasts for longer where a pool stands before it.
+ * Leaves to others: finding the server (`database/PostgresServers`), repeating
+ * what failed (`storage/Failover`), and keeping a replaced primary from being
+ * written by programs that do not look.
  */
 import { PgClient, PgConnection } from "@effect/sql-pg"
 import { Failover } from "@prism-dns/core/storage/Failover"
-import { detailOf } from "@prism-dns/core/storage/SqlFailure"
+import * as Loss from "@prism-dns/core/storage/Loss"
 import * as Writes from "@prism-dns/core/storage/Writes"
-import { Context, Deferred, Duration, Effect, Layer, Metric, Schema, Scope, Semaphore } from "effect"
+import { Context, Effect, Layer, Schema, Scope, Semaphore } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient, SqlError } from "effect/sql"
-import * as Net from "node:net"
-import * as DatabaseMetrics from "./DatabaseMetrics.ts"
 import * as PostgresClient from "./PostgresClient.ts"
-import { nameOf, type PostgresHost, type PostgresUrl } from "./PostgresUrl.ts"
-import * as Standing from "./Standing.ts"
+import * as PostgresServers from "./PostgresServers.ts"
+import type { PostgresUrl } from "./PostgresUrl.ts"
 
-export interface HostsOptions {
-  /** How often each server is asked what it is, in milliseconds. */
-  readonly probeMillis: number
-  /** How long it may take to say so, or to connect. */
-  readonly answerMillisMax: number
-  /** How long the start waits for one that takes writes. */
-  readonly startMillisMax: number
-  /** How long work is repeated after the database was lost, in milliseconds: a promotion has to come to pass in it. */
-  readonly patienceMillis: number
+/** What is the same for each connection; which server it is to is not. */
+export type PoolOptions = Omit<PgClient.PgPoolConfig, "url" | "host" | "port" | "path" | "stream" | "prepare">
+
+/**
+ * Connections of one's own to the server that takes writes, each a session for as long as its scope: past a pool, where
+ * `storage.directUrl` says how.
+ */
+export interface Sessions {
+  /** Ends at once with its scope. */
+  readonly connection: (
+    applicationName: string
+  ) => Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
+  /** A client with one connection. */
+  readonly client: (applicationName: string) => Effect.Effect<PgClient.PgClient, SqlError.SqlError, Scope.Scope>
 }
 
-export const defaultOptions: HostsOptions = {
-  probeMillis: 500,
-  answerMillisMax: 2000,
-  startMillisMax: 10_000,
-  // Below the time after which who registers is told that it takes too long.
-  patienceMillis: 8000
-}
-
-/** Between two questions to a server, however often they are asked for. */
-const probeMillisMin = 100
-/** A connection that nothing comes over is looked after from then on. */
-const keepAliveMillis = 10_000
-
-/** What a server says of itself. Not of a replica: a log position that is its own. */
-const question = `
-  SELECT
-    (SELECT system_identifier::text FROM pg_control_system()) AS system,
-    pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS readonly,
-    CASE WHEN pg_is_in_recovery()
-      THEN (SELECT timeline_id FROM pg_control_checkpoint())
-      ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int
-    END AS timeline,
-    CASE WHEN pg_is_in_recovery() THEN '0' ELSE (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text END AS position,
-    pg_postmaster_start_time()::text AS started,
-    pg_backend_pid() AS pid`
-
-const Answer = Schema.Struct({
-  system: Schema.String,
-  readonly: Schema.Boolean,
-  timeline: Schema.Number,
-  position: Schema.String,
-  started: Schema.String,
-  pid: Schema.Number
+/** Undefined where the registry is in SQLite. */
+export const OwnSessions = Context.Reference<Sessions | undefined>("@prism-dns/server/database/OwnSessions", {
+  defaultValue: () => undefined
 })
-const decodeAnswer = Schema.decodeUnknownEffect(Answer)
 
-const lost = (message: string) =>
-  new SqlError.SqlError({
-    reason: new SqlError.ConnectionError({ cause: new Error(message), message, operation: "connect" })
-  })
+/** A connection that nothing comes over is looked after from then on. */
+const keepAlive = "10 seconds"
 
-/** Connections to one server, which can be cut all at once. */
-const makeSockets = ({ host, port }: PostgresHost) => {
-  const sockets = new Set<Net.Socket>()
-  let closedBecause: string | undefined
-  return {
-    open: (): Net.Socket => {
-      if (closedBecause !== undefined) return new Net.Socket().destroy(new Error(closedBecause))
-      const socket = host.startsWith("/")
-        ? Net.connect({ path: `${host}/.s.PGSQL.${port}` })
-        : Net.connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMillis })
-      sockets.add(socket)
-      // Cut beneath TLS it has nobody else who listens.
-      socket.on("error", () => undefined)
-      socket.once("close", () => sockets.delete(socket))
-      return socket
-    },
-    /** Cuts all there are, and whoever asks for one fails, until `allow`. */
-    forbid: (reason: string) => {
-      closedBecause = reason
-      for (const socket of sockets) socket.destroy(new Error(reason))
-    },
-    allow: () => {
-      closedBecause = undefined
-    },
-    /** Cuts all there are. */
-    cut: (reason: string) => {
-      for (const socket of sockets) socket.destroy(new Error(reason))
-    }
-  }
-}
+const PidRow = Schema.Struct({ pid: Schema.Number })
+const decodePid = Schema.decodeUnknownEffect(PidRow)
 
-interface Server {
-  readonly name: string
-  readonly host: PostgresHost
-  readonly sockets: ReturnType<typeof makeSockets>
-  readonly probes: ReturnType<typeof makeSockets>
-  seen: Standing.Seen
-  /** Something between us and the server shares its connections: a session lasts for a transaction. */
-  isPooled: boolean
-  /** Made when it is written to first. */
-  client: PgClient.PgClient | undefined
-}
+/**
+ * True where something lends its connections to us: then PostgreSQL gives another number to the process that serves us than
+ * we were told when we connected.
+ */
+const isPooled = (url: PostgresUrl) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const connection = yield* PgConnection.make({ url: url.url, prepare: false, applicationName: "prism-dns" })
+      const { rows } = yield* connection.query("SELECT pg_backend_pid() AS pid", [], false)
+      const { pid } = yield* Effect.orDie(decodePid(rows[0]))
+      return pid !== connection.processId
+    })
+  )
 
-const wordsOf = (seen: Standing.Seen): string => {
-  switch (seen._tag) {
-    case "Unseen":
-      return "was not asked yet"
-    case "Silent":
-      return seen.detail
-    case "Replica":
-      return `takes no writes (timeline ${seen.timeline})`
-    case "Primary":
-      return `takes writes on timeline ${seen.timeline}`
-  }
-}
+const sayPooled = Effect.logInfo("a pool lends the connections to PostgreSQL: no statement is prepared")
 
-const make = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, options: HostsOptions) {
+/** A client of the one server of `url`. */
+const makeOne = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, writes: Writes.Writes) {
+  const pooled = yield* isPooled(url)
+  if (pooled) yield* sayPooled
+  return Loss.telling(yield* PostgresClient.make({ ...pool, url: url.url, prepare: !pooled }, writes))
+})
+
+/** A client of several servers, that goes to the one that is written to. */
+const makeSeveral = Effect.fnUntraced(function* (
+  url: PostgresUrl,
+  pool: PoolOptions,
+  servers: PostgresServers.Servers,
+  writes: Writes.Writes
+) {
+  // Another server may not have all that the former one had.
+  servers.failover.onMoved(() => (writes.count += 1))
   const scope = yield* Effect.scope
   const reactivity = yield* Reactivity.Reactivity
-  const servers = url.hosts.map((host): Server => ({
-    name: nameOf(host),
-    host,
-    sockets: makeSockets(host),
-    probes: makeSockets(host),
-    seen: { _tag: "Unseen" },
-    isPooled: false,
-    client: undefined
-  }))
-  const writes: Writes.Writes = { count: 0 }
-  // Another server may not have all that the former one had.
-  const moved = new Set<() => void>([() => (writes.count += 1)])
-  const found = yield* Deferred.make<void>()
+  const clients = new Map<PostgresServers.Server, PgClient.PgClient>()
   const oneAtATime = Semaphore.makeUnsafe(1)
-  let known = Standing.nothingKnown
-  let refused: ReadonlyMap<number, string> = new Map()
-  let lastWritten: Server | undefined
-  let isWarned = false
-
-  const nobody = () =>
-    `no PostgreSQL server takes writes: ${servers.map(({ name, seen }, at) => `${name} ${refused.get(at) ?? wordsOf(seen)}`).join("; ")}`
-
-  const clientOf = Effect.fnUntraced(function* (server: Server) {
-    const client = yield* PgClient.make({
-      ...pool,
-      ...server.host,
-      url: url.url,
-      stream: server.sockets.open,
-      prepare: !server.isPooled
-    }).pipe(Scope.provide(scope), Effect.provideService(Reactivity.Reactivity, reactivity))
-    server.client = client
-  })
-
-  const report = Effect.fnUntraced(function* (before: typeof refused) {
-    const counts = { primary: 0, replica: 0, refused: 0, silent: 0 }
-    for (const [at, { name, seen }] of servers.entries()) {
-      const reason = refused.get(at)
-      if (reason !== undefined) counts.refused += 1
-      else if (at === known.current && seen._tag === "Primary") counts.primary += 1
-      else if (seen._tag === "Silent" || seen._tag === "Unseen") counts.silent += 1
-      else counts.replica += 1
-      if (reason !== undefined && reason !== before.get(at)) {
-        yield* Effect.logError("a PostgreSQL server claims to take writes, and is not written to").pipe(
-          Effect.annotateLogs({ server: name, reason })
-        )
-      }
-    }
-    for (const [state, count] of Object.entries(counts)) {
-      yield* Metric.update(Metric.withAttributes(DatabaseMetrics.servers, { state }), count)
-    }
-  })
-
-  /** Decides anew who is written to, after something was seen. The first time once all were asked. */
-  const decide = Effect.gen(function* () {
-    if (servers.some(({ seen }) => seen._tag === "Unseen")) return
-    const before = refused
-    const choice = Standing.choose(
-      known,
-      servers.map(({ seen }) => seen)
-    )
-    known = choice.known
-    refused = choice.refused
-    const next = known.current === undefined ? undefined : servers[known.current]
-    for (const [at, server] of servers.entries()) {
-      if (server !== next) server.sockets.forbid(refused.get(at) ?? `${server.name} is not written to`)
-    }
-    if (next !== undefined) {
-      next.sockets.allow()
-      if (next.client === undefined) yield* clientOf(next)
-    }
-    yield* report(before)
-    if (next === undefined) {
-      if (!isWarned) yield* Effect.logError(nobody())
-      isWarned = true
-      return
-    }
-    isWarned = false
-    if (next !== lastWritten) {
-      if (lastWritten !== undefined) {
-        yield* Metric.update(DatabaseMetrics.failovers, 1)
-        yield* Effect.logWarning("another PostgreSQL server has taken over").pipe(
-          Effect.annotateLogs({ from: lastWritten.name, to: next.name, timeline: known.timeline })
-        )
-        for (const listener of moved) listener()
-      } else {
-        yield* Effect.logInfo("the PostgreSQL server that takes writes is found").pipe(
-          Effect.annotateLogs({ server: next.name, timeline: known.timeline })
-        )
-      }
-      lastWritten = next
-    }
-    yield* Deferred.succeed(found, undefined)
-  }).pipe((deciding) => oneAtATime.withPermit(deciding))
-
-  /** Whoever fails to connect has all servers asked at once. */
-  let woken = Deferred.makeUnsafe<void>()
-  const wake = Effect.suspend(() => {
-    const waited = woken
-    woken = Deferred.makeUnsafe()
-    return Deferred.succeed(waited, undefined)
-  })
-
-  const ask = Effect.fnUntraced(function* (server: Server, connection: PgConnection.PgConnection) {
-    const limit = Effect.andThen(
-      Effect.sleep(options.answerMillisMax),
-      // The query is not interrupted: that would wait for the server.
-      Effect.sync(() => server.probes.cut(`it did not answer within ${options.answerMillisMax} ms`))
-    )
-    const { rows } = yield* Effect.scoped(
-      Effect.andThen(Effect.forkScoped(limit), connection.query(question, [], false))
-    )
-    const answer = yield* decodeAnswer(rows[0])
-    server.isPooled = answer.pid !== connection.processId
-    server.seen = answer.readonly
-      ? { _tag: "Replica", system: answer.system, timeline: answer.timeline }
-      : { ...answer, _tag: "Primary", position: BigInt(answer.position) }
-  })
-
-  const pause = Effect.andThen(
-    Effect.sleep(probeMillisMin),
-    Effect.suspend(() => Effect.raceFirst(Effect.sleep(options.probeMillis - probeMillisMin), Deferred.await(woken)))
-  )
-
-  const watch = (server: Server) =>
-    Effect.gen(function* () {
-      const connection = yield* PgConnection.make({
-        ...server.host,
-        url: url.url,
-        ssl: pool.ssl,
-        stream: server.probes.open,
-        connectTimeout: Duration.millis(options.answerMillisMax),
-        applicationName: "prism-dns watch",
-        prepare: false
-      })
-      while (true) {
-        yield* ask(server, connection)
-        yield* decide
-        yield* pause
-      }
-    }).pipe(
-      Effect.scoped,
-      Effect.catch((error) => {
-        server.seen = { _tag: "Silent", detail: detailOf(error) }
-        return Effect.ignore(decide)
-      }),
-      Effect.andThen(pause),
-      Effect.forever
-    )
-
-  for (const server of servers) yield* Effect.forkIn(watch(server), scope)
-  yield* Effect.timeoutOrElse(Deferred.await(found), {
-    duration: Duration.millis(options.startMillisMax),
-    orElse: () => Effect.suspend(() => Effect.fail(lost(nobody())))
-  })
-
-  const present = Effect.suspend(() => {
-    const client = known.current === undefined ? undefined : servers[known.current]?.client
-    return client === undefined ? Effect.fail(lost(nobody())) : Effect.succeed(client)
-  })
+  /** Made when it is written to first: it connects to nobody before. */
+  const clientOf = (server: PostgresServers.Server) =>
+    Effect.suspend(() => {
+      const made = clients.get(server)
+      if (made !== undefined) return Effect.succeed(made)
+      return oneAtATime.withPermit(
+        Effect.gen(function* () {
+          const made = clients.get(server)
+          if (made !== undefined) return made
+          if (server.isPooled) yield* sayPooled
+          const client = yield* PgClient.make({
+            ...pool,
+            ...server.host,
+            url: url.url,
+            stream: server.sockets.open,
+            prepare: !server.isPooled
+          }).pipe(Scope.provide(scope), Effect.provideService(Reactivity.Reactivity, reactivity))
+          clients.set(server, client)
+          return client
+        }).pipe(Effect.uninterruptible)
+      )
+    })
+  const present = Effect.flatMap(servers.present, clientOf)
   const acquirer = Effect.tapError(
     Effect.flatMap(present, (client) => Effect.map(client.reserve, (each) => Writes.counted(each, writes))),
-    () => wake
+    () => servers.wake
   )
-
+  const first = yield* present
   const base = yield* SqlClient.make({
     acquirer,
     transactionAcquirer: acquirer,
     compiler: PgClient.makeCompiler(),
-    driver: "pg",
+    driver: first.driver,
     prepareTransactionControls: true,
     commit: PostgresClient.commit,
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "postgresql"]]
   })
-  const first = servers.find(({ client }) => client !== undefined)!.client!
-  const client: PgClient.PgClient = Object.assign(base, {
+  return Object.assign(Loss.telling(base), {
     [PgClient.TypeId]: PgClient.TypeId,
     config: first.config,
     json: first.json,
     listen: (channel: string) => Effect.flatMap(present, (client) => client.listen(channel)),
     notify: (channel: string, payload: string) => Effect.flatMap(present, (client) => client.notify(channel, payload))
-  })
-  const failover: Failover = {
-    patienceMillis: options.patienceMillis,
-    onMoved: (listener) => {
-      moved.add(listener)
-      return () => void moved.delete(listener)
-    }
-  }
-  return Context.make(PgClient.PgClient, client).pipe(
-    Context.add(SqlClient.SqlClient, client),
-    Context.add(Failover, failover),
-    Context.add(Writes.OwnWrites, writes)
-  )
+  }) as PgClient.PgClient
 })
 
-/** What is the same for each connection; which server it is to is not. */
-export type PoolOptions = Omit<PgClient.PgPoolConfig, "url" | "host" | "port" | "path" | "stream">
+/** Sessions with the server that `servers` find, or else with the only one of `url`. */
+const ownSessions = (url: PostgresUrl, servers: PostgresServers.Servers | undefined): Sessions => {
+  const where: Effect.Effect<Partial<PgConnection.Config>, SqlError.SqlError> = servers === undefined
+    ? Effect.succeed({ keepAlive })
+    : Effect.map(servers.present, ({ host, sockets }) => ({ ...host, stream: sockets.open }))
+  return {
+    connection: (applicationName) =>
+      Effect.flatMap(where, (config) =>
+        PgConnection.make({ ...config, url: url.url, applicationName, prepare: false })
+      ),
+    client: (applicationName) =>
+      Effect.flatMap(where, (config) =>
+        PgClient.makeClient({ ...config, url: url.url, applicationName, prepare: false })
+      ).pipe(Effect.map(Loss.telling), Effect.provide(Reactivity.layer))
+  }
+}
 
-/** A client of the database at `url`, be it on one server or on several. */
+export interface ClientOptions {
+  readonly pool: PoolOptions
+  /** A way to the same database past a pool that stands before it. */
+  readonly direct?: PostgresUrl | undefined
+  readonly servers?: Partial<PostgresServers.ServersOptions> | undefined
+}
+
+const make = Effect.fnUntraced(function* (url: PostgresUrl, options: ClientOptions) {
+  const serversOf = (url: PostgresUrl) =>
+    url.hosts.length === 1 ? Effect.undefined : PostgresServers.make(url, options.servers)
+  const servers = yield* serversOf(url)
+  const writes: Writes.Writes = { count: 0 }
+  const client =
+    servers === undefined
+      ? yield* makeOne(url, options.pool, writes)
+      : yield* makeSeveral(url, options.pool, servers, writes)
+  const own =
+    options.direct === undefined
+      ? ownSessions(url, servers)
+      : ownSessions(options.direct, yield* serversOf(options.direct))
+  const services = Context.make(PgClient.PgClient, client).pipe(
+    Context.add(SqlClient.SqlClient, client),
+    Context.add(Writes.OwnWrites, writes),
+    Context.add(OwnSessions, own)
+  )
+  return servers === undefined ? services : Context.add(services, Failover, servers.failover)
+})
+
+/** A client of the database at `url`; fails when nobody takes writes in time. */
+export const layer = (
+  url: PostgresUrl,
+  options: ClientOptions
+): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
+  Layer.effectContext(make(url, options)).pipe(Layer.provide(Reactivity.layer))
+
+/** The same for a tool, which needs nothing else. */
 export const clientOf = (
   url: PostgresUrl,
   pool: PoolOptions
-): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
-  url.hosts.length === 1 ? PostgresClient.layer({ ...pool, url: url.url }) : layer(url, pool)
-
-/** A client of the servers of `url`. It is there once one of them takes writes; fails when none does in time. */
-export const layer = (
-  url: PostgresUrl,
-  pool: PoolOptions,
-  options: Partial<HostsOptions> = {}
-): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
-  Layer.effectContext(make(url, pool, { ...defaultOptions, ...options })).pipe(Layer.provide(Reactivity.layer))
+): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> => layer(url, { pool })

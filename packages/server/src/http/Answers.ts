@@ -15,6 +15,7 @@ import {
   StorageUnavailable
 } from "@prism-dns/core/api/Problems"
 import { PowerDnsError } from "@prism-dns/core/powerdns/PowerDnsError"
+import * as Loss from "@prism-dns/core/storage/Loss"
 import { ByteSize, Cause, Clock, Context, Duration, Effect, Layer, Metric, type SchemaIssue } from "effect"
 import {
   FindMyWay,
@@ -344,18 +345,25 @@ const storageTimeout: Duration.Input = "10 seconds"
  */
 const zoneTimeout: Duration.Input = "10 minutes"
 
+const uncertain =
+  "The connection to the registry's database was lost during the commit: it may have been done. Look, and try again where it was not."
+
 const within =
   (duration: Duration.Input) =>
   <A, E, R>(effect: Effect.Effect<A, E | SqlError.SqlError, R>) => {
-    const unavailable = (reason: string) =>
+    const unavailable = (reason: string, detail = "The registry's database does not answer; try again.") =>
       Effect.andThen(
         Effect.logWarning("the registry could not be read").pipe(Effect.annotateLogs({ reason })),
-        Effect.fail(new StorageUnavailable({ detail: "The registry's database does not answer; try again." }))
+        Effect.fail(new StorageUnavailable({ detail }))
       )
     return effect.pipe(
       inTime(duration, () => unavailable(`no answer within ${Duration.format(Duration.fromInputUnsafe(duration))}`)),
       Effect.catchIf(SqlError.isSqlError, (error) =>
-        error.isRetryable ? unavailable(error.message) : Effect.die(error)
+        Loss.isUncertain(error)
+          ? unavailable(error.message, uncertain)
+          : error.isRetryable || Loss.isLost(error)
+            ? unavailable(error.message)
+            : Effect.die(error)
       )
     )
   }

@@ -10,11 +10,10 @@ import * as PostgresUrl from "../../src/database/PostgresUrl.ts"
 
 const open = Effect.fnUntraced(function* (url: string) {
   const services = yield* Layer.build(
-    PostgresHosts.layer(
-      Result.getOrThrow(PostgresUrl.parse(url)),
-      { maxConnections: 4 },
-      { probeMillis: 200, answerMillisMax: 1000, startMillisMax: 3000 }
-    )
+    PostgresHosts.layer(Result.getOrThrow(PostgresUrl.parse(url)), {
+      pool: { maxConnections: 4 },
+      servers: { probeMillis: 200, answerMillisMax: 1000, startMillisMax: 3000 }
+    })
   )
   const sql = Context.get(services, SqlClient.SqlClient)
   const write = (x: number) => sql`INSERT INTO t VALUES (${x})`

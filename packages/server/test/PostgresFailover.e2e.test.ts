@@ -1,0 +1,141 @@
+/** The packaged server on a PostgreSQL primary with a replica, when the primary dies and the replica is promoted. */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Fiber } from "effect"
+import { audit } from "../../core/test/harness/audit.ts"
+import * as PostgresPair from "../../core/test/harness/PostgresPair.ts"
+import { waitUntil } from "../../core/test/harness/waitUntil.ts"
+import * as Agent from "./harness/AgentClient.ts"
+import * as Deployment from "./harness/Deployment.ts"
+
+/** The promise: writing again so soon after the promotion. A slow machine may be given a factor. */
+const withinMillis = 5000 * Number(process.env["PRISM_TEST_SLOWNESS"] ?? 1)
+
+const addressOf = (i: number) => `127.50.${i >> 7}.${1 + (i & 127)}`
+
+const start = Effect.fnUntraced(function* (options: PostgresPair.PairOptions) {
+  const pair = yield* PostgresPair.make(options)
+  const { database, url } = yield* pair.createDatabase()
+  const deployment = yield* Deployment.start({
+    storage: { url },
+    leases: { flushInterval: "200ms", sweepInterval: "200ms" }
+  })
+  return { ...pair, database, deployment }
+})
+
+/** Registers one host after another, from several agents at once, until it is told to stop; what was acknowledged, and when. */
+const registering = Effect.fnUntraced(function* (tcp: { readonly host: string; readonly port: number }) {
+  const acknowledged = new Map<string, { readonly address: string; readonly atMillis: number }>()
+  const refused: Array<string> = []
+  let next = 0
+  const load = { isStopped: false }
+  const agent = Effect.gen(function* () {
+    while (!load.isStopped) {
+      const i = next++
+      const name = `moved-${i}`
+      const answer = yield* Effect.option(Agent.register(tcp, name, { from: addressOf(i) }))
+      if (answer._tag === "None") refused.push(`${name}: no answer`)
+      else if (answer.value.status === "success") {
+        acknowledged.set(name, { address: addressOf(i), atMillis: yield* Clock.currentTimeMillis })
+      } else refused.push(`${name}: ${answer.value.message}`)
+      yield* Effect.yieldNow
+    }
+  })
+  const fiber = yield* Effect.forkScoped(
+    Effect.all(
+      Array.from({ length: 8 }, () => agent),
+      { concurrency: 8 }
+    )
+  )
+  return {
+    acknowledged,
+    refused,
+    stop: Effect.suspend(() => {
+      load.isStopped = true
+      return Fiber.join(fiber)
+    })
+  }
+})
+
+describe("on a PostgreSQL primary with a replica", () => {
+  for (const end of ["killed", "frozen"] as const) {
+    it.live(
+      `with synchronous replication, the primary ${end} and the replica promoted: writing again within 5 s, nothing acknowledged is lost, nothing doubled`,
+      () =>
+        Effect.gen(function* () {
+          const { database, deployment, one, two } = yield* start({ synchronous: true })
+          const load = yield* registering(deployment.tcp())
+          const some = (count: number) =>
+            waitUntil(
+              `${count} are registered`,
+              Effect.sync(() => load.acknowledged.size),
+              (size) => size >= count,
+              { within: "30 seconds" }
+            )
+          yield* some(100)
+          const taken = yield* Effect.gen(function* () {
+            yield* end === "killed" ? one.kill : one.freeze
+            yield* two.promote
+            const promotedMillis = yield* Clock.currentTimeMillis
+            const before = load.acknowledged.size
+            yield* some(before + 100)
+            const first = [...load.acknowledged.values()].find(({ atMillis }) => atMillis >= promotedMillis)
+            return first!.atMillis - promotedMillis
+          }).pipe(Effect.scoped)
+          // A frozen one is awake again by now, and still takes itself for the primary; a killed one comes back as it was.
+          if (end === "killed") yield* one.start
+          assert.strictEqual((yield* one.query("postgres", "SELECT pg_is_in_recovery()")).trim(), "f")
+          const known = (yield* one.query(database, "SELECT fqdn FROM host")).trim().split("\n").length
+          yield* some(load.acknowledged.size + 100)
+          yield* load.stop
+          yield* Effect.log(
+            `${end}: ${taken} ms after the promotion, ${load.acknowledged.size} acknowledged, ${load.refused.length} refused`
+          )
+          assert.isBelow(taken, withinMillis)
+
+          // What was acknowledged is there, and no more often than once.
+          const hosts = (yield* two.query(database, "SELECT fqdn, addresses FROM host")).trim().split("\n")
+          const there = new Map(hosts.map((line) => line.split("|") as [string, string]))
+          assert.strictEqual(there.size, hosts.length)
+          for (const [name, { address }] of load.acknowledged) {
+            assert.include(there.get(`${name}.${Deployment.zone}.`) ?? "nothing", address)
+          }
+          const doubled = (yield* two.query(
+            database,
+            `SELECT fqdn FROM host_history GROUP BY fqdn HAVING COUNT(*) > 1;
+             SELECT subject FROM ${audit} WHERE action = 'host.created' GROUP BY subject HAVING COUNT(*) > 1;
+             SELECT fqdn FROM host WHERE fqdn NOT IN (SELECT subject FROM ${audit} WHERE action = 'host.created')`
+          )).trim()
+          assert.strictEqual(doubled, "")
+          // The replaced one got nothing more.
+          const later = (yield* one.query(database, "SELECT fqdn FROM host")).trim().split("\n").length
+          assert.strictEqual(later, known)
+          yield* waitUntil(
+            "it is counted as refused",
+            deployment.metric('prism_storage_servers{state="refused"}'),
+            (count) => count === 1
+          )
+          assert.strictEqual(yield* deployment.metric("prism_storage_failovers_total"), 1)
+
+          // Every loop goes on: the DNS has all of it, plans and audit are sealed.
+          yield* waitUntil(
+            "nothing is pending",
+            deployment.publications,
+            ({ zones }) => zones.every(({ parked, pending }) => pending + parked === 0),
+            { within: "30 seconds" }
+          )
+          yield* Effect.forEach(
+            load.acknowledged,
+            Effect.fnUntraced(function* ([name, { address }]) {
+              assert.deepStrictEqual(yield* deployment.dig(`${name}.${Deployment.zone}`, "A"), [address])
+            }),
+            { concurrency: 20, discard: true }
+          )
+          yield* waitUntil(
+            "all entries are sealed",
+            two.query(database, "SELECT COUNT(*) FROM audit_entry"),
+            (count) => count.trim() === "0"
+          )
+        }).pipe(Effect.scoped)
+    )
+  }
+})
