@@ -6,10 +6,12 @@
  * before the first one goes, so that what is left can be verified: it begins with
  * the seal of that position, which stays. Work is done in small transactions,
  * and goes on after a restart. Entries are as old as they say themselves, which
- * their hashes cover; the times of seals, which nothing covers, do not count.
+ * their hashes cover; the times of seals, which nothing covers, do not count. Of
+ * several servers one does it.
  */
 import { Cause, Clock, Effect, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as Jobs from "../cluster/Jobs.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import * as AuditCheck from "./AuditCheck.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
@@ -119,6 +121,6 @@ const run = Effect.fnUntraced(function* (options: RetentionOptions) {
   yield* guarded(Effect.andThen(take, announce)).pipe(
     Effect.andThen(Effect.sleep(options.intervalMillis)),
     Effect.forever,
-    Effect.forkScoped
+    (loop) => Jobs.once("audit-retention", loop)
   )
 })

@@ -11,10 +11,14 @@
  * left there, there is an alarm, and the chain goes on from what was left, so
  * that the place shows when the log is verified.
  *
- * It runs after each commit of entries, and looks by itself now and then.
+ * It runs after each commit of entries, and looks by itself now and then. Of
+ * several servers one seals (`cluster/Jobs`), so that what is sealed together is
+ * many entries; that no two do at once is the database's lock, not the job.
  */
 import { Cause, Clock, Context, Effect, Latch, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as Jobs from "../cluster/Jobs.ts"
+import { Signals } from "../cluster/Signals.ts"
 import { asTable, insertRows, integer } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { AuditLog, type Head } from "./AuditLog.ts"
@@ -243,11 +247,20 @@ const countInbox = (sql: SqlClient.SqlClient) =>
 const run = Effect.fnUntraced(function* (options: SealerOptions) {
   const sql = yield* SqlClient.SqlClient
   const seal = yield* make(options)
+  const log = yield* AuditLog
+  const signals = yield* Signals
+  const isOurs = yield* Jobs.standFor("audit-seal")
   const signal = yield* Latch.make(false)
   yield* Effect.acquireRelease(
-    Effect.sync(() => Entries.onCommitted(sql, () => signal.openUnsafe())),
+    Effect.sync(() =>
+      Entries.onCommitted(sql, () => {
+        signal.openUnsafe()
+        if (!isOurs()) signals.send("audit")
+      })
+    ),
     (stop) => Effect.sync(stop)
   )
+  yield* signals.listen("audit", () => signal.openUnsafe())
   let failures = 0
   let sealedMillis = yield* Clock.currentTimeMillis
 
@@ -268,11 +281,14 @@ const run = Effect.fnUntraced(function* (options: SealerOptions) {
    * the time: while thousands of hosts register at once, they come first.
    */
   const turn = Effect.gen(function* () {
+    // Another server seals: here it is only seen how far it has come.
+    if (!isOurs()) return log.appended((yield* log.head).position)
     for (;;) {
       const startMillis = yield* Clock.currentTimeMillis
       const entries = yield* seal
       if (failures > 0) yield* Effect.logInfo("entries of the audit are sealed again")
       failures = 0
+      if (entries > 0) signals.send("audit")
       sealedMillis = yield* Clock.currentTimeMillis
       if (entries < options.batchMax) return
       yield* Effect.sleep(Math.min(options.restMillisMax, restFactor * (sealedMillis - startMillis)))

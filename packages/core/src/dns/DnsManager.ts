@@ -40,6 +40,7 @@ import {
 import * as Metric from "effect/Metric"
 import type { SqlError } from "effect/sql"
 import { Cluster, type Held, LeaseLost, zoneLease } from "../cluster/Cluster.ts"
+import * as Jobs from "../cluster/Jobs.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
@@ -665,8 +666,17 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       )
   })
 
-  const poll = Clock.currentTimeMillis.pipe(
-    Effect.flatMap((nowMillis) => outbox.markElapsed(nowMillis, elapsedMax)),
+  /** One server of the cluster looks what has elapsed, in all zones. */
+  const isToMark = yield* Jobs.standFor("elapsed")
+  const markElapsed = Effect.gen(function* () {
+    if (!isToMark()) return
+    const marked = yield* outbox.markElapsed(yield* Clock.currentTimeMillis, elapsedMax)
+    // Those that are written here are looked at now; whoever writes the others is told.
+    const others = [...marked].filter((zone) => !holding.has(zone))
+    if (others.length > 0) yield* outbox.wake(others)
+  })
+
+  const poll = markElapsed.pipe(
     Effect.andThen(Effect.suspend(() => outbox.dueZones([...holding.keys()]))),
     Effect.catch((error) =>
       Effect.as(

@@ -20,7 +20,6 @@ import {
   Context,
   Duration,
   Effect,
-  FiberMap,
   Latch,
   Layer,
   Metric,
@@ -44,6 +43,7 @@ import { detailOf } from "../storage/SqlFailure.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import * as Digest from "./Digest.ts"
 import * as DriftOf from "./Drift.ts"
+import * as HeldZones from "./HeldZones.ts"
 import { Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
 import * as NonTerminals from "./NonTerminals.ts"
@@ -586,8 +586,8 @@ const chunksOf = <A>(values: ReadonlyArray<A>, size: number): ReadonlyArray<Read
 const retryAfter = Duration.minutes(1)
 
 /**
- * Looks at each zone as often as its settings say, the first time one interval after the start, after it came, or after
- * its settings changed.
+ * Looks at each zone that this server writes as often as its settings say, the first time one interval after it began to,
+ * or after its settings changed.
  */
 export const scheduled = Layer.effectDiscard(
   Effect.gen(function* () {
@@ -628,31 +628,26 @@ export const scheduled = Layer.effectDiscard(
       }
     })
 
-    const loops = yield* FiberMap.make<DomainName>()
-    const begin = ({ name }: Zone.Zone) => FiberMap.run(loops, name, loop(name))
-    /** Zones whose pause is another now, or that have gone. */
-    const moved = new Set<DomainName>()
-    const hasMoved = yield* Latch.make(false)
+    /** Zones whose pause is another now. */
+    const changed = new Map<DomainName, Latch.Latch>()
     yield* zones.changed(({ after, before }) => {
-      const isSame = (zone: Zone.Zone | undefined) =>
-        zone !== undefined &&
-        after !== undefined &&
-        Duration.Equivalence(zone.reconciliation.interval, after.reconciliation.interval)
-      if (isSame(before)) return
-      moved.add((after ?? before)!.name)
-      hasMoved.openUnsafe()
+      if (after === undefined || before === undefined) return
+      if (Duration.Equivalence(before.reconciliation.interval, after.reconciliation.interval)) return
+      changed.get(after.name)?.openUnsafe()
     })
-    yield* Effect.forEach(zones.all, begin, { discard: true })
-    yield* Effect.gen(function* () {
-      yield* hasMoved.await
-      hasMoved.closeUnsafe()
-      const names = [...moved]
-      moved.clear()
-      for (const name of names) {
-        const zone = zones.find(name)
-        if (zone !== undefined) yield* begin(zone)
-        else yield* FiberMap.remove(loops, name)
-      }
-    }).pipe(Effect.forever, Effect.forkScoped)
+    yield* HeldZones.whileHeld((name) =>
+      Effect.gen(function* () {
+        const latch = yield* Latch.make(false)
+        changed.set(name, latch)
+        // Begun anew each time the pause is another.
+        yield* Effect.raceFirst(
+          loop(name),
+          Effect.andThen(
+            latch.await,
+            Effect.sync(() => latch.closeUnsafe())
+          )
+        ).pipe(Effect.forever)
+      }).pipe(Effect.ensuring(Effect.sync(() => changed.delete(name))))
+    )
   })
 )

@@ -5,8 +5,8 @@
  * Promises: every event that is for a webhook arrives at least once, or becomes
  * a dead letter after so many attempts; the next one is sent only after that. A
  * crash repeats at most the one that was under way: how far it is stands in the
- * database after each. Of several servers one delivers at a time, since an
- * attempt is claimed there first. A webhook is paused, and says why, when its
+ * database after each. Of several servers one delivers at a time; and since an
+ * attempt is claimed in the database first, that one's death repeats no more. A webhook is paused, and says why, when its
  * receiver answers that it is gone (410), when so many events in a row were given
  * up, or when whoever changed it last may see no events any more. What that one
  * may not see by now is not sent.
@@ -14,6 +14,7 @@
 import { Cause, Clock, Context, Effect, FiberMap, Layer, Metric, Random } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { AuditLog } from "../audit/AuditLog.ts"
+import * as Jobs from "../cluster/Jobs.ts"
 import { timestamp } from "../api/Values.ts"
 import { allowsSomewhere, type Authority } from "../auth/Permissions.ts"
 import { Roles } from "../auth/Roles.ts"
@@ -487,7 +488,12 @@ const run = Effect.fnUntraced(function* (options: DeliveryOptions) {
     pg: () => Effect.void,
     orElse: () => Effect.asVoid(sql`UPDATE webhook SET next_attempt = NULL`)
   })
-  yield* supervise.pipe(Effect.andThen(rest(options.pollMillis)), Effect.forever, Effect.forkScoped)
+  yield* supervise.pipe(
+    Effect.andThen(rest(options.pollMillis)),
+    Effect.forever,
+    Effect.ensuring(FiberMap.clear(fibers)),
+    (loop) => Jobs.once("webhooks", loop)
+  )
 
   return WebhookDelivery.of({
     test: Effect.fn("WebhookDelivery.test")(function* (webhook) {

@@ -24,6 +24,7 @@ import type { Cause as MarkCause } from "../dns/Cause.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import { Zones } from "../dns/Zones.ts"
 import * as Generation from "../storage/Generation.ts"
+import * as Jobs from "../cluster/Jobs.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import type { HostEvent } from "./Decision.ts"
 import * as Guards from "./Guards.ts"
@@ -273,11 +274,13 @@ const guarded = (name: string, effect: Effect.Effect<void, SqlError.SqlError>) =
 
 const run = Effect.fnUntraced(function* (given: Partial<ExpiryOptions>) {
   const options = { ...defaultOptions, ...given }
-  const { flush, sweep } = yield* make(options)
-  yield* guarded("the sweep of leases", sweep).pipe(
-    Effect.andThen(Effect.sleep(options.sweepMillis)),
-    Effect.forever,
-    Effect.forkScoped
+  const { flush } = yield* make(options)
+  // Of several servers one looks at leases, and who begins to knows nothing of the time before.
+  yield* make(options).pipe(
+    Effect.flatMap(({ sweep }) =>
+      Effect.forever(Effect.andThen(guarded("the sweep of leases", sweep), Effect.sleep(options.sweepMillis)))
+    ),
+    (work) => Jobs.once("expiry", work)
   )
   yield* Effect.sleep(options.flushMillis).pipe(
     Effect.andThen(guarded("the flush of last seen", flush)),

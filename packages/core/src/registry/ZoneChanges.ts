@@ -12,6 +12,7 @@
 import { Clock, Effect, Latch, Layer, Schedule } from "effect"
 import { IpNetwork } from "effect/net"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as Jobs from "../cluster/Jobs.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import { type RecordPlace, Zones } from "../dns/Zones.ts"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -197,5 +198,5 @@ const run = Effect.gen(function* () {
   }).pipe(Effect.forever)
 })
 
-/** Works in the background: after the start, and whenever a zone has changed. */
-export const layer = Layer.effectDiscard(Effect.forkScoped(run))
+/** Works in the background, on one server of the cluster: after the start, and whenever a zone has changed. */
+export const layer = Layer.effectDiscard(Jobs.once("zone-changes", run))

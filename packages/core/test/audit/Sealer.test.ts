@@ -2,6 +2,8 @@ import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import { defaultOptions, Sealer } from "@prism-dns/core/audit/Sealer"
 import * as T from "../layers.ts"
@@ -9,7 +11,11 @@ import { suite, write } from "./SealerSuite.ts"
 
 suite("sealing on SQLite", it, T.sqlite())
 
-const sealer = () => Sealer.layer().pipe(Layer.provideMerge(AuditLog.layer), Layer.provideMerge(T.sqlite()))
+/** No other server is there. */
+const alone = Layer.merge(Cluster.layerAlone, Signals.layerNone)
+
+const sealer = () =>
+  Sealer.layer().pipe(Layer.provideMerge(AuditLog.layer), Layer.provideMerge(alone), Layer.provideMerge(T.sqlite()))
 
 it.effect("what is committed is sealed within moments, and what others wrote within a second", () =>
   Effect.gen(function* () {
@@ -43,7 +49,7 @@ it.effect("an entry of a transaction that is rolled back is never sealed", () =>
 it.effect("what is not sealed when the server stops is sealed then", () =>
   Effect.gen(function* () {
     const log = yield* AuditLog
-    yield* Effect.provide(write("a"), Sealer.layer())
+    yield* Effect.provide(write("a"), Layer.provide(Sealer.layer(), alone))
     assert.strictEqual((yield* log.head).position, 1)
   }).pipe(Effect.provide(AuditLog.layer.pipe(Layer.provideMerge(T.sqlite()))))
 )

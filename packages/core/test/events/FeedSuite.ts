@@ -1,5 +1,7 @@
 /** What those who follow the log are promised, on whatever database. */
 import { assert, type Vitest } from "@effect/vitest"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import * as Audit from "@prism-dns/core/audit/Entries"
 import { Sealer } from "@prism-dns/core/audit/Sealer"
@@ -44,6 +46,7 @@ export const suite = <R>(
             Feed.layer({ retryMillis: 20, ...options }).pipe(
               Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
               Layer.provideMerge(AuditLog.layer),
+              Layer.provideMerge(Layer.merge(Cluster.layerAlone, Signals.layerNone)),
               Layer.provideMerge(database)
             )
           )

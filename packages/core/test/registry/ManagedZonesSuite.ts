@@ -1,5 +1,6 @@
 /** What zones of the API do, on any database. */
 import { assert, describe, type Vitest } from "@effect/vitest"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
@@ -22,6 +23,7 @@ import { forward, pointerOf, registration, reverse4 } from "../layers.ts"
 const life = (configured: ReadonlyArray<Zone.Zone>) =>
   ManagedZones.layer().pipe(
     Layer.provideMerge(ZoneChanges.layer),
+    Layer.provideMerge(Cluster.layerAlone),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Layer.mergeAll(Acknowledgements.layer, Leases.layer, RecordSource.layer)),
     Layer.provideMerge(Outbox.layer),

@@ -12,6 +12,7 @@
 import * as AuditCheck from "@prism-dns/core/audit/AuditCheck"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import * as AuditMetrics from "@prism-dns/core/audit/AuditMetrics"
+import * as Jobs from "@prism-dns/core/cluster/Jobs"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Cause, Clock, Effect, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
@@ -167,6 +168,7 @@ const run = Effect.fnUntraced(function* (name: string, target: Targets.Target, o
   yield* follow.pipe(
     Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failed(cause))),
     Effect.forever,
-    Effect.forkScoped
+    Effect.ensuring(target.close),
+    (loop) => Jobs.once(`audit-export/${name}`, loop)
   )
 })

@@ -1,4 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import * as AuditExport from "@prism-dns/core/audit/AuditExport"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import * as Audit from "@prism-dns/core/audit/Entries"
@@ -19,6 +21,7 @@ import { authority, type Pair } from "../harness/certificates.ts"
 
 const database = Sealer.layer({ gatherMillis: 1 }).pipe(
   Layer.provideMerge(AuditLog.layer),
+  Layer.provideMerge(Layer.merge(Cluster.layerAlone, Signals.layerNone)),
   Layer.provideMerge(T.sqlite())
 )
 

@@ -72,8 +72,7 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(PowerDnsMemory.layer()),
   Layer.provideMerge(RecordSource.layer),
   Layer.provideMerge(Ownership.layer),
-  Layer.provideMerge(Outbox.layer),
-  Layer.provideMerge(Cluster.layerAlone)
+  Layer.provideMerge(Outbox.layer)
 )
 
 /** Who follows what changes. */
@@ -94,6 +93,7 @@ const followers = WebhookDelivery.layer({
 const ground = (storage: PrismConfig["storage"], signals: Layer.Layer<never>) =>
   Sealer.layer({ gatherMillis: 1 }).pipe(
     Layer.provideMerge(AuditLog.layer),
+    Layer.provideMerge(Cluster.layerAlone),
     Layer.provideMerge(signals),
     Layer.provideMerge(Database.layer(storage)),
     Layer.provideMerge(Drain.layer)
