@@ -15,6 +15,7 @@ import { Cause, Clock, Context, Effect, Layer, Metric, Schedule, Schema } from "
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host } from "../domain/Host.ts"
 import { fingerprint } from "../protocol/Proof.ts"
@@ -180,6 +181,11 @@ const auditView = (identity: Identity) => ({
   grant: Grants.toPlain(identity.grant)
 })
 
+/** Revocations of others are looked for that long before the last look: clocks differ, and commits take their time. */
+const revokedMarginMillis = 600_000
+/** Revocations of others that are told in one look, the newest first; the hello after refuses all of them. */
+const revokedMax = 10_000
+
 const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
   const sql = yield* SqlClient.SqlClient
   const repo = IdentityRepo.make(sql)
@@ -200,6 +206,20 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
     { discard: true }
   )
   yield* report
+
+  let lookedMillis = yield* Clock.currentTimeMillis
+  /** Ends what goes on here in the name of identities that other servers have revoked. That it is said twice harms nobody. */
+  const followRevoked = Effect.gen(function* () {
+    const nowMillis = yield* Clock.currentTimeMillis
+    for (const id of yield* repo.revokedSince(lookedMillis - revokedMarginMillis, revokedMax)) {
+      const { code, message } = refusals.revoked(id)
+      revocations.announce({ principal: id, code, message })
+    }
+    Object.assign(counts, yield* repo.count)
+    yield* report
+    lookedMillis = nowMillis
+  })
+  yield* Versions.follow(sql, { topic: "access", reload: followRevoked })
 
   const transaction = <A, E>(effect: Effect.Effect<A, E | SqlError.SqlError>, dryRun = false) =>
     effect.pipe(
@@ -229,6 +249,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
         return report
       })
     )
+    yield* Versions.bump(sql, "access")
     return revoked
   })
 

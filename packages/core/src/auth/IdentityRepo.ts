@@ -137,8 +137,17 @@ export const make = (sql: SqlClient.SqlClient) => {
     (rows) => ({ revoked: Number(rows[0]!.revoked), active: Number(rows[0]!.all) - Number(rows[0]!.revoked) })
   )
 
+  /** Those revoked since then, the latest first. */
+  const revokedSince = (sinceMillis: number, limit: number) =>
+    Effect.map(
+      sql<{ readonly id: string }>`
+        SELECT id FROM identity WHERE revoked_at > ${sinceMillis} ORDER BY revoked_at DESC LIMIT ${limit}`,
+      (rows) => rows.map(({ id }) => id)
+    )
+
   return {
     insert,
+    revokedSince,
     isFormer,
     replaceKey,
     revoke,

@@ -12,6 +12,7 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import { Zones } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
@@ -181,6 +182,7 @@ const makeMemory = () => {
       removed.set(name, generation)
       if (removed.size > removedMax) removed.delete(removed.keys().next().value!)
     },
+    own: (): ReadonlyArray<StoredRole> => [...own.values()],
     size: () => own.size
   }
 }
@@ -221,7 +223,15 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
   const columns = sql.literal("name, description, permissions, generation, updated_at, updated_by")
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
 
-  for (const row of yield* sql<RoleRow>`SELECT ${columns} FROM access_role`) memory.put(toRole(row))
+  const reload = Effect.gen(function* () {
+    const before = memory.own()
+    const rows = yield* sql<RoleRow>`SELECT ${columns} FROM access_role`
+    for (const row of rows) memory.put(toRole(row))
+    const names = new Set(rows.map(({ name }) => name))
+    for (const { generation, name } of before) if (!names.has(name)) memory.forget(name, generation)
+  })
+  yield* reload
+  yield* Versions.follow(sql, { topic: "access", reload })
 
   const lock = (name: string) =>
     Effect.map(sql<RoleRow>`SELECT ${columns} FROM access_role WHERE name = ${name} ${forUpdate}`, (rows) =>
@@ -269,6 +279,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
       const entry = { actor, action: "role.created" as const, subject: role.name, after: auditView(role), reason }
       yield* Audit.writeAll(sql, [{ ...entry, generation: after.generation }], nowMillis)
       yield* sql.afterCommit(Effect.sync(() => memory.put(after)))
+      yield* Versions.bump(sql, "access")
       return after
     }).pipe(
       sql.withTransaction,
@@ -310,6 +321,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         const { generation } = after
         yield* Audit.writeAll(sql, [{ ...entry, after: auditView(after), generation }], nowMillis)
         yield* sql.afterCommit(Effect.sync(() => memory.put(after)))
+        yield* Versions.bump(sql, "access")
         return after
       }).pipe(sql.withTransaction)
       yield* durability.flush
@@ -342,6 +354,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         const entry = { actor, action: "role.deleted" as const, subject: name, before: auditView(before), reason }
         yield* Audit.writeAll(sql, [{ ...entry, generation }], nowMillis)
         yield* sql.afterCommit(Effect.sync(() => memory.forget(name, generation)))
+        yield* Versions.bump(sql, "access")
         return before
       }).pipe(sql.withTransaction)
       yield* durability.flush

@@ -20,6 +20,7 @@ import { Base64Url } from "effect/encoding"
 import { SqlClient, type SqlError } from "effect/sql"
 import { hash } from "node:crypto"
 import * as Audit from "../audit/Entries.ts"
+import * as Versions from "../cluster/Versions.ts"
 import * as DomainName from "../domain/DomainName.ts"
 import * as Zone from "../domain/Zone.ts"
 import { Zones } from "../dns/Zones.ts"
@@ -377,6 +378,7 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
       [...byName.values()].some(({ record }) => record.role === "admin" && record.roles.includes(role)),
     add,
     newest,
+    find: (record: TokenRecord): TokenRecord | undefined => heldOf(record)?.record,
     size: () => held.size,
     all: () => held.values(),
     isConfigured: (name: string) => byName.has(name),
@@ -448,6 +450,31 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     }
     memory.add(record, hash).told = whyNotGood(record, startMillis) !== undefined
   }
+
+  const announceRevoked = (name: string) => {
+    const { code, message } = refusals.revoked(name)
+    revocations.announce({ principal: name, code, message })
+  }
+  const announceChanged = (before: TokenRecord, after: TokenRecord) => {
+    if (Grants.encode(before.grant) === Grants.encode(after.grant)) return
+    const message = `the grant of the token ${before.name} was changed, say hello again`
+    revocations.announce({ principal: before.name, code: "unavailable", message })
+  }
+
+  /** What other servers have made of tokens; who speaks by them here is told as if it had been done here. */
+  const reload = Effect.gen(function* () {
+    const rows = yield* repo.recent((yield* Clock.currentTimeMillis) - options.rememberMillis)
+    for (const { hash, record } of rows) {
+      if (memory.isConfigured(record.name)) continue
+      const known = memory.find(record)
+      if (known !== undefined && known.generation >= record.generation) continue
+      memory.put(record, hash)
+      if (known === undefined) continue
+      if (record.revokedAtMillis === undefined) announceChanged(known, record)
+      else if (known.revokedAtMillis === undefined) announceRevoked(record.name)
+    }
+  })
+  yield* Versions.follow(sql, { topic: "access", reload })
 
   const countUse: Tokens["Service"]["countUse"] = Effect.fn("Tokens.countUse")(function* (holder) {
     const nowMillis = yield* Clock.currentTimeMillis
@@ -563,6 +590,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         const entry = { atMillis: nowMillis, actor, subject: record.name, reason, generation }
         yield* Audit.write(sql, { ...entry, action: "token.issued", after: auditView(record) })
         yield* sql.afterCommit(Effect.sync(() => memory.put(made, digest)))
+        yield* Versions.bump(sql, "access")
         return made
       }).pipe(
         sql.withTransaction,
@@ -594,10 +622,10 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         yield* sql.afterCommit(
           Effect.sync(() => {
             memory.put(after.record, after.hash)
-            const { code, message } = refusals.revoked(before.name)
-            revocations.announce({ principal: before.name, code, message })
+            announceRevoked(before.name)
           })
         )
+        yield* Versions.bump(sql, "access")
         return after.record
       }).pipe(sql.withTransaction)
       yield* durability.flush
@@ -642,11 +670,10 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         yield* sql.afterCommit(
           Effect.sync(() => {
             memory.put(after.record, after.hash)
-            if (Grants.encode(before.grant) === Grants.encode(after.record.grant)) return
-            const message = `the grant of the token ${before.name} was changed, say hello again`
-            revocations.announce({ principal: before.name, code: "unavailable", message })
+            announceChanged(before, after.record)
           })
         )
+        yield* Versions.bump(sql, "access")
         return after.record
       }).pipe(sql.withTransaction)
       yield* durability.flush

@@ -30,3 +30,9 @@ export const linesTotal = Metric.counter("prism_signals_lines_total", {
   description: "Connections that were opened to hear signals of other servers.",
   incremental: true
 })
+
+/** 1 while what others change cannot be read. */
+export const stale = Metric.gauge("prism_memory_stale", {
+  description:
+    "1 while what other servers change cannot be read, so that what is kept in memory may be out of date, by topic."
+})

@@ -10,6 +10,7 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 
 /**
@@ -161,6 +162,7 @@ export class Ownership extends Context.Service<
       })
 
       yield* reload
+      yield* Versions.follow(sql, { topic: "ownership", reload })
       return Ownership.of({
         isIgnored: (zone, name) => patterns.get(zone)?.some(({ matches }) => matches(name)) === true,
         list,

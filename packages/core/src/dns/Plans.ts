@@ -18,6 +18,7 @@ import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Action } from "../audit/Actions.ts"
 import * as Audit from "../audit/Entries.ts"
+import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import { type PlanAction, type PlanKind, type PlanState, planStates } from "../domain/Plan.ts"
 import * as RRset from "../domain/RRset.ts"
@@ -656,6 +657,7 @@ const make = Effect.gen(function* () {
       yield* sql`DELETE FROM ignored WHERE zone = ${zone.name} AND pattern IN ${asList(sql, removed)}`
       yield* markParked(page, removed)
     }
+    if (changes.length > 0) yield* Versions.bump(sql, "ownership")
     return new Map() as Refusals
   })
 

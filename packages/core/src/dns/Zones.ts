@@ -13,6 +13,7 @@ import type { DomainName as Name, HostName } from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
 import * as Zone from "../domain/Zone.ts"
 import * as Groups from "../cluster/Groups.ts"
+import * as Versions from "../cluster/Versions.ts"
 import * as ZoneRepo from "./ZoneRepo.ts"
 
 /** Where a record lives: its owner name and the zone that holds it. */
@@ -250,7 +251,8 @@ const makeManaged = Effect.fnUntraced(function* (
   configured: ReadonlyArray<Zone.Zone>,
   groups: Groups.Groups = Groups.none
 ) {
-  const repo = ZoneRepo.make(yield* SqlClient.SqlClient, configured)
+  const sql = yield* SqlClient.SqlClient
+  const repo = ZoneRepo.make(sql, configured)
   yield* repo.noteConfigured
   let loaded = yield* repo.load
   let index = indexOf(loaded.zones)
@@ -270,6 +272,8 @@ const makeManaged = Effect.fnUntraced(function* (
     if (changes.length > 0) index = indexOf(next.zones)
     for (const change of changes) for (const listen of listeners) listen(change)
   })
+
+  yield* Versions.follow(sql, { topic: "zones", version: repo.version, reload })
 
   const upkeep: Upkeep = {
     changed: (listen) =>

@@ -12,6 +12,7 @@ import { Clock, Context, Deferred, Effect, Layer, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import { Signals } from "../cluster/Signals.ts"
 import type { Authority } from "../auth/Permissions.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
@@ -163,7 +164,7 @@ export class Webhooks extends Context.Service<
     readonly at: (name: string, generation: number) => Effect.Effect<unknown, SqlError.SqlError>
     /** With which secrets a message is signed now, the newest first; for who sends. */
     readonly secretsOf: (id: string) => Effect.Effect<ReadonlyArray<string>, SqlError.SqlError>
-    /** Waits for the next change that somebody makes here. */
+    /** Waits for the next change that somebody makes. A hint: what another server changes may be heard of late. */
     readonly awaitChange: Effect.Effect<void>
   }
 >()("@prism-dns/core/events/Webhooks") {
@@ -256,13 +257,20 @@ const make = Effect.gen(function* () {
   const feed = yield* Feed
   const all = sql.literal(columns)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
+  const signals = yield* Signals
   let changed = Deferred.makeUnsafe<void>()
 
-  const announce = Effect.suspend(() => {
+  const tell = () => {
     const told = changed
     changed = Deferred.makeUnsafe<void>()
-    return Deferred.succeed(told, undefined)
+    Deferred.doneUnsafe(told, Effect.void)
+  }
+  /** Whoever delivers, here or elsewhere, looks at once; without being told it looks now and then. */
+  const announce = Effect.sync(() => {
+    tell()
+    signals.send("webhooks")
   })
+  yield* signals.listen("webhooks", tell)
 
   const find: Webhooks["Service"]["find"] = Effect.fn("Webhooks.find")(function* (reference) {
     const [row] = yield* sql<WebhookRow>`

@@ -17,6 +17,7 @@
 import { Clock, Context, Effect, Layer, Schedule, Schema } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import { Signals } from "../cluster/Signals.ts"
 import * as ZoneRepo from "../dns/ZoneRepo.ts"
 import { Zones } from "../dns/Zones.ts"
 import { type DomainName, isWithin } from "../domain/DomainName.ts"
@@ -229,8 +230,14 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
   const sql = yield* SqlClient.SqlClient
   const zones = yield* Zones
   const durability = yield* Durability
+  const signals = yield* Signals
   const repo = ZoneRepo.make(sql, zones.configured)
   const configured = new Set(zones.configured.map(({ name }) => name))
+
+  const tell = Effect.suspend(() => {
+    signals.send("zones")
+    return zones.reload
+  })
 
   /** One transaction, with other changes of zones kept out; once it has committed it is in force. */
   const inTurn = <A, E, R>(isDry: boolean, effect: Effect.Effect<A, E, R>) =>
@@ -241,7 +248,7 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
         times: 5,
         schedule: Schedule.jittered(Schedule.exponential(5))
       }),
-      Effect.tap(() => (isDry ? Effect.void : Effect.andThen(durability.flush, zones.reload))),
+      Effect.tap(() => (isDry ? Effect.void : Effect.andThen(durability.flush, tell))),
       // What has committed is in force, also when whoever asked for it has gone.
       Effect.uninterruptible
     )
