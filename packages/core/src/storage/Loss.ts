@@ -14,9 +14,9 @@ import { detailOf } from "./SqlFailure.ts"
 
 /**
  * SQLSTATEs of a server that goes, comes, or was demoted: stopped by its operator, ended with another process of it,
- * starting up, and only read.
+ * starting up, and only read. And of one that ended a transaction which stood still (`Cluster.fence`).
  */
-const lostStates: ReadonlySet<unknown> = new Set(["57P01", "57P02", "57P03", "25006"])
+const lostStates: ReadonlySet<unknown> = new Set(["57P01", "57P02", "57P03", "25006", "25P03"])
 
 /** True where the server was lost, be it the connection or its right to write; another attempt may find another one. */
 export const isLost = (error: unknown): error is SqlError.SqlError => {
