@@ -17,6 +17,7 @@ import { Roles } from "@prism-dns/core/auth/Roles"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import * as Groups from "@prism-dns/core/cluster/Groups"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { DatabaseClock } from "@prism-dns/core/cluster/DatabaseClock"
 import { Signals } from "@prism-dns/core/cluster/Signals"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
@@ -177,17 +178,31 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
   /** Its connections, in PostgreSQL's own list of them. */
   const applicationName = `prism-dns ${Crypto.randomBytes(6).toString("hex")}`
 
+  const ownConnections = Database.layerOwn(applicationName)
+
   /** Who does what only one may. */
   const instances =
     storage.url._tag === "Postgres"
-      ? Cluster.layerPostgres({
-          name: server.instance,
-          version,
-          leaseMillis: Duration.toMillis(cluster.lease),
-          renewMillis: Duration.toMillis(cluster.renewInterval),
-          applicationName
-        }).pipe(Layer.provide(Database.layerOwn(applicationName)))
+      ? Layer.unwrap(
+          Effect.map(DatabaseClock, ({ machineMillis, observe }) =>
+            Cluster.layerPostgres({
+              name: server.instance,
+              version,
+              leaseMillis: Duration.toMillis(cluster.lease),
+              renewMillis: Duration.toMillis(cluster.renewInterval),
+              applicationName,
+              machineMillis,
+              observe
+            })
+          )
+        ).pipe(Layer.provide(ownConnections))
       : Cluster.layerAlone
+
+  /** What time it is. */
+  const time =
+    storage.url._tag === "Postgres"
+      ? DatabaseClock.layer.pipe(Layer.provide(ownConnections))
+      : DatabaseClock.layerMachine
 
   /** What the others stand on. */
   const ground = FollowTickets.layer().pipe(
@@ -205,7 +220,6 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(instances),
     Layer.provideMerge(signals),
-    Layer.provideMerge(Database.layer(storage, applicationName)),
     Layer.provideMerge(Drain.layer)
   )
 
@@ -238,6 +252,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Reconciler.Reconciler.layer()),
     Layer.provideMerge(publisher),
     Layer.provideMerge(ground),
+    Layer.provideMerge(time.pipe(Layer.provideMerge(Database.layer(storage, applicationName)))),
     Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),
     Layer.catchTag("SqlError", (error) =>
       Layer.effectContext(Effect.fail(new StorageUnavailable({ storage: "the registry", detail: detailOf(error) })))

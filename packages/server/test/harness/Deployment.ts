@@ -73,6 +73,8 @@ export const start = Effect.fnUntraced(function* (
 
   return {
     prism,
+    /** What another server beside it has to be told as well. */
+    shared: { powerdns: all.powerdns, auth: all.auth, zones: all.zones },
     powerdns,
     tcp: () => prism.ready().tcp,
     get,
