@@ -187,6 +187,14 @@ describe("bench", () => {
     positive(result, "server_cpu_per_registration_400", "powerdns_bytes_per_host_400")
   }, 180_000)
 
+  it("cluster measures two servers on one database beside one", async () => {
+    const result = await output("cluster", "--hosts", "200", "--seconds", "1")
+    for (const name of ["registrations", "beats", "reads"]) {
+      positive(result, `${name}_per_second_1`, `${name}_per_second_2`, `${name}_server_cpu_2`)
+    }
+    assert.hasAllKeys(result.targets, ["registrations_cpu_2_over_1", "beats_cpu_2_over_1", "reads_cpu_2_over_1"])
+  }, 180_000)
+
   it("dnsperf asks PowerDNS as we set it up, as it comes, and NSD while records change", async () => {
     const args = ["--hosts", "300", "--seconds", "1", "--rates", "50", "--backend", "lmdb"]
     const result = await output("dnsperf", ...args)
