@@ -47,10 +47,14 @@ export class RecordSource extends Context.Service<
       const zones = yield* Zones
 
       const forward = Effect.fnUntraced(function* (zone: Zone.Zone, names: ReadonlyArray<DomainName>) {
-        const rows = yield* sql<HostRow>`
-          SELECT fqdn, addresses, ttl FROM host
-          WHERE fqdn IN ${asList(sql, names)} AND zone = ${zone.name} AND withdrawn_since IS NULL AND state <> 'retired'`
-        return hostsRecords(zone, rows)
+        // The zone is not asked for: PostgreSQL may take it for rare, and read all of its hosts.
+        const rows = yield* sql<HostRow & { readonly zone: DomainName }>`
+          SELECT fqdn, zone, addresses, ttl FROM host
+          WHERE fqdn IN ${asList(sql, names)} AND withdrawn_since IS NULL AND state <> 'retired'`
+        return hostsRecords(
+          zone,
+          rows.filter((row) => row.zone === zone.name)
+        )
       })
 
       const reverse = Effect.fnUntraced(function* (
