@@ -1,16 +1,15 @@
 /** The packaged server on a PostgreSQL primary with a replica, when the primary dies and the replica is promoted. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber } from "effect"
+import { Clock, Effect } from "effect"
 import { audit } from "../../core/test/harness/audit.ts"
 import * as PostgresPair from "../../core/test/harness/PostgresPair.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
-import * as Agent from "./harness/AgentClient.ts"
+import * as PgBouncer from "../../core/test/harness/PgBouncer.ts"
 import * as Deployment from "./harness/Deployment.ts"
+import { registering } from "./harness/registering.ts"
 
 /** The promise: writing again so soon after the promotion. A slow machine may be given a factor. */
 const withinMillis = 5000 * Number(process.env["PRISM_TEST_SLOWNESS"] ?? 1)
-
-const addressOf = (i: number) => `127.50.${i >> 7}.${1 + (i & 127)}`
 
 const start = Effect.fnUntraced(function* (options: PostgresPair.PairOptions) {
   const pair = yield* PostgresPair.make(options)
@@ -22,38 +21,24 @@ const start = Effect.fnUntraced(function* (options: PostgresPair.PairOptions) {
   return { ...pair, database, deployment }
 })
 
-/** Registers one host after another, from several agents at once, until it is told to stop; what was acknowledged, and when. */
-const registering = Effect.fnUntraced(function* (tcp: { readonly host: string; readonly port: number }) {
-  const acknowledged = new Map<string, { readonly address: string; readonly atMillis: number }>()
-  const refused: Array<string> = []
-  let next = 0
-  const load = { isStopped: false }
-  const agent = Effect.gen(function* () {
-    while (!load.isStopped) {
-      const i = next++
-      const name = `moved-${i}`
-      const answer = yield* Effect.option(Agent.register(tcp, name, { from: addressOf(i) }))
-      if (answer._tag === "None") refused.push(`${name}: no answer`)
-      else if (answer.value.status === "success") {
-        acknowledged.set(name, { address: addressOf(i), atMillis: yield* Clock.currentTimeMillis })
-      } else refused.push(`${name}: ${answer.value.message}`)
-      yield* Effect.yieldNow
-    }
-  })
-  const fiber = yield* Effect.forkScoped(
-    Effect.all(
-      Array.from({ length: 8 }, () => agent),
-      { concurrency: 8 }
-    )
+/** All that was acknowledged is registered, and answered by the DNS. */
+const checkServed = Effect.fnUntraced(function* (
+  deployment: Effect.Success<ReturnType<typeof Deployment.start>>,
+  acknowledged: ReadonlyMap<string, { readonly address: string }>
+) {
+  yield* waitUntil(
+    "nothing is pending",
+    deployment.publications,
+    ({ zones }) => zones.every(({ parked, pending }) => pending + parked === 0),
+    { within: "30 seconds" }
   )
-  return {
+  yield* Effect.forEach(
     acknowledged,
-    refused,
-    stop: Effect.suspend(() => {
-      load.isStopped = true
-      return Fiber.join(fiber)
-    })
-  }
+    Effect.fnUntraced(function* ([name, { address }]) {
+      assert.deepStrictEqual(yield* deployment.dig(`${name}.${Deployment.zone}`, "A"), [address])
+    }),
+    { concurrency: 20, discard: true }
+  )
 })
 
 describe("on a PostgreSQL primary with a replica", () => {
@@ -117,19 +102,7 @@ describe("on a PostgreSQL primary with a replica", () => {
           assert.strictEqual(yield* deployment.metric("prism_storage_failovers_total"), 1)
 
           // Every loop goes on: the DNS has all of it, plans and audit are sealed.
-          yield* waitUntil(
-            "nothing is pending",
-            deployment.publications,
-            ({ zones }) => zones.every(({ parked, pending }) => pending + parked === 0),
-            { within: "30 seconds" }
-          )
-          yield* Effect.forEach(
-            load.acknowledged,
-            Effect.fnUntraced(function* ([name, { address }]) {
-              assert.deepStrictEqual(yield* deployment.dig(`${name}.${Deployment.zone}`, "A"), [address])
-            }),
-            { concurrency: 20, discard: true }
-          )
+          yield* checkServed(deployment, load.acknowledged)
           yield* waitUntil(
             "all entries are sealed",
             two.query(database, "SELECT COUNT(*) FROM audit_entry"),
@@ -138,4 +111,49 @@ describe("on a PostgreSQL primary with a replica", () => {
         }).pipe(Effect.scoped)
     )
   }
+})
+
+describe("behind pgbouncer in transaction mode", () => {
+  it.live("hosts register and resolve, also when it is told of another primary", () =>
+    Effect.gen(function* () {
+      const { caughtUp, createDatabase, one, two } = yield* PostgresPair.make({ synchronous: true })
+      const { database } = yield* createDatabase()
+      // Fewer connections than the server has to it: they change hands all the time.
+      const bouncer = yield* PgBouncer.make(one, { connections: 3 })
+      const deployment = yield* Deployment.start({ storage: { url: bouncer.urlOf(database) } })
+      assert.include(deployment.prism.output().stderr, "a pool lends the connections to PostgreSQL")
+      const load = yield* registering(deployment.tcp())
+      const some = (count: number) =>
+        waitUntil(
+          `${count} are registered`,
+          Effect.sync(() => load.acknowledged.size),
+          (size) => size >= count,
+          { within: "30 seconds" }
+        )
+      yield* some(200)
+      yield* caughtUp(one, two)
+      yield* one.kill
+      yield* two.promote
+      yield* bouncer.moveTo(two)
+      const before = load.acknowledged.size
+      yield* some(before + 100)
+      yield* load.stop
+      yield* Effect.log(`behind pgbouncer: ${load.acknowledged.size} acknowledged, ${load.refused.length} refused`)
+      yield* checkServed(deployment, load.acknowledged)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("servers hear each other past it, where they are told how", () =>
+    Effect.gen(function* () {
+      const { createDatabase, one } = yield* PostgresPair.make()
+      const { database, urlOf } = yield* createDatabase()
+      const bouncer = yield* PgBouncer.make(one)
+      const deployment = yield* Deployment.start({
+        storage: { url: bouncer.urlOf(database), directUrl: urlOf(one) }
+      })
+      yield* waitUntil("signals are heard", deployment.metric("prism_signals_hearing"), (hearing) => hearing === 1, {
+        within: "20 seconds"
+      })
+    }).pipe(Effect.scoped)
+  )
 })

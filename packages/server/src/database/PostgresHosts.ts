@@ -67,7 +67,12 @@ const sayPooled = Effect.logInfo("a pool lends the connections to PostgreSQL: no
 const makeOne = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, writes: Writes.Writes) {
   const pooled = yield* isPooled(url)
   if (pooled) yield* sayPooled
-  return Loss.telling(yield* PostgresClient.make({ ...pool, url: url.url, prepare: !pooled }, writes))
+  const client = Loss.telling(yield* PostgresClient.make({ ...pool, url: url.url, prepare: !pooled }, writes))
+  // A pool may be told of another server.
+  const failover = pooled
+    ? { patienceMillis: PostgresServers.defaultOptions.patienceMillis, onMoved: () => () => undefined }
+    : undefined
+  return { client, failover }
 })
 
 /** A client of several servers, that goes to the one that is written to. */
@@ -121,13 +126,14 @@ const makeSeveral = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "postgresql"]]
   })
-  return Object.assign(Loss.telling(base), {
+  const client = Object.assign(Loss.telling(base), {
     [PgClient.TypeId]: PgClient.TypeId,
     config: first.config,
     json: first.json,
     listen: (channel: string) => Effect.flatMap(present, (client) => client.listen(channel)),
     notify: (channel: string, payload: string) => Effect.flatMap(present, (client) => client.notify(channel, payload))
   }) as PgClient.PgClient
+  return { client, failover: servers.failover }
 })
 
 /** Sessions with the server that `servers` find, or else with the only one of `url`. */
@@ -159,7 +165,7 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, options: ClientOptio
     url.hosts.length === 1 ? Effect.undefined : PostgresServers.make(url, options.servers)
   const servers = yield* serversOf(url)
   const writes: Writes.Writes = { count: 0 }
-  const client =
+  const { client, failover } =
     servers === undefined
       ? yield* makeOne(url, options.pool, writes)
       : yield* makeSeveral(url, options.pool, servers, writes)
@@ -172,7 +178,7 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, options: ClientOptio
     Context.add(Writes.OwnWrites, writes),
     Context.add(OwnSessions, own)
   )
-  return servers === undefined ? services : Context.add(services, Failover, servers.failover)
+  return failover === undefined ? services : Context.add(services, Failover, failover)
 })
 
 /** A client of the database at `url`; fails when nobody takes writes in time. */
