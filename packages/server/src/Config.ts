@@ -93,6 +93,7 @@ export interface PrismConfig {
     readonly connectionsMax: number
     /** The same database past a pool that lends connections. */
     readonly directUrl?: PostgresUrl | undefined
+    readonly replica?: { readonly url: PostgresUrl | undefined; readonly lagMax: Duration.Duration }
   }
   readonly powerdns: {
     /** At least one primary; the preferred one first, each name once. */
@@ -467,6 +468,17 @@ export const settings = Settings.group("", {
       doc: "The same database past a pool that lends connections, as pgbouncer does: for what needs a session that lasts, the signals between servers.",
       words: "as `url`",
       secret: true
+    }),
+    replica: Settings.group("Replicas of a PostgreSQL database, for reads that may be a little old.", {
+      url: Settings.optional(Kind.postgresUrl, {
+        doc: "One replica, or several, that answer lists, audit and history; each such answer says as of when it is.",
+        words: "none: the database that is written answers everything",
+        secret: true
+      }),
+      lagMax: Settings.setting(Kind.duration("1s", "10m"), {
+        doc: "How far behind a replica may be; beyond it the database that is written answers.",
+        default: "5s"
+      })
     }),
     connectionsMax: Settings.setting(Kind.integer(1, 1000), {
       doc: "Connections to PostgreSQL; SQLite has one.",

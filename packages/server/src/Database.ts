@@ -10,7 +10,7 @@ import { OwnConnections } from "@prism-dns/core/cluster/OwnConnection"
 import { migrations } from "@prism-dns/core/storage/Migrations"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Sqlite from "@prism-dns/core/storage/Sqlite"
-import { Effect, Layer } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { Migrator, SqlClient, type SqlError } from "effect/sql"
 import { existsSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
@@ -138,6 +138,9 @@ export const layer = (
   const name = PostgresUrl.describe(url)
   const database = postgres(name, url, {
     direct: storage.directUrl,
+    ...(storage.replica?.url !== undefined && {
+      replica: { url: storage.replica.url, lagMillisMax: Duration.toMillis(storage.replica.lagMax) }
+    }),
     pool: {
       applicationName,
       maxConnections: storage.connectionsMax,

@@ -5,6 +5,7 @@ import { audit } from "../../core/test/harness/audit.ts"
 import * as PostgresPair from "../../core/test/harness/PostgresPair.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as PgBouncer from "../../core/test/harness/PgBouncer.ts"
+import * as Agent from "./harness/AgentClient.ts"
 import * as Deployment from "./harness/Deployment.ts"
 import { registering } from "./harness/registering.ts"
 
@@ -111,6 +112,40 @@ describe("on a PostgreSQL primary with a replica", () => {
         }).pipe(Effect.scoped)
     )
   }
+
+  it.live(
+    "with asynchronous replication, hosts that the promoted replica lacks are there again with their next beats",
+    () =>
+      Effect.gen(function* () {
+        const { caughtUp, database, deployment, one, two } = yield* start({})
+        const beat = (i: number) => Agent.register(deployment.tcp(), `host-${i}`, { from: `127.52.0.${i}` })
+        const registered = Effect.map(two.query(database, "SELECT hostname FROM host ORDER BY 1"), (rows) =>
+          rows.trim()
+        )
+        assert.strictEqual((yield* beat(1)).status, "success")
+        yield* caughtUp(one, two)
+        // The replica is cut off; what is acknowledged from now on is on the primary alone, and dies with it.
+        yield* two.query("postgres", "ALTER SYSTEM SET primary_conninfo = ''")
+        yield* two.query("postgres", "SELECT pg_reload_conf()")
+        yield* waitUntil(
+          "it receives no more",
+          one.query("postgres", "SELECT COUNT(*) FROM pg_stat_replication"),
+          (count) => count.trim() === "0"
+        )
+        assert.strictEqual((yield* beat(2)).status, "success")
+        yield* deployment.untilDig(`host-2.${Deployment.zone}`, "A", ["127.52.0.2"], "10 seconds")
+        yield* one.kill
+        yield* two.promote
+        assert.strictEqual(yield* registered, "host-1")
+        yield* waitUntil(
+          "it is registered again",
+          Effect.andThen(Effect.all([beat(1), beat(2)]), registered),
+          (hosts) => hosts === "host-1\nhost-2",
+          { within: "20 seconds" }
+        )
+        assert.deepStrictEqual(yield* deployment.dig(`host-2.${Deployment.zone}`, "A"), ["127.52.0.2"])
+      }).pipe(Effect.scoped)
+  )
 })
 
 describe("behind pgbouncer in transaction mode", () => {

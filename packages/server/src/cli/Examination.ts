@@ -29,7 +29,7 @@ const redactor = (config: PrismConfig) => {
     ...powerdns.nodes.flatMap(({ api }) => (api === undefined ? [] : [Redacted.value(api.key)])),
     ...(powerdns.transfer.tsig === undefined ? [] : [Redacted.value(powerdns.transfer.tsig.secret)]),
     ...[...auth.agentTokens, ...auth.adminTokens].map(({ token }) => Redacted.value(token)),
-    ...[storage.url, storage.directUrl].flatMap((url) =>
+    ...[storage.url, storage.directUrl, storage.replica?.url].flatMap((url) =>
       url?._tag === "Postgres" ? passwordsOf(Redacted.value(url.url)) : []
     )
   ]

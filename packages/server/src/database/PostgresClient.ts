@@ -6,6 +6,7 @@
  * (`Database`).
  */
 import { PgClient } from "@effect/sql-pg"
+import { ReadFrom } from "@prism-dns/core/storage/Reads"
 import * as Writes from "@prism-dns/core/storage/Writes"
 import { Effect } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
@@ -30,7 +31,9 @@ export const commit = (connection: Connection): Effect.Effect<void, SqlError.Sql
 export const make = Effect.fnUntraced(function* (options: PgClient.PgPoolConfig, writes: Writes.Writes) {
   const inner = yield* PgClient.make(options)
   const { config, driver, json, listen, notify } = inner
-  const connection = Effect.map(inner.reserve, (each) => Writes.counted(each, writes))
+  const connection = Effect.flatMap(ReadFrom, (replica) =>
+    replica === undefined ? Effect.map(inner.reserve, (each) => Writes.counted(each, writes)) : replica.reserve
+  )
   const client = yield* SqlClient.make({
     driver,
     acquirer: connection,

@@ -12,11 +12,13 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
 import { Failover } from "@prism-dns/core/storage/Failover"
 import * as Loss from "@prism-dns/core/storage/Loss"
+import { ReadFrom, Replicas } from "@prism-dns/core/storage/Reads"
 import * as Writes from "@prism-dns/core/storage/Writes"
 import { Context, Effect, Layer, Schema, Scope, Semaphore } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient, SqlError } from "effect/sql"
 import * as PostgresClient from "./PostgresClient.ts"
+import * as PostgresReplicas from "./PostgresReplicas.ts"
 import * as PostgresServers from "./PostgresServers.ts"
 import type { PostgresUrl } from "./PostgresUrl.ts"
 
@@ -111,10 +113,11 @@ const makeSeveral = Effect.fnUntraced(function* (
       )
     })
   const present = Effect.flatMap(servers.present, clientOf)
-  const acquirer = Effect.tapError(
+  const written = Effect.tapError(
     Effect.flatMap(present, (client) => Effect.map(client.reserve, (each) => Writes.counted(each, writes))),
     () => servers.wake
   )
+  const acquirer = Effect.flatMap(ReadFrom, (replica) => (replica === undefined ? written : replica.reserve))
   const first = yield* present
   const base = yield* SqlClient.make({
     acquirer,
@@ -157,6 +160,8 @@ export interface ClientOptions {
   readonly pool: PoolOptions
   /** A way to the same database past a pool that stands before it. */
   readonly direct?: PostgresUrl | undefined
+  /** Replicas for reads that may be a little old. */
+  readonly replica?: { readonly url: PostgresUrl; readonly lagMillisMax: number } | undefined
   readonly servers?: Partial<PostgresServers.ServersOptions> | undefined
 }
 
@@ -173,7 +178,13 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, options: ClientOptio
     options.direct === undefined
       ? ownSessions(url, servers)
       : ownSessions(options.direct, yield* serversOf(options.direct))
+  const { replica } = options
+  const replicas =
+    replica === undefined
+      ? undefined
+      : yield* PostgresReplicas.make(replica.url, options.pool, client, { lagMillisMax: replica.lagMillisMax })
   const services = Context.make(PgClient.PgClient, client).pipe(
+    Context.add(Replicas, replicas),
     Context.add(SqlClient.SqlClient, client),
     Context.add(Writes.OwnWrites, writes),
     Context.add(OwnSessions, own)

@@ -71,7 +71,7 @@ const lost = (message: string) =>
   })
 
 /** Connections to one server, which can be cut all at once. */
-const makeSockets = ({ host, port }: PostgresHost) => {
+export const makeSockets = ({ host, port }: PostgresHost) => {
   const sockets = new Set<Net.Socket>()
   let closedBecause: string | undefined
   return {

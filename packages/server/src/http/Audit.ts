@@ -18,6 +18,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { SqlClient } from "effect/sql"
 import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
+import { fromReplica } from "./FromReplica.ts"
 import { pageWith } from "./Pages.ts"
 
 const toItem = ({ atMillis, ...entry }: LogEntry): Contract.Entry => {
@@ -54,26 +55,30 @@ export const layer = HttpApiBuilder.group(
     const checks = AuditCheck.make(sql)
 
     return handlers.handleAll({
-      list: Effect.fn("http.Audit.list")(function* ({ query, request }) {
-        const { action, cursor, limit = Page.limitDefault, since, until, ...rest } = query
-        const scope = yield* Authorization.scope("read", "audit")
-        const page = yield* log.list(
-          {
-            ...rest,
-            actions: action === undefined ? undefined : matching(action),
-            sinceMillis: since === undefined ? undefined : Date.parse(since),
-            untilMillis: until === undefined ? undefined : Date.parse(until),
-            zones: scope.everything ? undefined : scope.zones
-          },
-          { before: cursor === undefined ? undefined : Page.numberBefore(cursor), limit }
-        )
-        const seen = page.entries.filter((entry) => isSeen(scope, entry))
-        return pageWith(
-          request,
-          seen.map(toItem),
-          page.before === undefined ? undefined : Page.cursorBehind(page.before)
-        )
-      }, orUnavailable),
+      list: Effect.fn("http.Audit.list")(
+        function* ({ query, request }) {
+          const { action, cursor, limit = Page.limitDefault, since, until, ...rest } = query
+          const scope = yield* Authorization.scope("read", "audit")
+          const page = yield* log.list(
+            {
+              ...rest,
+              actions: action === undefined ? undefined : matching(action),
+              sinceMillis: since === undefined ? undefined : Date.parse(since),
+              untilMillis: until === undefined ? undefined : Date.parse(until),
+              zones: scope.everything ? undefined : scope.zones
+            },
+            { before: cursor === undefined ? undefined : Page.numberBefore(cursor), limit }
+          )
+          const seen = page.entries.filter((entry) => isSeen(scope, entry))
+          return pageWith(
+            request,
+            seen.map(toItem),
+            page.before === undefined ? undefined : Page.cursorBehind(page.before)
+          )
+        },
+        fromReplica,
+        orUnavailable
+      ),
 
       get: Effect.fn("http.Audit.get")(function* ({ params }) {
         const entry = yield* log.get(Number(params.position))
@@ -82,11 +87,15 @@ export const layer = HttpApiBuilder.group(
         return yield* new EntryNotFound({ detail: `There is no entry ${params.position} in the audit.` })
       }, orUnavailable),
 
-      verify: Effect.fn("http.Audit.verify")(function* ({ query: { anchor, from, to } }) {
-        yield* Authorization.require("read", "audit")
-        const noted = anchor === undefined ? [] : [parseAnchor(anchor)]
-        return toVerified(yield* checks.check({ from, to, noted }))
-      }, orUnavailable),
+      verify: Effect.fn("http.Audit.verify")(
+        function* ({ query: { anchor, from, to } }) {
+          yield* Authorization.require("read", "audit")
+          const noted = anchor === undefined ? [] : [parseAnchor(anchor)]
+          return toVerified(yield* checks.check({ from, to, noted }))
+        },
+        fromReplica,
+        orUnavailable
+      ),
 
       export: Effect.fn("http.Audit.export")(function* ({ query }) {
         yield* Authorization.require("read", "audit")

@@ -11,7 +11,8 @@ import type { OidcCode, TokenCode } from "@prism-dns/core/auth/RefusalCode"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { authorityOf } from "@prism-dns/core/auth/Standing"
 import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
-import { Context, Effect, Layer, Option, Redacted } from "effect"
+import { Replicas } from "@prism-dns/core/storage/Reads"
+import { Clock, Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
 import * as Exchange from "./Exchange.ts"
 import { Gate } from "./Gate.ts"
@@ -26,6 +27,10 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles>
     const gate = yield* Gate
     const roles = yield* Roles
     const oidc = yield* Oidc
+    const replicas = yield* Replicas
+
+    /** What it reads then is not from before. */
+    const wrote = (name: string) => Effect.map(Clock.currentTimeMillis, (nowMillis) => replicas?.wrote(name, nowMillis))
 
     const refuse = (code: TokenCode | OidcCode, message: string, peer: string | undefined) => {
       refusals.record({ code, message, actor: "unknown", peer, subject: "" })
@@ -88,7 +93,9 @@ export const layer: Layer.Layer<Authorization, never, Tokens | Refusals | Roles>
         if (required !== "anyone" && !allowsSomewhere(authority, required.verb, required.resource)) {
           return yield* new Forbidden({ detail: `${holder.name} may not ${required.verb} ${required.resource}.` })
         }
-        return yield* Effect.provideService(gate.pass(holder, endpoint, handler), Caller, {
+        const reads = replicas === undefined || endpoint.method === "GET"
+        const handled = reads ? handler : Effect.ensuring(handler, wrote(holder.name))
+        return yield* Effect.provideService(gate.pass(holder, endpoint, handled), Caller, {
           name: holder.name,
           kind: holder.kind,
           peer,

@@ -31,6 +31,7 @@ import { Clock, Effect, Option } from "effect"
 import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
+import { fromReplica } from "./FromReplica.ts"
 import { hostNotFound, referenceOf, toVersion } from "./Hosts.ts"
 import { page, pageWith } from "./Pages.ts"
 import { toPlan } from "./Plans.ts"
@@ -175,30 +176,34 @@ export const layer = HttpApiBuilder.group(
       new RequestInvalid({ detail: `body at: ${detail}`, errors: [{ in: "body", pointer: "/at", detail }] })
 
     return handlers.handleAll({
-      hostHistory: Effect.fn("http.History.hostHistory")(function* ({ params, query, request }) {
-        const limit = query.limit ?? Page.limitDefault
-        const reference = referenceOf(params.host)
-        const scope = yield* Authorization.scope("read", "hosts")
-        const found =
-          reference === undefined
-            ? []
-            : yield* history.versions(reference, {
-                before: query.cursor === undefined ? undefined : placeOf(query.cursor),
-                limit: limit + 1
-              })
-        const visible = found.filter(({ fqdn, zone }) => scope.has({ zone, name: fqdn }))
-        if (visible.length === 0 && query.cursor === undefined) return yield* hostNotFound(params.host)
-        const changes = yield* history.changes(visible.slice(0, limit))
-        const mayAudit = yield* Authorization.mayRead("audit", { zone: visible[0]?.zone, name: visible[0]?.fqdn })
-        return page(request, visible, limit, {
-          item: (version, i) => {
-            const change = changes[i]
-            return { ...toVersion(version), ...(change !== undefined && { change: toChange(change, mayAudit) }) }
-          },
-          cursor: ({ place }) => cursorOf(place),
-          readTo: found.length > limit ? found.at(-1) : undefined
-        })
-      }, orUnavailable),
+      hostHistory: Effect.fn("http.History.hostHistory")(
+        function* ({ params, query, request }) {
+          const limit = query.limit ?? Page.limitDefault
+          const reference = referenceOf(params.host)
+          const scope = yield* Authorization.scope("read", "hosts")
+          const found =
+            reference === undefined
+              ? []
+              : yield* history.versions(reference, {
+                  before: query.cursor === undefined ? undefined : placeOf(query.cursor),
+                  limit: limit + 1
+                })
+          const visible = found.filter(({ fqdn, zone }) => scope.has({ zone, name: fqdn }))
+          if (visible.length === 0 && query.cursor === undefined) return yield* hostNotFound(params.host)
+          const changes = yield* history.changes(visible.slice(0, limit))
+          const mayAudit = yield* Authorization.mayRead("audit", { zone: visible[0]?.zone, name: visible[0]?.fqdn })
+          return page(request, visible, limit, {
+            item: (version, i) => {
+              const change = changes[i]
+              return { ...toVersion(version), ...(change !== undefined && { change: toChange(change, mayAudit) }) }
+            },
+            cursor: ({ place }) => cursorOf(place),
+            readTo: found.length > limit ? found.at(-1) : undefined
+          })
+        },
+        fromReplica,
+        orUnavailable
+      ),
 
       explainHost: Effect.fn("http.History.explainHost")(function* ({ params, query }) {
         const reference = referenceOf(params.host)
@@ -223,33 +228,37 @@ export const layer = HttpApiBuilder.group(
         }
       }, orUnavailable),
 
-      diff: Effect.fn("http.History.diff")(function* ({ query, request }) {
-        const limit = query.limit ?? Page.limitDefault
-        const common = {
-          fromMillis: Date.parse(query.from),
-          toMillis: query.to === undefined ? yield* Clock.currentTimeMillis : Date.parse(query.to),
-          zone: query.zone,
-          prefix: query.q?.toLowerCase(),
-          limit
-        }
-        const begin = differencePlace(query.cursor)
-        const items: Array<Contract.Difference> = []
-        if (!begin.isRecords && query.about !== "records") {
-          const hosts = yield* Authorization.scope("read", "hosts")
-          const found = yield* differences.hosts({ ...common, has: hosts.has }, begin.name)
-          items.push(...found.items.map(toHostDifference))
-          if (found.next !== undefined) return pageWith(request, items, hostPlace(found.next))
-        }
-        if (query.about === "hosts") return pageWith(request, items, undefined)
-        if (items.length === limit) return pageWith(request, items, recordPlace(undefined))
-        const records = yield* Authorization.scope("read", "records")
-        const found = yield* differences.records(
-          { ...common, has: records.has, limit: limit - items.length },
-          begin.isRecords ? begin.place : undefined
-        )
-        items.push(...found.items.map(toRecordDifference))
-        return pageWith(request, items, found.next === undefined ? undefined : recordPlace(found.next))
-      }, orUnavailable),
+      diff: Effect.fn("http.History.diff")(
+        function* ({ query, request }) {
+          const limit = query.limit ?? Page.limitDefault
+          const common = {
+            fromMillis: Date.parse(query.from),
+            toMillis: query.to === undefined ? yield* Clock.currentTimeMillis : Date.parse(query.to),
+            zone: query.zone,
+            prefix: query.q?.toLowerCase(),
+            limit
+          }
+          const begin = differencePlace(query.cursor)
+          const items: Array<Contract.Difference> = []
+          if (!begin.isRecords && query.about !== "records") {
+            const hosts = yield* Authorization.scope("read", "hosts")
+            const found = yield* differences.hosts({ ...common, has: hosts.has }, begin.name)
+            items.push(...found.items.map(toHostDifference))
+            if (found.next !== undefined) return pageWith(request, items, hostPlace(found.next))
+          }
+          if (query.about === "hosts") return pageWith(request, items, undefined)
+          if (items.length === limit) return pageWith(request, items, recordPlace(undefined))
+          const records = yield* Authorization.scope("read", "records")
+          const found = yield* differences.records(
+            { ...common, has: records.has, limit: limit - items.length },
+            begin.isRecords ? begin.place : undefined
+          )
+          items.push(...found.items.map(toRecordDifference))
+          return pageWith(request, items, found.next === undefined ? undefined : recordPlace(found.next))
+        },
+        fromReplica,
+        orUnavailable
+      ),
 
       restoreHost: Effect.fn("http.History.restoreHost")(
         function* ({ params, payload, query: { dryRun } }) {

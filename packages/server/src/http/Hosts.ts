@@ -17,6 +17,7 @@ import { hash } from "node:crypto"
 import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { withTag } from "./Conditional.ts"
+import { fromReplica } from "./FromReplica.ts"
 import { pageWith } from "./Pages.ts"
 
 export const toContract = (host: Host, publication: Publication): Contract.Host => ({
@@ -138,31 +139,35 @@ export const layer = HttpApiBuilder.group(
     const { getHost, publicationsOf, shown } = yield* looking
 
     return handlers.handleAll({
-      list: Effect.fn("http.Hosts.list")(function* ({ query, request }) {
-        const seen = yield* Authorization.scope("read", "hosts")
-        const filter: HostFilter = {
-          zone: query.zone,
-          state: query.state,
-          address: query.address,
-          labels: query.label?.map(labelOf),
-          prefix: query.q?.toLowerCase(),
-          after: query.cursor === undefined ? undefined : Page.nameBefore(query.cursor),
-          zones: seen.zones,
-          has: seen.everyName ? undefined : seen.has,
-          limit: query.limit ?? Page.limitDefault
-        }
-        if (query.at !== undefined) {
-          const found = yield* history.list(filter, Date.parse(query.at))
-          return pageWith(request, found.hosts.map(toVersion), cursorOf(found))
-        }
-        const found = yield* registry.page(filter)
-        const publications = yield* publicationsOf(found.hosts)
-        return pageWith(
-          request,
-          found.hosts.map((host, i) => toContract(host, publications[i]!)),
-          cursorOf(found)
-        )
-      }, orUnavailable),
+      list: Effect.fn("http.Hosts.list")(
+        function* ({ query, request }) {
+          const seen = yield* Authorization.scope("read", "hosts")
+          const filter: HostFilter = {
+            zone: query.zone,
+            state: query.state,
+            address: query.address,
+            labels: query.label?.map(labelOf),
+            prefix: query.q?.toLowerCase(),
+            after: query.cursor === undefined ? undefined : Page.nameBefore(query.cursor),
+            zones: seen.zones,
+            has: seen.everyName ? undefined : seen.has,
+            limit: query.limit ?? Page.limitDefault
+          }
+          if (query.at !== undefined) {
+            const found = yield* history.list(filter, Date.parse(query.at))
+            return pageWith(request, found.hosts.map(toVersion), cursorOf(found))
+          }
+          const found = yield* registry.page(filter)
+          const publications = yield* publicationsOf(found.hosts)
+          return pageWith(
+            request,
+            found.hosts.map((host, i) => toContract(host, publications[i]!)),
+            cursorOf(found)
+          )
+        },
+        fromReplica,
+        orUnavailable
+      ),
 
       get: Effect.fn("http.Hosts.get")(function* ({ params, query }) {
         if (query.at === undefined) {
