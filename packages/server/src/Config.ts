@@ -39,6 +39,7 @@ import type { HostAnswersOptions } from "./http/EarlyAnswers.ts"
 import type { IdempotencyOptions } from "./http/Idempotency.ts"
 import * as RateLimits from "./http/RateLimits.ts"
 import type { RateLimitOptions } from "./http/RateLimits.ts"
+import type { RedisUrl } from "./redis/RedisUrl.ts"
 import { nameOf, type TargetConfig } from "./audit/TargetConfig.ts"
 import { type NameSource, nameSources } from "./tcp/ClientCertificates.ts"
 import { clientCertificateModes } from "./tcp/Tls.ts"
@@ -143,6 +144,16 @@ export interface PrismConfig {
     /** Zones that other groups of servers serve. */
     readonly groups: ReadonlyArray<Groups.Group>
   }
+  /** Undefined: each instance keeps to itself what Redis would have them share. */
+  readonly redis:
+    | {
+        readonly url: RedisUrl
+        /** A file in PEM; undefined: the authorities that Node knows. */
+        readonly ca: string | undefined
+        /** Of all keys. */
+        readonly prefix: string
+      }
+    | undefined
   readonly auth: {
     readonly mode: TokenMode
     readonly agentTokens: ReadonlyArray<AgentToken>
@@ -898,6 +909,21 @@ export const settings = Settings.group("", {
         { shorthand: "server", missing: "name where the agents of the group connect" }
       )
     })
+  }),
+  redis: Settings.group("What instances share by Redis. None is needed; see the guide on Redis.", {
+    url: Settings.optional(Kind.redisUrl, {
+      doc: "A Redis server, such as `redis://:secret@cache.example.net:6379/0`; `rediss://` is with TLS.",
+      words: "no Redis: each instance counts for itself",
+      secret: true
+    }),
+    ca: Settings.optional(Kind.text, {
+      doc: "File in PEM with the authorities of its certificate.",
+      words: "those that Node knows"
+    }),
+    prefix: Settings.setting(Kind.text, {
+      doc: "Begins each of its keys; the same for all instances of a cluster, and another for each cluster.",
+      default: "prism-dns:"
+    })
   })
 })
 
@@ -1107,6 +1133,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   const tls = assembleTls(values.tls, problems)
   const oidc = assembleOidc(auth.oidc, problems)
 
+  const redis = assembleRedis(values.redis, problems)
   const targets = assembleTargets(values.audit.export, problems)
   const groups = assembleGroups(values.cluster.groups, problems)
   if (Duration.toMillis(values.cluster.renewInterval) > Duration.toMillis(values.cluster.lease) / renewalsMin) {
@@ -1139,6 +1166,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     },
     zones,
     cluster: { ...values.cluster, groups },
+    redis,
     leases: { ...leases, duration: Duration.sum(Duration.times(leases.beatInterval, 2), leases.grace) },
     auth: {
       ...auth,
@@ -1171,6 +1199,14 @@ const assembleTargets = (targets: Values["audit"]["export"], problems: Array<str
   })
   for (const name of duplicates(found.map(nameOf))) problems.push(`audit.export: ${name} stands twice`)
   return found
+}
+
+/** Undefined where there is no Redis. Adds what is wrong to `problems`. */
+const assembleRedis = ({ ca, prefix, url }: Values["redis"], problems: Array<string>): PrismConfig["redis"] => {
+  if (ca !== undefined && url?.tls !== true) {
+    problems.push("redis.ca: has no effect, since redis.url does not begin with rediss://")
+  }
+  return url === undefined ? undefined : { url, ca, prefix }
 }
 
 /** Undefined where there is no identity provider. Adds what is wrong to `problems`. */

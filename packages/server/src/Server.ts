@@ -66,6 +66,7 @@ import * as Bootstrap from "./Bootstrap.ts"
 import * as Crowding from "./Crowding.ts"
 import * as Database from "./Database.ts"
 import { Drain } from "./Drain.ts"
+import * as Redis from "./redis/Redis.ts"
 import { HttpAddress } from "./http/HttpAddress.ts"
 import * as HttpServer from "./http/HttpServer.ts"
 import * as Oidc from "./http/Oidc.ts"
@@ -87,7 +88,7 @@ export class Running extends Context.Service<
 
 /** Everything between the configuration and a server that answers. */
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
-  const { audit, auth, cluster, events, http, leases, powerdns, server, storage, tcp, tls } = config
+  const { audit, auth, cluster, events, http, leases, powerdns, redis, server, storage, tcp, tls } = config
 
   const nodes = PowerDnsNodes.layer({
     nodes: powerdns.nodes,
@@ -218,6 +219,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
+    Layer.provideMerge(redis === undefined ? Layer.empty : Redis.layer(redis)),
     Layer.provideMerge(instances),
     Layer.provideMerge(signals),
     Layer.provideMerge(Drain.layer)

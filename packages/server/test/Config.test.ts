@@ -279,6 +279,28 @@ describe("what is good", () => {
   })
 })
 
+describe("Redis", () => {
+  it("is none unless one is named, by its address with a database and with TLS", () => {
+    assert.isUndefined(good({}).config.redis)
+    const { redis } = good({ text: 'redis: { url: "rediss://prism:s%40fe@cache.example.net/2", ca: ca.pem }\n' }).config
+    assert.deepInclude(redis, { ca: "ca.pem", prefix: "prism-dns:" })
+    assert.deepInclude(redis?.url, { name: "cache.example.net:6379", tls: true })
+  })
+
+  it.each([
+    ["http://cache", "redis.url: is not the URL of a Redis server"],
+    ["redis://cache/x", "redis.url: has something behind the host"],
+    ["redis://:%zz@cache", "redis.url: has a password that cannot be read"]
+  ])("at %s is none", (url, problem) => {
+    assert.include(problemsOf(Config.loadResult({ values: { ...minimalValues, redis: { url } } })).join(), problem)
+  })
+
+  it("has authorities for TLS only", () => {
+    const values = { ...minimalValues, redis: { url: "redis://cache", ca: "x" } }
+    assert.include(problemsOf(Config.loadResult({ values })).join(), "redis.ca: has no effect")
+  })
+})
+
 describe("what is wrong", () => {
   const cases: ReadonlyArray<readonly [what: string, sources: Sources, problem: string]> = [
     ["a key is misspelt", { text: "tcp:\n  prot: 1\n" }, "prism.yaml:6: tcp.prot: unknown key, did you mean port?"],
@@ -291,7 +313,7 @@ describe("what is wrong", () => {
     [
       "a key is like nothing known",
       { text: "http: { banana: 1 }\n" },
-      "prism.yaml:5: http.banana: unknown key, known here: host, port, connectionsMax, headersTimeout, requestTimeout, rateLimit, idempotency"
+      "prism.yaml:5: http.banana: unknown key, known here: host, port, connectionsMax, headersTimeout, requestTimeout, rateLimit, idempotency, hostAnswers"
     ],
     [
       "a section has no keys yet",
@@ -301,7 +323,7 @@ describe("what is wrong", () => {
     [
       "a section is a value",
       { text: "http: 80\n" },
-      "prism.yaml:5: http: must have keys: host, port, connectionsMax, headersTimeout, requestTimeout, rateLimit, idempotency"
+      "prism.yaml:5: http: must have keys: host, port, connectionsMax, headersTimeout, requestTimeout, rateLimit, idempotency, hostAnswers"
     ],
     [
       "a value is a section",
@@ -510,6 +532,7 @@ describe("what is wrong", () => {
       values: {
         ...minimalValues,
         storage: { url: "postgres://prism:hunter2 @@:x/y" },
+        redis: { url: "redis://:hunter2/x@cache:1" },
         auth: { agentTokens: [{ name: "a", token: "hunter2 hunter2" }] }
       }
     })
@@ -521,12 +544,14 @@ describe("what is wrong", () => {
 describe("printing", () => {
   const text = `storage: { url: "postgres://prism:hunt@er2@db.example.net/prism" }
 auth: { adminTokens: [{ name: ops, token: hunter2 }] }
+redis: { url: "redis://:hunt@er2@cache.example.net:6380/1" }
 `
   it("shows no secret, neither as YAML nor as JSON", () => {
     const { printed } = good({ text })
     for (const shown of [Printing.toYaml(printed, { origin: true }), Printing.toJson(printed, { origin: true })]) {
       assert.notMatch(shown, /hunt|er2/)
       assert.include(shown, "postgres://prism:<redacted>@db.example.net/prism")
+      assert.include(shown, "redis://:<redacted>@cache.example.net:6380/1")
     }
   })
 

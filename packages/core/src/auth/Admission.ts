@@ -18,6 +18,7 @@ import * as AuthMetrics from "./AuthMetrics.ts"
 import { Buckets } from "./Buckets.ts"
 import * as Policy from "./Policy.ts"
 import type { Principal } from "./Principal.ts"
+import { SharedRates } from "./SharedRates.ts"
 import { type Rate, TokenBucket } from "./TokenBucket.ts"
 
 /** How often, and how many. */
@@ -90,14 +91,21 @@ const make = Effect.fnUntraced(function* (options: AdmissionOptions) {
     reservedNames: options.reservedNames ?? Policy.reservedNames,
     anonymousZone: anonymous === "open" ? undefined : (anonymous.zone ?? zones.forward[0])
   }
-  const ofAnonymous = anonymous === "open" ? undefined : new TokenBucket(anonymous, clock.currentTimeMillisUnsafe())
-  const ofKind = (kind: string) => {
+  const shared = yield* SharedRates
+  const nowMillis = () => clock.currentTimeMillisUnsafe()
+  const touchAnonymous = yield* shared.share("anonymous", nowMillis)
+  const ofAnonymous =
+    anonymous === "open"
+      ? undefined
+      : new TokenBucket(anonymous, nowMillis(), touchAnonymous && ((bucket) => touchAnonymous("all", bucket)))
+  const ofKind = Effect.fnUntraced(function* (kind: string) {
     const metric = Metric.withAttributes(AuthMetrics.buckets, { kind })
-    return new Buckets(limits.bucketsMax, (size) => metric.updateUnsafe(size, context))
-  }
-  const ofPrincipals = ofKind("principal")
-  const ofNames = ofKind("name")
-  const ofNetworks = ofKind("network")
+    const touch = yield* shared.share(kind, nowMillis)
+    return new Buckets(limits.bucketsMax, (size) => metric.updateUnsafe(size, context), touch)
+  })
+  const ofPrincipals = yield* ofKind("principal")
+  const ofNames = yield* ofKind("name")
+  const ofNetworks = yield* ofKind("network")
 
   /** The rates that a claim counts for, in the order in which they are asked. */
   const ratesOf = (principal: Principal, claim: Policy.Claim, nowMillis: number): ReadonlyArray<Counted> => {

@@ -2,19 +2,23 @@
  * Rates by what they are kept for, in memory. Of more than `max` the one that
  * was not asked for longest is forgotten, which is as good as a full one.
  */
+import type { Touch } from "./SharedRates.ts"
 import { type Rate, TokenBucket } from "./TokenBucket.ts"
 
 export class Buckets {
   readonly #max: number
   readonly #onSize: (size: number) => void
+  readonly #touch: Touch | undefined
   /** In the order in which they were asked for last. */
   readonly #buckets = new Map<string, TokenBucket>()
   /** Who asked last asks again, more often than not. */
   #last: { readonly key: string; readonly bucket: TokenBucket } | undefined = undefined
 
-  constructor(max: number, onSize: (size: number) => void) {
+  /** `touch`: where they are shared with other instances. */
+  constructor(max: number, onSize: (size: number) => void, touch?: Touch) {
     this.#max = max
     this.#onSize = onSize
+    this.#touch = touch
   }
 
   get(key: string, rate: Rate, nowMillis: number): TokenBucket {
@@ -35,7 +39,8 @@ export class Buckets {
       const [oldest] = this.#buckets.keys()
       this.#buckets.delete(oldest!)
     }
-    const bucket = new TokenBucket(rate, nowMillis)
+    const touch = this.#touch
+    const bucket = new TokenBucket(rate, nowMillis, touch && ((touched) => touch(key, touched)))
     this.#buckets.set(key, bucket)
     this.#onSize(this.#buckets.size)
     return bucket

@@ -12,6 +12,7 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Duration, Effect, Redacted, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { IpNetwork } from "effect/net"
 import * as PostgresUrl from "../database/PostgresUrl.ts"
+import * as RedisUrl from "../redis/RedisUrl.ts"
 
 export interface Kind<out A> {
   /** What may be written, for the reference page: `duration`, `port`, `auto, json or pretty`. */
@@ -327,6 +328,13 @@ export const postgresUrl: Kind<PostgresUrl.PostgresUrl> = make(
         : Result.fail("must begin with postgres://, for example postgres://prism@db.example.net/prism")
   ),
   withoutPassword
+)
+
+/** A Redis server, with or without TLS. */
+export const redisUrl: Kind<RedisUrl.RedisUrl> = make(
+  "redis://… or rediss://…",
+  fromText((value): value is RedisUrl.RedisUrl => typeof value === "object" && value !== null, RedisUrl.parse),
+  (input) => input.replace(/^(rediss?:\/\/[^:@/]*):.*@/s, "$1:<redacted>@")
 )
 
 /** A secret. It never leaves as text, except to where it is used. */

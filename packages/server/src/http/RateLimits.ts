@@ -3,10 +3,12 @@
  * for changes apart, and one for each address that fails to prove who it is.
  *
  * Promises: costs the way of a request next to nothing, and holds a bounded
- * number of buckets, of which the longest unused is forgotten. In memory and of
- * this process only. Leaves to others: who the caller is, and saying 429.
+ * number of buckets, of which the longest unused is forgotten. In memory, and
+ * shared with other instances where they can be (`auth/SharedRates`). Leaves to
+ * others: who the caller is, and saying 429.
  */
 import { Buckets } from "@prism-dns/core/auth/Buckets"
+import { SharedRates } from "@prism-dns/core/auth/SharedRates"
 import type { Rate, TokenBucket } from "@prism-dns/core/auth/TokenBucket"
 import { Clock, Context, Effect, Layer, Metric } from "effect"
 import * as HttpMetrics from "./HttpMetrics.ts"
@@ -61,21 +63,23 @@ const policyHeader = (policy: Policy, { burst, ratePerSecond }: Rate): string =>
 const make = Effect.fnUntraced(function* (options: RateLimitOptions) {
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
-  const kept = (policy: Policy) => {
+  const shared = yield* SharedRates
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+
+  const kept = Effect.fnUntraced(function* (policy: Policy) {
     const metric = Metric.withAttributes(HttpMetrics.callers, { policy })
     const refused = Metric.withAttributes(HttpMetrics.rateLimited, { policy })
+    const touch = yield* shared.share(`api-${policy}`, now)
     return {
       rate: options[policy],
       header: policyHeader(policy, options[policy]),
-      buckets: new Buckets(options.callersMax, (size) => metric.updateUnsafe(size, context)),
+      buckets: new Buckets(options.callersMax, (size) => metric.updateUnsafe(size, context), touch),
       refuse: () => refused.updateUnsafe(1, context)
     }
-  }
-  const policies = { reads: kept("reads"), changes: kept("changes"), failures: kept("failures") }
+  })
+  const policies = { reads: yield* kept("reads"), changes: yield* kept("changes"), failures: yield* kept("failures") }
 
-  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-
-  const headersOf = (policy: Policy, { header }: ReturnType<typeof kept>, bucket: TokenBucket): Taken["headers"] => ({
+  const headersOf = (policy: Policy, { header }: (typeof policies)[Policy], bucket: TokenBucket): Taken["headers"] => ({
     "ratelimit-policy": header,
     ratelimit: `"${policy}";r=${bucket.remaining};t=${Math.ceil(bucket.secondsToFull)}`
   })
