@@ -170,6 +170,8 @@ const inTime = Effect.fnUntraced(function* <A>(
   const signals = yield* Signals
   const run = yield* FiberSet.makeRuntime()
   const reading = new Map<DomainName, Reading<A>>()
+  /** Questions to the database that are not answered; of one name there may be several, begun before and after a commit. */
+  let underWay = 0
   let heard = 0
   let version = -1
 
@@ -209,12 +211,14 @@ const inTime = Effect.fnUntraced(function* <A>(
       known.waiting.push(found)
       return true
     }
-    if (reading.size >= readingMax) return false
+    if (underWay >= readingMax) return false
     const own: Reading<A> = { version: now, waiting: [found] }
     reading.set(fqdn, own)
+    underWay += 1
     run(
       Effect.onExit(Effect.timeout(fromDatabase(fqdn), readTimeout), (exit) =>
         Effect.sync(() => {
+          underWay -= 1
           if (reading.get(fqdn) === own) reading.delete(fqdn)
           const answer = Exit.isSuccess(exit) ? exit.value : undefined
           if (answer !== undefined) {

@@ -83,9 +83,11 @@ const run = Effect.fnUntraced(function* (name: string, target: Targets.Target, o
     ([row]) => Number(row?.position ?? 0)
   )
 
+  // A server that stood still does not take back how far another has come meanwhile.
   const save = (position: number) => sql`
     INSERT INTO audit_export (target, position) VALUES (${name}, ${position})
-    ON CONFLICT (target) DO UPDATE SET position = excluded.position`
+    ON CONFLICT (target) DO UPDATE SET position = excluded.position
+    WHERE audit_export.position < excluded.position`
 
   /** Keeps what has arrived by now. */
   const settle = Effect.gen(function* () {

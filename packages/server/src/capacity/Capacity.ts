@@ -42,7 +42,7 @@ export interface Need {
     readonly total: number
     /** What asks for so many. */
     readonly because: "sessions" | "processor" | "availability"
-    /** Of each server's core, while all are there; 0 to 1. */
+    /** Of each server's core, while one is away; 0 to 1. So are sessions and memory. */
     readonly coreShare: number
     readonly sessions: number
     readonly memoryBytes: number
@@ -74,8 +74,8 @@ const daySeconds = 86_400
 /** Registrations that arrive together share a commit: so many a second at the most, by `gatherMillisMax`. */
 const commitsPerSecondMax = 25
 
-/** The largest number that anything here was measured with. */
-export const measuredHosts = 1_000_000
+/** What one registry is planned for. */
+const hostsOfOneRegistry = 1_000_000
 
 export const reckon = (demand: Demand, costs: UnitCosts): Need => {
   const { beatSeconds, changesPerDay, edges, hosts, keptDays, queriesPerSecond, sessionsPerServer, tls } = demand
@@ -91,7 +91,8 @@ export const reckon = (demand: Demand, costs: UnitCosts): Need => {
   const byProcessor = Math.ceil(busyCores / coreShareMax)
   const carrying = Math.max(1, bySessions, byProcessor)
   const perGroup = carrying + 1
-  const sessions = Math.ceil(hostsPerGroup / perGroup)
+  // While one is away the others have its sessions.
+  const sessions = Math.ceil(hostsPerGroup / carrying)
 
   const flushesPerSecond = Math.min(beatsOfGroup, hostsPerGroup / flushSeconds)
   const secondaries = Math.max(
@@ -100,9 +101,9 @@ export const reckon = (demand: Demand, costs: UnitCosts): Need => {
   )
 
   const notes = [
-    hosts > measuredHosts
-      ? `measured were ${measuredHosts.toLocaleString("en")} hosts in one registry; beyond that it is computed: ${groups} groups beside each other, each as measured`
-      : `${hosts.toLocaleString("en")} hosts are within what was measured`,
+    hosts > hostsOfOneRegistry
+      ? `one registry is planned for ${hostsOfOneRegistry.toLocaleString("en")} hosts; beyond that it is computed: ${groups} groups beside each other`
+      : `${hosts.toLocaleString("en")} hosts are within what one registry is planned for`,
     ...(groups > 1
       ? [
           "groups share a name tree by delegation and nothing else; agents find theirs by redirect (docs/guides/sharding.md)"
@@ -130,7 +131,7 @@ export const reckon = (demand: Demand, costs: UnitCosts): Need => {
       perGroup,
       total: perGroup * groups,
       because: carrying === 1 ? "availability" : bySessions >= byProcessor ? "sessions" : "processor",
-      coreShare: busyCores / perGroup,
+      coreShare: busyCores / carrying,
       sessions,
       memoryBytes: baseBytes + sessions * (tls ? costs.sessionTlsBytes : costs.sessionBytes)
     },

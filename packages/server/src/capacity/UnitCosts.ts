@@ -112,7 +112,7 @@ export const unitCosts = {
     value: 1_000_000,
     unit: "1",
     what: "hosts in one registry",
-    source: measured("million", "1,000,000 hosts in one PostgreSQL, and as fast as with 10,000 after that")
+    source: planned("until `million` is taken")
   }
 } as const satisfies Readonly<Record<string, UnitCost>>
 

@@ -11,7 +11,7 @@
 import { PgConnection } from "@effect/sql-pg"
 import type { Failover } from "@prism-dns/core/storage/Failover"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
-import { Deferred, Duration, Effect, Metric, Schema, type Scope, Semaphore } from "effect"
+import { Cause, Deferred, Duration, Effect, Metric, Schema, type Scope, Semaphore } from "effect"
 import { SqlError } from "effect/sql"
 import * as Net from "node:net"
 import * as DatabaseMetrics from "./DatabaseMetrics.ts"
@@ -263,9 +263,11 @@ export const make = Effect.fnUntraced(function* (
       }
     }).pipe(
       Effect.scoped,
-      Effect.catch((error) => {
-        server.seen = { _tag: "Silent", detail: detailOf(error) }
-        return Effect.ignore(decide)
+      // A fault of ours too must not end the watch: a server that is not asked any more would be taken for what it was.
+      Effect.catchCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+        server.seen = { _tag: "Silent", detail: detailOf(Cause.squash(cause)) }
+        return Effect.ignoreCause(decide)
       }),
       Effect.andThen(pause),
       Effect.forever
