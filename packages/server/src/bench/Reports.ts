@@ -171,7 +171,7 @@ export const reported: ReadonlyArray<Reported> = [
     args: [],
     quick: [...once, "--hosts", "500", "--seconds", "1", "--backend", "lmdb"],
     about:
-      "`dnsperf` asks for names that are there while 500 changes a second are published: by Prism (`prism_publishes`), by a loop with ten PATCHes a second to a PowerDNS with our settings and to one as it comes (`…_looped`), by one PATCH for each change (`stock_patch_each`), and to NSD by a zone file that is read anew each second. `…_still`: nothing changes. `…_cpu` is the server's processor time for each answer, with what changes cost it.",
+      "`dnsperf` asks for names that are there while 500 changes a second are published: by Prism (`prism_publishes`), by a loop with ten PATCHes a second to a PowerDNS with our settings and to one as it comes (`…_looped`), by one PATCH for each change (`stock_patch_each`), and to NSD by a zone file that is read anew each second. `…_still`: nothing changes. `…_cpu` is the server's processor time for each answer, with what changes cost it; `…_changes` is how many changes a second it was given in fact: one that cannot do 500 has it easier.",
     explained: "dnsperf-questions-while-records-change"
   },
   {

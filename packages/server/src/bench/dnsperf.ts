@@ -116,12 +116,15 @@ const ask = Effect.fnUntraced(function* (dns: Servers.Endpoint, questions: strin
 /** Names in turn, each with an address it did not have; consecutive ones are far apart. */
 const makeMoves = (names: number) => {
   let next = 0
-  return (count: number) =>
-    Array.from({ length: count }, () => {
-      const turn = 1 + Math.floor(next / names)
-      const host = (next++ * 7919) % names
-      return { host, address: `10.${turn & 255}.${(host >> 8) & 255}.${host & 255}` }
-    })
+  return {
+    take: (count: number) =>
+      Array.from({ length: count }, () => {
+        const turn = 1 + Math.floor(next / names)
+        const host = (next++ * 7919) % names
+        return { host, address: `10.${turn & 255}.${(host >> 8) & 255}.${host & 255}` }
+      }),
+    taken: () => next
+  }
 }
 type Moves = ReturnType<typeof makeMoves>
 
@@ -165,14 +168,16 @@ const rrset = ({ address, host }: { readonly address: string; readonly host: num
 /** The loop that changes records by itself, in `perSecond` PATCHes a second, or in one for each. */
 const patching = (powerDns: Servers.PowerDns, moves: Moves, rate: number, perSecond: number | "each") =>
   perSecond === "each"
-    ? evenly(rate, rate, (changes) => BareParts.patchRRsets(powerDns, Servers.zone, moves(changes).map(rrset), 1))
-    : evenly(perSecond, rate, (changes) => BareParts.patchRRsets(powerDns, Servers.zone, moves(changes).map(rrset)))
+    ? evenly(rate, rate, (changes) => BareParts.patchRRsets(powerDns, Servers.zone, moves.take(changes).map(rrset), 1))
+    : evenly(perSecond, rate, (changes) =>
+        BareParts.patchRRsets(powerDns, Servers.zone, moves.take(changes).map(rrset))
+      )
 
 /** Hosts that are moved by the API, a few in a call. */
 const moving = (server: Servers.Prism, moves: Moves, rate: number) =>
   evenly(1000 / callMillis, rate, (changes) =>
     Servers.post(server, "/hosts:batch", {
-      items: moves(changes).map(({ address, host }) => ({
+      items: moves.take(changes).map(({ address, host }) => ({
         op: "register",
         hostname: LargeZone.fqdn(host),
         addresses: [address]
@@ -185,12 +190,18 @@ const moving = (server: Servers.Prism, moves: Moves, rate: number) =>
 const during = <A, E>(changes: Effect.Effect<never, E>, asking: Effect.Effect<A, BenchFailed>) =>
   Effect.raceFirst(changes, asking)
 
+/** A second: a server that cannot do more has fewer changes than are wanted, and is asked under a lighter load. */
+interface Written {
+  readonly patches: number
+  readonly changes: number
+}
+
 interface Station {
   readonly name: string
   readonly asked: Array<Asked>
-  /** PATCHes a second, where it is not as many as were sent. */
-  readonly patches: Array<number>
-  readonly take: Effect.Effect<{ readonly asked: Asked; readonly patches?: number }, BenchFailed>
+  /** PATCHes and changes a second. */
+  readonly written: Array<Written>
+  readonly take: Effect.Effect<{ readonly asked: Asked; readonly written?: Written }, BenchFailed>
 }
 
 const quietServer = {
@@ -242,36 +253,45 @@ const stationsOf = Effect.fnUntraced(function* (
   }
   const moves = { prism: makeMoves(names), looped: makeMoves(names), stock: makeMoves(names) }
   const asking = (each: Servers.PowerDns) => ask(each.dns, questions, seconds, cpuOf(each.pid))
-  const counting = (each: Servers.PowerDns, asked: Effect.Effect<Asked, BenchFailed>) =>
+  const counting = (each: Servers.PowerDns, moves: Moves, asked: Effect.Effect<Asked, BenchFailed>) =>
     Effect.gen(function* () {
       const before = yield* serial(each)
+      const taken = moves.taken()
       const startMillis = performance.now()
       const result = yield* asked
       const seconds = (performance.now() - startMillis) / 1000
-      return { asked: result, patches: ((yield* serial(each)) - before) / seconds }
+      const written = {
+        patches: ((yield* serial(each)) - before) / seconds,
+        changes: (moves.taken() - taken) / seconds
+      }
+      return { asked: result, written }
     })
   const station = (name: string, take: Station["take"]): Station => ({
     name: `${name}_${backend}`,
     asked: [],
-    patches: [],
+    written: [],
     take
   })
   return [
     station(
       "prism_publishes",
-      counting(powerDns, during(moving(server, moves.prism, rate), Effect.raceFirst(asking(powerDns), server.ended)))
+      counting(
+        powerDns,
+        moves.prism,
+        during(moving(server, moves.prism, rate), Effect.raceFirst(asking(powerDns), server.ended))
+      )
     ),
     station(
       "prism_settings_looped",
-      counting(looped, during(patching(looped, moves.looped, rate, gathered), asking(looped)))
+      counting(looped, moves.looped, during(patching(looped, moves.looped, rate, gathered), asking(looped)))
     ),
     station(
       "stock_looped",
-      counting(asItComes, during(patching(asItComes, moves.stock, rate, gathered), asking(asItComes)))
+      counting(asItComes, moves.stock, during(patching(asItComes, moves.stock, rate, gathered), asking(asItComes)))
     ),
     station(
       "stock_patch_each",
-      counting(asItComes, during(patching(asItComes, moves.stock, rate, "each"), asking(asItComes)))
+      counting(asItComes, moves.stock, during(patching(asItComes, moves.stock, rate, "each"), asking(asItComes)))
     ),
     station(
       "prism_settings_still",
@@ -290,13 +310,13 @@ const nsdStations = Effect.fnUntraced(function* (folder: string, names: number, 
   const nsd = yield* Nsd.start(folder, names)
   const moves = makeMoves(names)
   const asking = ask(nsd.dns, questions, seconds, () => cpuSecondsOfAll(nsd.pid))
-  const station = (name: string, take: Station["take"]): Station => ({ name, asked: [], patches: [], take })
+  const station = (name: string, take: Station["take"]): Station => ({ name, asked: [], written: [], take })
   return [
     station(
       "nsd_reloaded",
       Effect.map(
         during(
-          evenly(1, rate, (changes) => nsd.change(moves(changes))),
+          evenly(1, rate, (changes) => nsd.change(moves.take(changes))),
           asking
         ),
         (asked) => ({ asked })
@@ -325,12 +345,12 @@ const run = Effect.fnUntraced(function* (options: Options) {
 
   for (let round = 1; round <= options.rounds; round++) {
     // In turn, so that whatever else this machine does falls on all of them.
-    for (const { asked, name, patches, take } of stations) {
+    for (const { asked, name, take, written } of stations) {
       const result = yield* take
       asked.push(result.asked)
-      if (result.patches !== undefined) patches.push(result.patches)
+      if (result.written !== undefined) written.push(result.written)
       yield* progress(
-        `round ${round} of ${options.rounds}: ${name} ${Math.round(result.asked.perSecond)}/s, ${(result.asked.cpu * 1e6).toFixed(1)} µs each${result.patches === undefined ? "" : `, ${result.patches.toFixed(1)} PATCHes/s`}`
+        `round ${round} of ${options.rounds}: ${name} ${Math.round(result.asked.perSecond)}/s, ${(result.asked.cpu * 1e6).toFixed(1)} µs each${result.written === undefined ? "" : `, ${result.written.patches.toFixed(1)} PATCHes/s, ${Math.round(result.written.changes)} changes/s`}`
       )
     }
   }
@@ -341,12 +361,20 @@ const run = Effect.fnUntraced(function* (options: Options) {
   }
   const ratios: Record<string, number> = {}
   const targets: Record<string, Target> = {}
-  for (const { asked, name, patches } of stations) {
+  for (const { asked, name, written } of stations) {
     const over = (unit: Figure["unit"], f: (each: Asked) => number) => figure(unit, asked.map(f))
     figures[name] = over("1/s", ({ perSecond }) => perSecond)
     figures[`${name}_cpu`] = over("us", ({ cpu }) => cpu * 1e6)
     figures[`${name}_latency`] = over("s", ({ latency }) => latency)
-    if (patches.length > 0) figures[`${name}_patches`] = figure("1/s", patches)
+    if (written.length === 0) continue
+    figures[`${name}_patches`] = figure(
+      "1/s",
+      written.map(({ patches }) => patches)
+    )
+    figures[`${name}_changes`] = figure(
+      "1/s",
+      written.map(({ changes }) => changes)
+    )
   }
   const ratio = (name: string, one: string, other: string) => {
     const of = (name: string) => stations.find((each) => each.name === name)!.asked
