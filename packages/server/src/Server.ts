@@ -219,7 +219,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
-    Layer.provideMerge(redis === undefined ? Layer.empty : Redis.layer(redis)),
+    Layer.provideMerge(redis === undefined ? Layer.empty : Redis.layer(redis, server.instance)),
     Layer.provideMerge(instances),
     Layer.provideMerge(signals),
     Layer.provideMerge(Drain.layer)

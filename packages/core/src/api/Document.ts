@@ -55,6 +55,10 @@ const parameters: Readonly<Record<string, object>> = {
     description: "`true`: the host is forgotten, in place of retired.",
     schema: { type: "boolean", default: false }
   },
+  session: {
+    description: "`true`: the answer also says which server the host's agent is connected to, where that is known.",
+    schema: { type: "boolean", default: false }
+  },
   dryRun: {
     description: "`true`: the answer says what would become of it, after the same checks; nothing is changed.",
     schema: { type: "boolean", default: false }

@@ -80,6 +80,12 @@ export const HostView = Schema.Struct({
   firstSeen: absentWithAt(Values.Timestamp),
   lastSeen: absentWithAt(Values.Timestamp),
   publication: Schema.optionalKey(Publication),
+  session: Schema.optionalKey(
+    Schema.Struct({
+      instance: Schema.String.annotate({ description: "The name of the server that has it." }),
+      since: Values.Timestamp
+    }).annotate({ description: "Where its agent is connected; only where `session` is asked for and it is known." })
+  ),
   event: Schema.optionalKey(versionFields.event),
   validFrom: Schema.optionalKey(Values.Timestamp),
   validTo: versionFields.validTo
@@ -146,13 +152,21 @@ export class Hosts extends HttpApiGroup.make("hosts")
       ),
     HttpApiEndpoint.get("get", "/hosts/:host", {
       params: { host: Schema.String },
-      query: { at: Schema.optionalKey(Values.TimestampInput) },
+      query: {
+        at: Schema.optionalKey(Values.TimestampInput),
+        /** Not with `at`. */
+        session: Schema.optionalKey(Schema.Boolean)
+      },
       success: HttpApiSchema.WithHeaders(HostView, { etag: Schema.optionalKey(Schema.String) }),
       error: [HostNotFoundProblem, HostRetiredProblem, StorageUnavailableProblem]
     })
       .annotate(Requires, { verb: "read", resource: "hosts" })
       .annotateMerge(
-        OpenApi.annotations({ summary: "One host", description: "As it is, or with `at` as it was then." })
+        OpenApi.annotations({
+          summary: "One host",
+          description:
+            "As it is, or with `at` as it was then. With `session=true`, also which server its agent is connected to, where servers share that by Redis; it is some seconds old, and absent where it is not known."
+        })
       )
   )
   .middleware(Authorization)

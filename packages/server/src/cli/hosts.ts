@@ -95,7 +95,8 @@ const show = Command.make(
   "show",
   { ...Connection.flags, host: Input.host, at: Input.at },
   Effect.fn(function* (input) {
-    const query = yield* Input.atQuery(input.at)
+    const at = yield* Input.atQuery(input.at)
+    const query = at.at === undefined ? { session: true } : at
     yield* Connection.withClient(input, ({ hosts }) =>
       Effect.flatMap(hosts.get({ params: { host: input.host }, query }), ({ body: host }) =>
         input.json
@@ -117,6 +118,10 @@ const show = Command.make(
                 host.publication === undefined ? undefined : `${host.publication.level} at ${host.publication.at}`
               ],
               ["error", host.publication?.error],
+              [
+                "session",
+                host.session === undefined ? undefined : `on ${host.session.instance} since ${host.session.since}`
+              ],
               ["by", host.event],
               ["valid from", host.validFrom],
               ["valid to", host.validTo]

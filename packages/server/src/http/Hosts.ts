@@ -14,6 +14,7 @@ import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option, Result } from "effect"
 import { HttpApiBuilder, HttpApiSchema } from "effect/http-api"
 import { hash } from "node:crypto"
+import { Presence } from "../Presence.ts"
 import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { withTag } from "./Conditional.ts"
@@ -137,6 +138,7 @@ export const layer = HttpApiBuilder.group(
     const registry = yield* Registry
     const history = yield* HostHistory
     const { getHost, publicationsOf, shown } = yield* looking
+    const presence = yield* Presence
 
     return handlers.handleAll({
       list: Effect.fn("http.Hosts.list")(
@@ -172,7 +174,11 @@ export const layer = HttpApiBuilder.group(
       get: Effect.fn("http.Hosts.get")(function* ({ params, query }) {
         if (query.at === undefined) {
           const host = yield* shown(yield* getHost(params.host))
-          return withTag(host, tagOf(host))
+          if (query.session !== true) return withTag(host, tagOf(host))
+          const seat = yield* presence.find(DomainName.make(host.fqdn))
+          const session = seat && { instance: seat.instance, since: timestamp(seat.sinceMillis) }
+          // No tag: the session is not of the host's version.
+          return HttpApiSchema.withHeaders({ body: { ...host, ...(session && { session }) }, headers: {} })
         }
         const reference = referenceOf(params.host)
         const found = reference === undefined ? Option.none() : yield* history.find(reference, Date.parse(query.at))

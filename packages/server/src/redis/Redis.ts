@@ -7,6 +7,7 @@ import * as Fs from "node:fs"
 import type { PrismConfig } from "../Config.ts"
 import { CertificateUnusable } from "../ServerError.ts"
 import { RedisLink } from "./RedisLink.ts"
+import * as RedisPresence from "./RedisPresence.ts"
 import * as RedisRates from "./RedisRates.ts"
 
 const readCa = (path: string): Effect.Effect<string, CertificateUnusable> =>
@@ -19,11 +20,16 @@ const readCa = (path: string): Effect.Effect<string, CertificateUnusable> =>
       })
   })
 
-export const layer = (config: NonNullable<PrismConfig["redis"]>): Layer.Layer<never, CertificateUnusable> =>
+/** `instance` names this server. */
+export const layer = (
+  config: NonNullable<PrismConfig["redis"]>,
+  instance: string
+): Layer.Layer<never, CertificateUnusable> =>
   Layer.unwrap(
     Effect.map(config.ca === undefined ? Effect.succeed(undefined) : readCa(config.ca), (ca) =>
-      RedisRates.layer({ prefix: config.prefix }).pipe(
-        Layer.provide(RedisLink.layer({ url: config.url, ca }, `${config.prefix}trial`))
-      )
+      Layer.merge(
+        RedisRates.layer({ prefix: config.prefix }),
+        RedisPresence.layer({ prefix: config.prefix, instance })
+      ).pipe(Layer.provide(RedisLink.layer({ url: config.url, ca }, `${config.prefix}trial`)))
     )
   )

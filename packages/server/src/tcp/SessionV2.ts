@@ -126,6 +126,7 @@ export class SessionV2 implements Protocol {
     }
     // Whoever was welcomed is listed, however it ended.
     if (this.#principal !== undefined) this.#shared.sessions.remove(this, this.#principal)
+    for (const { fqdn } of this.#hosts) this.#shared.presence.go(fqdn, this)
     this.#hosts = noHosts
   }
 
@@ -272,6 +273,7 @@ export class SessionV2 implements Protocol {
 
   #lose(host: Host): void {
     this.#hosts = this.#hosts.filter((each) => each !== host)
+    this.#shared.presence.go(host.fqdn, this)
     this.#session.push(MessageV2.encodeText({ type: "lease-unknown", host: host.fqdn }))
   }
 
@@ -380,6 +382,8 @@ export class SessionV2 implements Protocol {
     const nowMillis = shared.now()
     const others = this.#hosts.filter((each) => each.fqdn !== host.fqdn)
     this.#hosts = outcome === "released" ? others : [...others, host]
+    if (outcome === "released" || this.#session.isClosed) shared.presence.go(host.fqdn, this)
+    else shared.presence.come(host.fqdn, this, nowMillis)
     if (outcome !== "released") {
       shared.countRegistration(outcome)
       shared.observe("accepted", nowMillis - readMillis)

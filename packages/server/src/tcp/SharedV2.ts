@@ -12,6 +12,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import type { AckLevel, Host } from "@prism-dns/core/domain/Host"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Clock, Duration, Effect, Metric } from "effect"
+import { Presence, type PresenceService } from "../Presence.ts"
 import * as Authentication from "./Authentication.ts"
 import * as RegistrationCounts from "./RegistrationCounts.ts"
 import * as RequestsV2 from "./RequestsV2.ts"
@@ -45,6 +46,8 @@ export interface Shared {
     signedBy: string
   ) => Effect.Effect<{ readonly _tag: "Rotated" } | RequestsV2.Refused>
   readonly sessions: Sessions.Sessions
+  /** Told which hosts its sessions have. */
+  readonly presence: PresenceService
   readonly beat: (host: Host, nowMillis: number) => boolean
   readonly ttlSeconds: (host: Host) => number
   /** Runs what needs the database; the server waits for it when it stops. */
@@ -109,6 +112,7 @@ export const make = Effect.fnUntraced(function* (options: SessionOptions, run: R
         )
       ),
     sessions: yield* Sessions.make,
+    presence: yield* Presence,
     beat: leases.beat,
     ttlSeconds: (host) => host.ttlSeconds ?? zones.find(host.zone)?.policy.ttlSeconds ?? 0,
     run,

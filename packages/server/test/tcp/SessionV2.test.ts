@@ -13,11 +13,12 @@ import * as Proof from "@prism-dns/core/protocol/Proof"
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Duration, Effect, Metric, Option } from "effect"
+import { Duration, Effect, Layer, Metric, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type * as Crypto from "node:crypto"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { Drain } from "../../src/Drain.ts"
+import { Presence } from "../../src/Presence.ts"
 import { sessions } from "../../src/tcp/TcpMetrics.ts"
 import { TcpServer, type TcpServerOptions } from "../../src/tcp/TcpServer.ts"
 import * as Agent from "../harness/AgentClient.ts"
@@ -141,6 +142,28 @@ describe("a session", () => {
       assert.deepStrictEqual(yield* agent.beat, [{ type: "beat", id: 3 }])
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
+
+  it.live("says which hosts it has, and has no more when they are released or it ends", () => {
+    const told: Array<string> = []
+    const presence = Layer.succeed(Presence, {
+      come: (fqdn) => void told.push(`${fqdn} came`),
+      go: (fqdn) => void told.push(`${fqdn} went`),
+      find: () => Effect.succeed(undefined)
+    })
+    return Effect.gen(function* () {
+      const agent = yield* open()
+      for (const name of ["web-1", "web-2"]) yield* agent.register(name)
+      agent.send({ type: "release", id: agent.nextId(), host: `web-1.${zone}` })
+      yield* agent.receive()
+      assert.deepStrictEqual(told, [`web-1.${zone} came`, `web-2.${zone} came`, `web-1.${zone} went`])
+      agent.client.socket.destroy()
+      yield* waitUntil(
+        "the other went",
+        Effect.sync(() => told.at(-1)),
+        (last) => last === `web-2.${zone} went`
+      )
+    }).pipe(Effect.scoped, Effect.provide(server().pipe(Layer.provide(presence))))
+  })
 
   it.live("of a bearer token owns its hosts by the token's name", () =>
     Effect.gen(function* () {
