@@ -262,7 +262,11 @@ export const start = Effect.fnUntraced(function* (
         tcp: { host: place.address, port: tcpPort },
         url: `http://${place.address}:${httpPort}`,
         isUp: () => isUp,
-        start: Effect.tap(running.restart, () => Effect.sync(() => (isUp = true))).pipe(Effect.asVoid),
+        // One that is not ready in time must not come up later, beside the next.
+        start: running.restart.pipe(
+          Effect.onError(() => running.kill("SIGKILL")),
+          Effect.andThen(Effect.sync(() => void (isUp = true)))
+        ),
         stop: end("SIGTERM"),
         kill: end("SIGKILL"),
         freeze: signal("SIGSTOP"),

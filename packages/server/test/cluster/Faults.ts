@@ -4,7 +4,7 @@
  * A run is a cluster of its own from its start to its end. Leaves to others:
  * what the faults are (`Schedule`), which rules there are (`Check`).
  */
-import { Cause, Duration, Effect, type Scope } from "effect"
+import { Cause, Duration, Effect, type Scope, Semaphore } from "effect"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Check from "./Check.ts"
 import * as Cluster from "./Cluster.ts"
@@ -72,20 +72,24 @@ const end = (part: Verbs | Cluster.Server, fault: Schedule.Fault): Effect.Effect
   }
 }
 
-/** All of its steps, each in its time; ends when the last is over. */
-const carryOut = (cluster: Cluster.Cluster, { steps }: Schedule.Schedule) =>
-  Effect.forEach(
+/**
+ * All of its steps, each in its time; ends when the last is over. What takes longer than planned, such as to stop in order,
+ * holds up what is next for the same part.
+ */
+const carryOut = Effect.fnUntraced(function* (cluster: Cluster.Cluster, { steps }: Schedule.Schedule) {
+  const turns = new Map(steps.map(({ fault }) => [fault.part, Semaphore.makeUnsafe(1)]))
+  yield* Effect.forEach(
     steps,
     ({ atMillis, fault, forMillis }) => {
       const part = find(cluster, fault.part)
+      const absence = Effect.all([begin(part, fault), Effect.sleep(forMillis)], { concurrency: "unbounded" })
       return Effect.sleep(atMillis).pipe(
-        Effect.andThen(begin(part, fault)),
-        Effect.andThen(Effect.sleep(forMillis)),
-        Effect.andThen(end(part, fault))
+        Effect.andThen(turns.get(fault.part)!.withPermits(1)(Effect.andThen(absence, end(part, fault))))
       )
     },
     { concurrency: "unbounded", discard: true }
   )
+})
 
 /** After the last fault it goes on for a while: what was frozen or cut off finds out that it was. */
 const afterMillis = 3000

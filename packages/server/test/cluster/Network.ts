@@ -68,10 +68,17 @@ const quietly = (program: string, ...args: ReadonlyArray<string>): void => {
 
 const namespaceOf = (subnet: number, n: number) => `prism-${subnet}-${n}`
 
-/** Namespaces take their interfaces with them. */
+const interfaceOf = (subnet: number, n: number) => `prism${subnet}-${n}`
+
+/** A namespace takes its interface with it, but only when the last process in it has ended. */
+const removePlace = (subnet: number, n: number) => {
+  quietly("ip", "link", "del", interfaceOf(subnet, n))
+  quietly("ip", "netns", "del", namespaceOf(subnet, n))
+}
+
 const clear = (subnet: number) => {
   for (let n = 1; n <= serversMax; n++) {
-    if (Fs.existsSync(`/run/netns/${namespaceOf(subnet, n)}`)) quietly("ip", "netns", "del", namespaceOf(subnet, n))
+    if (Fs.existsSync(`/run/netns/${namespaceOf(subnet, n)}`)) removePlace(subnet, n)
   }
   quietly("ip", "route", "del", "local", `198.18.${subnet}.0/25`, "dev", "lo")
 }
@@ -150,7 +157,7 @@ export const make: Effect.Effect<Network, never, Scope.Scope> = Effect.gen(funct
           const namespace = namespaceOf(subnet, n)
           const at = firstOfServers + 4 * (n - 1)
           const [gateway, address] = [`198.18.${subnet}.${at + 1}`, `198.18.${subnet}.${at + 2}`]
-          const [ours, theirs] = [`pr${subnet}-${n}`, `ps${subnet}-${n}`]
+          const [ours, theirs] = [interfaceOf(subnet, n), "outside"]
           const ip = (words: string) => run("ip", ...words.split(" "))
           ip(`netns add ${namespace}`)
           ip(`link add ${ours} type veth peer name ${theirs} netns ${namespace}`)
@@ -163,7 +170,7 @@ export const make: Effect.Effect<Network, never, Scope.Scope> = Effect.gen(funct
           ChildProcess.execFileSync("ip", ["netns", "exec", namespace, "nft", "-f", "-"], { input: table })
           return { address, gateway, namespace, command: ["ip", "netns", "exec", namespace] }
         }),
-        ({ namespace }) => Effect.sync(() => quietly("ip", "netns", "del", namespace!))
+        () => Effect.sync(() => removePlace(subnet, n))
       ),
     cut: ({ namespace }, from = [`198.18.${subnet}.0/24`]) =>
       // Both its own address and the loopback's stay: a server speaks to itself.
