@@ -371,7 +371,10 @@ const startRegistry = Effect.fnUntraced(function* (
     }
   }
   const postgres = Context.get(
-    yield* Layer.build(Postgres.layer({ also: { address, network: network.prefix } })),
+    // It is killed and not cut off from power: what is written is there, but it has to be written.
+    yield* Layer.build(
+      Postgres.layer({ also: { address, network: network.prefix }, settings: { synchronous_commit: "on" } })
+    ),
     Postgres
   )
   const { database, url } = yield* postgres.createDatabase()
