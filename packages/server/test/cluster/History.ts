@@ -62,6 +62,8 @@ export interface Write {
   toMillis: number | undefined
   /** Of the answer; undefined: there was none. */
   status: number | undefined
+  /** The request as it was, for a trace. */
+  body?: string
 }
 
 export interface History {

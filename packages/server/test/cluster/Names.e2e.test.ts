@@ -14,7 +14,7 @@ describe("the PowerDNS that is written", () => {
     "is killed: another is written, what is missing is named, and it catches up when it is back",
     () =>
       Effect.gen(function* () {
-        const trial = yield* Trial.begin({ servers: 1 })
+        const trial = yield* Trial.begin({ servers: 2 })
         const { cluster, load } = trial
         yield* Trial.steady()
         const writer = cluster.writes.at(-1)!.node

@@ -15,7 +15,7 @@ describe("the primary of PostgreSQL", () => {
     "is killed: within 5 s of the replica's promotion all goes on, and what was acknowledged is there",
     () =>
       Effect.gen(function* () {
-        const trial = yield* Trial.begin({ servers: 1, replica: true })
+        const trial = yield* Trial.begin({ servers: 2, replica: true })
         const { cluster, load } = trial
         yield* Trial.steady()
         yield* cluster.registry.kill

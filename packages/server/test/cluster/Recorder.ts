@@ -16,6 +16,9 @@ const statusLine = /^HTTP\/1\.[01] (\d{3})/
 /** Writes that are kept at the most. */
 const writesMax = 1_000_000
 
+/** `PRISM_CLUSTER_TRACE`: what was written is kept too. */
+const keepsBodies = process.env["PRISM_CLUSTER_TRACE"] !== undefined
+
 /** A proxy at `listen` to `target`; what `server` writes through it at `node` is put into `writes`. */
 export const proxy = (options: {
   readonly server: string
@@ -67,7 +70,10 @@ const pass = (
       }
     }
     // PowerDNS begins with it when it has all of it.
-    if (write !== undefined) write.fromMillis = nowMillis()
+    if (write !== undefined) {
+      write.fromMillis = nowMillis()
+      if (keepsBodies) write.body = (write.body ?? "") + chunk.toString("latin1")
+    }
     if (!to.write(chunk)) from.pause()
   })
   to.on("drain", () => from.resume())

@@ -10,7 +10,7 @@ describe("all servers at once", () => {
     "are killed and come back: no live host is lost or expires, and none that was released comes back",
     () =>
       Effect.gen(function* () {
-        const trial = yield* Trial.begin({ servers: 1 })
+        const trial = yield* Trial.begin({ servers: 2 })
         const { cluster, load } = trial
         yield* Trial.steady()
         const released = load.agents.filter(({ wanted }) => wanted.length === 0).length

@@ -7,6 +7,7 @@
  */
 import * as assert from "node:assert/strict"
 import { Effect, type Scope } from "effect"
+import * as Fs from "node:fs"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Check from "./Check.ts"
 import * as Cluster from "./Cluster.ts"
@@ -32,6 +33,9 @@ export const size: Load.Options = {
 
 /** How long a steady load goes on before and after what happens, in milliseconds. */
 export const steadyMillis = isFull ? 10_000 : 2500
+
+/** `PRISM_CLUSTER_TRACE=FILE`: the last history that was judged is kept there, as JSON. */
+const traceFile = process.env["PRISM_CLUSTER_TRACE"]
 
 export const say = (line: string): void => void process.stderr.write(`cluster: ${line}\n`)
 
@@ -84,7 +88,12 @@ export const findings = Effect.fnUntraced(function* ({ cluster, load }: Trial) {
     `${history.requests.length} requests, ${told} of them answered, ${end.versions.length} versions, ` +
       `${history.writes.length} writes, ${history.polls.length} questions, ${load.errors.length} errors`
   )
-  return Check.check(history, end, { leaseMillis: cluster.leaseMillis })
+  const found = Check.check(history, end, { leaseMillis: cluster.leaseMillis })
+  if (traceFile !== undefined) {
+    const { hosts, versions } = end
+    Fs.writeFileSync(traceFile, JSON.stringify({ found, ...history, errors: load.errors, hosts, versions }))
+  }
+  return found
 })
 
 /** Asserts that nothing is wrong. */
