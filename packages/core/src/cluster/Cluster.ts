@@ -93,6 +93,18 @@ export class Cluster extends Context.Service<
      * time to turn up on another. 0: none.
      */
     readonly endedMillis: () => number
+    /**
+     * Rises each time this instance finds out that it was declared dead, and begins anew. What was asked of it before has
+     * been given up by whoever asked, as likely as not, and perhaps asked of another since: it is not to be carried out.
+     */
+    readonly life: () => number
+    /**
+     * Whether this instance is known to live at this moment. Where the last proof has run out, as after standing still, a
+     * new one is waited for; not for long: false, when there is none.
+     */
+    readonly proven: Effect.Effect<boolean>
+    /** Calls `listener` when `life` has risen, until the scope ends. It must not wait. */
+    readonly onNewLife: (listener: () => void) => Effect.Effect<void, never, Scope.Scope>
     /** Hands over all that is held, takes nothing more, and says that this instance is on its way out. */
     readonly drain: Effect.Effect<void>
   }
@@ -120,6 +132,9 @@ export class Cluster extends Context.Service<
         ),
       fence: () => Effect.void,
       endedMillis: () => 0,
+      life: () => 0,
+      proven: Effect.succeed(true),
+      onNewLife: () => Effect.void,
       drain: Effect.void
     })
   })

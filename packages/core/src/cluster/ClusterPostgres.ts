@@ -14,7 +14,7 @@
  * transaction of a process that stands still is ended by PostgreSQL before the
  * lease can pass, and what else it keeps locked when it is declared dead.
  */
-import { Cause, Clock, Effect, Fiber, Latch, Metric, Scope } from "effect"
+import { Cause, Clock, Effect, Fiber, Latch, Metric, Option, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import { asList, asTable, integer } from "../storage/Rows.ts"
@@ -163,6 +163,8 @@ export const make = Effect.fnUntraced(function* (
     leases: []
   }
   let lastEndedMillis = 0
+  let life = 0
+  const lifeListeners = new Set<() => void>()
   const renewedLatch = yield* Latch.make(false)
 
   const remaining = () => Math.min(validUntil.elapsed - elapsed(), validUntil.machine - machine())
@@ -317,6 +319,9 @@ export const make = Effect.fnUntraced(function* (
     validUntil = { elapsed: -Infinity, machine: -Infinity }
     for (const entry of entries.values()) lose(entry, "this server was declared dead")
     releasable.clear()
+    // Before it may act again: what was asked in the former life is not carried out in this one.
+    life += 1
+    for (const listener of lifeListeners) listener()
     yield* join
   })
 
@@ -716,6 +721,19 @@ export const make = Effect.fnUntraced(function* (
     while (!isDone() && elapsed() < untilElapsed) yield* Effect.sleep(gatherMillis)
   })
 
+  const onNewLife: Cluster["Service"]["onNewLife"] = (listener) =>
+    Effect.acquireRelease(
+      Effect.sync(() => void lifeListeners.add(listener)),
+      () => Effect.sync(() => lifeListeners.delete(listener))
+    )
+
+  const proven: Cluster["Service"]["proven"] = Effect.suspend(() => {
+    // Nobody who is alone is declared dead.
+    if (remaining() > 0 || isAlone()) return Effect.succeed(true)
+    sooner.openUnsafe()
+    return Effect.map(Effect.timeoutOption(renewedLatch.await, leaseMillis / 3), Option.isSome)
+  })
+
   const isAlone = () => !seen.instances.some((each) => isThere(each) && each.id !== id)
 
   return {
@@ -753,6 +771,9 @@ export const make = Effect.fnUntraced(function* (
     whileHeld,
     fence,
     endedMillis: () => lastEndedMillis,
+    life: () => life,
+    proven,
+    onNewLife,
     drain
   }
 })

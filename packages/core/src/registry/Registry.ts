@@ -20,6 +20,7 @@ import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
+import { Cluster } from "../cluster/Cluster.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
 import * as Progress from "../dns/Progress.ts"
@@ -237,6 +238,8 @@ type Waiting = Claim | Spoken
 interface Claim {
   readonly _tag: "Register"
   readonly registration: Registration
+  /** Of this server in the cluster, when it was asked. */
+  readonly life: number
   /** Only the first answer counts. */
   readonly resume: (result: Result.Result<Registered, RegisterError>) => void
 }
@@ -244,12 +247,15 @@ interface Claim {
 interface Spoken {
   readonly _tag: "Word"
   readonly word: Word
+  readonly life: number
   readonly resume: (result: Result.Result<Changed, WordError>) => void
 }
 
 /** Those whose commits are under way. */
 interface Batch {
   readonly waiting: ReadonlyArray<Waiting>
+  /** Of this server, when all of it was asked. */
+  readonly life: number
   /** They were told already that it takes too long. */
   late: boolean
 }
@@ -258,6 +264,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const sql = yield* SqlClient.SqlClient
   const hosts = HostRepo.make(sql)
   const zones = yield* Zones
+  const cluster = yield* Cluster
   const outbox = yield* Outbox
   const leases = yield* Leases
   const acknowledgements = yield* Acknowledgements
@@ -490,12 +497,25 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         })
       )
 
+  /**
+   * Before each attempt: what was asked before this server was taken for dead is not carried out. Whoever asked has gone to
+   * another server, where it may have asked for something newer since.
+   */
+  const inLifeOf = ({ life }: Batch) =>
+    Effect.flatMap(cluster.proven, (isProven) =>
+      isProven && cluster.life() === life ? Effect.void : Effect.fail(new RegistryUnavailable({ detail: outOfTouch }))
+    )
+  const outOfTouch = "this server was out of touch with the others; ask again"
+
   const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
     changedByWord.clear()
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
       () => {
         const tickets: Array<Ticket> = []
-        return Effect.onError(writeClaims(claims, tickets, false), () => closeAll(tickets))
+        return Effect.andThen(
+          inLifeOf(batch),
+          Effect.onError(writeClaims(claims, tickets, false), () => closeAll(tickets))
+        )
       }
     ).pipe(againOnCollision, againOnLoss(batch, true))
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
@@ -515,7 +535,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     const words = spoken.map(({ word }) => word)
     const { answers, tell, tickets } = yield* Effect.suspend(() => {
       const tickets: Array<Ticket> = []
-      return Effect.onError(writeWords(words, tickets, false), () => closeAll(tickets))
+      return Effect.andThen(
+        inLifeOf(batch),
+        Effect.onError(writeWords(words, tickets, false), () => closeAll(tickets))
+      )
     }).pipe(againOnCollision, againOnLoss(batch, false))
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
@@ -631,16 +654,24 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const register: Registry["Service"]["register"] = (registration) =>
     Effect.callback((resume) =>
-      wait({ _tag: "Register", registration, resume: (result) => resume(Effect.fromResult(result)) })
+      wait({
+        _tag: "Register",
+        registration,
+        life: cluster.life(),
+        resume: (result) => resume(Effect.fromResult(result))
+      })
     )
 
   const change: Registry["Service"]["change"] = (word) =>
-    Effect.callback((resume) => wait({ _tag: "Word", word, resume: (result) => resume(Effect.fromResult(result)) }))
+    Effect.callback((resume) =>
+      wait({ _tag: "Word", word, life: cluster.life(), resume: (result) => resume(Effect.fromResult(result)) })
+    )
 
   const requestAll: Registry["Service"]["requestAll"] = (requests) =>
     Effect.callback((resume) => {
       const handled: Array<HandledRequest | undefined> = requests.map(() => undefined)
       let left = requests.length
+      const life = cluster.life()
       const put = (at: number, result: HandledRequest): void => {
         if (handled[at] !== undefined) return
         handled[at] = result
@@ -651,10 +682,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       requests.forEach((request, at) => {
         if (request._tag === "Register") {
           const { registration } = request
-          wait({ _tag: "Register", registration, resume: (result) => put(at, result) })
+          wait({ _tag: "Register", registration, life, resume: (result) => put(at, result) })
         } else {
           const { word } = request
-          wait({ _tag: "Word", word, resume: (result) => put(at, Result.map(result, toHandled(word.event))) })
+          wait({ _tag: "Word", word, life, resume: (result) => put(at, Result.map(result, toHandled(word.event))) })
         }
       })
     })
@@ -817,8 +848,14 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     }
   })
 
-  const answerInTime = Effect.fnUntraced(function* (waiting: ReadonlyArray<Waiting>) {
-    const batch: Batch = { waiting, late: false }
+  const answerInTime = Effect.fnUntraced(function* (all: ReadonlyArray<Waiting>) {
+    const life = cluster.life()
+    const waiting = all.filter((each) => each.life === life)
+    refuse(
+      all.filter((each) => each.life !== life),
+      outOfTouch
+    )
+    const batch: Batch = { waiting, life, late: false }
     const impatience = yield* Effect.forkChild(refuseInTime(batch))
     yield* answerOrRefuse(batch)
     yield* Fiber.interrupt(impatience)

@@ -6,6 +6,7 @@ import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
@@ -29,7 +30,7 @@ const life = (configured: ReadonlyArray<Zone.Zone>) =>
     Layer.provideMerge(Outbox.layer),
     Layer.provideMerge(Ownership.layer),
     Layer.provideMerge(Zones.layerManaged(configured)),
-    Layer.provide(SecureRandom.layerWebCrypto),
+    Layer.provide([SecureRandom.layerWebCrypto, Cluster.layerAlone]),
     Layer.orDie
   )
 

@@ -10,6 +10,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { PgClient, PgMigrator } from "@effect/sql-pg"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Zones } from "@prism-dns/core/dns/Zones"
@@ -64,7 +65,7 @@ const database = (folder: string, storage: Storage) =>
 const zones = [Servers.zone, Servers.reverseZone].map((name) => Zone.make(DomainName.make(name)))
 
 const registry = Registry.layer().pipe(
-  Layer.provide([Leases.layer, Acknowledgements.layer, Outbox.layer, SecureRandom.layerWebCrypto]),
+  Layer.provide([Leases.layer, Acknowledgements.layer, Outbox.layer, Cluster.layerAlone, SecureRandom.layerWebCrypto]),
   Layer.provide(Zones.layer(zones))
 )
 

@@ -11,6 +11,7 @@ import type { Claim } from "@prism-dns/core/auth/Policy"
 import type { Principal } from "@prism-dns/core/auth/Principal"
 import type { Elsewhere } from "@prism-dns/core/cluster/Groups"
 import * as Groups from "@prism-dns/core/cluster/Groups"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { type RecordPlace, Zones } from "@prism-dns/core/dns/Zones"
 import type { Ticket } from "@prism-dns/core/dns/Acknowledgements"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -84,6 +85,7 @@ export const make = Effect.gen(function* () {
   const registry = yield* Registry
   const admission = yield* Admission
   const leases = yield* Leases
+  const cluster = yield* Cluster
   const zones = yield* Zones
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
@@ -226,7 +228,10 @@ export const make = Effect.gen(function* () {
 
   const update: Requests["update"] = (asker, message, held) =>
     Effect.gen(function* () {
+      const life = cluster.life()
       const found = yield* findOwn(asker, message.host, held)
+      // This server was taken for dead while it looked: who asked has gone to another, and may want something newer.
+      if (cluster.life() !== life) return unavailable
       if (Option.isNone(found)) return unknown(message.host)
       const host = found.value
       const addresses =
@@ -240,7 +245,9 @@ export const make = Effect.gen(function* () {
 
   const release: Requests["release"] = (asker, message, held) =>
     Effect.gen(function* () {
+      const life = cluster.life()
       const found = yield* findOwn(asker, message.host, held)
+      if (cluster.life() !== life) return unavailable
       if (Option.isNone(found)) return unknown(message.host)
       const { fqdn } = found.value
       const actor = { name: asker.principal.name, peer: asker.peer }

@@ -8,6 +8,7 @@
  */
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
 import { encode } from "@prism-dns/core/protocol/Wire"
 import { Context, Deferred, Duration, Effect, Layer, Result } from "effect"
@@ -68,6 +69,7 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   const v1 = yield* ProtocolV1.make(options)
   const peerOf = yield* PeerAddress.make
   const revocations = yield* Revocations
+  const cluster = yield* Cluster
   const refused = yield* Refusals
   const context = yield* Effect.context()
   const run = Effect.runForkWith(context)
@@ -230,6 +232,11 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
       for (const session of sessions) session.destroy()
     })
   )
+
+  // Who is connected has been elsewhere since, as likely as not: what may still come in on the old connection is old.
+  yield* cluster.onNewLife(() => {
+    for (const session of sessions) session.destroy()
+  })
 
   const ways = { peerOf, proxyFrom: options.proxyFrom ?? [], openingTimeout: options.frameTimeout }
   const plain =

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Admission } from "@prism-dns/core/auth/Admission"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Zones } from "@prism-dns/core/dns/Zones"
@@ -29,7 +30,7 @@ const services = (conflict: Zone.ConflictPolicy) =>
     Layer.provideMerge(Layer.merge(Admission.layer({ anonymous: "open" }), Refusals.layerNone)),
     Layer.provideMerge(Zones.layer([Zone.make(DomainName.make("hosts.test"), { policy: { conflict, networks } })])),
     Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
-    Layer.provide(SecureRandom.layerWebCrypto),
+    Layer.provide([SecureRandom.layerWebCrypto, Cluster.layerAlone]),
     Layer.orDie
   )
 
