@@ -75,6 +75,7 @@ export class LoadAgent {
   #wanted: ReadonlyArray<string> = []
   /** What was acknowledged last is what is wanted. */
   #isSettled = true
+  #settledMillis = 0
   #current: Link | undefined
   #next: Link | undefined
   #attempt: NodeJS.Timeout | undefined
@@ -103,6 +104,11 @@ export class LoadAgent {
   /** It is connected, and the server has acknowledged all that it wants. */
   get isSettled(): boolean {
     return this.#isSettled && this.#current?.isWelcome === true && this.#current.asked === undefined
+  }
+
+  /** When all that it wanted was acknowledged last. */
+  get settledMillis(): number {
+    return this.#settledMillis
   }
 
   get isConnected(): boolean {
@@ -321,6 +327,7 @@ export class LoadAgent {
     clearTimeout(link.answer)
     link.holds = request.kind === "register"
     this.#isSettled = request.addresses === this.#wanted
+    if (this.#isSettled) this.#settledMillis = nowMillis()
     if (this.#away !== undefined) this.#away.toMillis = nowMillis()
     this.#away = undefined
     if (link === this.#next) this.#replace(link)

@@ -37,7 +37,7 @@ export interface Load {
   readonly errors: Records["errors"]
   /** Changes that were asked for so far. */
   readonly changes: () => number
-  /** Waits until all agents are connected and have what they want. */
+  /** Waits until all agents are connected and have, or while changes go on have had, what they want. */
   readonly settled: (within?: "10 seconds" | "30 seconds" | "60 seconds") => Effect.Effect<void>
   /** Nothing is changed any more; sessions go on. */
   readonly pause: Effect.Effect<void>
@@ -139,24 +139,29 @@ export const start = Effect.fnUntraced(function* (
     errors,
     changes: () => changes,
     settled: (within = "30 seconds") =>
-      waitUntil(
-        "all agents have what they want",
-        Effect.sync(() => ({
-          waiting: agents
-            .filter((agent) => !agent.isSettled)
-            .slice(0, 3)
-            .map(({ host, isConnected }) => ({
-              host,
-              isConnected,
-              last: requests.findLast((one) => one.host === host)
-            })),
-          count: agents.filter((agent) => !agent.isSettled).length,
-          beats: beating.unanswered(),
-          errors: errors.slice(-3)
-        })),
-        ({ beats, count }) => count === 0 && beats === 0,
-        { within, every: "50 millis" }
-      ).pipe(Effect.asVoid),
+      Effect.suspend(() => {
+        const since = nowMillis()
+        // While changes go on, some agent always waits for an answer: then it is enough that each has had one since.
+        const waiting = () =>
+          agents.filter((agent) => !agent.isSettled && (isPaused || !agent.isConnected || agent.settledMillis < since))
+        return waitUntil(
+          "all agents have what they want",
+          Effect.sync(() => ({
+            count: waiting().length,
+            waiting: waiting()
+              .slice(0, 3)
+              .map(({ host, isConnected }) => ({
+                host,
+                isConnected,
+                last: requests.findLast((one) => one.host === host)
+              })),
+            beats: beating.unanswered(),
+            errors: errors.slice(-3)
+          })),
+          ({ beats, count }) => count === 0 && beats === 0,
+          { within, every: "50 millis" }
+        ).pipe(Effect.asVoid)
+      }),
     pause: Effect.sync(() => (isPaused = true)),
     resume: Effect.sync(() => (isPaused = false))
   }

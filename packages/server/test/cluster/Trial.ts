@@ -120,7 +120,7 @@ export const untilElsewhere = Effect.fnUntraced(function* (
   return nowMillis() - start
 })
 
-/** Waits until the server is the writer of a zone. */
+/** Waits until the server is the writer of zones under steady change, and says of which. */
 export const untilWriting = (trial: Trial, server: string) =>
   waitUntil(
     `${server} writes a zone`,
@@ -129,10 +129,15 @@ export const untilWriting = (trial: Trial, server: string) =>
     { within: "60 seconds", every: "50 millis" }
   )
 
-/** Zones that `server` was the last to write. */
-export const writtenBy = ({ cluster }: Trial, server: string): ReadonlyArray<string> => {
-  const last = new Map(cluster.writes.map(({ server, zone }) => [zone, server]))
-  return [...last].flatMap(([zone, writer]) => (writer === server ? [zone] : []))
+/** A zone in which something is changed all the time. */
+const isBusy = ({ cluster }: Trial, zone: string) =>
+  cluster.writes.filter((write) => write.zone === zone && write.fromMillis > nowMillis() - busyMillis).length >= 2
+const busyMillis = 3000
+
+/** Zones under steady change that `server` was the last to write. */
+export const writtenBy = (trial: Trial, server: string): ReadonlyArray<string> => {
+  const last = new Map(trial.cluster.writes.map(({ server, zone }) => [zone, server]))
+  return [...last].flatMap(([zone, writer]) => (writer === server && isBusy(trial, zone) ? [zone] : []))
 }
 
 /** How long it takes from `sinceMillis` until each of the zones was written by somebody else than `gone`. */
