@@ -7,6 +7,7 @@ import { unlimited } from "@prism-dns/core/auth/Principal"
 import { type Revocation, Revocations } from "@prism-dns/core/auth/Revocations"
 import { Roles } from "@prism-dns/core/auth/Roles"
 import { type TokenHolder, TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import * as Versions from "@prism-dns/core/cluster/Versions"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -34,7 +35,7 @@ const parts = ManagedZones.layer().pipe(
   Layer.provideMerge(Outbox.layer),
   Layer.provideMerge(Ownership.layer),
   Layer.provideMerge(Zones.layerManaged(T.zones)),
-  Layer.provide(SecureRandom.layerWebCrypto),
+  Layer.provide([SecureRandom.layerWebCrypto, Cluster.layerAlone]),
   Layer.orDie
 )
 
