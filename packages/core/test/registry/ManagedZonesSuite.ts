@@ -6,7 +6,6 @@ import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
 import { Zones } from "@prism-dns/core/dns/Zones"
-import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
@@ -24,13 +23,13 @@ import { forward, pointerOf, registration, reverse4 } from "../layers.ts"
 const life = (configured: ReadonlyArray<Zone.Zone>) =>
   ManagedZones.layer().pipe(
     Layer.provideMerge(ZoneChanges.layer),
-    Layer.provideMerge(Cluster.layerAlone),
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(Layer.mergeAll(Acknowledgements.layer, Leases.layer, RecordSource.layer)),
     Layer.provideMerge(Outbox.layer),
     Layer.provideMerge(Ownership.layer),
     Layer.provideMerge(Zones.layerManaged(configured)),
-    Layer.provide([SecureRandom.layerWebCrypto, Cluster.layerAlone]),
+    Layer.provideMerge(Cluster.layerAlone),
+    Layer.provide(SecureRandom.layerWebCrypto),
     Layer.orDie
   )
 
