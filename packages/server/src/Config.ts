@@ -31,6 +31,7 @@ import * as Settings from "./config/Settings.ts"
 import { isSafeUrl, type OidcConfig } from "./OidcConfig.ts"
 import type * as Groups from "@prism-dns/core/cluster/Groups"
 import { redirectServersMax } from "@prism-dns/core/protocol/MessageV2"
+import * as Expiry from "@prism-dns/core/registry/Expiry"
 import * as Source from "./config/Source.ts"
 import * as Connections from "./http/Connections.ts"
 import * as Idempotency from "./http/Idempotency.ts"
@@ -1139,6 +1140,15 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   if (Duration.toMillis(values.cluster.renewInterval) > Duration.toMillis(values.cluster.lease) / renewalsMin) {
     problems.push(
       `cluster.renewInterval: a lease that is renewed less than ${renewalsMin} times is lost with one failure; at most ${Duration.format(Duration.millis(Duration.toMillis(values.cluster.lease) / renewalsMin))} with cluster.lease ${Duration.format(values.cluster.lease)}`
+    )
+  }
+
+  if (
+    values.storage.url._tag === "Postgres" &&
+    Duration.toMillis(values.leases.flushInterval) > Expiry.sharedFlushMillisMax
+  ) {
+    problems.push(
+      `leases.flushInterval: servers that share a PostgreSQL database allow for beats that others have not written for ${Expiry.sharedFlushMillisMax / 1000} s; at most that`
     )
   }
 

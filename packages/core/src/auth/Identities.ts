@@ -194,6 +194,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
   const tokens = yield* Tokens
   const revocations = yield* Revocations
   const random = yield* SecureRandom.SecureRandom
+  const bump = yield* Versions.bumpOf(sql, "access")
   const durability = yield* Durability
   /** When identities were last used that the database does not know of yet. */
   const used = new Map<string, number>()
@@ -249,7 +250,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
         return report
       })
     )
-    yield* Versions.bump(sql, "access")
+    yield* bump
     return revoked
   })
 

@@ -218,6 +218,7 @@ const usersShown = 20
 const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
   const sql = yield* SqlClient.SqlClient
   const zones = yield* Zones
+  const bump = yield* Versions.bumpOf(sql, "access")
   const durability = yield* Durability
   const memory = makeMemory()
   const columns = sql.literal("name, description, permissions, generation, updated_at, updated_by")
@@ -279,7 +280,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
       const entry = { actor, action: "role.created" as const, subject: role.name, after: auditView(role), reason }
       yield* Audit.writeAll(sql, [{ ...entry, generation: after.generation }], nowMillis)
       yield* sql.afterCommit(Effect.sync(() => memory.put(after)))
-      yield* Versions.bump(sql, "access")
+      yield* bump
       return after
     }).pipe(
       sql.withTransaction,
@@ -321,7 +322,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         const { generation } = after
         yield* Audit.writeAll(sql, [{ ...entry, after: auditView(after), generation }], nowMillis)
         yield* sql.afterCommit(Effect.sync(() => memory.put(after)))
-        yield* Versions.bump(sql, "access")
+        yield* bump
         return after
       }).pipe(sql.withTransaction)
       yield* durability.flush
@@ -354,7 +355,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         const entry = { actor, action: "role.deleted" as const, subject: name, before: auditView(before), reason }
         yield* Audit.writeAll(sql, [{ ...entry, generation }], nowMillis)
         yield* sql.afterCommit(Effect.sync(() => memory.forget(name, generation)))
-        yield* Versions.bump(sql, "access")
+        yield* bump
         return before
       }).pipe(sql.withTransaction)
       yield* durability.flush

@@ -437,6 +437,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
   const zones = yield* Zones
   const revocations = yield* Revocations
   const random = yield* SecureRandom.SecureRandom
+  const bump = yield* Versions.bumpOf(sql, "access")
   const durability = yield* Durability
   const memory = makeMemory(yield* Clock.Clock, configured)
 
@@ -590,7 +591,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         const entry = { atMillis: nowMillis, actor, subject: record.name, reason, generation }
         yield* Audit.write(sql, { ...entry, action: "token.issued", after: auditView(record) })
         yield* sql.afterCommit(Effect.sync(() => memory.put(made, digest)))
-        yield* Versions.bump(sql, "access")
+        yield* bump
         return made
       }).pipe(
         sql.withTransaction,
@@ -625,7 +626,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
             announceRevoked(before.name)
           })
         )
-        yield* Versions.bump(sql, "access")
+        yield* bump
         return after.record
       }).pipe(sql.withTransaction)
       yield* durability.flush
@@ -673,7 +674,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
             announceChanged(before, after.record)
           })
         )
-        yield* Versions.bump(sql, "access")
+        yield* bump
         return after.record
       }).pipe(sql.withTransaction)
       yield* durability.flush

@@ -2,7 +2,7 @@
  * What a server keeps in memory of the registry, kept as other servers have it.
  *
  * Each change of such a thing raises a number in the transaction of the change
- * (`bump`). Whoever keeps it in memory looks at the number each second, and at
+ * (`bumpOf`). Whoever keeps it in memory looks at the number each second, and at
  * once when it is told to (`cluster/Signals`), and reads anew when it has risen
  * (`follow`). While the database cannot be read, what is in memory stays, and it
  * is said. On SQLite there is one server, and nothing to follow.
@@ -20,7 +20,7 @@ import type { Topic } from "./Topics.ts"
 
 export interface Followed {
   readonly topic: Topic
-  /** Rises, or changes, with what is kept. Default: the number that `bump` raises. */
+  /** Rises, or changes, with what is kept. Default: the number that `bumpOf` raises. */
   readonly version?: Effect.Effect<number, SqlError.SqlError>
   /** Reads anew. What is newer in memory than what is read stays. */
   readonly reload: Effect.Effect<void, SqlError.SqlError>
@@ -30,17 +30,23 @@ export interface Followed {
 
 export const defaultPollMillis = 1000
 
-/** For a transaction that changes what others keep in memory, near its end: others of the topic wait until it commits. */
-export const bump = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, topic: Topic) {
-  const signals = yield* Signals
-  yield* sql.onDialectOrElse({
-    pg: () => sql`
-      INSERT INTO change_version (topic, version) VALUES (${topic}, 1)
-      ON CONFLICT (topic) DO UPDATE SET version = change_version.version + 1`,
-    orElse: () => Effect.void
-  })
-  yield* sql.afterCommit(Effect.sync(() => signals.send(topic)))
-})
+/**
+ * For a transaction that changes what others keep in memory, near its end: others of the topic wait until it commits. It
+ * tells them by the signals of who made it, wherever it runs.
+ */
+export const bumpOf = (sql: SqlClient.SqlClient, topic: Topic) =>
+  Effect.map(Signals, (signals): Effect.Effect<void, SqlError.SqlError> =>
+    sql.onDialectOrElse({
+      pg: () =>
+        Effect.andThen(
+          sql`
+            INSERT INTO change_version (topic, version) VALUES (${topic}, 1)
+            ON CONFLICT (topic) DO UPDATE SET version = change_version.version + 1`,
+          sql.afterCommit(Effect.sync(() => signals.send(topic)))
+        ),
+      orElse: () => Effect.void
+    })
+  )
 
 const versionOf = (sql: SqlClient.SqlClient, topic: Topic) =>
   Effect.map(

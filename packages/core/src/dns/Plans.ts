@@ -18,6 +18,7 @@ import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Action } from "../audit/Actions.ts"
 import * as Audit from "../audit/Entries.ts"
+import { Signals } from "../cluster/Signals.ts"
 import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import { type PlanAction, type PlanKind, type PlanState, planStates } from "../domain/Plan.ts"
@@ -289,6 +290,7 @@ const placesAt = (zone: DomainName, names: ReadonlyArray<DomainName>) => names.m
 
 const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
+  const bump = yield* Versions.bumpOf(sql, "ownership")
   const outbox = yield* Outbox
   const ownership = yield* Ownership
   const powerdns = yield* PowerDnsClient
@@ -296,7 +298,7 @@ const make = Effect.gen(function* () {
   const zones = yield* Zones
   const repo = PlanRepo.make(sql)
   const records = RecordChanges.make(sql, zones, outbox)
-  const restored = HostRestore.make(sql, zones, outbox, random)
+  const restored = HostRestore.make(sql, zones, outbox, random, yield* Signals)
 
   const newPlan = Effect.fnUntraced(function* (
     zone: DomainName,
@@ -657,7 +659,7 @@ const make = Effect.gen(function* () {
       yield* sql`DELETE FROM ignored WHERE zone = ${zone.name} AND pattern IN ${asList(sql, removed)}`
       yield* markParked(page, removed)
     }
-    if (changes.length > 0) yield* Versions.bump(sql, "ownership")
+    if (changes.length > 0) yield* bump
     return new Map() as Refusals
   })
 

@@ -5,7 +5,9 @@
  *
  * Promises: nothing expires within one lease after a start, nor after a pause
  * of the whole process (a suspended machine, a stopped process, a clock that
- * jumped) or of the database, because silence of ours is not silence of theirs;
+ * jumped) or of the database, nor after the end of another server that held
+ * hosts, because silence of ours is not silence of theirs; of other servers'
+ * hosts what they have seen and not written yet is allowed for;
  * a host that beats is not expired; and when more hosts vanish at once than can
  * be true, none expires before a person's word (the guard `mass-expiry`). The
  * database decides; this loop only asks it in time.
@@ -18,6 +20,8 @@
 import { Cause, Clock, Duration, Effect, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import { Cluster } from "../cluster/Cluster.ts"
+import { Signals } from "../cluster/Signals.ts"
 import type { Host } from "../domain/Host.ts"
 import * as Zone from "../domain/Zone.ts"
 import type { Cause as MarkCause } from "../dns/Cause.ts"
@@ -46,7 +50,12 @@ export interface ExpiryOptions {
   readonly massExpiryShare: number
   /** Fewer hosts than this always may. */
   readonly massExpiryMin: number
+  /** How old the time of a beat may be at the most, in milliseconds, until another server has written it. */
+  readonly othersMillisMax: number
 }
+
+/** `flushMillis` at the most, where several servers share the registry: they allow for each other's. */
+export const sharedFlushMillisMax = 15_000
 
 export const defaultOptions: ExpiryOptions = {
   leaseMillis: 150_000,
@@ -54,7 +63,8 @@ export const defaultOptions: ExpiryOptions = {
   flushMillis: 10_000,
   batchMax: 500,
   massExpiryShare: 0.15,
-  massExpiryMin: 10
+  massExpiryMin: 10,
+  othersMillisMax: sharedFlushMillisMax + 5000
 }
 
 export const layer = (options: Partial<ExpiryOptions> = {}) => Layer.effectDiscard(run(options))
@@ -63,11 +73,15 @@ export const layer = (options: Partial<ExpiryOptions> = {}) => Layer.effectDisca
 export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> = {}) {
   const options = { ...defaultOptions, ...given }
   const sql = yield* SqlClient.SqlClient
-  const hosts = HostRepo.make(sql)
+  const hosts = HostRepo.make(sql, yield* Signals)
+  const cluster = yield* Cluster
   const guards = Guards.make(sql)
   const zones = yield* Zones
   const outbox = yield* Outbox
   const leases = yield* Leases
+
+  /** How long ago hosts were last seen whose leases have passed, as far as the database knows. */
+  const silentMillis = () => options.leaseMillis + (cluster.isAlone() ? 0 : options.othersMillisMax)
 
   /** Writes when hosts were last seen; false when there was nothing to write. */
   const flush = Effect.fn("Expiry.flush")(function* () {
@@ -117,7 +131,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
 
   /** What has vanished of all hosts: leases that have passed, and hosts that went offline within the last lease. */
   const vanished = Effect.fnUntraced(function* (nowMillis: number, seenMillis: number) {
-    const silent = yield* hosts.countSilent(nowMillis - options.leaseMillis, seenMillis)
+    const silent = yield* hosts.countSilent(nowMillis - silentMillis(), seenMillis)
     const gone = yield* hosts.countGone(nowMillis - options.leaseMillis, seenMillis)
     const count = silent + gone
     if (count < options.massExpiryMin) return { isMass: false, count, of: 0 }
@@ -127,7 +141,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
 
   /** The time before which hosts must have been seen last to expire: the guard may hold back some, or all. */
   const expireBefore = Effect.fn("Expiry.guard")(function* (nowMillis: number) {
-    const before = nowMillis - options.leaseMillis
+    const before = nowMillis - silentMillis()
     const standing = yield* guards.find("mass-expiry")
     if (standing === undefined && (yield* hosts.countSilent(before, 0)) === 0) return before
     const all = yield* vanished(nowMillis, 0)
@@ -241,7 +255,8 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
         Effect.annotateLogs({ pauseMillis })
       )
     }
-    if (nowMillis < graceUntilMillis) {
+    // Hosts of a server that has ended are on their way to another one.
+    if (nowMillis < Math.max(graceUntilMillis, cluster.endedMillis() + options.leaseMillis)) {
       yield* sql`SELECT id FROM host LIMIT 1` // whether the database is there
       const standing = yield* guards.find("mass-expiry")
       yield* Metric.update(guardMetric, standing?.waiting === true ? 1 : 0)

@@ -5,9 +5,10 @@
  * open (`audit/Entries.inTransaction`: entries come last, behind the marks);
  * nothing here decides anything.
  */
-import { Effect, Option } from "effect"
+import { Effect, Iterable, Option } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import type { SignalsService } from "../cluster/Signals.ts"
 import type { Cause } from "../dns/Cause.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
@@ -65,7 +66,8 @@ const fixedColumns: ReadonlyArray<string> = ["id", "fqdn", "first_seen"]
 export const byName = (sql: SqlClient.SqlClient, fqdn: DomainName) =>
   sql<HostRow>`SELECT ${sql.literal(HostRows.columns)} FROM host WHERE fqdn = ${fqdn}`
 
-export const make = (sql: SqlClient.SqlClient) => {
+/** With `signals` other servers are told of the hosts that were written. */
+export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "send">) => {
   const columns = sql.literal(HostRows.columns)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
   // What time does to hosts leaves those alone that are being registered at this moment: they are looked at next time.
@@ -102,7 +104,17 @@ export const make = (sql: SqlClient.SqlClient) => {
     yield* writeNames(changes)
     yield* writeHistory(changes, nowMillis)
     yield* writeAudit(changes, nowMillis, cause)
-    return yield* writeCounts(changes)
+    const counts = yield* writeCounts(changes)
+    if (signals !== undefined) {
+      const tell = Effect.sync(() =>
+        signals.send(
+          "hosts",
+          Iterable.map(changes, ({ after }) => after.fqdn)
+        )
+      )
+      yield* sql.afterCommit(tell)
+    }
+    return counts
   })
 
   /** In the order of keys, so that transactions wait, but not for each other: behind the hosts, before the marks. */

@@ -13,6 +13,7 @@ import { Effect } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { SqlClient } from "effect/sql"
 import type { Actor } from "../audit/Entries.ts"
+import type { SignalsService } from "../cluster/Signals.ts"
 import type { PlanCause } from "../dns/Cause.ts"
 import type { Outbox } from "../dns/Outbox.ts"
 import { hostConflicts } from "../dns/RecordChanges.ts"
@@ -188,9 +189,10 @@ export const make = (
   sql: SqlClient.SqlClient,
   zones: Zones["Service"],
   outbox: Pick<Outbox["Service"], "mark">,
-  random: SecureRandom.SecureRandom["Service"]
+  random: SecureRandom.SecureRandom["Service"],
+  signals: SignalsService
 ) => {
-  const hosts = HostRepo.make(sql)
+  const hosts = HostRepo.make(sql, signals)
 
   /**
    * Carries out changes of hosts in the transaction around, which has seen to it that none comes meanwhile; gives why some

@@ -60,6 +60,8 @@ export class Leases extends Context.Service<
     readonly flushed: (seen: ReadonlyArray<Seen>) => void
     /** The database has another truth about these hosts, which another server wrote: their next beats ask it. */
     readonly forget: (seen: ReadonlyArray<Seen>) => void
+    /** Other servers have written these hosts: their next beats ask the database what they are now. */
+    readonly outdated: (names: Iterable<string>) => void
     readonly size: () => number
   }
 >()("@prism-dns/core/registry/Leases") {
@@ -149,6 +151,9 @@ export const make = (): Leases["Service"] => {
         // One that was held meanwhile is newer than what was looked at.
         if (leases.get(fqdn)?.host.generation === generation) remove(fqdn)
       }
+    },
+    outdated: (names) => {
+      for (const name of names) remove(name as DomainName)
     },
     size: () => leases.size
   }

@@ -18,6 +18,7 @@ import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import { Signals } from "../cluster/Signals.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
 import { Cluster } from "../cluster/Cluster.ts"
@@ -156,6 +157,9 @@ export const defaultOptions: RegistryOptions = {
 /** Between two attempts to write while the database is lost, in milliseconds, more or less. */
 const lossMillisBetween = 150
 
+/** Hosts that others change while a batch is written, of which it is remembered. */
+const changedMeanwhileMax = 10_000
+
 /** How often names that are damped no more are looked for, in milliseconds. */
 const dampingSweepMillis = 5000
 
@@ -262,7 +266,8 @@ interface Batch {
 
 const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const sql = yield* SqlClient.SqlClient
-  const hosts = HostRepo.make(sql)
+  const signals = yield* Signals
+  const hosts = HostRepo.make(sql, signals)
   const zones = yield* Zones
   const cluster = yield* Cluster
   const outbox = yield* Outbox
@@ -272,8 +277,20 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const durability = yield* Durability
   const failover = yield* Failover
   const damped = Damping.make(options.damping)
-  /** Hosts that were changed by somebody's word since the present batch began, and the generation of that. */
-  const changedByWord = new Map<DomainName, number>()
+  /**
+   * Hosts that were changed by somebody's word since the present batch began, and the generation of that; or, of whatever
+   * generation, by another server. What the batch has written of them is not held.
+   */
+  const changedMeanwhile = new Map<DomainName, number>()
+  /** Another server wrote these hosts. Whoever does not hear of it finds out with the next flush of their beats. */
+  yield* signals.listen("hosts", (names) => {
+    if (names === "all") return
+    leases.outdated(names)
+    for (const name of names) {
+      if (changedMeanwhile.size < changedMeanwhileMax)
+        changedMeanwhile.set(name as DomainName, Number.POSITIVE_INFINITY)
+    }
+  })
 
   const suffixes = (registration: Registration): ReadonlyArray<DomainName> =>
     zones.find(registration.zone)?.policy.conflict === "suffix"
@@ -508,7 +525,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const outOfTouch = "this server was out of touch with the others; ask again"
 
   const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
-    changedByWord.clear()
+    changedMeanwhile.clear()
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
       () => {
         const tickets: Array<Ticket> = []
@@ -521,7 +538,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
     for (const { after } of written) {
-      if ((changedByWord.get(after.fqdn) ?? 0) > after.generation) continue
+      if ((changedMeanwhile.get(after.fqdn) ?? 0) > after.generation) continue
       leases.hold(after, nowMillis, askedFor.get(after.fqdn))
     }
     if (batch.late) yield* closeAll(tickets)
@@ -614,7 +631,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         const after: Host = { ...decided.success, generation }
         if (!isTrial) {
           // Beats from now on go the long way, and after us; what was written before is not held later.
-          changedByWord.set(fqdn, generation)
+          changedMeanwhile.set(fqdn, generation)
           leases.drop(fqdn, Number.MAX_SAFE_INTEGER)
         }
         // Whose records were withdrawn before keeps none; what is to be removed for good may still be there, disabled.

@@ -158,7 +158,7 @@ for (const ears of ["hearing", "deaf"] as const) {
         yield* sql.withTransaction(
           Effect.andThen(
             sql`INSERT INTO ignored (zone, pattern, actor, reason, at) VALUES (${lab}, '*', 'ops', 'for a test', 1)`,
-            Versions.bump(sql, "ownership")
+            Effect.provide(Effect.flatten(Versions.bumpOf(sql, "ownership")), a)
           )
         )
         yield* seen(

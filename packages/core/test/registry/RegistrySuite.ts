@@ -6,6 +6,7 @@ import { assert, describe } from "@effect/vitest"
 import type { Vitest } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Layer, Option, Stream } from "effect"
 import { SqlClient } from "effect/sql"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { RecordSource } from "@prism-dns/core/dns/RecordSource"
@@ -132,7 +133,7 @@ export const suite = <R>(
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
   database: Layer.Layer<SqlClient.SqlClient, never, R>
 ) => {
-  type Services = Registry | Zones | Outbox | Leases | Acknowledgements | RecordSource | SqlClient.SqlClient | T.Time
+  type Services = Registry | Cluster | Zones | Outbox | Leases | Acknowledgements | RecordSource | SqlClient.SqlClient | T.Time
 
   const test = <E>(name: string, body: Effect.Effect<void, E, Services>) =>
     it.effect(name, () =>
