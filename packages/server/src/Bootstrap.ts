@@ -10,6 +10,7 @@
 import { unlimited } from "@prism-dns/core/auth/Principal"
 import { Tokens } from "@prism-dns/core/auth/Tokens"
 import { Effect, Layer, Redacted } from "effect"
+import type { SqlError } from "effect/sql"
 import * as Fs from "node:fs"
 import type { OidcConfig } from "./OidcConfig.ts"
 import { StorageUnavailable } from "./ServerError.ts"
@@ -60,15 +61,29 @@ export const make = Effect.fnUntraced(function* ({
 }: BootstrapOptions) {
   const tokens = yield* Tokens
   if (oidc?.roles.some(({ role }) => role === admin) === true || (yield* tokens.hasGood(admin))) return
-  const issue = (n: number): ReturnType<typeof tokens.issue> =>
+  const issue = (
+    n: number
+  ): Effect.Effect<
+    Effect.Success<ReturnType<typeof tokens.issue>> | undefined,
+    Effect.Error<ReturnType<typeof tokens.issue>> | SqlError.SqlError
+  > =>
     tokens
       .issue(
         { name: n === 1 ? "first-admin" : `first-admin-${n}`, role: admin, allows: "bearer", grant: unlimited },
         { name: "prism", peer: undefined },
         "nobody could administer this server yet"
       )
-      .pipe(Effect.catchTag("TokenNameTaken", (taken) => (n < namesMax ? issue(n + 1) : Effect.fail(taken))))
+      .pipe(
+        Effect.catchTag("TokenNameTaken", (taken) =>
+          Effect.flatMap(tokens.hasGood(admin), (hasOne) => {
+            // Another server, which started together with this one, has made it, and printed it.
+            if (hasOne) return Effect.undefined
+            return n < namesMax ? issue(n + 1) : Effect.fail(taken)
+          })
+        )
+      )
   const made = yield* issue(1)
+  if (made === undefined) return
   const text = Redacted.value(made.token)
   let file = tokenFile
   if (file !== undefined) {

@@ -73,6 +73,7 @@ import * as Oidc from "./http/Oidc.ts"
 import { type ServerError, StorageUnavailable } from "./ServerError.ts"
 import * as SignalLine from "./SignalLine.ts"
 import { TcpServer } from "./tcp/TcpServer.ts"
+import * as Sessions from "./tcp/Sessions.ts"
 import { version } from "./Version.ts"
 
 /** Where a running server listens. */
@@ -192,6 +193,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
               leaseMillis: Duration.toMillis(cluster.lease),
               renewMillis: Duration.toMillis(cluster.renewInterval),
               applicationName,
+              sessions: Sessions.count,
               machineMillis,
               observe
             })

@@ -48,7 +48,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("t
           { ...settings, ...first.shared, server: { instance: "ahead", drainDelay: "0s" } },
           { environment: anHourAhead }
         )
-        yield* registerAll(2, ahead.ready().tcp!)
+        yield* registerAll(2, ahead.ready().tcp)
         yield* untilAt(2)
         const seenMillis = Date.parse(
           ((yield* first.get(`/v1/hosts/${nameOf(0)}`)) as { readonly lastSeen: string }).lastSeen
@@ -58,7 +58,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("t
 
         // Alone it looks for what has expired, and writes all zones.
         yield* first.prism.kill("SIGKILL")
-        yield* registerAll(3, ahead.ready().tcp!)
+        yield* registerAll(3, ahead.ready().tcp)
         yield* untilAt(3)
 
         yield* first.prism.restart

@@ -67,7 +67,7 @@ const start = Effect.fnUntraced(function* (count: number) {
   const register = (i: number, host: string, zone: string, third: number) =>
     waitUntil(
       `${host} is registered`,
-      Agent.register(servers[i]!.ready().tcp!, `${host}.${zone}`, { from: `127.60.${third}.1` }),
+      Agent.register(servers[i]!.ready().tcp, `${host}.${zone}`, { from: `127.60.${third}.1` }),
       (answer) => answer.status === "success",
       within
     )

@@ -28,10 +28,22 @@ export const NodeStatus = Schema.Struct({
 }).annotate({ identifier: "NodeStatus" })
 export type NodeStatus = typeof NodeStatus.Type
 
+/** A server, from its start to its end. */
 export const Instance = Schema.Struct({
-  name: Schema.String,
+  id: Schema.String.annotate({ description: "One for each start of a server." }),
+  name: Schema.String.annotate({ description: "As its configuration says (`server.instance`)." }),
+  state: Schema.Literals(["live", "draining", "left", "dead"]).annotate({
+    description: "left: it ended in order; dead: others found that it had not proved for too long that it lives."
+  }),
+  self: Schema.Boolean.annotate({ description: "The one that answers." }),
   version: Schema.String,
-  startedAt: Values.Timestamp
+  startedAt: Values.Timestamp,
+  renewedAt: Schema.optionalKey(
+    Values.Timestamp.annotate({
+      description: "When it proved last that it lives; absent where there is one server only."
+    })
+  ),
+  sessions: Schema.optionalKey(Schema.Int.annotate({ description: "Sessions of protocol 2 that it said it has." }))
 }).annotate({ identifier: "Instance" })
 export type Instance = typeof Instance.Type
 
@@ -42,6 +54,16 @@ export const ZoneWriter = Schema.Struct({
   )
 }).annotate({ identifier: "ZoneWriter" })
 export type ZoneWriter = typeof ZoneWriter.Type
+
+/** What only one server does at a time, and which one does. */
+export const Lease = Schema.Struct({
+  name: Schema.String.annotate({ description: "`zone/NAME`: writing the zone; `job/NAME`: a job of the cluster." }),
+  epoch: Schema.Int.annotate({ description: "Higher for each holder." }),
+  holder: Schema.optionalKey(Schema.String.annotate({ description: "Its name; absent: nobody, for the moment." })),
+  holderId: Schema.optionalKey(Schema.String),
+  since: Values.Timestamp
+}).annotate({ identifier: "Lease" })
+export type Lease = typeof Lease.Type
 
 /** Which of the primaries PowerDNS's changes go to. */
 export const WritingNode = Schema.Struct({
@@ -67,7 +89,10 @@ export const NodeProblem = Schema.Struct({
 export const plansShown = 20
 
 export const Status = Schema.Struct({
-  instances: Schema.Array(Instance),
+  instances: Schema.Array(Instance).annotate({
+    description: "Those that are there, and those that ended within the last hour; the oldest first."
+  }),
+  leases: Schema.Array(Lease).annotate({ description: "Of several servers on one database; else empty." }),
   zones: Schema.Array(ZoneWriter),
   nodes: Schema.Array(NodeStatus),
   writing: WritingNode,
@@ -87,7 +112,7 @@ export class StatusGroup extends HttpApiGroup.make("status")
         OpenApi.annotations({
           summary: "How everything is",
           description:
-            "Who writes each zone and what waits there, each PowerDNS node, open plans, and the guards that have tripped."
+            "Which servers there are, who writes each zone and what waits there, each PowerDNS node, open plans, and the guards that have tripped."
         })
       )
   )

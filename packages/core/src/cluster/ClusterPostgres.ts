@@ -165,6 +165,7 @@ export const make = Effect.fnUntraced(function* (
   let lastEndedMillis = 0
   let life = 0
   const lifeListeners = new Set<() => void>()
+  let hadNamesake = false
   const renewedLatch = yield* Latch.make(false)
 
   const remaining = () => Math.min(validUntil.elapsed - elapsed(), validUntil.machine - machine())
@@ -434,6 +435,21 @@ export const make = Effect.fnUntraced(function* (
         RETURNING name`
     )
 
+  /** Others with our name: nobody can tell which of us is meant. */
+  const warnOfNamesakes = (instances: ReadonlyArray<InstanceRow>) => {
+    // One that was killed is there until its time is over, and whoever takes its place has its name by right.
+    const hasOne = instances.some(
+      (each) => each.id !== id && each.name === name && isThere(each) && Number(each.renewed_at) > startedMillis
+    )
+    const isNew = hasOne && !hadNamesake
+    hadNamesake = hasOne
+    return isNew
+      ? Effect.logWarning("another server of the cluster has the same name, give each its own server.instance").pipe(
+          Effect.annotateLogs({ name })
+        )
+      : Effect.void
+  }
+
   const look = Effect.gen(function* () {
     if (releasable.size > 0) {
       const released = yield* release([...releasable])
@@ -463,6 +479,7 @@ export const make = Effect.fnUntraced(function* (
       found = yield* read
     }
     seen = found
+    yield* warnOfNamesakes(found.instances)
     lastEndedMillis = Math.max(lastEndedMillis, ...found.instances.map(({ ended_at }) => Number(ended_at ?? 0)))
     yield* follow(found)
     yield* measure(found)

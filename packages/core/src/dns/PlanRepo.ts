@@ -394,9 +394,12 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => rows.map(({ id }) => id)
     )
 
-  const unfinished = Effect.map(sql<{ readonly id: string }>`SELECT id FROM plan WHERE state = 'making'`, (rows) =>
-    rows.map(({ id }) => id)
-  )
+  /** The ids of those that were begun before that time, and are not complete. */
+  const unfinished = (beforeMillis: number) =>
+    Effect.map(
+      sql<{ readonly id: string }>`SELECT id FROM plan WHERE state = 'making' AND made_at < ${beforeMillis}`,
+      (rows) => rows.map(({ id }) => id)
+    )
 
   /** Decided plans beyond the newest `keep` of each zone. */
   const old = (keep: number, limit: number) =>

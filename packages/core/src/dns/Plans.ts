@@ -187,7 +187,7 @@ export class Plans extends Context.Service<
      * One without changes is returned as `applied` and not stored. A reconcile plan takes the place of the zone's open
      * one, unless both are the same: then that one is returned.
      */
-    readonly make: <E, R>(
+    readonly make: <E, R, E2 = never>(
       zone: DomainName,
       options: Said & {
         readonly kind: PlanKind
@@ -197,8 +197,10 @@ export class Plans extends Context.Service<
         readonly changes: Stream.Stream<ReadonlyArray<NewChange>, E, R>
         /** Says what the plan would be, and keeps nothing. */
         readonly dryRun?: boolean | undefined
+        /** Begins the transaction that makes it visible; its failure undoes it (`Cluster.fence`). */
+        readonly fence?: Effect.Effect<void, E2> | undefined
       }
-    ) => Effect.Effect<Plan, E | SqlError.SqlError, R>
+    ) => Effect.Effect<Plan, E | E2 | SqlError.SqlError, R>
     readonly find: (id: string) => Effect.Effect<Option.Option<Plan>, SqlError.SqlError>
     /** Plans, the newest first; `after`: only those older than that id. */
     readonly list: (options: {
@@ -264,6 +266,9 @@ export class Plans extends Context.Service<
   )
 }
 
+/** A plan that was begun longer ago, and is not complete, was left so by a server that ended. */
+const makingMillisMax = 3_600_000
+
 /** Changes applied in one transaction. */
 export const pageSize = 2000
 
@@ -296,6 +301,7 @@ const make = Effect.gen(function* () {
   const powerdns = yield* PowerDnsClient
   const random = yield* SecureRandom.SecureRandom
   const zones = yield* Zones
+  const startMillis = yield* Clock.currentTimeMillis
   const repo = PlanRepo.make(sql)
   const records = RecordChanges.make(sql, zones, outbox)
   const restored = HostRestore.make(sql, zones, outbox, random, yield* Signals)
@@ -355,6 +361,7 @@ const make = Effect.gen(function* () {
 
   const makePlan: Plans["Service"]["make"] = Effect.fn("Plans.make")(function* (zone, options) {
     let plan = yield* newPlan(zone, options)
+    const fence = options.fence ?? Effect.void
     if (options.dryRun === true) {
       yield* Stream.runForEach(options.changes, (chunk) =>
         Effect.sync(() => {
@@ -389,11 +396,14 @@ const make = Effect.gen(function* () {
     if (plan.counts.changes === 0) {
       // What an open plan was to mend has mended itself.
       if (plan.kind === "reconcile" && Option.isSome(yield* repo.findOpen(zone, plan.kind))) {
-        yield* Audit.inTransaction(sql)(supersede(plan, "what it was to mend is as it should be"))
+        yield* Audit.inTransaction(sql)(
+          Effect.andThen(fence, supersede(plan, "what it was to mend is as it should be"))
+        )
       }
       return { ...plan, state: "applied" as const }
     }
     const same = yield* Effect.gen(function* () {
+      yield* fence
       if (plan.kind === "reconcile") {
         const same = yield* sameOpen(plan, repo.lockOpen)
         if (Option.isSome(same)) return same
@@ -941,7 +951,12 @@ const make = Effect.gen(function* () {
   })
 
   // Of a process that ended while it wrote them.
-  for (const id of yield* repo.unfinished) yield* repo.remove(id)
+  // On PostgreSQL another server may be at work at one.
+  const beforeMillis = sql.onDialectOrElse({
+    pg: () => startMillis - makingMillisMax,
+    orElse: () => Number.MAX_SAFE_INTEGER
+  })
+  for (const id of yield* repo.unfinished(beforeMillis)) yield* repo.remove(id)
 
   return Plans.of({
     make: makePlan,

@@ -31,6 +31,7 @@ import {
 } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, SqlError } from "effect/sql"
+import { Cluster, type LeaseLost, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import * as Zone from "../domain/Zone.ts"
@@ -100,6 +101,10 @@ export class Reconciler extends Context.Service<
       zone: DomainName,
       options: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined }
     ) => Effect.Effect<Reconciliation, ZoneUnknown | PowerDnsError | SqlError.SqlError>
+    /** The same for whoever writes the zone, by itself: repairs where the zone's settings say so, and while it does write it. */
+    readonly runAsWriter: (
+      zone: DomainName
+    ) => Effect.Effect<Reconciliation, ZoneUnknown | LeaseLost | PowerDnsError | SqlError.SqlError>
     /** What the last look at each zone found, since the start. */
     readonly last: Effect.Effect<ReadonlyMap<DomainName, Reconciliation>>
   }
@@ -152,6 +157,7 @@ interface PublishedRow {
 const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   const sql = yield* SqlClient.SqlClient
   const zones = yield* Zones
+  const cluster = yield* Cluster
   const source = yield* RecordSource
   const outbox = yield* Outbox
   const ownership = yield* Ownership
@@ -362,7 +368,12 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     })
   })
 
-  const compare = Effect.fnUntraced(function* (zone: Zone.Zone, said: Said, dryRun: boolean | undefined) {
+  const compare = Effect.fnUntraced(function* <E>(
+    zone: Zone.Zone,
+    said: Said,
+    dryRun: boolean | undefined,
+    fence: Effect.Effect<void, E>
+  ) {
     const startedAtMillis = yield* Clock.currentTimeMillis
     const generation = yield* Generation.current(sql)
     const types: ReadonlySet<string> = new Set(managedTypes(zone))
@@ -393,6 +404,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       ...said,
       dryRun,
       generation,
+      fence,
       changes: Stream.flatMap(Stream.fromIterable(Array.from({ length: slices.count }, (_, i) => i + 1)), changesIn)
     })
     const drift: Drift = { ...found, foreign: totals.foreign, ignored: totals.ignored }
@@ -492,13 +504,14 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     )
   })
 
-  const reconcile = Effect.fnUntraced(function* (
+  const reconcile = Effect.fnUntraced(function* <E>(
     zone: Zone.Zone,
-    request: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined }
+    request: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined },
+    fence: Effect.Effect<void, E>
   ) {
     const { by, dryRun, peer, request: id } = request
     const said = { by, peer, request: id }
-    const compared = yield* compare(zone, said, dryRun)
+    const compared = yield* compare(zone, said, dryRun, fence)
     const millis = (yield* Clock.currentTimeMillis) - compared.startedAtMillis
     const sentences = yield* judgeSides(zone, compared)
     const resultWith = (plan: Plan): Reconciliation => ({
@@ -529,13 +542,23 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     return result
   })
 
+  const counted = <A, E>(zone: DomainName, effect: Effect.Effect<A, E>) =>
+    effect.pipe(
+      Effect.tapError(() => Metric.update(Metric.withAttributes(ReconcileMetrics.failuresTotal, { zone }), 1)),
+      (effect) => oneAtATime.withPermit(effect)
+    )
+
   const run: Reconciler["Service"]["run"] = Effect.fn("Reconciler.run")(function* (name, request) {
     const zone = zones.find(name)
     if (zone === undefined) return yield* new ZoneUnknown({ zone: name })
-    return yield* reconcile(zone, request).pipe(
-      Effect.tapError(() => Metric.update(Metric.withAttributes(ReconcileMetrics.failuresTotal, { zone: name }), 1)),
-      (effect) => oneAtATime.withPermit(effect)
-    )
+    return yield* counted(name, reconcile(zone, request, Effect.void))
+  })
+
+  const runAsWriter: Reconciler["Service"]["runAsWriter"] = Effect.fn("Reconciler.runAsWriter")(function* (name) {
+    const zone = zones.find(name)
+    if (zone === undefined) return yield* new ZoneUnknown({ zone: name })
+    const request = { by: "prism", apply: zone.reconciliation.repair }
+    return yield* counted(name, reconcile(zone, request, cluster.fence(zoneLease(name))))
   })
 
   yield* zones.changed(({ after, before }) => {
@@ -544,7 +567,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     tripped.delete(before.name)
   })
 
-  return Reconciler.of({ run, last: Effect.sync(() => new Map(results)) })
+  return Reconciler.of({ run, runAsWriter, last: Effect.sync(() => new Map(results)) })
 })
 
 /** Sets of other types than hosts' are ours by themselves: what else stands at their name need not be. */
@@ -595,7 +618,7 @@ export const scheduled = Layer.effectDiscard(
     const reconciler = yield* Reconciler
 
     const look = (zone: Zone.Zone) =>
-      reconciler.run(zone.name, { by: "prism", apply: zone.reconciliation.repair }).pipe(
+      reconciler.runAsWriter(zone.name).pipe(
         Effect.as(zone.reconciliation.interval),
         Effect.catch((error) =>
           Effect.as(

@@ -29,9 +29,31 @@ const nodes: ReadonlyArray<Output.Column<Contract.NodeStatus>> = [
   { head: "ANSWERED", cell: ({ oldest }) => oldest?.answered }
 ]
 
+const instances: ReadonlyArray<Output.Column<Contract.Instance>> = [
+  { head: "INSTANCE", cell: ({ name, self }) => (self ? `${name} (answers)` : name) },
+  { head: "STATE", cell: ({ state }) => state },
+  { head: "VERSION", cell: ({ version }) => version },
+  { head: "SINCE", cell: ({ startedAt }) => startedAt },
+  { head: "SEEN", cell: ({ renewedAt }) => renewedAt },
+  { head: "SESSIONS", cell: ({ sessions }) => sessions },
+  { head: "ID", cell: ({ id }) => id }
+]
+
+const jobs: ReadonlyArray<Output.Column<Contract.Lease>> = [
+  { head: "JOB", cell: ({ name }) => name.slice("job/".length) },
+  { head: "DONE BY", cell: ({ holder }) => holder },
+  { head: "SINCE", cell: ({ since }) => since }
+]
+
+/** Zones stand in a table of their own. */
+const jobsOf = ({ leases }: Contract.Status) => leases.filter(({ name }) => name.startsWith("job/"))
+
 const people = (status: Contract.Status): string =>
   [
-    ...status.instances.map(({ name, startedAt, version }) => `${name}: version ${version}, since ${startedAt}`),
+    ...(status.instances.length === 1
+      ? status.instances.map(({ name, startedAt, version }) => `${name}: version ${version}, since ${startedAt}`)
+      : [Output.toTable(instances, status.instances)]),
+    ...(jobsOf(status).length === 0 ? [] : [Output.toTable(jobs, jobsOf(status))]),
     Output.toTable(zones, status.zones),
     Output.toTable(nodes, status.nodes),
     ...(status.writing.node === status.writing.preferred
@@ -58,7 +80,10 @@ const people = (status: Contract.Status): string =>
 /** Each line says first what it is about. */
 const programs = (status: Contract.Status): string =>
   [
-    ...status.instances.map(({ name, startedAt, version }) => `instance\t${name}\t${version}\t${startedAt}`),
+    ...status.instances.map(
+      ({ id, name, startedAt, state, version }) => `instance\t${name}\t${version}\t${startedAt}\t${state}\t${id}`
+    ),
+    ...jobsOf(status).map((job) => `job\t${Output.toLines(jobs, [job])}`),
     ...status.zones.map((zone) => `zone\t${Output.toLines(zones, [zone])}`),
     ...status.nodes.map((node) => `node\t${Output.toLines(nodes, [node])}`),
     ...status.problems.map(({ node, reason, zone }) => `problem\t${node}\t${zone}\t${Output.harmless(reason)}`),
@@ -76,4 +101,6 @@ export const status = Command.make(
       )
     )
   })
-).pipe(Command.withDescription("How everything is: zones and their writers, PowerDNS nodes, open plans, guards."))
+).pipe(
+  Command.withDescription("How everything is: servers, zones and their writers, PowerDNS nodes, open plans, guards.")
+)

@@ -2,6 +2,7 @@
 import { Api } from "@prism-dns/core/api/Api"
 import * as Contract from "@prism-dns/core/api/Status"
 import { timestamp } from "@prism-dns/core/api/Values"
+import { Cluster, type InstanceStatus, type LeaseStatus, zoneLease } from "@prism-dns/core/cluster/Cluster"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Plans } from "@prism-dns/core/dns/Plans"
@@ -35,6 +36,24 @@ const toWriting = ({ heldUntilMillis, preferred, sinceMillis, writer }: WriterSt
   ...(heldUntilMillis !== undefined && { heldUntil: timestamp(heldUntilMillis) })
 })
 
+const toInstance = (instance: InstanceStatus): Contract.Instance => ({
+  id: instance.id,
+  name: instance.name,
+  state: instance.state,
+  self: instance.isSelf,
+  version: instance.version,
+  startedAt: timestamp(instance.startedMillis),
+  renewedAt: timestamp(instance.renewedMillis),
+  sessions: instance.sessions
+})
+
+const toLease = ({ epoch, holder, name, sinceMillis }: LeaseStatus): Contract.Lease => ({
+  name,
+  epoch,
+  ...(holder !== undefined && { holder: holder.name, holderId: holder.id }),
+  since: timestamp(sinceMillis)
+})
+
 const toOldest = ({ answered, generation, name, publishedMillis, zone }: NonNullable<NodeStatus["oldest"]>) => ({
   zone,
   name,
@@ -48,6 +67,7 @@ export const layer = (options: StatusOptions) =>
     Api,
     "status",
     Effect.fnUntraced(function* (handlers) {
+      const cluster = yield* Cluster
       const manager = yield* DnsManager
       const outbox = yield* Outbox
       const serving = yield* Serving
@@ -56,7 +76,15 @@ export const layer = (options: StatusOptions) =>
       const endpoints = new Map((yield* PowerDnsNodes).all.map(({ dns, name }) => [name, toEndpoint(dns)]))
       const plans = yield* Plans
       const guards = yield* Guards
-      const startedAt = timestamp(yield* Clock.currentTimeMillis)
+      /** Where there is one server only. */
+      const alone: Contract.Instance = {
+        id: cluster.self.id,
+        name: options.instance,
+        state: "live",
+        self: true,
+        version,
+        startedAt: timestamp(yield* Clock.currentTimeMillis)
+      }
 
       return handlers.handleAll({
         get: Effect.fn("http.Status.get")(function* () {
@@ -66,11 +94,23 @@ export const layer = (options: StatusOptions) =>
           const ofGuards = yield* Authorization.scope("read", "guards")
           const isSeen = ({ zone }: { readonly zone: DomainName }) => scope.has({ zone })
           const nodes = yield* scope.everything ? serving.status : serving.statusOf((zone) => scope.has({ zone }))
+          const instances = yield* cluster.instances
+          const leases = yield* cluster.leases
+          const holders = new Map(leases.map(({ holder, name }) => [name, holder?.name]))
+          const isLeaseSeen = ({ name }: LeaseStatus) =>
+            scope.everything ||
+            (name.startsWith("zone/") && scope.has({ zone: name.slice("zone/".length) as DomainName }))
+          const statuses = yield* manager.status
+          const written = new Set(statuses.flatMap(({ writing, zone }) => (writing ? [zone] : [])))
           return {
-            instances: [{ name: options.instance, version, startedAt }],
-            zones: toZonePublications(yield* manager.status, yield* outbox.backlog)
+            instances: instances.length === 0 ? [alone] : instances.map(toInstance),
+            leases: leases.filter(isLeaseSeen).map(toLease),
+            zones: toZonePublications(statuses, yield* outbox.backlog)
               .filter(isSeen)
-              .map((zone) => (zone.ready ? { ...zone, writer: options.instance } : zone)),
+              .map((zone) => {
+                const writer = written.has(zone.zone) ? options.instance : holders.get(zoneLease(zone.zone))
+                return zone.ready && writer !== undefined ? { ...zone, writer } : zone
+              }),
             nodes: nodes.map(({ lastAnsweredMillis, name, oldest, role, unserved, up }): Contract.NodeStatus => ({
               name,
               role,

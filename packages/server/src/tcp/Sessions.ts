@@ -4,7 +4,7 @@
  */
 import { type Principal, type PrincipalKind, principalKinds } from "@prism-dns/core/auth/Principal"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
-import { Effect, Metric } from "effect"
+import { Context, Effect, Metric } from "effect"
 import { Drain } from "../Drain.ts"
 import type { SessionV2 } from "./SessionV2.ts"
 import * as TcpMetrics from "./TcpMetrics.ts"
@@ -17,6 +17,13 @@ export interface Sessions {
   /** True once those that are there were told to look for another server. */
   readonly isDraining: () => boolean
 }
+
+/** How many are open in this process, for what servers of a cluster tell each other. */
+export const count = (): number =>
+  principalKinds.reduce(
+    (sum, kind) => sum + Metric.withAttributes(TcpMetrics.sessions, { kind }).valueUnsafe(Context.empty()).value,
+    0
+  )
 
 export const make = Effect.gen(function* () {
   const context = yield* Effect.context()
