@@ -277,6 +277,22 @@ describe("what is good", () => {
     const { storage } = good({ environment: { PRISM_STORAGE_URL_FILE: url } }).config
     assert.deepInclude(storage.url, { _tag: "Postgres", host: "db.example.net", port: 5432 })
   })
+
+  it("the storage may have several servers, a way past a pool, and a replica", () => {
+    const { storage } = good({
+      text:
+        "storage:\n  url: postgres://prism:secret@db1,db2:5433/prism\n  directUrl: postgres://prism:secret@db3/prism\n" +
+        "  replica: { url: 'postgres://prism@db4/prism' }\n"
+    }).config
+    const hostsOf = (url: typeof storage.url | undefined) => (url?._tag === "Postgres" ? url.hosts : [])
+    assert.deepStrictEqual(hostsOf(storage.url), [
+      { host: "db1", port: 5432 },
+      { host: "db2", port: 5433 }
+    ])
+    assert.deepStrictEqual(hostsOf(storage.directUrl), [{ host: "db3", port: 5432 }])
+    assert.deepStrictEqual(hostsOf(storage.replica?.url), [{ host: "db4", port: 5432 }])
+    assert.strictEqual(Duration.toMillis(storage.replica!.lagMax), 5000)
+  })
 })
 
 describe("Redis", () => {
@@ -365,6 +381,16 @@ describe("what is wrong", () => {
       "the storage is of no kind",
       { text: "storage: { url: mysql://x }\n" },
       "prism.yaml:5: storage.url: must begin with sqlite: or postgres://, for example sqlite:./prism.db"
+    ],
+    [
+      "a server of the storage has a port that is none",
+      { text: "storage: { url: 'postgres://prism:secret@a:5432,b:x/prism' }\n" },
+      "prism.yaml:5: storage.url: has a port that is none (a / or @ in the password is written %2F, %40)"
+    ],
+    [
+      "a replica is of no kind",
+      { text: "storage: { replica: { url: 'sqlite:./prism.db' } }\n" },
+      "prism.yaml:5: storage.replica.url: must begin with postgres://, for example postgres://prism@db.example.net/prism"
     ],
     [
       "a variable is misspelt",

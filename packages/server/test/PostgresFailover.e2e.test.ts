@@ -6,6 +6,7 @@ import * as PostgresPair from "../../core/test/harness/PostgresPair.ts"
 import { waitUntil } from "../../core/test/harness/waitUntil.ts"
 import * as PgBouncer from "../../core/test/harness/PgBouncer.ts"
 import * as Agent from "./harness/AgentClient.ts"
+import * as Certificates from "./harness/certificates.ts"
 import * as Deployment from "./harness/Deployment.ts"
 import { registering } from "./harness/registering.ts"
 
@@ -144,6 +145,52 @@ describe("on a PostgreSQL primary with a replica", () => {
           { within: "20 seconds" }
         )
         assert.deepStrictEqual(yield* deployment.dig(`host-2.${Deployment.zone}`, "A"), ["127.52.0.2"])
+      }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    "with TLS each server is known by its own name, and one that has another's certificate is not spoken to",
+    () =>
+      Effect.gen(function* () {
+        const { certificate, issue } = yield* Certificates.authority()
+        const named = (address: string, name: string) => issue(address, { alternativeNames: `IP:${name}` })
+        const startWith = Effect.fnUntraced(function* (nameOfTwo: string) {
+          const pair = yield* PostgresPair.make({
+            synchronous: true,
+            addresses: ["127.0.0.1", "127.0.0.2"],
+            tls: (address) => named(address, address === "127.0.0.1" ? address : nameOfTwo)
+          })
+          const { url } = yield* pair.createDatabase()
+          const deployment = yield* Deployment.start(
+            { storage: { url: `${url}?sslmode=verify-full` } },
+            { NODE_EXTRA_CA_CERTS: certificate }
+          )
+          return { ...pair, deployment }
+        })
+        const right = yield* startWith("127.0.0.2")
+        yield* right.one.kill
+        yield* right.two.promote
+        yield* waitUntil(
+          "hosts register at the new primary",
+          Agent.register(right.deployment.tcp(), "by-tls", { from: "127.53.0.1" }),
+          ({ status }) => status === "success",
+          { within: "20 seconds" }
+        )
+        const unencrypted = yield* right.two.query(
+          "postgres",
+          "SELECT COUNT(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE NOT ssl AND application_name LIKE 'prism-dns%'"
+        )
+        assert.strictEqual(unencrypted.trim(), "0")
+
+        const wrong = yield* startWith("127.0.0.3")
+        yield* wrong.one.kill
+        yield* wrong.two.promote
+        yield* waitUntil(
+          "the log says why",
+          Effect.sync(() => wrong.deployment.prism.output().stderr),
+          (log) => /does not answer.*127\.0\.0\.2:\d+.*IP: 127\.0\.0\.2 is not in the cert's list/.test(log),
+          { within: "20 seconds" }
+        )
       }).pipe(Effect.scoped)
   )
 })

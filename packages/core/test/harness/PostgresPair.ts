@@ -25,6 +25,8 @@ export interface PairOptions {
   readonly addresses?: readonly [string, string]
   /** Who may come, beside 127.0.0.0/8. */
   readonly network?: string | undefined
+  /** Files in PEM for each, by its address: then they take no connection without TLS, but those among themselves. */
+  readonly tls?: (address: string) => { readonly certificate: string; readonly key: string }
   /** Further settings of both by PostgreSQL's names. */
   readonly settings?: Readonly<Record<string, string>>
 }
@@ -166,12 +168,27 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
         .join("")
     )
 
+  /** PostgreSQL wants its key to be nobody else's. */
+  const certify = () => {
+    if (options.tls === undefined) return
+    const { certificate, key } = options.tls(host)
+    for (const [from, to] of [
+      [certificate, "server.crt"],
+      [key, "server.key"]
+    ] as const) {
+      const file = Path.join(data, to)
+      Fs.writeFileSync(file, Fs.readFileSync(from), { mode: 0o600 })
+      if (as.uid !== undefined) Fs.chownSync(file, as.uid, as.gid!)
+    }
+  }
+
   const follow: Node["follow"] = Effect.fnUntraced(function* (primary) {
     Fs.rmSync(data, { recursive: true, force: true })
     const from = `host=${primary.host} port=${primary.port} user=${user} application_name=${name}`
     yield* run(`${bin}/pg_basebackup`, ["-d", from, "-D", data, "-R", "-c", "fast", "--no-sync"], spawning)
     // The last of a setting counts. Nobody waits for a replica's replica.
     configure({ listen_addresses: host, port: `${port}`, unix_socket_directories: "", synchronous_standby_names: "" })
+    certify()
     yield* start
   })
 
@@ -200,8 +217,10 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
       // What a replica is told while nothing happens, and how soon a cut is noticed.
       wal_receiver_status_interval: "1s",
       wal_retrieve_retry_interval: "200ms",
+      ...(options.tls !== undefined && { ssl: "on" }),
       ...options.settings
     })
+    certify()
     yield* start
   })
 

@@ -39,6 +39,8 @@ export const defaultOptions: ServersOptions = {
 
 /** Between two questions to a server, however often they are asked for. */
 const probeMillisMin = 100
+/** Reasons of one server's silence that the log has, of each time that it is silent. */
+const reasonsMax = 4
 /** A connection that nothing comes over is looked after from then on. */
 const keepAliveMillis = 10_000
 
@@ -132,6 +134,8 @@ const wordsOf = (seen: Standing.Seen): string => {
       return `takes writes on timeline ${seen.timeline}`
   }
 }
+
+const named = ({ name }: Server) => Effect.annotateLogs({ server: name })
 
 /** Follows the servers of `url`, from the time on that one of them takes writes; fails when none does in time. */
 export const make = Effect.fnUntraced(function* (
@@ -246,8 +250,11 @@ export const make = Effect.fnUntraced(function* (
     Effect.suspend(() => Effect.raceFirst(Effect.sleep(options.probeMillis - probeMillisMin), Deferred.await(woken)))
   )
 
-  const watch = (server: Server) =>
-    Effect.gen(function* () {
+  const watch = Effect.fnUntraced(function* (server: Server) {
+    /** What it was said to be silent for, since it answered last. */
+    const said = new Set<string>()
+
+    const hear = Effect.gen(function* () {
       const connection = yield* PgConnection.make({
         ...server.host,
         url: url.url,
@@ -258,20 +265,36 @@ export const make = Effect.fnUntraced(function* (
       })
       while (true) {
         yield* ask(server, connection)
+        if (said.size > 0) yield* Effect.logInfo("a PostgreSQL server answers again").pipe(named(server))
+        said.clear()
         yield* decide
         yield* pause
       }
-    }).pipe(
+    })
+
+    const miss = Effect.fnUntraced(function* (error: unknown) {
+      const reason = detailOf(error)
+      server.seen = { _tag: "Silent", detail: reason }
+      if (!said.has(reason) && said.size < reasonsMax) {
+        said.add(reason)
+        yield* Effect.logWarning("a PostgreSQL server does not answer").pipe(
+          named(server),
+          Effect.annotateLogs({ reason })
+        )
+      }
+      yield* decide
+    })
+
+    return yield* hear.pipe(
       Effect.scoped,
       // A fault of ours too must not end the watch: a server that is not asked any more would be taken for what it was.
-      Effect.catchCause((cause) => {
-        if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
-        server.seen = { _tag: "Silent", detail: detailOf(Cause.squash(cause)) }
-        return Effect.ignoreCause(decide)
-      }),
+      Effect.catchCause((cause) =>
+        Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause) : Effect.ignoreCause(miss(Cause.squash(cause)))
+      ),
       Effect.andThen(pause),
       Effect.forever
     )
+  })
 
   for (const server of servers) yield* Effect.forkIn(watch(server), scope)
   yield* Effect.timeoutOrElse(Deferred.await(found), {
