@@ -188,7 +188,7 @@ describe("on a PostgreSQL primary with a replica", () => {
         yield* waitUntil(
           "the log says why",
           Effect.sync(() => wrong.deployment.prism.output().stderr),
-          (log) => /does not answer.*127\.0\.0\.2:\d+.*IP: 127\.0\.0\.2 is not in the cert's list/.test(log),
+          (log) => /does not answer.*IP: 127\.0\.0\.2 is not in the cert's list.*127\.0\.0\.2:\d+/.test(log),
           { within: "20 seconds" }
         )
       }).pipe(Effect.scoped)
