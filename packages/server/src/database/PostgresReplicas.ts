@@ -11,7 +11,7 @@ import { PgClient, PgConnection } from "@effect/sql-pg"
 import * as Loss from "@prism-dns/core/storage/Loss"
 import type { Replica, Replicas } from "@prism-dns/core/storage/Reads"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
-import { Clock, Duration, Effect, Metric, Schema, Scope } from "effect"
+import { Cause, Clock, Duration, Effect, Metric, Schema, Scope } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import type { SqlClient } from "effect/sql"
 import * as DatabaseMetrics from "./DatabaseMetrics.ts"
@@ -122,8 +122,10 @@ export const make = Effect.fnUntraced(function* (
       }
     }).pipe(
       Effect.scoped,
-      Effect.catch((error) => {
-        const reason = detailOf(error)
+      // A fault of ours too must not end the watch.
+      Effect.catchCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+        const reason = detailOf(Cause.squash(cause))
         replicas.delete(name)
         sockets.forbid(reason)
         const warning = Effect.logWarning("a replica of the database answers no reads").pipe(

@@ -1,0 +1,158 @@
+/** A registry whose connection to PostgreSQL is lost at the worst of times. */
+import { PgClient } from "@effect/sql-pg"
+import { assert, layer } from "@effect/vitest"
+import { Context, Effect, Layer, Redacted, type Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import * as Net from "node:net"
+import { Registry } from "@prism-dns/core/registry/Registry"
+import { Failover } from "@prism-dns/core/storage/Failover"
+import * as Loss from "@prism-dns/core/storage/Loss"
+import { audit } from "../harness/audit.ts"
+import { Postgres } from "../harness/Postgres.ts"
+import * as T from "../layers.ts"
+
+/** When a connection is cut: before PostgreSQL has the statement, or once it has answered, before that is heard. */
+type Moment = "unsent" | "unanswered"
+
+/** A way to PostgreSQL that is cut once at a statement. */
+const breakable = (
+  port: number
+): Effect.Effect<
+  { readonly port: number; readonly cutAt: (word: string, moment: Moment) => void; readonly cuts: () => number },
+  never,
+  Scope.Scope
+> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.callback<{ readonly server: Net.Server; readonly state: State }>((resume) => {
+        const state: State = { armed: undefined, cuts: 0, sockets: new Set() }
+        const server = Net.createServer((client) => {
+          const upstream = Net.connect(port, "127.0.0.1")
+          let isCutting = false
+          const end = () => {
+            client.destroy()
+            upstream.destroy()
+          }
+          for (const socket of [client, upstream]) {
+            state.sockets.add(socket)
+            socket.on("error", end)
+            socket.on("close", end)
+          }
+          client.on("data", (chunk) => {
+            const { armed } = state
+            if (armed === undefined || !chunk.toString("latin1").includes(armed.word)) return upstream.write(chunk)
+            state.armed = undefined
+            state.cuts += 1
+            if (armed.moment === "unsent") return end()
+            isCutting = true
+            return upstream.write(chunk)
+          })
+          upstream.on("data", (chunk) => (isCutting ? end() : client.write(chunk)))
+        })
+        server.listen(0, "127.0.0.1", () => resume(Effect.succeed({ server, state })))
+      }),
+      ({ server, state }) =>
+        Effect.sync(() => {
+          for (const socket of state.sockets) socket.destroy()
+          server.close()
+        })
+    ),
+    ({ server, state }) => ({
+      port: (server.address() as Net.AddressInfo).port,
+      cutAt: (word, moment) => {
+        state.armed = { word, moment }
+      },
+      cuts: () => state.cuts
+    })
+  )
+
+interface State {
+  armed: { readonly word: string; readonly moment: Moment } | undefined
+  cuts: number
+  readonly sockets: Set<Net.Socket>
+}
+
+const start = Effect.gen(function* () {
+  const { database, port, url, user } = yield* (yield* Postgres).createDatabase()
+  const direct = Context.get(yield* Layer.build(Layer.fresh(T.postgresAt(url))), SqlClient.SqlClient)
+  const way = yield* breakable(port)
+  const client = PgClient.layerFrom(
+    Effect.map(
+      PgClient.make({
+        url: Redacted.make(`postgres://${user}@127.0.0.1:${way.port}/${database}`),
+        maxConnections: 4,
+        // So that each statement's words pass by.
+        prepare: false
+      }),
+      Loss.telling
+    )
+  )
+  const services = yield* Layer.build(Layer.fresh(T.registry().pipe(Layer.provide(client)))).pipe(
+    Effect.provideService(Failover, { patienceMillis: 5000, onMoved: () => () => undefined })
+  )
+  const registry = Context.get(services, Registry)
+  const counts = Effect.map(
+    direct<Record<string, number>>`
+      SELECT (SELECT COUNT(*)::int FROM host) AS hosts, (SELECT COUNT(*)::int FROM host_history) AS versions,
+        (SELECT COUNT(*)::int FROM ${direct.literal(audit)} WHERE action LIKE 'host.%') AS entries,
+        (SELECT COUNT(*)::int FROM outbox WHERE zone = ${T.forward.name}) AS marks`,
+    ([row]) => row
+  )
+  return { registry, way, counts }
+})
+
+const actor = { name: "ops", peer: undefined }
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
+  "a connection to PostgreSQL that is lost",
+  (it) => {
+    for (const [word, moment, outcome] of [
+      ["INSERT INTO host ", "unsent", "created"],
+      ["INSERT INTO host ", "unanswered", "created"],
+      ["COMMIT", "unsent", "created"],
+      // It was carried out, so who asks again has it already.
+      ["COMMIT", "unanswered", "renewed"]
+    ] as const) {
+      it.effect(`at ${word.trim()}, ${moment}: a registration succeeds, and is there once`, () =>
+        Effect.gen(function* () {
+          const { counts, registry, way } = yield* start
+          way.cutAt(word, moment)
+          const registered = yield* registry.register(T.registration("web-1", "192.0.2.1"))
+          assert.strictEqual(way.cuts(), 1)
+          assert.strictEqual(registered.outcome, outcome)
+          assert.deepStrictEqual(yield* counts, { hosts: 1, versions: 1, entries: 1, marks: 1 })
+        }).pipe(Effect.scoped)
+      )
+    }
+
+    for (const moment of ["unsent", "unanswered"] as const) {
+      it.effect(
+        `during the commit, ${moment}: somebody's word is not repeated, and it is said that it may have been done`,
+        () =>
+          Effect.gen(function* () {
+            const { counts, registry, way } = yield* start
+            const { host } = yield* registry.register(T.registration("web-1", "192.0.2.1"))
+            way.cutAt("COMMIT", moment)
+            const error = yield* Effect.flip(registry.release(host.fqdn, actor, "a test"))
+            assert.strictEqual(error._tag, "RegistryUnavailable")
+            assert.include(error.message, "it may have been done, look before you repeat it")
+            assert.deepInclude(yield* counts, {
+              hosts: moment === "unsent" ? 1 : 0,
+              entries: moment === "unsent" ? 1 : 2
+            })
+          }).pipe(Effect.scoped)
+      )
+    }
+
+    it.effect("before the commit: somebody's word is carried out all the same, once", () =>
+      Effect.gen(function* () {
+        const { counts, registry, way } = yield* start
+        const { host } = yield* registry.register(T.registration("web-1", "192.0.2.1"))
+        way.cutAt("DELETE FROM host", "unanswered")
+        yield* registry.release(host.fqdn, actor, "a test")
+        assert.strictEqual(way.cuts(), 1)
+        assert.deepInclude(yield* counts, { hosts: 0, entries: 2 })
+      }).pipe(Effect.scoped)
+    )
+  }
+)
