@@ -44,7 +44,9 @@ const instance = Effect.fnUntraced(function* (redis: Redis.Redis, rate: { ratePe
       Layer.provide(RedisRates.layer({ prefix })),
       Layer.provideMerge(watched),
       Layer.provide(Zones.layer([Zone.make(DomainName.make("hosts.test"))])),
-      Layer.provide(Logger.layer([Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${message}`))]))
+      Layer.provide(
+        Logger.layer([Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))])
+      )
     )
   )
   const { take } = Context.get(context, RateLimits)
