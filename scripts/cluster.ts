@@ -14,7 +14,7 @@ const usage = `Usage: ./prism cluster [--seed N] [--runs M] [--seconds S] [--ser
 
   --seed N       the first seed (default 1)
   --runs M       how many seeds from there on (default 100: some 70 minutes)
-  --seconds S    how long faults come in each run (default 15)
+  --seconds S    how long faults come in each run (default 12)
   --servers K    Prism servers, 1 to 3 (default 2)
   --shrink R     at most R more runs to find the steps that matter of a schedule that fails (default 0)
   --failures N   stop after so many seeds that fail (default 3)
@@ -30,7 +30,7 @@ const { values } = (() => {
       options: {
         seed: { type: "string", default: "1" },
         runs: { type: "string", default: "100" },
-        seconds: { type: "string", default: "15" },
+        seconds: { type: "string", default: "12" },
         servers: { type: "string", default: "2" },
         shrink: { type: "string", default: "0" },
         failures: { type: "string", default: "3" },
