@@ -61,10 +61,10 @@ export const reverse6 = Zone.make(DomainName.make("8.b.d.0.1.0.0.2.ip6.arpa"))
 export const zones: ReadonlyArray<Zone.Zone> = [forward, reverse4, reverse6]
 
 /** What the registry and the publisher share, on the database around. */
-export const shared = (list: ReadonlyArray<Zone.Zone> = zones) =>
+export const shared = (list: ReadonlyArray<Zone.Zone> = zones, cluster: Layer.Layer<Cluster> = Cluster.layerAlone) =>
   Layer.mergeAll(Acknowledgements.layer, Leases.layer, RecordSource.layer).pipe(
     Layer.provideMerge(Outbox.layer),
-    Layer.provideMerge(Cluster.layerAlone),
+    Layer.provideMerge(cluster),
     Layer.provideMerge(Ownership.layer.pipe(Layer.orDie)),
     Layer.provideMerge(Zones.layer(list))
   )
@@ -78,21 +78,25 @@ export const soonDamped: Damping.DampingOptions = {
 }
 
 /** The registry with what it stands on, on the database around. */
-export const registry = (options: Partial<RegistryOptions> = {}, list: ReadonlyArray<Zone.Zone> = zones) =>
-  Registry.layer(options).pipe(Layer.provideMerge(shared(list)), Layer.provide(SecureRandom.layerWebCrypto))
+export const registry = (
+  options: Partial<RegistryOptions> = {},
+  list: ReadonlyArray<Zone.Zone> = zones,
+  cluster: Layer.Layer<Cluster> = Cluster.layerAlone
+) => Registry.layer(options).pipe(Layer.provideMerge(shared(list, cluster)), Layer.provide(SecureRandom.layerWebCrypto))
 
 /** The publisher with all it stands on, on the PowerDNS and the database around. */
 export const publisher = (
   options: Partial<DnsManagerOptions> = {},
   list: ReadonlyArray<Zone.Zone> = zones,
-  registryOptions: Partial<RegistryOptions> = {}
+  registryOptions: Partial<RegistryOptions> = {},
+  cluster: Layer.Layer<Cluster> = Cluster.layerAlone
 ) =>
   DnsManager.layer(options).pipe(
     Layer.provideMerge(Serving.layerNone),
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Provisioner.layer()),
     Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
-    Layer.provideMerge(registry(registryOptions, list)),
+    Layer.provideMerge(registry(registryOptions, list, cluster)),
     Layer.provide(SecureRandom.layerWebCrypto)
   )
 

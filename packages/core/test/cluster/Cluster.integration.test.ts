@@ -293,6 +293,33 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a
     }).pipe(onDatabase)
   )
 
+  it.effect("what ended long ago is forgotten, and what it held is free", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const [lease] = zones
+      yield* sql`
+        INSERT INTO instance (id, name, version, state, started_at, renewed_at, until, ended_at, details)
+        VALUES ('old', 'old', '0.9.0', 'dead', 1, 2, 3, 4, '{}')`
+      yield* sql`INSERT INTO cluster_lease (name, epoch, instance, since) VALUES (${lease!}, 7, 'old', 1)`
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor([lease!], work.by("first"))
+      yield* waitUntil(
+        "it is gone",
+        sql<{ readonly id: string }>`SELECT id FROM instance`,
+        (rows) => rows.length === 1 && rows[0]!.id === first.cluster.self.id,
+        within
+      )
+      yield* waitUntil(
+        "the first has it",
+        Effect.sync(() => work.epochs),
+        (epochs) => epochs.length === 1,
+        within
+      )
+      assert.deepStrictEqual(work.epochs, [[lease!, 8]])
+    }).pipe(onDatabase)
+  )
+
   it.effect("work that takes its time to end keeps the lease until it has ended", () =>
     Effect.gen(function* () {
       const first = yield* start("first")

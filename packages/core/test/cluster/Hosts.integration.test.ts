@@ -24,7 +24,6 @@ const among = (ended: () => number = () => 0) =>
     Effect.map(Cluster, (alone) => Cluster.of({ ...alone, isAlone: () => false, endedMillis: ended }))
   ).pipe(Layer.provide(Cluster.layerAlone))
 
-
 const serverOf = Effect.fnUntraced(function* (
   server: Effect.Success<typeof Servers.database>["server"],
   options: { readonly ears?: "hearing" | "deaf"; readonly ended?: () => number } = {}

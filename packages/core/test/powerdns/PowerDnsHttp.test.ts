@@ -9,6 +9,7 @@ import * as RRset from "@prism-dns/core/domain/RRset"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import type * as PowerDnsHttp from "@prism-dns/core/powerdns/PowerDnsHttp"
 import * as PowerDnsMetrics from "@prism-dns/core/powerdns/PowerDnsMetrics"
+import { WriteGuard } from "@prism-dns/core/powerdns/WriteGuard"
 import { waitUntil } from "../harness/waitUntil.ts"
 
 const key = "key-4711-never-shown"
@@ -206,6 +207,41 @@ describe.each(["fetch", "undici", "node:http"] as const)("the client over %s", (
       const error = yield* Effect.flip(powerDns.patch(zone, [change]))
       assert.strictEqual(error.reason._tag, "Uncertain", error.message)
       assert.match(error.message, /no answer within 100ms/)
+      yield* waitUntil(
+        "the connection is closed",
+        Effect.sync(() => http.connections.open),
+        (open) => open === 0
+      )
+    })
+  )
+
+  test(
+    "a write is not begun without the right to it, and what is read does not need one",
+    Effect.gen(function* () {
+      const http = yield* server
+      http.handler = answer(204, "application/json", "")
+      const powerDns = yield* client(http.url)
+      const guarded = Effect.provideService(WriteGuard, { isValid: () => false, remainingMillis: () => 0 })
+      const error = yield* Effect.flip(guarded(powerDns.patch(zone, [change])))
+      assert.strictEqual(error.reason._tag, "Withheld", error.message)
+      assert.strictEqual(http.connections.most, 0)
+      yield* guarded(Effect.ignore(powerDns.server))
+      assert.strictEqual(http.connections.most, 1)
+    })
+  )
+
+  test(
+    "a write goes on while the right to it is renewed, and is cut off when that ends before its answer",
+    Effect.gen(function* () {
+      const http = yield* server
+      http.handler = hang
+      const powerDns = yield* client(http.url)
+      let renewals = 3
+      const guard = { isValid: () => renewals > 0, remainingMillis: () => (renewals-- > 0 ? 10 : 0) }
+      const error = yield* powerDns.patch(zone, [change]).pipe(Effect.provideService(WriteGuard, guard), Effect.flip)
+      assert.strictEqual(error.reason._tag, "Uncertain", error.message)
+      assert.match(error.message, /another server may write there/)
+      assert.isBelow(renewals, 0)
       yield* waitUntil(
         "the connection is closed",
         Effect.sync(() => http.connections.open),

@@ -133,7 +133,16 @@ export const suite = <R>(
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
   database: Layer.Layer<SqlClient.SqlClient, never, R>
 ) => {
-  type Services = Registry | Cluster | Zones | Outbox | Leases | Acknowledgements | RecordSource | SqlClient.SqlClient | T.Time
+  type Services =
+    | Registry
+    | Cluster
+    | Zones
+    | Outbox
+    | Leases
+    | Acknowledgements
+    | RecordSource
+    | SqlClient.SqlClient
+    | T.Time
 
   const test = <E>(name: string, body: Effect.Effect<void, E, Services>) =>
     it.effect(name, () =>
