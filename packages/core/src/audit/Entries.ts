@@ -5,8 +5,8 @@
  * Promises: of one zone, entries have their sequences in the order in which
  * their transactions commit. For that the zone's turn is taken until the commit
  * (`takeTurns`), so entries are the last thing a transaction writes: whoever has
- * the turn waits for nobody. `inTransaction` sees to that, wherever within they
- * are written. They are sealed, and become events, once they have committed
+ * the turn waits for nobody but one that is at its own last write (`atEnd`).
+ * `inTransaction` sees to that, wherever within they are written. They are sealed, and become events, once they have committed
  * (`audit/Sealer`).
  */
 import { Context, Effect, Metric, Option } from "effect"
@@ -91,9 +91,33 @@ interface Timed {
   readonly atMillis: number
 }
 
-/** The entries of the transaction around, that are written when it ends; undefined: they are written at once. */
-const Gathered = Context.Reference<Array<Timed> | undefined>("@prism-dns/core/audit/Entries/Gathered", {
+interface Gathering {
+  readonly entries: Array<Timed>
+  /** What comes behind the entries, by what it is. */
+  readonly last: Map<string, Effect.Effect<void, SqlError.SqlError>>
+}
+
+/** What the transaction around writes when it ends; undefined: it is written at once. */
+const Gathered = Context.Reference<Gathering | undefined>("@prism-dns/core/audit/Entries/Gathered", {
   defaultValue: () => undefined
+})
+
+/**
+ * Writes rows that many transactions write, such as a number that each of them raises, behind the entries of the transaction
+ * around: once for each `key`, in the order of the keys. Whoever has such a row holds its turns already, so that no two wait
+ * for each other. Outside of `inTransaction` it is done at once, and the caller has written its entries before.
+ */
+export const atEnd = (
+  key: string,
+  write: Effect.Effect<void, SqlError.SqlError>
+): Effect.Effect<void, SqlError.SqlError> =>
+  Effect.flatMap(Gathered, (gathered) =>
+    gathered === undefined ? write : Effect.sync(() => void gathered.last.set(key, write))
+  )
+
+const end = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, { entries, last }: Gathering) {
+  yield* insert(sql, entries)
+  for (const key of [...last.keys()].sort()) yield* last.get(key)!
 })
 
 /**
@@ -105,12 +129,17 @@ export const inTransaction =
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError.SqlError, R> =>
     Effect.flatMap(Gathered, (outer) => {
       // Anew for each attempt: a transaction may be tried again.
-      const entries: Array<Timed> = []
+      const gathering: Gathering = { entries: [], last: new Map() }
       return effect.pipe(
-        Effect.provideService(Gathered, entries),
-        Effect.tap(() => (outer === undefined ? insert(sql, entries) : Effect.void)),
+        Effect.provideService(Gathered, gathering),
+        Effect.tap(() => (outer === undefined ? end(sql, gathering) : Effect.void)),
         sql.withTransaction,
-        Effect.tap(() => Effect.sync(() => void outer?.push(...entries)))
+        Effect.tap(() =>
+          Effect.sync(() => {
+            outer?.entries.push(...gathering.entries)
+            for (const [key, write] of gathering.last) outer?.last.set(key, write)
+          })
+        )
       )
     })
 
@@ -212,7 +241,7 @@ export const writeAll = Effect.fnUntraced(function* (
   const isWithin = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
   if (!isWithin) yield* sql.withTransaction(insert(sql, timed))
   else if (gathered === undefined) yield* insert(sql, timed)
-  else gathered.push(...timed)
+  else gathered.entries.push(...timed)
 })
 
 /** Writes one entry. */

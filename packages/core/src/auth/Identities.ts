@@ -11,7 +11,7 @@
  * Leaves to others: whether the agent holds the key (`protocol/Proof`), whether
  * its token is good (`Tokens`), and what it may claim (`auth/Policy`).
  */
-import { Cause, Clock, Context, Effect, Layer, Metric, Schedule, Schema } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Metric, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
@@ -22,7 +22,7 @@ import { fingerprint } from "../protocol/Proof.ts"
 import * as HostRepo from "../registry/HostRepo.ts"
 import { HostUnknown, Registry, RegistryUnavailable } from "../registry/Registry.ts"
 import { Durability } from "../storage/Durability.ts"
-import { detailOf, isCollision } from "../storage/SqlFailure.ts"
+import { againOnCollision, detailOf } from "../storage/SqlFailure.ts"
 import * as Grants from "./Grants.ts"
 import * as IdentityMetrics from "./IdentityMetrics.ts"
 import * as IdentityRepo from "./IdentityRepo.ts"
@@ -226,7 +226,7 @@ const make = Effect.fnUntraced(function* (options: IdentitiesOptions) {
     effect.pipe(
       dryRun ? Audit.undone(sql) : Audit.inTransaction(sql),
       // Another one enrolled the same key, or held the same rows, at the same moment: look again.
-      Effect.retry({ while: isCollision, times: 5, schedule: Schedule.jittered(Schedule.exponential(5)) }),
+      againOnCollision,
       Effect.tap(() => durability.flush)
     )
 

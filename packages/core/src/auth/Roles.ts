@@ -17,6 +17,7 @@ import type { DomainName } from "../domain/DomainName.ts"
 import { Zones } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
+import { againOnCollision } from "../storage/SqlFailure.ts"
 import * as NamedZones from "./NamedZones.ts"
 import { builtInRoles, type Permission, type Role } from "./Permissions.ts"
 
@@ -284,7 +285,8 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
       return after
     }).pipe(
       sql.withTransaction,
-      Effect.catchReason("SqlError", "UniqueViolation", () => Effect.fail(new RoleNameTaken({ name: role.name })))
+      Effect.catchReason("SqlError", "UniqueViolation", () => Effect.fail(new RoleNameTaken({ name: role.name }))),
+      againOnCollision
     )
     yield* durability.flush
     return after
@@ -324,7 +326,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         yield* sql.afterCommit(Effect.sync(() => memory.put(after)))
         yield* bump
         return after
-      }).pipe(sql.withTransaction)
+      }).pipe(sql.withTransaction, againOnCollision)
       yield* durability.flush
       return after
     }).pipe(Effect.withSpan("Roles.change"))
@@ -357,7 +359,7 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
         yield* sql.afterCommit(Effect.sync(() => memory.forget(name, generation)))
         yield* bump
         return before
-      }).pipe(sql.withTransaction)
+      }).pipe(sql.withTransaction, againOnCollision)
       yield* durability.flush
       return before
     }).pipe(Effect.withSpan("Roles.remove"))

@@ -28,7 +28,7 @@ import type { Actor } from "../registry/HostRepo.ts"
 import { RegistryUnavailable } from "../registry/Registry.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
-import { detailOf } from "../storage/SqlFailure.ts"
+import { againOnCollision, detailOf } from "../storage/SqlFailure.ts"
 import * as Grants from "./Grants.ts"
 import * as NamedZones from "./NamedZones.ts"
 import { type Grant, unlimited } from "./Principal.ts"
@@ -595,7 +595,8 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         return made
       }).pipe(
         sql.withTransaction,
-        Effect.catchReason("SqlError", "UniqueViolation", () => Effect.fail(new TokenNameTaken({ name: spec.name })))
+        Effect.catchReason("SqlError", "UniqueViolation", () => Effect.fail(new TokenNameTaken({ name: spec.name }))),
+        againOnCollision
       )
       yield* durability.flush
       return { token: Redacted.make(text), record: made }
@@ -628,7 +629,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         )
         yield* bump
         return after.record
-      }).pipe(sql.withTransaction)
+      }).pipe(sql.withTransaction, againOnCollision)
       yield* durability.flush
       return memory.newest(revoked)
     },
@@ -676,7 +677,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
         )
         yield* bump
         return after.record
-      }).pipe(sql.withTransaction)
+      }).pipe(sql.withTransaction, againOnCollision)
       yield* durability.flush
       return memory.newest(changed)
     }).pipe(Effect.withSpan("Tokens.change"))

@@ -13,6 +13,7 @@
  */
 import { Effect, Latch, Metric } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
+import * as Audit from "../audit/Entries.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Signals } from "./Signals.ts"
 import * as SignalMetrics from "./SignalMetrics.ts"
@@ -31,18 +32,22 @@ export interface Followed {
 export const defaultPollMillis = 1000
 
 /**
- * For a transaction that changes what others keep in memory, near its end: others of the topic wait until it commits. It
+ * For a transaction that changes what others keep in memory: others of the topic wait from then on until it commits, so it
+ * is done behind all else that `audit/Entries.inTransaction` gathers, and anywhere else comes behind the entries too. It
  * tells them by the signals of who made it, wherever it runs.
  */
 export const bumpOf = (sql: SqlClient.SqlClient, topic: Topic) =>
   Effect.map(Signals, (signals): Effect.Effect<void, SqlError.SqlError> =>
     sql.onDialectOrElse({
       pg: () =>
-        Effect.andThen(
-          sql`
-            INSERT INTO change_version (topic, version) VALUES (${topic}, 1)
-            ON CONFLICT (topic) DO UPDATE SET version = change_version.version + 1`,
-          sql.afterCommit(Effect.sync(() => signals.send(topic)))
+        Audit.atEnd(
+          `change_version ${topic}`,
+          Effect.andThen(
+            sql`
+              INSERT INTO change_version (topic, version) VALUES (${topic}, 1)
+              ON CONFLICT (topic) DO UPDATE SET version = change_version.version + 1`,
+            sql.afterCommit(Effect.sync(() => signals.send(topic)))
+          )
         ),
       orElse: () => Effect.void
     })

@@ -28,6 +28,7 @@ import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import * as HostRestore from "../registry/HostRestore.ts"
 import * as Generation from "../storage/Generation.ts"
+import { againOnCollision } from "../storage/SqlFailure.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
@@ -423,7 +424,7 @@ const make = Effect.gen(function* () {
       yield* repo.update(plan)
       yield* tell(plan, [madeEntry(plan)], options)
       return Option.none<Plan>()
-    }).pipe(Audit.inTransaction(sql))
+    }).pipe(Audit.inTransaction(sql), againOnCollision)
     if (Option.isNone(same)) return plan
     yield* repo.remove(plan.id)
     return same.value
@@ -760,93 +761,97 @@ const make = Effect.gen(function* () {
   }
 
   /** One transaction: what is done, its audit entries and its outcomes. */
-  const applyPage = Effect.fn("Plans.applyPage")(function* (
-    known: Plan,
-    options: ApplyOptions,
-    after: number,
-    standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
-  ) {
-    const isFirst = after === 0
-    const plan = yield* getOpen(known.id, repo.lock)
-    if (isFirst && plan.hash !== known.hash) {
-      return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
-    }
-    const zonesVersion = zones.version
-    const zone = zones.find(plan.zone)
-    // What was added since nobody has seen who gave the word.
-    const changes = yield* repo.openChanges(plan.id, options, after, known.counts.changes, pageSize)
-    if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
-    const generation = yield* Generation.next(sql)
-    const nowMillis = yield* Clock.currentTimeMillis
-    const page =
-      zone === undefined
-        ? undefined
-        : { plan, zone, changes, by: options.by, actor: actorOf(options), generation, nowMillis }
-    const refusals =
-      page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
-    const kept = changes.filter(({ action }) => action === "keep").length
-    const refusalOf = ({ name, type }: PlanChange) =>
-      page === undefined
-        ? `${plan.zone} is not a zone that Prism manages any more`
-        : (refusals.get(name) ?? refusals.get(`${name} ${type}`))
+  const applyPage = Effect.fn("Plans.applyPage")(
+    function* (
+      known: Plan,
+      options: ApplyOptions,
+      after: number,
+      standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
+    ) {
+      const isFirst = after === 0
+      const plan = yield* getOpen(known.id, repo.lock)
+      if (isFirst && plan.hash !== known.hash) {
+        return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
+      }
+      const zonesVersion = zones.version
+      const zone = zones.find(plan.zone)
+      // What was added since nobody has seen who gave the word.
+      const changes = yield* repo.openChanges(plan.id, options, after, known.counts.changes, pageSize)
+      if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
+      const generation = yield* Generation.next(sql)
+      const nowMillis = yield* Clock.currentTimeMillis
+      const page =
+        zone === undefined
+          ? undefined
+          : { plan, zone, changes, by: options.by, actor: actorOf(options), generation, nowMillis }
+      const refusals =
+        page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
+      const kept = changes.filter(({ action }) => action === "keep").length
+      const refusalOf = ({ name, type }: PlanChange) =>
+        page === undefined
+          ? `${plan.zone} is not a zone that Prism manages any more`
+          : (refusals.get(name) ?? refusals.get(`${name} ${type}`))
 
-    const effective = changes.filter((change) => refusalOf(change) === undefined)
-    // Those of hosts are written with them.
-    const ofRecords = effective.filter(({ type }) => type !== HostRestore.hostType)
-    const entries: Array<PlanRepo.AuditEntry> = ofRecords.map((change) => ({
-      action: auditAction(plan.kind, change),
-      subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
-      before: PlanRepo.auditView(change.before),
-      after: PlanRepo.auditView(change.after),
-      reason: change.reason
-    }))
-    if (isFirst && changes.length > 0) {
-      entries.unshift({
-        action: "plan.applied",
-        subject: plan.id,
-        after: selectionOf(options),
-        reason: options.overrideBudget ?? plan.reason
-      })
-    }
-    if (entries.length > 0) {
-      yield* repo.audit(entries, actorOf(options), plan, generation, nowMillis)
-    }
-    if (changes.length > 0) {
-      yield* repo.setOutcomes(
-        plan.id,
-        changes.map((change) => ({ ordinal: change.ordinal, outcome: refusalOf(change) ?? "applied" }))
-      )
-    }
-    const isLast = changes.length < pageSize
-    const state = isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open"
-    const decided = changes.length > 0 || state === "applied"
-    const next: Plan = decided
-      ? {
-          ...plan,
-          state,
-          decidedAtMillis: nowMillis,
-          decidedBy: options.by,
-          decidedReason: options.overrideBudget ?? plan.decidedReason
-        }
-      : plan
-    if (decided) yield* repo.update(next)
-    if (effective.length > 0 && plan.kind !== "reconcile") {
-      // What is put into a zone that goes at this moment would stay there for ever.
-      yield* Audit.takeTurns(sql, [plan.zone])
-      yield* zones.verify(zonesVersion)
-    }
-    return {
-      plan: next,
-      applied: effective.length,
-      refused: changes.length - effective.length - kept,
-      kept,
-      refusals: changes.flatMap((change): ReadonlyArray<Refused> => {
-        const reason = refusalOf(change)
-        return reason === undefined ? [] : [{ name: change.name, type: change.type, reason }]
-      }),
-      last: isLast ? undefined : changes.at(-1)!.ordinal
-    }
-  }, Audit.inTransaction(sql))
+      const effective = changes.filter((change) => refusalOf(change) === undefined)
+      // Those of hosts are written with them.
+      const ofRecords = effective.filter(({ type }) => type !== HostRestore.hostType)
+      const entries: Array<PlanRepo.AuditEntry> = ofRecords.map((change) => ({
+        action: auditAction(plan.kind, change),
+        subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
+        before: PlanRepo.auditView(change.before),
+        after: PlanRepo.auditView(change.after),
+        reason: change.reason
+      }))
+      if (isFirst && changes.length > 0) {
+        entries.unshift({
+          action: "plan.applied",
+          subject: plan.id,
+          after: selectionOf(options),
+          reason: options.overrideBudget ?? plan.reason
+        })
+      }
+      if (entries.length > 0) {
+        yield* repo.audit(entries, actorOf(options), plan, generation, nowMillis)
+      }
+      if (changes.length > 0) {
+        yield* repo.setOutcomes(
+          plan.id,
+          changes.map((change) => ({ ordinal: change.ordinal, outcome: refusalOf(change) ?? "applied" }))
+        )
+      }
+      const isLast = changes.length < pageSize
+      const state = isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open"
+      const decided = changes.length > 0 || state === "applied"
+      const next: Plan = decided
+        ? {
+            ...plan,
+            state,
+            decidedAtMillis: nowMillis,
+            decidedBy: options.by,
+            decidedReason: options.overrideBudget ?? plan.decidedReason
+          }
+        : plan
+      if (decided) yield* repo.update(next)
+      if (effective.length > 0 && plan.kind !== "reconcile") {
+        // What is put into a zone that goes at this moment would stay there for ever.
+        yield* Audit.takeTurns(sql, [plan.zone])
+        yield* zones.verify(zonesVersion)
+      }
+      return {
+        plan: next,
+        applied: effective.length,
+        refused: changes.length - effective.length - kept,
+        kept,
+        refusals: changes.flatMap((change): ReadonlyArray<Refused> => {
+          const reason = refusalOf(change)
+          return reason === undefined ? [] : [{ name: change.name, type: change.type, reason }]
+        }),
+        last: isLast ? undefined : changes.at(-1)!.ordinal
+      }
+    },
+    Audit.inTransaction(sql),
+    againOnCollision
+  )
 
   /** What stands in PowerDNS at the next names of a plan that relies on it. */
   const look = Effect.fnUntraced(function* (plan: Plan, options: ApplyOptions, after: number) {
@@ -907,7 +912,7 @@ const make = Effect.gen(function* () {
       yield* repo.update(next)
       yield* tell(next, [{ action: "plan.rejected", subject: id, reason: options.reason }], options)
       return next
-    }).pipe(options.dryRun === true ? Audit.undone(sql) : Audit.inTransaction(sql))
+    }).pipe(options.dryRun === true ? Audit.undone(sql) : Audit.inTransaction(sql), againOnCollision)
   })
 
   const hold: Plans["Service"]["hold"] = Effect.fn("Plans.hold")(function* (zone, deletions, reason) {

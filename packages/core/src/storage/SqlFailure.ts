@@ -1,4 +1,5 @@
 /** What a database said, in its own words: drivers put a general sentence around them. */
+import { Effect, Schedule } from "effect"
 import { SqlError } from "effect/sql"
 
 /** Causes behind an error that are looked at. */
@@ -30,3 +31,11 @@ export const isCollision = (error: unknown): boolean => {
       return false
   }
 }
+
+/** Repeats a transaction that met another, a few times: of two, one is likely to come through at once. */
+export const againOnCollision = <A, E, R>(transaction: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.retry(transaction, {
+    while: isCollision,
+    times: 5,
+    schedule: Schedule.jittered(Schedule.exponential(5))
+  })

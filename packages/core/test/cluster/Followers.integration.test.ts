@@ -1,8 +1,9 @@
 import { layer } from "@effect/vitest"
-import { Context, Effect, Layer, Redacted } from "effect"
+import { Context, Effect, Fiber, Latch, Layer, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
 import { Identities } from "@prism-dns/core/auth/Identities"
+import * as Audit from "@prism-dns/core/audit/Entries"
 import { unlimited } from "@prism-dns/core/auth/Principal"
 import { type Revocation, Revocations } from "@prism-dns/core/auth/Revocations"
 import { Roles } from "@prism-dns/core/auth/Roles"
@@ -170,6 +171,40 @@ for (const ears of ["hearing", "deaf"] as const) {
     )
   })
 }
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("changes that meet", (it) => {
+  it.effect("wait for each other in one order: a change that others follow holds nobody up before its end", () =>
+    Effect.gen(function* () {
+      const { server } = yield* Servers.database
+      const [a, b] = [yield* server(parts), yield* server(parts)]
+      const sql = Context.get(a, SqlClient.SqlClient)
+      const bump = yield* Effect.provide(Versions.bumpOf(sql, "access"), a)
+      const [isMidway, goOn] = [yield* Latch.make(), yield* Latch.make()]
+      let attempts = 0
+      // As the identities do it: others are to follow it, then comes more, and the entries are gathered.
+      const first = yield* Effect.gen(function* () {
+        attempts += 1
+        yield* bump
+        yield* Audit.write(sql, { atMillis: 1, actor, action: "identity.revoked", subject: "x", reason: "for a test" })
+        yield* isMidway.open
+        yield* goOn.await
+      }).pipe(Audit.inTransaction(sql), Effect.forkScoped)
+      yield* isMidway.await
+      yield* Context.get(b, Roles).create({ name: "team", description: "one", permissions: [] }, options)
+      yield* Context.get(b, Tokens).issue(
+        { name: "rack-7", role: "agent", allows: "both", grant: unlimited },
+        actor,
+        "for a test"
+      )
+      yield* goOn.open
+      yield* Fiber.join(first)
+      expect(attempts).toBe(1)
+      yield* sql`SELECT version FROM change_version WHERE topic = 'access'`.pipe(
+        Effect.tap((rows) => Effect.sync(() => expect(rows.map(({ version }) => Number(version))).toEqual([3])))
+      )
+    }).pipe(Effect.scoped)
+  )
+})
 
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a database that is away", (it) => {
   it.effect("leaves what is in memory as it is; once it is back, what was changed meanwhile is taken over", () =>
