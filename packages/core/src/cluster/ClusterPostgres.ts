@@ -109,6 +109,8 @@ interface Hold extends Held {
 interface Stander {
   readonly begin: (held: Held) => Fiber.Fiber<unknown>
   fiber: Fiber.Fiber<unknown> | undefined
+  /** It begins nothing more, and is there until its work has ended. */
+  leaving: boolean
 }
 
 interface Entry {
@@ -122,6 +124,12 @@ interface Entry {
   /** It is given to another once its work has ended. */
   handing: boolean
 }
+
+const isStoodFor = ({ standers }: Entry) => [...standers].some(({ leaving }) => !leaving)
+
+/** Nothing is to be known of it any more. */
+const isOver = ({ ending, epoch, hold, standers }: Entry) =>
+  standers.size === 0 && epoch === undefined && hold === undefined && ending === undefined
 
 const kindOf = (name: LeaseName) => (name.startsWith("zone/") ? "zone" : "job")
 
@@ -176,7 +184,7 @@ export const make = Effect.fnUntraced(function* (
 
   const begin = (entry: Entry): void => {
     if (entry.epoch === undefined || entry.hold !== undefined || entry.ending !== undefined) return
-    if (entry.standers.size === 0 || remaining() <= 0) return
+    if (!isStoodFor(entry) || remaining() <= 0) return
     const { epoch } = entry
     const hold: Hold = {
       name: entry.name,
@@ -186,7 +194,7 @@ export const make = Effect.fnUntraced(function* (
       remainingMillis: () => (hold.ended ? 0 : remaining())
     }
     entry.hold = hold
-    for (const stander of entry.standers) stander.fiber = stander.begin(hold)
+    for (const stander of entry.standers) if (!stander.leaving) stander.fiber = stander.begin(hold)
   }
 
   /** Ends the work under a lease. What is `over` is not valid any more from now on; else it is until the work has ended. */
@@ -219,6 +227,7 @@ export const make = Effect.fnUntraced(function* (
           Effect.sync(() => {
             entry.hold = undefined
             entry.ending = undefined
+            if (isOver(entry)) entries.delete(entry.name)
             sooner.openUnsafe()
           })
         )
@@ -458,7 +467,7 @@ export const make = Effect.fnUntraced(function* (
         const entry = entries.get(name)
         if (entry === undefined) continue
         entry.epoch = undefined
-        if (entry.standers.size === 0) entries.delete(name)
+        if (isOver(entry)) entries.delete(name)
       }
       if (released.length > 0) signals.send("leases")
     }
@@ -473,7 +482,7 @@ export const make = Effect.fnUntraced(function* (
       }
     }
     const known = new Set(found.leases.map(({ name }) => name))
-    const missing = [...entries.values()].filter(({ name, standers }) => standers.size > 0 && !known.has(name))
+    const missing = [...entries.values()].filter((entry) => isStoodFor(entry) && !known.has(entry.name))
     if (missing.length > 0) {
       yield* addMissing(missing.map(({ name }) => name))
       found = yield* read
@@ -485,7 +494,10 @@ export const make = Effect.fnUntraced(function* (
     yield* measure(found)
   })
 
-  const stands = (name: LeaseName) => (entries.get(name)?.standers.size ?? 0) > 0
+  const stands = (name: LeaseName) => {
+    const entry = entries.get(name)
+    return entry !== undefined && isStoodFor(entry)
+  }
 
   /** Does this instance's part. */
   const follow = Effect.fnUntraced(function* (found: typeof seen) {
@@ -520,7 +532,7 @@ export const make = Effect.fnUntraced(function* (
         }
         if (entry.epoch !== undefined && entry.epoch !== Number(row.epoch))
           lose(entry, "it has passed on and come back")
-        if (entry.standers.size === 0 || (target !== undefined && target !== id)) {
+        if (!isStoodFor(entry) || (target !== undefined && target !== id)) {
           entry.epoch = Number(row.epoch)
           if (entry.hold !== undefined) end(entry, false)
           else if (entry.ending === undefined) {
@@ -537,7 +549,7 @@ export const make = Effect.fnUntraced(function* (
         if (entry === undefined) continue
         if (entry.epoch !== undefined) lose(entry, "another server has it")
         const isFree = row.instance === null || !ids.has(row.instance)
-        if (isFree && target === id && !draining && entry.standers.size > 0 && entry.ending === undefined) {
+        if (isFree && target === id && !draining && isStoodFor(entry) && entry.ending === undefined) {
           wanted.push(row.name)
         }
       }
@@ -628,6 +640,9 @@ export const make = Effect.fnUntraced(function* (
 
   const leave = Effect.gen(function* () {
     for (const entry of entries.values()) end(entry, false)
+    // Nobody else is to begin what has not ended here, for as long as nobody else may.
+    const endings = [...entries.values()].flatMap(({ ending }) => (ending === undefined ? [] : [ending]))
+    yield* Effect.timeoutOption(Fiber.awaitAll(endings), Math.max(0, remaining()))
     yield* own
       .use((sql) =>
         Effect.andThen(
@@ -687,7 +702,7 @@ export const make = Effect.fnUntraced(function* (
             }
             entries.set(leaseName, entry)
           }
-          const stander: Stander = { begin: (held) => fork(attempt(held)), fiber: undefined }
+          const stander: Stander = { begin: (held) => fork(attempt(held)), fiber: undefined, leaving: false }
           entry.standers.add(stander)
           const { hold } = entry
           if (hold !== undefined && entry.ending === undefined) stander.fiber = stander.begin(hold)
@@ -696,12 +711,13 @@ export const make = Effect.fnUntraced(function* (
         }),
         ({ entry, stander }) =>
           Effect.gen(function* () {
-            entry.standers.delete(stander)
+            // The lease is not another's before the work has ended, so it stays among the standers until then.
+            stander.leaving = true
+            if (entry.hold !== undefined && !isStoodFor(entry)) end(entry, false)
             if (stander.fiber !== undefined) yield* Fiber.interrupt(stander.fiber)
-            else if (entry.ending !== undefined) yield* Fiber.await(entry.ending)
-            if (entry.standers.size > 0) return
-            if (entry.hold !== undefined) end(entry, false)
-            else if (entry.epoch === undefined && entry.ending === undefined) entries.delete(leaseName)
+            if (entry.ending !== undefined) yield* Fiber.await(entry.ending)
+            entry.standers.delete(stander)
+            if (isOver(entry)) entries.delete(leaseName)
             sooner.openUnsafe()
           })
       )
