@@ -3,8 +3,8 @@
  *
  * A server is an instance from its start to its end. It proves that it lives by
  * renewing one row; whoever has not done so for the length of a lease, by the
- * database's clock, may be declared dead by another, once and for good: it comes
- * back as a new instance. What only one may do at a time has a name (a lease):
+ * clock of another that looks, may be declared dead by it, once and for good: it
+ * comes back as a new instance. What only one may do at a time has a name (a lease):
  * writing a zone, and each job of the cluster. A lease is held by one instance,
  * with an epoch that rises when it passes to another.
  *

@@ -8,6 +8,8 @@
  * database's. What is valid here is counted from the moment before a renewal was
  * sent, by a clock that only goes on, and by the machine's clock too, since the
  * former stands still while a machine sleeps; whichever has gone further counts.
+ * Another is dead when its row has said the same for a lease, by the clock of
+ * whoever looks: the database's may be set, or be another's after a failover.
  *
  * Promises: those of `Cluster`. A lease passes on by one statement that locks its
  * row, and so does not while a transaction with its fence is under way; such a
@@ -157,8 +159,8 @@ export const make = Effect.fnUntraced(function* (
   /** Until when what is held may be acted under, by both clocks. */
   let validUntil = { elapsed: -Infinity, machine: -Infinity }
   let renewedElapsed = elapsed()
-  /** Nobody is declared dead before. */
-  let declareFromElapsed = -Infinity
+  /** By the id of each other that is there, which renewal its row shows, and since when it is known here to do so. */
+  let shown = new Map<string, { readonly renewedAt: number; readonly sinceElapsed: number }>()
   let prunedElapsed = -Infinity
   let draining = false
   let failing = false
@@ -277,7 +279,7 @@ export const make = Effect.fnUntraced(function* (
     const now = elapsed()
     validUntil = { elapsed: sent.elapsed + validMillis, machine: sent.machine + validMillis }
     // Who was cut off itself cannot tell who is gone: the others were cut off alike, and are given time to say so.
-    if (now - renewedElapsed > leaseMillis) declareFromElapsed = now + leaseMillis
+    if (now - renewedElapsed > leaseMillis / 2) shown.clear()
     renewedElapsed = now
     yield* renewedLatch.open
     renewedLatch.closeUnsafe()
@@ -301,6 +303,8 @@ export const make = Effect.fnUntraced(function* (
         FROM (SELECT ${sql.literal(databaseNow)} AS at) n RETURNING started_at AS at`
     )
     startedMillis = Number(row!.at)
+    // Who has just come may have come after an outage that the others had too.
+    shown.clear()
     yield* renewed(sent, startedMillis)
     yield* Effect.logInfo("this server is an instance of the cluster").pipe(Effect.annotateLogs({ instance: id, name }))
     signals.send("leases")
@@ -341,14 +345,42 @@ export const make = Effect.fnUntraced(function* (
 
   const isThere = ({ state }: { readonly state: InstanceState }) => state === "live" || state === "draining"
 
+  /** How long an instance may be silent: its lease may be another than ours. */
+  const silenceMillis = ({ renewed_at, until }: InstanceRow) =>
+    Math.max(leaseMillis, Number(until) - Number(renewed_at))
+
+  /** Notes which renewals are seen. Each was sent before this moment, and so is no longer valid a lease after it. */
+  const note = (instances: ReadonlyArray<InstanceRow>): void => {
+    const now = elapsed()
+    const noted: typeof shown = new Map()
+    for (const each of instances) {
+      if (!isThere(each) || each.id === id) continue
+      const before = shown.get(each.id)
+      const renewedAt = Number(each.renewed_at)
+      noted.set(each.id, before?.renewedAt === renewedAt ? before : { renewedAt, sinceElapsed: now })
+    }
+    shown = noted
+  }
+
+  /** How long it is until one of `instances` is dead if it goes on being silent, in milliseconds; 0 or less: it is. */
+  const leftOf = (each: InstanceRow): number => {
+    const known = shown.get(each.id)
+    return known === undefined ? Infinity : known.sinceElapsed + silenceMillis(each) - elapsed()
+  }
+
   const declareDead = Effect.fnUntraced(function* (gone: ReadonlyArray<InstanceRow>) {
     const dead = yield* own.use(
       (sql) => sql<{ readonly id: string }>`
         UPDATE instance SET state = 'dead', ended_at = ${sql.literal(databaseNow)}
-        WHERE id IN ${asList(
-          sql,
-          gone.map(({ id }) => id)
-        )} AND state IN ('live', 'draining') AND until < ${sql.literal(databaseNow)} RETURNING id`
+        WHERE id IN (
+          SELECT i.id FROM instance i JOIN ${asTable(
+            sql,
+            "r",
+            { id: "text", renewed_at: "bigint" },
+            gone.map(({ id, renewed_at }) => ({ id, renewed_at: Number(renewed_at) }))
+          )} ON i.id = r.id AND i.renewed_at = r.renewed_at
+          WHERE i.state IN ('live', 'draining') ORDER BY i.id FOR UPDATE OF i SKIP LOCKED)
+        RETURNING id`
     )
     const ids = new Set(dead.map(({ id }) => id))
     for (const each of gone.filter(({ id }) => ids.has(id))) {
@@ -394,17 +426,19 @@ export const make = Effect.fnUntraced(function* (
     })
   )
 
-  const read = own.use((sql) =>
-    Effect.gen(function* () {
-      const instances = yield* sql<InstanceRow>`
+  const read = own
+    .use((sql) =>
+      Effect.gen(function* () {
+        const instances = yield* sql<InstanceRow>`
         SELECT id, name, version, state, started_at, renewed_at, until, ended_at, details, ${sql.literal(databaseNow)} AS now
         FROM instance
         WHERE state IN ('live', 'draining') OR ended_at > ${sql.literal(databaseNow)} - ${integer(sql, endedMillisMax)}
         ORDER BY state IN ('live', 'draining') DESC, started_at DESC LIMIT ${shownMax}`
-      const leases = yield* sql<LeaseRow>`SELECT name, epoch, instance, since FROM cluster_lease ORDER BY name`
-      return { instances, leases }
-    })
-  )
+        const leases = yield* sql<LeaseRow>`SELECT name, epoch, instance, since FROM cluster_lease ORDER BY name`
+        return { instances, leases }
+      })
+    )
+    .pipe(Effect.tap(({ instances }) => Effect.sync(() => note(instances))))
 
   const addMissing = (names: ReadonlyArray<LeaseName>) =>
     own.use(
@@ -472,14 +506,10 @@ export const make = Effect.fnUntraced(function* (
       if (released.length > 0) signals.send("leases")
     }
     let found = yield* read
-    if (elapsed() >= declareFromElapsed) {
-      const gone = found.instances.filter(
-        (each) => isThere(each) && each.id !== id && Number(each.until) < Number(each.now)
-      )
-      if (gone.length > 0) {
-        const dead = yield* declareDead(gone)
-        if (dead.size > 0) found = yield* read
-      }
+    const gone = found.instances.filter((each) => leftOf(each) <= 0)
+    if (gone.length > 0) {
+      const dead = yield* declareDead(gone)
+      if (dead.size > 0) found = yield* read
     }
     const known = new Set(found.leases.map(({ name }) => name))
     const missing = [...entries.values()].filter((entry) => isStoodFor(entry) && !known.has(entry.name))
@@ -632,10 +662,14 @@ export const make = Effect.fnUntraced(function* (
     })
   )
 
-  /** Between two turns, unless there is something to do; never less than a moment. */
+  /** Between two turns, unless there is something to do; never less than a moment. Who is about to be dead is looked at then. */
   const pause = Effect.andThen(
     Effect.sleep(Math.min(renewMillis, gatherMillis)),
-    Effect.timeoutOption(sooner.await, Math.max(0, (failing ? renewMillis / 2 : renewMillis) - gatherMillis))
+    Effect.suspend(() => {
+      const due = seen.instances.map(leftOf).filter((left) => left > 0)
+      const pauseMillis = Math.min(failing ? renewMillis / 2 : renewMillis, ...due)
+      return Effect.timeoutOption(sooner.await, Math.max(0, pauseMillis - gatherMillis))
+    })
   )
 
   const leave = Effect.gen(function* () {

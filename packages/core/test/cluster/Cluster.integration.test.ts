@@ -45,7 +45,7 @@ const disconnected = new SqlError.SqlError({
 })
 
 /** An instance on the database around that can be cut off from it. */
-const start = Effect.fnUntraced(function* (name: string) {
+const start = Effect.fnUntraced(function* (name: string, options?: { readonly leaseMillis?: number }) {
   const sql = yield* SqlClient.SqlClient
   const scope = yield* Scope.fork(yield* Effect.scope)
   let isCut = false
@@ -58,7 +58,7 @@ const start = Effect.fnUntraced(function* (name: string) {
   })
   const context = yield* Layer.build(
     Layer.fresh(
-      Cluster.layerPostgres({ name, version: "1.0.0", leaseMillis, renewMillis }).pipe(
+      Cluster.layerPostgres({ name, version: "1.0.0", leaseMillis, renewMillis, ...options }).pipe(
         Layer.provide(cutting),
         Layer.provide(Signals.layerNone),
         Layer.provide(SecureRandom.layerWebCrypto)
@@ -76,6 +76,29 @@ const start = Effect.fnUntraced(function* (name: string) {
     standFor: (leases: ReadonlyArray<LeaseName>, work: (held: Held) => Effect.Effect<void>) =>
       Effect.forEach(leases, (lease) => Scope.provide(cluster.whileHeld(lease, work), scope), { discard: true })
   }
+})
+
+/** When an instance renewed its row last, as its row says. */
+const renewedAt = Effect.fnUntraced(function* (name: string) {
+  const sql = yield* SqlClient.SqlClient
+  const [row] = yield* sql<{ readonly at: number | bigint }>`
+    SELECT MAX(renewed_at) AS at FROM instance WHERE name = ${name}`
+  return Number(row!.at)
+})
+
+/** Waits until an instance has had so many turns more. */
+const turns = Effect.fnUntraced(function* (name: string, count: number) {
+  for (let i = 0; i < count; i++) {
+    const before = yield* renewedAt(name)
+    yield* waitUntil(`${name} has a turn`, renewedAt(name), (at) => at !== before, within)
+  }
+})
+
+/** What the rows of all who are there say after the database's clock went ahead by so much, or back. */
+const clockMoved = Effect.fnUntraced(function* (millis: number) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`UPDATE instance SET renewed_at = renewed_at - ${millis}, until = until - ${millis}
+    WHERE state IN ('live', 'draining')`
 })
 
 const onDatabase = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -362,6 +385,186 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a
         within
       )
       assert.deepStrictEqual([isValidAtEnd, wasSecondAtWork], [true, false])
+    }).pipe(onDatabase)
+  )
+
+  it.effect("who stops with work that takes its time to end keeps the lease until it has ended", () =>
+    Effect.gen(function* () {
+      const context = yield* Effect.context<SqlClient.SqlClient>()
+      const first = yield* start("first")
+      const [lease] = zones
+      let isValidAtEnd: boolean | undefined
+      const second = yield* start("second")
+      let isSecondAtWork = false
+      let wasSecondAtWork: boolean | undefined
+      yield* first.standFor([lease!], (held) =>
+        Effect.never.pipe(
+          Effect.onInterrupt(() =>
+            turns("first", 4).pipe(
+              Effect.andThen(turns("second", 2)),
+              Effect.provideContext(context),
+              Effect.orDie,
+              Effect.andThen(
+                Effect.sync(() => {
+                  isValidAtEnd = held.isValid()
+                  wasSecondAtWork = isSecondAtWork
+                })
+              )
+            )
+          )
+        )
+      )
+      yield* waitUntil(
+        "the first has it",
+        Effect.sync(() => first.cluster.held(lease!)),
+        (held) => held !== undefined,
+        within
+      )
+      yield* second.standFor([lease!], () =>
+        Effect.andThen(
+          Effect.sync(() => void (isSecondAtWork = true)),
+          Effect.never
+        )
+      )
+      yield* first.stop
+      yield* waitUntil(
+        "the second has it",
+        Effect.sync(() => isSecondAtWork),
+        (is) => is,
+        within
+      )
+      assert.deepStrictEqual([isValidAtEnd, wasSecondAtWork], [true, false])
+    }).pipe(onDatabase)
+  )
+
+  it.effect("a clock of the database that goes ahead makes nobody dead whose time has not passed", () =>
+    Effect.gen(function* () {
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor(zones, work.by("first"))
+      const second = yield* start("second")
+      yield* second.standFor(zones, work.by("second"))
+      yield* waitUntil(
+        "each has two",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      yield* first.cut
+      yield* clockMoved(3_600_000)
+      yield* waitUntil(
+        "the second has all",
+        Effect.sync(() => work.of("second").length),
+        (n) => n === 4,
+        within
+      )
+      assert.deepStrictEqual(work.clashes, [])
+    }).pipe(onDatabase)
+  )
+
+  it.effect("who is gone is found out also when the clock of the database went back", () =>
+    Effect.gen(function* () {
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor(zones, work.by("first"))
+      const second = yield* start("second")
+      yield* second.standFor(zones, work.by("second"))
+      yield* waitUntil(
+        "each has two",
+        Effect.sync(() => [work.of("first").length, work.of("second").length]),
+        ([a, b]) => a === 2 && b === 2,
+        within
+      )
+      yield* first.cut
+      yield* turns("second", 1)
+      yield* clockMoved(-3_600_000)
+      yield* waitUntil(
+        "the second has all",
+        Effect.sync(() => work.of("second").length),
+        (n) => n === 4,
+        within
+      )
+      assert.deepStrictEqual(work.clashes, [])
+    }).pipe(onDatabase)
+  )
+
+  it.effect("who starts after an outage of the database gives the others time to say that they live", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const work = new Work()
+      const first = yield* start("first")
+      yield* first.standFor(zones, work.by("first"))
+      yield* waitUntil(
+        "the first has all",
+        Effect.sync(() => work.of("first").length),
+        (n) => n === 4,
+        within
+      )
+      const { id } = first.cluster.self
+      yield* first.cut
+      yield* waitUntil(
+        "its time has passed",
+        sql<{
+          n: bigint
+        }>`SELECT COUNT(*) AS n FROM instance WHERE until < EXTRACT(EPOCH FROM clock_timestamp()) * 1000`,
+        ([row]) => Number(row!.n) === 1,
+        within
+      )
+      const second = yield* start("second", { leaseMillis: 5000 })
+      yield* first.heal
+      yield* waitUntil(
+        "the first has all again",
+        Effect.sync(() => work.of("first").length),
+        (n) => n === 4,
+        within
+      )
+      yield* turns("second", 2)
+      assert.strictEqual(first.cluster.self.id, id)
+      assert.deepStrictEqual(
+        (yield* second.cluster.instances).map(({ state }) => state),
+        ["live", "live"]
+      )
+    }).pipe(onDatabase)
+  )
+
+  it.effect("a lease whose holder is dead passes on only when a transaction with its fence is committed", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const work = new Work()
+      const [lease] = zones
+      const first = yield* start("first")
+      yield* first.standFor([lease!], work.by("first"))
+      yield* waitUntil(
+        "the first has it",
+        Effect.sync(() => work.of("first").length),
+        (n) => n === 1,
+        within
+      )
+      const { id } = first.cluster.self
+      const second = yield* start("second")
+      yield* second.standFor([lease!], work.by("second"))
+      yield* sql.withTransaction(
+        Effect.gen(function* () {
+          yield* first.cluster.fence(lease!)
+          yield* first.cut
+          // Looking keeps the transaction busy: it does not stand still.
+          yield* waitUntil(
+            "the first is declared dead",
+            sql<{ readonly state: string }>`SELECT state FROM instance WHERE id = ${id}`,
+            ([row]) => row!.state === "dead",
+            within
+          )
+          yield* turns("second", 3)
+          assert.deepStrictEqual(work.of("second"), [])
+        })
+      )
+      yield* waitUntil(
+        "the second has it",
+        Effect.sync(() => work.of("second").length),
+        (n) => n === 1,
+        within
+      )
+      assert.deepStrictEqual(work.clashes, [])
     }).pipe(onDatabase)
   )
 })
