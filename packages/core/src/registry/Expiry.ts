@@ -8,7 +8,8 @@
  * jumped) or of the database, nor after the end of another server that held
  * hosts, because silence of ours is not silence of theirs; of other servers'
  * hosts what they have seen and not written yet is allowed for;
- * a host that beats is not expired; and when more hosts vanish at once than can
+ * a host that beats is not expired, and one whose beats cannot be written is
+ * told so before others take it for silent (`Leases.trustUntil`); and when more hosts vanish at once than can
  * be true, none expires before a person's word (the guard `mass-expiry`). The
  * database decides; this loop only asks it in time.
  *
@@ -67,6 +68,9 @@ export const defaultOptions: ExpiryOptions = {
   othersMillisMax: sharedFlushMillisMax + 5000
 }
 
+/** Leases for which servers that end keep hosts from expiring, at the most. */
+const leasesWithoutExpiryMax = 3
+
 export const layer = (options: Partial<ExpiryOptions> = {}) => Layer.effectDiscard(run(options))
 
 /** What the loops do in their turns: write when hosts were last seen, and look what time has done to hosts. */
@@ -83,8 +87,12 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
   /** How long ago hosts were last seen whose leases have passed, as far as the database knows. */
   const silentMillis = () => options.leaseMillis + (cluster.isAlone() ? 0 : options.othersMillisMax)
 
-  /** Writes when hosts were last seen; false when there was nothing to write. */
+  /** Writes when hosts were last seen, and how long they may be told from memory that they were. */
   const flush = Effect.fn("Expiry.flush")(function* () {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const isAlone = cluster.isAlone()
+    if (!isAlone && leases.trustedUntil() === Number.POSITIVE_INFINITY)
+      leases.trustUntil(nowMillis + options.leaseMillis)
     const seen = leases.unflushed()
     for (let i = 0; i < seen.length; i += options.batchMax) {
       const batch = seen.slice(i, i + options.batchMax)
@@ -93,7 +101,10 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
       if (flushed.size < batch.length) leases.forget(batch.filter(({ id }) => !flushed.has(id)))
       yield* Effect.yieldNow
     }
-    return seen.length > 0
+    if (seen.length === 0 && !isAlone) yield* sql`SELECT 1 AS one` // whether it could be written
+    // Others may have taken them for silent meanwhile.
+    if (leases.trustedUntil() < nowMillis) leases.doubt("all")
+    leases.trustUntil(isAlone ? Number.POSITIVE_INFINITY : nowMillis + options.leaseMillis)
   })
 
   const change = Effect.fnUntraced(function* (
@@ -244,6 +255,8 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
   // Nobody can have renewed a lease while we were not there: count from when we came, or came back.
   let graceUntilMillis = (yield* Clock.currentTimeMillis) + options.leaseMillis
   let lastSweepMillis = yield* Clock.currentTimeMillis
+  /** When hosts could expire last, or could not by what is ours. */
+  let lastExpiryMillis = graceUntilMillis
 
   const sweep = Effect.gen(function* () {
     const nowMillis = yield* Clock.currentTimeMillis
@@ -251,17 +264,24 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     lastSweepMillis = nowMillis
     if (pauseMillis < 0 || pauseMillis > options.sweepMillis * 3 + 5000) {
       graceUntilMillis = nowMillis + options.leaseMillis
+      lastExpiryMillis = graceUntilMillis
       yield* Effect.logWarning("the process was paused or the clock jumped; no lease expires for one lease").pipe(
         Effect.annotateLogs({ pauseMillis })
       )
     }
-    // Hosts of a server that has ended are on their way to another one.
-    if (nowMillis < Math.max(graceUntilMillis, cluster.endedMillis() + options.leaseMillis)) {
+    // Hosts of a server that has ended are on their way to another one. Servers that end again and again do not keep all for ever.
+    const isEnding =
+      nowMillis < cluster.endedMillis() + options.leaseMillis &&
+      nowMillis < lastExpiryMillis + options.leaseMillis * leasesWithoutExpiryMax
+    if (nowMillis < graceUntilMillis || isEnding) {
       yield* sql`SELECT id FROM host LIMIT 1` // whether the database is there
       const standing = yield* guards.find("mass-expiry")
       yield* Metric.update(guardMetric, standing?.waiting === true ? 1 : 0)
+      // Those that were offline before are none of its hosts.
+      if (nowMillis >= graceUntilMillis) yield* age(nowMillis)
       return
     }
+    lastExpiryMillis = nowMillis
     yield* flush()
     const beforeMillis = yield* expireBefore(nowMillis)
     while ((yield* expire(nowMillis, beforeMillis)) === options.batchMax) yield* Effect.yieldNow
@@ -271,11 +291,12 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     Effect.tapError(() =>
       Effect.map(Clock.currentTimeMillis, (nowMillis) => {
         graceUntilMillis = nowMillis + options.leaseMillis
+        lastExpiryMillis = graceUntilMillis
       })
     )
   )
 
-  return { flush: Effect.asVoid(flush()), sweep }
+  return { flush: flush(), sweep }
 })
 
 const guarded = (name: string, effect: Effect.Effect<void, SqlError.SqlError>) =>
@@ -297,7 +318,11 @@ const run = Effect.fnUntraced(function* (given: Partial<ExpiryOptions>) {
     ),
     (work) => Jobs.once("expiry", work)
   )
-  yield* Effect.sleep(options.flushMillis).pipe(
+  const cluster = yield* Cluster
+  /** Often enough for others, and for one that fails to be told apart from one that is late. */
+  const untilFlushMillis = () =>
+    cluster.isAlone() ? options.flushMillis : Math.min(options.flushMillis, options.leaseMillis / 4)
+  yield* Effect.suspend(() => Effect.sleep(untilFlushMillis())).pipe(
     Effect.andThen(guarded("the flush of last seen", flush)),
     Effect.forever,
     Effect.forkScoped

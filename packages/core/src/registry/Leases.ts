@@ -5,7 +5,11 @@
  * only moves the time the host was last seen, which is flushed in batches. What
  * is not found here goes the long way through the registry and is then held.
  * The database decides what has expired; a lease that is dropped here costs the
- * host's next beat one look-up. A host that was given another name than it asks
+ * host's next beat one look-up.
+ *
+ * Of several servers each answers from memory only while what it has seen
+ * reaches the others (`trustUntil`): hosts whose beats they do not see written
+ * they take for silent, and no host is told that all is well meanwhile. A host that was given another name than it asks
  * for (conflict policy `suffix`) is found by the name it asks for too.
  */
 import { Context, Layer } from "effect"
@@ -18,8 +22,15 @@ interface Lease {
   readonly host: Host
   /** The name it asks for, when it was given another. */
   readonly asked: DomainName | undefined
+  /** How often all were doubted when it was held. */
+  readonly doubts: Doubts
   seenMillis: number
   flushedMillis: number
+}
+
+interface Doubts {
+  readonly claims: number
+  readonly all: number
 }
 
 /** When a host was last seen. */
@@ -62,6 +73,15 @@ export class Leases extends Context.Service<
     readonly forget: (seen: ReadonlyArray<Seen>) => void
     /** Other servers have written these hosts: their next beats ask the database what they are now. */
     readonly outdated: (names: Iterable<string>) => void
+    /**
+     * Any host may be another in the database, nobody knows which. `claims`: one that says what it is asks the database, and
+     * beats that only go on are found out with the next flush. `all`: beats too.
+     */
+    readonly doubt: (what: "claims" | "all") => void
+    /** Nothing is renewed from here after that time, for it would reach nobody. Default: always. */
+    readonly trustUntil: (millis: number) => void
+    /** Until when leases are renewed from here, as was said last. */
+    readonly trustedUntil: () => number
     readonly size: () => number
   }
 >()("@prism-dns/core/registry/Leases") {
@@ -72,6 +92,8 @@ export const make = (): Leases["Service"] => {
   const leases = new Map<DomainName, Lease>()
   /** The names that were given to hosts that asked for another, by the one they asked for. */
   const given = new Map<DomainName, Set<DomainName>>()
+  let doubts: Doubts = { claims: 0, all: 0 }
+  let trustedUntilMillis = Number.POSITIVE_INFINITY
 
   const remove = (fqdn: DomainName) => {
     const asked = leases.get(fqdn)?.asked
@@ -89,8 +111,9 @@ export const make = (): Leases["Service"] => {
     nowMillis: number,
     wishes: Wishes = {}
   ): Host | undefined => {
-    if (lease === undefined) return undefined
+    if (lease === undefined || nowMillis > trustedUntilMillis) return undefined
     const { host } = lease
+    if (lease.doubts.claims !== doubts.claims) return undefined
     // Someone who may act for the host but is not its owner would change the owner: the long way.
     if (host.owner !== registrant.name) return undefined
     if (host.addresses.length !== addresses.length) return undefined
@@ -112,14 +135,15 @@ export const make = (): Leases["Service"] => {
     },
     beat: (host, nowMillis) => {
       const lease = leases.get(host.fqdn)
-      if (lease === undefined || !isSameVersion(lease.host, host)) return false
+      if (lease === undefined || nowMillis > trustedUntilMillis || !isSameVersion(lease.host, host)) return false
+      if (lease.doubts.all !== doubts.all) return false
       lease.seenMillis = nowMillis
       return true
     },
     hold: (host, seenMillis, name) => {
       const asked = name === host.fqdn ? undefined : name
       if (leases.get(host.fqdn)?.asked !== asked) remove(host.fqdn)
-      leases.set(host.fqdn, { host, asked, seenMillis, flushedMillis: host.lastSeenMillis })
+      leases.set(host.fqdn, { host, asked, doubts, seenMillis, flushedMillis: host.lastSeenMillis })
       if (asked === undefined) return
       const names = given.get(asked)
       if (names === undefined) given.set(asked, new Set([host.fqdn]))
@@ -155,6 +179,13 @@ export const make = (): Leases["Service"] => {
     outdated: (names) => {
       for (const name of names) remove(name as DomainName)
     },
+    doubt: (what) => {
+      doubts = { claims: doubts.claims + 1, all: doubts.all + (what === "all" ? 1 : 0) }
+    },
+    trustUntil: (millis) => {
+      trustedUntilMillis = millis
+    },
+    trustedUntil: () => trustedUntilMillis,
     size: () => leases.size
   }
 }

@@ -282,15 +282,31 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
    * generation, by another server. What the batch has written of them is not held.
    */
   const changedMeanwhile = new Map<DomainName, number>()
+  /** Another server may have changed any of them since the present batch began. */
+  let anyChangedMeanwhile = false
   /** Another server wrote these hosts. Whoever does not hear of it finds out with the next flush of their beats. */
   yield* signals.listen("hosts", (names) => {
-    if (names === "all") return
+    if (names === "all") {
+      anyChangedMeanwhile = true
+      return leases.doubt("claims")
+    }
     leases.outdated(names)
     for (const name of names) {
       if (changedMeanwhile.size < changedMeanwhileMax)
         changedMeanwhile.set(name as DomainName, Number.POSITIVE_INFINITY)
     }
   })
+
+  // A server that took over may not have all that is held here.
+  yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      failover.onMoved(() => {
+        anyChangedMeanwhile = true
+        leases.doubt("all")
+      })
+    ),
+    (stop) => Effect.sync(stop)
+  )
 
   const suffixes = (registration: Registration): ReadonlyArray<DomainName> =>
     zones.find(registration.zone)?.policy.conflict === "suffix"
@@ -526,6 +542,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
     changedMeanwhile.clear()
+    anyChangedMeanwhile = false
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
       () => {
         const tickets: Array<Ticket> = []
@@ -537,7 +554,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     ).pipe(againOnCollision, againOnLoss(batch, true))
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
-    for (const { after } of written) {
+    for (const { after } of anyChangedMeanwhile ? [] : written) {
       if ((changedMeanwhile.get(after.fqdn) ?? 0) > after.generation) continue
       leases.hold(after, nowMillis, askedFor.get(after.fqdn))
     }

@@ -2,6 +2,7 @@ import { layer } from "@effect/vitest"
 import { Clock, Context, Effect, Layer, Result } from "effect"
 import { SqlClient } from "effect/sql"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import type { IpAddress } from "@prism-dns/core/domain/IpAddress"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
@@ -37,6 +38,8 @@ const serverOf = Effect.fnUntraced(function* (
     ...expiry,
     leases,
     sql: Context.get(context, SqlClient.SqlClient),
+    /** Says to the others that any host may have changed. */
+    sendAll: () => Context.get(context, Signals).send("hosts"),
     register: (hostname: string, address: string) => registry.register(T.registration(hostname, address, "fleet")),
     registerAny: registry.register,
     /** The beat of a host, where it is answered from memory. */
@@ -130,6 +133,63 @@ layer(Postgres.layer(), { timeout: "90 seconds", excludeTestServices: true })("h
       // What the old server has seen has not moved what the new one has.
       yield* b.flush
       expect(yield* b.renew("web", "192.0.2.2")).toBe(true)
+    }).pipe(Effect.scoped)
+  )
+
+  test(
+    "a host is not renewed from memory where any may have changed: what it says it is is asked of the database",
+    Effect.gen(function* () {
+      const { server } = yield* Servers.database
+      const [a, b] = [yield* serverOf(server), yield* serverOf(server)]
+      yield* a.register("web", "192.0.2.1")
+      expect(yield* a.renew("web", "192.0.2.1")).toBe(true)
+      b.sendAll()
+      yield* waitUntil("it is not renewed", a.renew("web", "192.0.2.1"), (renewed) => !renewed)
+      expect((yield* a.register("web", "192.0.2.1")).outcome).toBe("renewed")
+      expect(yield* a.renew("web", "192.0.2.1")).toBe(true)
+    }).pipe(Effect.scoped)
+  )
+
+  test(
+    "a server whose beats do not reach the others for a lease renews nothing, and begins again once they do",
+    Effect.gen(function* () {
+      const postgres = yield* Postgres
+      const { server } = yield* Servers.database
+      const a = yield* serverOf(server)
+      yield* a.register("web", "192.0.2.1")
+      yield* a.flush
+      yield* postgres.stop("fast")
+      yield* jump(leaseMillis - 1000)
+      expect(yield* a.renew("web", "192.0.2.1")).toBe(true)
+      expect((yield* Effect.result(a.flush))._tag).toBe("Failure")
+      yield* jump(1001)
+      expect(yield* a.renew("web", "192.0.2.1")).toBe(false)
+      yield* postgres.start
+      yield* waitUntil("it can be written again", a.flush, () => true)
+      // Others may have taken it for silent: it is looked up.
+      expect(yield* a.renew("web", "192.0.2.1")).toBe(false)
+      yield* waitUntil("it is registered", a.register("web", "192.0.2.1"), ({ outcome }) => outcome === "renewed")
+      expect(yield* a.renew("web", "192.0.2.1")).toBe(true)
+    }).pipe(Effect.scoped)
+  )
+
+  test(
+    "servers that end again and again keep hosts from expiring for a few leases, and not for ever",
+    Effect.gen(function* () {
+      const { server } = yield* Servers.database
+      let ended = 0
+      const a = yield* serverOf(server, { ended: () => ended })
+      yield* jump(leaseMillis + 1000)
+      yield* a.register("web", "192.0.2.1")
+      yield* a.sweep
+      const endAndSweep = Effect.gen(function* () {
+        yield* jump(leaseMillis / 2)
+        ended = yield* Clock.currentTimeMillis
+        yield* a.sweep
+        return yield* a.state
+      })
+      const states = yield* Effect.forEach(Array.from({ length: 6 }), () => endAndSweep)
+      expect(states).toEqual(["online", "online", "online", "online", "online", "offline"])
     }).pipe(Effect.scoped)
   )
 })

@@ -16,6 +16,8 @@ export interface Sessions {
   readonly revocations: () => number
   /** True once those that are there were told to look for another server. */
   readonly isDraining: () => boolean
+  /** Tells those that are there to look for another server. */
+  readonly drain: () => void
 }
 
 /** How many are open in this process, for what servers of a cluster tell each other. */
@@ -55,17 +57,13 @@ export const make = Effect.gen(function* () {
   })
   yield* Effect.addFinalizer(() => Effect.sync(stop))
 
-  yield* drain.awaitDrain.pipe(
-    Effect.andThen(
-      Effect.sync(() => {
-        for (const found of byPrincipal.values()) {
-          if (found instanceof Set) for (const session of found) session.drain()
-          else found.drain()
-        }
-      })
-    ),
-    Effect.forkScoped
-  )
+  const drainAll = () => {
+    for (const found of byPrincipal.values()) {
+      if (found instanceof Set) for (const session of found) session.drain()
+      else found.drain()
+    }
+  }
+  yield* Effect.forkScoped(Effect.andThen(drain.awaitDrain, Effect.sync(drainAll)))
 
   const sessions: Sessions = {
     add: (session, { kind, name }) => {
@@ -84,7 +82,8 @@ export const make = Effect.gen(function* () {
       change(kind, -1)
     },
     revocations: () => revoked,
-    isDraining: drain.isDraining
+    isDraining: drain.isDraining,
+    drain: drainAll
   }
   return sessions
 })

@@ -9,6 +9,7 @@
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Leases } from "@prism-dns/core/registry/Leases"
 import { type Fields, parseObject } from "@prism-dns/core/protocol/Payload"
 import { encode } from "@prism-dns/core/protocol/Wire"
 import { Context, Deferred, Duration, Effect, Layer, Result } from "effect"
@@ -64,6 +65,9 @@ export class TcpServer extends Context.Service<
 >()("@prism-dns/server/tcp/TcpServer") {
   static readonly layer = (options: TcpServerOptions) => Layer.effect(TcpServer, make(options))
 }
+
+/** How often it is looked whether this server is cut off from the registry. */
+const cutOffMillis = 1000
 
 const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   const v1 = yield* ProtocolV1.make(options)
@@ -237,6 +241,29 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   yield* cluster.onNewLife(() => {
     for (const session of sessions) session.destroy()
   })
+
+  /**
+   * What hosts say here has reached nobody for half a lease: they go where the registry is, before others take them for
+   * silent. `/readyz` says no by then, and once the lease has passed nothing is answered from memory.
+   */
+  const leases = yield* Leases
+  let isCutOff = false
+  yield* Effect.sleep(cutOffMillis).pipe(
+    Effect.andThen(
+      Effect.suspend(() => {
+        const leftMillis = leases.trustedUntil() - shared.now()
+        const was = isCutOff
+        isCutOff = leftMillis < shared.leaseMillis / 2
+        if (was || !isCutOff) return Effect.void
+        shared.sessions.drain()
+        return Effect.logError(
+          "what hosts say cannot be written for half a lease, they are sent to other servers; without a mend their beats are refused"
+        ).pipe(Effect.annotateLogs({ refusedAfterMillis: Math.max(0, leftMillis) }))
+      })
+    ),
+    Effect.forever,
+    Effect.forkScoped
+  )
 
   const ways = { peerOf, proxyFrom: options.proxyFrom ?? [], openingTimeout: options.frameTimeout }
   const plain =
