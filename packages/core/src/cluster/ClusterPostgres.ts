@@ -123,6 +123,8 @@ interface Entry {
   hold: Hold | undefined
   /** Work that is ending; what follows must not begin before. */
   ending: Fiber.Fiber<unknown> | undefined
+  /** Work has not ended in time: somebody else is to stand for it until it has. */
+  hangs: boolean
   /** It is given to another once its work has ended. */
   handing: boolean
 }
@@ -151,7 +153,8 @@ export const make = Effect.fnUntraced(function* (
   const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const machine = options.machineMillis ?? (() => clock.currentTimeMillisUnsafe())
   // A statement takes no longer than leaves time for another attempt.
-  const own = yield* OwnConnection.make(Math.max(renewMillis, leaseMillis / 3))
+  const statementMillis = Math.max(renewMillis, leaseMillis / 3)
+  const own = yield* OwnConnection.make(statementMillis)
   const sooner = yield* Latch.make(false)
   const run = Effect.runForkWith(yield* Effect.context())
 
@@ -165,9 +168,11 @@ export const make = Effect.fnUntraced(function* (
   let draining = false
   let failing = false
   let startedMillis = 0
-  let lacks: ReadonlyArray<string> = []
+  /** As it was told last. */
+  let toldLacks = ""
   const entries = new Map<LeaseName, Entry>()
-  const releasable = new Set<LeaseName>()
+  /** By name the epoch that is to be given up. */
+  const releasable = new Map<LeaseName, number>()
   let seen: { readonly instances: ReadonlyArray<InstanceRow>; readonly leases: ReadonlyArray<LeaseRow> } = {
     instances: [],
     leases: []
@@ -214,7 +219,7 @@ export const make = Effect.fnUntraced(function* (
     for (const fiber of fibers) fiber.interruptUnsafe()
     const handOver = Effect.sync(() => {
       hold.ended = true
-      if (entry.handing && entry.epoch !== undefined) releasable.add(entry.name)
+      if (entry.handing && entry.epoch !== undefined) releasable.set(entry.name, entry.epoch)
       sooner.openUnsafe()
     })
     entry.ending = run(
@@ -223,12 +228,14 @@ export const make = Effect.fnUntraced(function* (
         Effect.andThen(Fiber.awaitAll(fibers)),
         // Another gets it all the same when the work does not end.
         Effect.timeoutOption(handMillisMax),
+        Effect.tap((ended) => Effect.sync(() => void (entry.hangs = Option.isNone(ended)))),
         Effect.andThen(handOver),
         Effect.andThen(Fiber.awaitAll(fibers)),
         Effect.andThen(
           Effect.sync(() => {
             entry.hold = undefined
             entry.ending = undefined
+            entry.hangs = false
             if (isOver(entry)) entries.delete(entry.name)
             sooner.openUnsafe()
           })
@@ -266,8 +273,30 @@ export const make = Effect.fnUntraced(function* (
   // Life
   // -------------------------------------------------------------------------------------------------------------------
 
+  const stands = (name: LeaseName) => {
+    const entry = entries.get(name)
+    return entry !== undefined && isStoodFor(entry) && !entry.hangs
+  }
+
+  const lacksOf = (leases: typeof seen.leases): ReadonlyArray<string> =>
+    leases
+      .filter(({ name }) => !stands(name))
+      .map(({ name }) => name)
+      .slice(0, lacksMax)
+
+  /** Others look at once when there is more or less that they are to count on. */
+  const tellLacks = Effect.sync(() => {
+    const lacks = lacksOf(seen.leases).join(" ")
+    if (lacks !== toldLacks) signals.send("leases")
+    toldLacks = lacks
+  })
+
   const details = () => {
-    const said: Details = { sessions: options.sessions?.() ?? 0, lacks, application: options.applicationName }
+    const said: Details = {
+      sessions: options.sessions?.() ?? 0,
+      lacks: lacksOf(seen.leases),
+      application: options.applicationName
+    }
     return JSON.stringify(said)
   }
 
@@ -293,6 +322,11 @@ export const make = Effect.fnUntraced(function* (
 
   const join = Effect.gen(function* () {
     const bytes = yield* random.randomBytes(8)
+    // What it does not stand for from the start, as its zones are built later, the others are not to hand over to it.
+    const leases = yield* own.use(
+      (sql) => sql<LeaseRow>`SELECT name, epoch, instance, since FROM cluster_lease ORDER BY name`
+    )
+    seen = { ...seen, leases }
     id = Buffer.from(bytes).toString("hex")
     const sent = sendingNow()
     const [row] = yield* own.use(
@@ -324,7 +358,8 @@ export const make = Effect.fnUntraced(function* (
     )
     if (row !== undefined) {
       yield* renewals("renewed")
-      return yield* renewed(sent, Number(row.at))
+      yield* renewed(sent, Number(row.at))
+      return yield* tellLacks
     }
     yield* renewals("dead")
     yield* Effect.logWarning("this server was declared dead meanwhile: it begins anew").pipe(
@@ -337,6 +372,16 @@ export const make = Effect.fnUntraced(function* (
     life += 1
     for (const listener of lifeListeners) listener()
     yield* join
+  })
+
+  /** So much is left for one statement more and a renewal behind it; else the renewal comes first. */
+  const enoughMillis = Math.min(2 * statementMillis, (validMillis * 3) / 4)
+
+  /** Comes before each step of a look. False: this instance has begun anew, and what it looked at was another's. */
+  const keptUp = Effect.suspend(() => {
+    if (remaining() >= enoughMillis) return Effect.succeed(true)
+    const before = id
+    return Effect.map(renew, () => id === before)
   })
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -468,14 +513,20 @@ export const make = Effect.fnUntraced(function* (
         RETURNING name, epoch`
     )
 
-  const release = (names: ReadonlyArray<LeaseName>) =>
+  /** By name and epoch: one that arrives late must not free what has passed on and come back. */
+  const release = (held: ReadonlyMap<LeaseName, number>) =>
     own.use(
-      (sql) => sql<{ readonly name: LeaseName }>`
+      (sql) => sql<{ readonly name: LeaseName; readonly epoch: number | bigint }>`
         UPDATE cluster_lease SET instance = NULL, since = ${sql.literal(databaseNow)}
         WHERE name IN (
-          SELECT l.name FROM cluster_lease l WHERE l.name IN ${asList(sql, names)} AND l.instance = ${id}
-          ORDER BY l.name FOR UPDATE OF l SKIP LOCKED)
-        RETURNING name`
+          SELECT l.name FROM cluster_lease l JOIN ${asTable(
+            sql,
+            "r",
+            { name: "text", epoch: "bigint" },
+            [...held].map(([name, epoch]) => ({ name, epoch }))
+          )} ON l.name = r.name AND l.epoch = r.epoch
+          WHERE l.instance = ${id} ORDER BY l.name FOR UPDATE OF l SKIP LOCKED)
+        RETURNING name, epoch`
     )
 
   /** Others with our name: nobody can tell which of us is meant. */
@@ -495,25 +546,29 @@ export const make = Effect.fnUntraced(function* (
 
   const look = Effect.gen(function* () {
     if (releasable.size > 0) {
-      const released = yield* release([...releasable])
-      for (const { name } of released) {
-        releasable.delete(name)
+      const released = yield* release(releasable)
+      for (const { epoch, name } of released) {
+        if (releasable.get(name) === Number(epoch)) releasable.delete(name)
         const entry = entries.get(name)
-        if (entry === undefined) continue
+        if (entry === undefined || entry.epoch !== Number(epoch)) continue
         entry.epoch = undefined
         if (isOver(entry)) entries.delete(name)
       }
       if (released.length > 0) signals.send("leases")
     }
+    if (!(yield* keptUp)) return
     let found = yield* read
     const gone = found.instances.filter((each) => leftOf(each) <= 0)
     if (gone.length > 0) {
+      if (!(yield* keptUp)) return
       const dead = yield* declareDead(gone)
+      if (!(yield* keptUp)) return
       if (dead.size > 0) found = yield* read
     }
     const known = new Set(found.leases.map(({ name }) => name))
     const missing = [...entries.values()].filter((entry) => isStoodFor(entry) && !known.has(entry.name))
     if (missing.length > 0) {
+      if (!(yield* keptUp)) return
       yield* addMissing(missing.map(({ name }) => name))
       found = yield* read
     }
@@ -524,19 +579,11 @@ export const make = Effect.fnUntraced(function* (
     yield* measure(found)
   })
 
-  const stands = (name: LeaseName) => {
-    const entry = entries.get(name)
-    return entry !== undefined && isStoodFor(entry)
-  }
-
   /** Does this instance's part. */
   const follow = Effect.fnUntraced(function* (found: typeof seen) {
     const there = found.instances.filter(isThere)
     const ids = new Set(there.map(({ id }) => id))
-    lacks = found.leases
-      .filter(({ name }) => !stands(name))
-      .map(({ name }) => name)
-      .slice(0, lacksMax)
+    const lacks = lacksOf(found.leases)
     const targets = Assignment.assign(
       there.map((each) => ({
         id: each.id,
@@ -556,7 +603,7 @@ export const make = Effect.fnUntraced(function* (
       if (row.instance === id) {
         if (entry === undefined) {
           // Taken by a statement whose answer was lost, or left behind.
-          releasable.add(row.name)
+          releasable.set(row.name, Number(row.epoch))
           sooner.openUnsafe()
           continue
         }
@@ -566,7 +613,7 @@ export const make = Effect.fnUntraced(function* (
           entry.epoch = Number(row.epoch)
           if (entry.hold !== undefined) end(entry, false)
           else if (entry.ending === undefined) {
-            releasable.add(row.name)
+            releasable.set(row.name, Number(row.epoch))
             sooner.openUnsafe()
           }
           continue
@@ -584,7 +631,7 @@ export const make = Effect.fnUntraced(function* (
         }
       }
     }
-    if (wanted.length === 0) return
+    if (wanted.length === 0 || !(yield* keptUp)) return
     const taken = yield* take(wanted)
     for (const { epoch, name } of taken) {
       const entry = entries.get(name)
@@ -643,11 +690,11 @@ export const make = Effect.fnUntraced(function* (
     yield* look
     if (elapsed() - prunedElapsed >= pruneMillis) {
       prunedElapsed = elapsed()
-      yield* prune
+      if (yield* keptUp) yield* prune
     }
   }).pipe(
     Effect.catchCause((cause) => {
-      if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+      // An interruption too is a failure here, as when a driver ends its connection: that of the loop itself does not come by.
       const isNew = !failing
       failing = true
       return renewals("failed").pipe(
@@ -732,6 +779,7 @@ export const make = Effect.fnUntraced(function* (
               epoch: undefined,
               hold: undefined,
               ending: undefined,
+              hangs: false,
               handing: false
             }
             entries.set(leaseName, entry)
