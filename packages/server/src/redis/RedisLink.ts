@@ -85,7 +85,7 @@ const make = Effect.fnUntraced(function* (given: RedisOptions, trialKey: string)
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
   // Read only where it is used.
-  const redis = yield* Effect.promise(() => import("redis"))
+  const redis = yield* Effect.promise(() => import("./Driver.ts"))
   let current: { readonly client: Client; readonly lost: Deferred.Deferred<never, RedisGone> } | undefined
 
   const lose = (client: Client, error: unknown) => {

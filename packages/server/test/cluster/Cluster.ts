@@ -205,6 +205,7 @@ export const start = Effect.fnUntraced(function* (
       http: { host: place.address, port: httpPort, rateLimit: { reads: rate, changes: rate, failures: rate } },
       storage: { url: registry.url },
       powerdns: { nodes },
+      ...(redis === undefined ? {} : { redis: { url: `redis://${network.outside(outside.redis)}:${redisPort}/0` } }),
       leases: {
         beatInterval: `${beatSeconds}s`,
         grace: `${graceSeconds}s`,
@@ -513,7 +514,7 @@ const startRedis = Effect.fnUntraced(function* (address: string, port: number) {
     Effect.gen(function* () {
       const child = yield* spawn(
         "redis-server",
-        ["--bind", address, "--port", `${port}`, "--save", "", "--dir", folder],
+        ["--bind", address, "--port", `${port}`, "--protected-mode", "no", "--save", "", "--dir", folder],
         folder
       )
       yield* waitUntil(
