@@ -3,11 +3,12 @@
  *
  * Promises: what a role allows is answered from memory, which is read at start
  * and follows each change after its commit, in whatever order it hears of them,
- * so that a change goes for every live token at once; a zone that a role comes to
- * name is there; built-in roles cannot be changed; a role that tokens, the
- * configuration or an identity provider name is not deleted. A name that no
- * role has allows nothing. Leaves to others: the decision (`Permissions`), and
- * whether whoever changes a role may give what it allows.
+ * and the database as it is where another server of it took over, so that a
+ * change goes for every live token at once; a zone that a role comes to name is
+ * there; built-in roles cannot be changed; a role that tokens, the configuration
+ * or an identity provider name is not deleted. A name that no role has allows
+ * nothing. Leaves to others: the decision (`Permissions`), and whether whoever
+ * changes a role may give what it allows.
  */
 import { Clock, Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -183,6 +184,12 @@ const makeMemory = () => {
       removed.set(name, generation)
       if (removed.size > removedMax) removed.delete(removed.keys().next().value!)
     },
+    /** These and no others, whatever was known. */
+    reset: (roles: ReadonlyArray<StoredRole>) => {
+      own.clear()
+      removed.clear()
+      for (const role of roles) own.set(role.name, role)
+    },
     own: (): ReadonlyArray<StoredRole> => [...own.values()],
     size: () => own.size
   }
@@ -233,7 +240,8 @@ const make = Effect.fnUntraced(function* (users: ReadonlyArray<RoleUser>) {
     for (const { generation, name } of before) if (!names.has(name)) memory.forget(name, generation)
   })
   yield* reload
-  yield* Versions.follow(sql, { topic: "access", reload })
+  const anew = Effect.map(sql<RoleRow>`SELECT ${columns} FROM access_role`, (rows) => memory.reset(rows.map(toRole)))
+  yield* Versions.follow(sql, { topic: "access", reload, anew })
 
   const lock = (name: string) =>
     Effect.map(sql<RoleRow>`SELECT ${columns} FROM access_role WHERE name = ${name} ${forUpdate}`, (rows) =>

@@ -395,9 +395,9 @@ const makeMemory = (clock: Clock.Clock, configured: ReadonlyArray<ConfiguredToke
      * What a change has made of it, also of one that may have been forgotten, or was told that it ran out. What is newer is
      * known already where changes are heard of in another order than that of their commits, and stays.
      */
-    put: (record: TokenRecord, digest: string) => {
+    put: (record: TokenRecord, digest: string, isAnew = false) => {
       const token = heldOf(record) ?? add(record, digest)
-      if (token.record.generation > record.generation) return
+      if (token.record.generation > record.generation && !isAnew) return
       token.record = newest(record)
       token.holder = holderOf(record)
       token.told = false
@@ -462,20 +462,37 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     revocations.announce({ principal: before.name, code: "unavailable", message })
   }
 
-  /** What other servers have made of tokens; who speaks by them here is told as if it had been done here. */
-  const reload = Effect.gen(function* () {
+  /**
+   * What other servers have made of tokens; who speaks by them here is told as if it had been done here. With `isAnew` what
+   * the database does not know, or knows otherwise, is not kept, however new it says it is.
+   */
+  const read = Effect.fnUntraced(function* (isAnew: boolean) {
     const rows = yield* repo.recent((yield* Clock.currentTimeMillis) - options.rememberMillis)
+    if (isAnew) {
+      const there = new Set<string | undefined>(rows.map(({ record }) => record.id))
+      for (const token of [...memory.all()]) {
+        const { holder, record } = token
+        if (holder.id === undefined || there.has(holder.id)) continue
+        memory.forget(token)
+        if (record.revokedAtMillis === undefined) announceRevoked(record.name)
+      }
+    }
     for (const { hash, record } of rows) {
       if (memory.isConfigured(record.name)) continue
       const known = memory.find(record)
-      if (known !== undefined && known.generation >= record.generation) continue
-      memory.put(record, hash)
+      if (
+        known !== undefined &&
+        (isAnew ? known.generation === record.generation : known.generation >= record.generation)
+      ) {
+        continue
+      }
+      memory.put(record, hash, isAnew)
       if (known === undefined) continue
       if (record.revokedAtMillis === undefined) announceChanged(known, record)
       else if (known.revokedAtMillis === undefined) announceRevoked(record.name)
     }
   })
-  yield* Versions.follow(sql, { topic: "access", reload })
+  yield* Versions.follow(sql, { topic: "access", reload: read(false), anew: read(true) })
 
   const countUse: Tokens["Service"]["countUse"] = Effect.fn("Tokens.countUse")(function* (holder) {
     const nowMillis = yield* Clock.currentTimeMillis

@@ -14,6 +14,7 @@
 import { Effect, Latch, Metric } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import { Failover } from "../storage/Failover.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Signals } from "./Signals.ts"
 import * as SignalMetrics from "./SignalMetrics.ts"
@@ -25,6 +26,11 @@ export interface Followed {
   readonly version?: Effect.Effect<number, SqlError.SqlError>
   /** Reads anew. What is newer in memory than what is read stays. */
   readonly reload: Effect.Effect<void, SqlError.SqlError>
+  /**
+   * Reads anew, and nothing of what is in memory stays, however new it says it is: for another database server that took
+   * over, perhaps without the last changes. Default: `reload`, where that compares nothing.
+   */
+  readonly anew?: Effect.Effect<void, SqlError.SqlError> | undefined
   /** How often it is looked whether it has changed, in milliseconds. Default 1000. */
   readonly pollMillis?: number | undefined
 }
@@ -65,7 +71,7 @@ export const follow = (sql: SqlClient.SqlClient, followed: Followed) =>
 
 const run = Effect.fnUntraced(function* (
   sql: SqlClient.SqlClient,
-  { pollMillis = defaultPollMillis, reload, topic, version = versionOf(sql, topic) }: Followed
+  { pollMillis = defaultPollMillis, reload, anew = reload, topic, version = versionOf(sql, topic) }: Followed
 ) {
   const signals = yield* Signals
   const told = yield* Latch.make(false)
@@ -74,13 +80,27 @@ const run = Effect.fnUntraced(function* (
   /** What is in memory was read before the first look. */
   let known: number | undefined
   let failing = false
+  /** Times that another database server took over, and how many of them what is in memory was read behind. */
+  let [moves, followed] = [0, 0]
+  const { onMoved } = yield* Failover
+  yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      onMoved(() => {
+        moves += 1
+        told.openUnsafe()
+      })
+    ),
+    (stop) => Effect.sync(stop)
+  )
 
   const look = Effect.gen(function* () {
     told.closeUnsafe()
+    const moved = moves
     const now = yield* version
-    if (now === known) return
-    yield* reload
+    if (now === known && moved === followed) return
+    yield* moved === followed ? reload : anew
     known = now
+    followed = moved
   }).pipe(
     Effect.andThen(
       Effect.suspend(() => {

@@ -264,16 +264,18 @@ const makeManaged = Effect.fnUntraced(function* (
     ).pipe(Effect.annotateLogs({ zone: name, overridden: overridden.join(", ") }))
   }
 
-  const reload = Effect.map(repo.load, (next) => {
-    // One that was read earlier, and comes later, is of before.
-    if (next.version < loaded.version) return
+  const take = (next: typeof loaded) => {
     const changes = changesBetween(loaded.zones, next.zones)
     loaded = next
     if (changes.length > 0) index = indexOf(next.zones)
     for (const change of changes) for (const listen of listeners) listen(change)
+  }
+  const reload = Effect.map(repo.load, (next) => {
+    // One that was read earlier, and comes later, is of before.
+    if (next.version >= loaded.version) take(next)
   })
 
-  yield* Versions.follow(sql, { topic: "zones", version: repo.version, reload })
+  yield* Versions.follow(sql, { topic: "zones", version: repo.version, reload, anew: Effect.map(repo.load, take) })
 
   const upkeep: Upkeep = {
     changed: (listen) =>

@@ -4,7 +4,8 @@
  * Work that is safe to repeat is repeated for as long as another server is
  * likely to take over (`patienceMillis`); where nothing can take over that is 0,
  * and who asked is told at once. What is kept in memory may be ahead of a server
- * that took over without all that was written: `onMoved` tells.
+ * that took over without all that was written: `onMoved` tells, and what follows
+ * the database (`cluster/Versions`, `registry/Leases`) reads it as it is then.
  */
 import { Context } from "effect"
 

@@ -19,6 +19,7 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import { Failover } from "@prism-dns/core/storage/Failover"
 import { expect } from "vitest"
 import { actor, keyOf } from "../auth/AccessSuite.ts"
 import { Postgres } from "../harness/Postgres.ts"
@@ -205,6 +206,67 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("c
     }).pipe(Effect.scoped)
   )
 })
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
+  "a database server that took over",
+  (it) => {
+    it.effect("without the last changes is followed as it is, also where memory has higher generations", () =>
+      Effect.gen(function* () {
+        const { server } = yield* Servers.database
+        const moved = new Set<() => void>()
+        const failover = {
+          patienceMillis: 0,
+          onMoved: (listener: () => void) => {
+            moved.add(listener)
+            return () => void moved.delete(listener)
+          }
+        }
+        const a = yield* server(parts.pipe(Layer.provide(Layer.succeed(Failover, failover))))
+        const [roles, tokens] = [Context.get(a, Roles), Context.get(a, Tokens)]
+        const [sql, leases] = [Context.get(a, SqlClient.SqlClient), Context.get(a, Leases)]
+        const revoked: Array<string> = []
+        Context.get(a, Revocations).listen(({ principal }) => void revoked.push(principal))
+        const issue = (name: string) =>
+          Effect.map(
+            tokens.issue({ name, role: "agent", allows: "both", grant: unlimited }, actor, "for a test"),
+            ({ token }) => Redacted.value(token)
+          )
+        const [kept, lost] = [yield* issue("kept"), yield* issue("lost")]
+        yield* roles.create({ name: "kept", description: "one", permissions: [] }, options)
+        const before = yield* sql<{ readonly name: string; readonly generation: number }>`
+        SELECT name, generation FROM access_role UNION ALL SELECT name, generation FROM access_token`
+        const generation = (name: string) => Number(before.find((row) => row.name === name)?.generation)
+        yield* roles.create({ name: "lost", description: "two", permissions: [] }, options)
+        yield* roles.change("kept", { description: "changed" }, options, unchecked)
+        yield* tokens.revoke("kept", actor, "for a test")
+        yield* Context.get(a, Registry).register(T.registration("web", "192.0.2.1", "fleet"))
+        const { addresses, fqdn, registrant } = T.registration("web", "192.0.2.1", "fleet")
+        const renewed = () => leases.renew(fqdn, addresses, registrant, Date.now()) !== undefined
+        expect(renewed()).toBe(true)
+        // What a server has that took over before all of that was there.
+        yield* sql`DELETE FROM access_role WHERE name = 'lost'`
+        yield* sql`UPDATE access_role SET description = 'one', generation = ${generation("kept")} WHERE name = 'kept'`
+        yield* sql`DELETE FROM access_token WHERE name = 'lost'`
+        yield* sql`
+        UPDATE access_token SET revoked_at = NULL, revoked_reason = NULL, generation = ${generation("kept")}
+        WHERE name = 'kept'`
+        for (const listener of moved) listener()
+        yield* seen(
+          "roles are those of the database",
+          () => [roles.find("kept")?.description, roles.find("lost")],
+          ([one, two]) => one === "one" && two === undefined
+        )
+        yield* seen(
+          "tokens are those of the database",
+          () => [said(tokens.verify(kept, "agent")), said(tokens.verify(lost, "agent"))],
+          ([one, two]) => typeof one !== "string" && two === "token-invalid"
+        )
+        expect(revoked).toContain("lost")
+        expect(renewed()).toBe(false)
+      }).pipe(Effect.scoped)
+    )
+  }
+)
 
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a database that is away", (it) => {
   it.effect("leaves what is in memory as it is; once it is back, what was changed meanwhile is taken over", () =>
