@@ -47,6 +47,7 @@ import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { WriteGuard } from "../powerdns/WriteGuard.ts"
+import * as Loss from "../storage/Loss.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
@@ -662,7 +663,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       yield* FiberMap.run(
         writers,
         name,
-        Effect.catchDefect(drain(name), (defect) => faulty(name, defect)).pipe(Effect.provideService(WriteGuard, held))
+        Effect.catchDefect(drain(name), (defect) =>
+          // The client's own word for a connection that it cannot undo a transaction on.
+          Loss.isLost(defect)
+            ? Effect.andThen(failed(name, defect), Effect.sleep(options.retryMillisMax))
+            : faulty(name, defect)
+        ).pipe(Effect.provideService(WriteGuard, held))
       )
   })
 

@@ -500,6 +500,9 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       schedule: Schedule.jittered(Schedule.exponential(5))
     })
 
+  const clock = yield* Clock.Clock
+  /** By a clock that only goes on: that of the day may be set meanwhile. */
+  const elapsedMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   /** Since when the database was lost, and nothing has been committed after; undefined: it is there. */
   let lostSinceMillis: number | undefined
 
@@ -519,7 +522,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         Effect.retry({
           while: Effect.fnUntraced(function* (error: E) {
             if (!Loss.isLost(error)) return false
-            const nowMillis = yield* Clock.currentTimeMillis
+            const nowMillis = elapsedMillis()
             lostSinceMillis ??= nowMillis
             if (batch.late || nowMillis - lostSinceMillis >= failover.patienceMillis) return false
             if (Loss.isUncertain(error) && !isIdempotent) return false
