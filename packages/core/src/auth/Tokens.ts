@@ -470,7 +470,7 @@ const make = Effect.fnUntraced(function* (configured: ReadonlyArray<ConfiguredTo
     const rows = yield* repo.recent((yield* Clock.currentTimeMillis) - options.rememberMillis)
     if (isAnew) {
       const there = new Set<string | undefined>(rows.map(({ record }) => record.id))
-      for (const token of [...memory.all()]) {
+      for (const token of memory.all()) {
         const { holder, record } = token
         if (holder.id === undefined || there.has(holder.id)) continue
         memory.forget(token)
