@@ -17,7 +17,7 @@ describe("configurations", () => {
 
   it.each(blocksOf("yaml").map(({ place, text }) => [place, text] as const))("%s is accepted", (_, text) => {
     const file = Path.join(folder, "prism.yaml")
-    Fs.writeFileSync(file, provideFiles(text, folder))
+    Fs.writeFileSync(file, provideFiles(text, folder, { "redis-url": "redis://:secret@cache.example.net:6379/0\n" }))
     const loaded = Config.loadResult({ file })
     assert.deepStrictEqual(Result.isFailure(loaded) ? loaded.failure.problems : [], [])
     const { http, powerdns } = Result.getOrThrow(loaded).config

@@ -165,6 +165,8 @@ export const make = Effect.fnUntraced(function* (
   /** Those of the options, or those that they have sent us to. */
   let servers = configured
   let redirects = 0
+  /** Failures in a row when we were sent there. */
+  let failuresBefore = 0
   let tried: number | undefined
   let state: StateName = "connecting"
   /** What whoever comes after the end is told. */
@@ -228,6 +230,7 @@ export const make = Effect.fnUntraced(function* (
   const sendTo = (others: ReadonlyArray<Servers.Server>) => {
     servers = others
     tried = undefined
+    failuresBefore = model.failures
     if (others === configured) redirects = 0
   }
 
@@ -235,7 +238,7 @@ export const make = Effect.fnUntraced(function* (
     switch (action._tag) {
       case "Open": {
         // Where we were sent to, nobody is there: those of the options know who is by now.
-        if (servers !== configured && model.failures >= 2 * servers.length) sendTo(configured)
+        if (servers !== configured && model.failures - failuresBefore >= 2 * servers.length) sendTo(configured)
         tried = Servers.nextIndex(servers.length, tried)
         const line: Line = {
           server: servers[tried]!,
@@ -471,6 +474,7 @@ export const make = Effect.fnUntraced(function* (
         wish
       )
       redirects = 0
+      failuresBefore = 0
       line.welcome = welcome
       line.nonce = nonce
       yield* noteIdentity(line.server, welcome)

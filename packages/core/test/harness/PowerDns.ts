@@ -180,7 +180,7 @@ const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "MX"
           ttlSeconds: answers.flatMap((answer) => ("ttl" in answer ? [answer.ttl ?? 0] : []))[0],
           referral: packet.flag_aa
             ? []
-            : (packet.authorities ?? []).flatMap((answer) => (answer.type === "NS" ? [String(answer.data)] : []))
+            : (packet.authorities ?? []).flatMap((answer) => (answer.type === "NS" ? [answer.data] : []))
         })
       )
     })
