@@ -26,6 +26,8 @@ interface Lease {
   readonly doubts: Doubts
   seenMillis: number
   flushedMillis: number
+  /** It may be another by now: only what was seen of it is still to be written. */
+  isOutdated: boolean
 }
 
 interface Doubts {
@@ -71,7 +73,10 @@ export class Leases extends Context.Service<
     readonly flushed: (seen: ReadonlyArray<Seen>) => void
     /** The database has another truth about these hosts, which another server wrote: their next beats ask it. */
     readonly forget: (seen: ReadonlyArray<Seen>) => void
-    /** Other servers have written these hosts: their next beats ask the database what they are now. */
+    /**
+     * Other servers have written these hosts, perhaps before what is held here: their next beats ask the database what they
+     * are now. When they were seen is written all the same.
+     */
     readonly outdated: (names: Iterable<string>) => void
     /**
      * Any host may be another in the database, nobody knows which. `claims`: one that says what it is asks the database, and
@@ -111,7 +116,7 @@ export const make = (): Leases["Service"] => {
     nowMillis: number,
     wishes: Wishes = {}
   ): Host | undefined => {
-    if (lease === undefined || nowMillis > trustedUntilMillis) return undefined
+    if (lease === undefined || lease.isOutdated || nowMillis > trustedUntilMillis) return undefined
     const { host } = lease
     if (lease.doubts.claims !== doubts.claims) return undefined
     // Someone who may act for the host but is not its owner would change the owner: the long way.
@@ -135,7 +140,8 @@ export const make = (): Leases["Service"] => {
     },
     beat: (host, nowMillis) => {
       const lease = leases.get(host.fqdn)
-      if (lease === undefined || nowMillis > trustedUntilMillis || !isSameVersion(lease.host, host)) return false
+      if (lease === undefined || lease.isOutdated || nowMillis > trustedUntilMillis || !isSameVersion(lease.host, host))
+        return false
       if (lease.doubts.all !== doubts.all) return false
       lease.seenMillis = nowMillis
       return true
@@ -143,7 +149,8 @@ export const make = (): Leases["Service"] => {
     hold: (host, seenMillis, name) => {
       const asked = name === host.fqdn ? undefined : name
       if (leases.get(host.fqdn)?.asked !== asked) remove(host.fqdn)
-      leases.set(host.fqdn, { host, asked, doubts, seenMillis, flushedMillis: host.lastSeenMillis })
+      const flushedMillis = host.lastSeenMillis
+      leases.set(host.fqdn, { host, asked, doubts, seenMillis, flushedMillis, isOutdated: false })
       if (asked === undefined) return
       const names = given.get(asked)
       if (names === undefined) given.set(asked, new Set([host.fqdn]))
@@ -167,7 +174,9 @@ export const make = (): Leases["Service"] => {
     flushed: (seen) => {
       for (const { atMillis, fqdn } of seen) {
         const lease = leases.get(fqdn)
-        if (lease !== undefined && lease.flushedMillis < atMillis) lease.flushedMillis = atMillis
+        if (lease === undefined) continue
+        if (lease.flushedMillis < atMillis) lease.flushedMillis = atMillis
+        if (lease.isOutdated) remove(fqdn)
       }
     },
     forget: (seen) => {
@@ -177,7 +186,12 @@ export const make = (): Leases["Service"] => {
       }
     },
     outdated: (names) => {
-      for (const name of names) remove(name as DomainName)
+      for (const name of names as Iterable<DomainName>) {
+        const lease = leases.get(name)
+        if (lease === undefined) continue
+        if (lease.seenMillis > lease.flushedMillis) lease.isOutdated = true
+        else remove(name)
+      }
     },
     doubt: (what) => {
       doubts = { claims: doubts.claims + 1, all: doubts.all + (what === "all" ? 1 : 0) }

@@ -146,4 +146,27 @@ describe("a lease", () => {
     assert.isUndefined(leases.renew(web.fqdn, given.addresses, others, 8))
     assert.strictEqual(leases.renew(given.fqdn, given.addresses, others, 8), given)
   })
+
+  it("that another server may have changed is not renewed, and what was seen of its host is still written", () => {
+    const leases = Leases.make()
+    leases.hold(web, 5)
+    leases.outdated([web.fqdn, T.nameOf("unknown")])
+    assert.isFalse(leases.beat(web, 6))
+    assert.isUndefined(leases.renew(web.fqdn, web.addresses, fleet, 6))
+    const seen = leases.unflushed()
+    assert.deepStrictEqual(
+      seen.map(({ atMillis }) => atMillis),
+      [5]
+    )
+    leases.flushed(seen)
+    assert.strictEqual(leases.size(), 0)
+    // Held anew it is as good as any.
+    leases.hold(web, 5)
+    leases.outdated([web.fqdn])
+    leases.hold(web, 7)
+    assert.isTrue(leases.beat(web, 8))
+    leases.flushed(leases.unflushed())
+    leases.outdated([web.fqdn])
+    assert.strictEqual(leases.size(), 0)
+  })
 })

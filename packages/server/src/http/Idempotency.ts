@@ -12,11 +12,13 @@
  * either: there the next one is told so.
  *
  * A process that ends in the middle leaves its key without an answer. The same
- * instance, once it is back, does the request again at once, others after
- * `abandonedAfter`; what the first had committed by then is there.
+ * instance, once it is back, does the request again at once, others once that
+ * process is known to have ended (`cluster/Cluster`), and after `abandonedAfter`
+ * in any case; what the first had committed by then is there.
  */
 import { type Problem, problems } from "@prism-dns/core/api/Problems"
 import type { Authority } from "@prism-dns/core/auth/Permissions"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import * as Grants from "@prism-dns/core/auth/Grants"
 import type { Grant } from "@prism-dns/core/auth/Principal"
 import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric } from "effect"
@@ -43,6 +45,12 @@ export const keptBodyMax = 4 * 1_048_576
 
 /** How long another process may take over a request, before it is taken for dead: more than any request does. */
 export const abandonedAfter: Duration.Duration = Duration.minutes(15)
+
+/** A request of a server of which nothing is known is younger than what is known; beyond this age it is not, in milliseconds. */
+const unknownMillisMax = 10_000
+
+/** Clocks of servers differ by less, in milliseconds. */
+const clocksMillisMax = 5000
 
 const sweepEvery: Duration.Input = "1 minute"
 
@@ -162,7 +170,25 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
   const scope = yield* Effect.scope
   const context: Context.Context<never> = yield* Effect.context()
   const process = `${options.instance}/${randomUUID()}`
-  const isOfFormerLife = (other: string): boolean => other.startsWith(`${options.instance}/`) && other !== process
+  const cluster = yield* Cluster
+  /** Whether a request that another process was given at `atMillis` has nobody any more who answers it. */
+  const isLeft = Effect.fnUntraced(function* (other: string, atMillis: number, ageMillis: number) {
+    if (ageMillis >= abandonedMillis) return true
+    const name = other.slice(0, other.lastIndexOf("/"))
+    const instances = yield* cluster.instances
+    // A server alone: whoever had its name before has ended.
+    if (instances.length === 0) return name === options.instance
+    return (
+      ageMillis >= unknownMillisMax &&
+      !instances.some(
+        (each) =>
+          !each.isSelf &&
+          each.name === name &&
+          (each.state === "live" || each.state === "draining") &&
+          each.startedMillis <= atMillis + clocksMillisMax
+      )
+    )
+  })
   const keepMillis = Duration.toMillis(options.keep)
   const abandonedMillis = Duration.toMillis(abandonedAfter)
   /** Of this process, under way. */
@@ -241,7 +267,8 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
     if (row === undefined) return inProgress() // given back this moment
     const ageMillis = nowMillis - Number(row.at)
     const isUnderWay =
-      row.process === process ? running.has(place(claim)) : !isOfFormerLife(row.process) && ageMillis < abandonedMillis
+      row.status === null &&
+      (row.process === process ? running.has(place(claim)) : !(yield* isLeft(row.process, Number(row.at), ageMillis)))
     if (row.status === null ? isUnderWay : ageMillis < keepMillis) {
       if (row.fingerprint !== fingerprint) {
         return refuse(

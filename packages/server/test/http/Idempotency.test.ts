@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Api } from "@prism-dns/core/api/Api"
 import { AnswersSecret } from "@prism-dns/core/api/Authentication"
 import { unlimited } from "@prism-dns/core/auth/Principal"
+import { Cluster, type InstanceStatus } from "@prism-dns/core/cluster/Cluster"
 import { Context, Duration, Effect, Fiber, Latch, Layer } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { OpenApi } from "effect/http-api"
@@ -24,7 +25,7 @@ import { ask, otherZone, register, server, zone } from "./harness.ts"
 const database = Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 }).pipe(Layer.orDie)
 
 const kept = (options: Partial<IdempotencyOptions> = {}, instance = "one") =>
-  Idempotency.layer({ instance, ...options }).pipe(Layer.provideMerge(database))
+  Idempotency.layer({ instance, ...options }).pipe(Layer.provideMerge(Layer.mergeAll(database, Cluster.layerAlone)))
 
 const mine = { caller: "ann", key: "k-1", rights: "all", secret: false }
 const asked = fingerprintOf("POST", "/v1/x", "{}")
@@ -172,6 +173,43 @@ describe("an Idempotency-Key", () => {
       assert.strictEqual(yield* outcome(), "refuse 409 idempotency-in-progress")
       yield* TestClock.adjust(abandonedAfter)
       assert.strictEqual(yield* outcome(), "do")
+    }).pipe(Effect.provide(kept()))
+  )
+
+  it.effect("is another server's to answer until that is known to have ended", () =>
+    Effect.gen(function* () {
+      const started = (name: string, state: InstanceStatus["state"], startedMillis: number): InstanceStatus => ({
+        id: name,
+        name,
+        state,
+        version: "1",
+        startedMillis,
+        renewedMillis: 0,
+        sessions: 0,
+        isSelf: name === "one"
+      })
+      const others = [started("one", "live", 0), started("two", "live", 0), started("three", "live", 0)]
+      const among = (name: string) =>
+        Layer.effect(
+          Cluster,
+          Effect.map(Cluster, (alone) => Cluster.of({ ...alone, instances: Effect.sync(() => others) }))
+        ).pipe(
+          Layer.provide(Cluster.layerAlone),
+          (cluster) => Idempotency.layer({ instance: name }).pipe(Layer.provide(cluster)),
+          Layer.provide(Layer.succeed(SqlClient.SqlClient, sql)),
+          Layer.fresh
+        )
+      const sql = yield* SqlClient.SqlClient
+      const by = (name: string, key: string) => Effect.scoped(Effect.provide(outcome({ ...mine, key }), among(name)))
+      assert.strictEqual(yield* by("two", "a"), "do")
+      assert.strictEqual(yield* by("three", "b"), "do")
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* by("one", "a"), "refuse 409 idempotency-in-progress")
+      // One is declared dead, the other was restarted.
+      others[1] = started("two", "dead", 0)
+      others[2] = started("three", "live", 30_000)
+      assert.strictEqual(yield* by("one", "a"), "do")
+      assert.strictEqual(yield* by("one", "b"), "do")
     }).pipe(Effect.provide(kept()))
   )
 
