@@ -3,7 +3,7 @@
  * seed after which what clients were told is not true: what, by which faults,
  * and how to see it again. Exit code 1 when there is one.
  */
-import { Effect } from "effect"
+import { Cause, Effect, Exit, Fiber } from "effect"
 import * as Fs from "node:fs"
 import { parseArgs } from "node:util"
 import * as Faults from "../packages/server/test/cluster/Faults.ts"
@@ -92,7 +92,14 @@ const all = Effect.gen(function* () {
   }
 })
 
-await Effect.runPromise(values.replay === undefined ? all : replay(values.replay))
+// Whoever ends it does not leave servers behind.
+const fiber = Effect.runFork(values.replay === undefined ? all : replay(values.replay))
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => fiber.interruptUnsafe())
+const exit = await Effect.runPromise(Fiber.await(fiber))
+if (Exit.isFailure(exit)) {
+  console.error(Cause.hasInterruptsOnly(exit.cause) ? "prism: interrupted" : Cause.pretty(exit.cause))
+  process.exit(Cause.hasInterruptsOnly(exit.cause) ? 130 : 1)
+}
 console.log(
   `\n${done} runs; ${failed.length === 0 ? "nothing was wrong" : `seeds that broke what was promised: ${failed.join(", ")}`}`
 )

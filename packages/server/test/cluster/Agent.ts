@@ -199,7 +199,8 @@ export class LoadAgent {
     const atMillis = nowMillis()
     if (link.asked !== undefined) link.asked.request.lostMillis = atMillis
     for (const request of link.following.values()) request.lostMillis ??= atMillis
-    if (link === this.#current && link.holds && this.#away === undefined) {
+    // Also one that was never acknowledged may stand, and expires.
+    if (link === this.#current && this.#wanted.length > 0 && this.#away === undefined) {
       this.#away = { host: this.host, fromMillis: atMillis, toMillis: undefined }
       this.#options.records.away.push(this.#away)
     }
@@ -341,6 +342,7 @@ export class LoadAgent {
     this.#next = undefined
     if (former === undefined) return
     former.holds = false
+    if (former.asked !== undefined) former.asked.request.isLeft = true
     this.#drop(former)
   }
 
