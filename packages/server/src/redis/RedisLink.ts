@@ -11,7 +11,20 @@
  * one waits at its end for the answer of a server that is silent, and logs each
  * attempt. Leaves to others: what is asked (`RedisRates`, `RedisPresence`).
  */
-import { Clock, Context, Deferred, Duration, Effect, Exit, Layer, Metric, Random, Redacted, Schema } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Metric,
+  Random,
+  Redacted,
+  Schema
+} from "effect"
 import type { createClient } from "redis"
 import type { RedisUrl } from "./RedisUrl.ts"
 import * as RedisMetrics from "./RedisMetrics.ts"
@@ -156,9 +169,10 @@ const make = Effect.fnUntraced(function* (given: RedisOptions, trialKey: string)
       )
       if (!isAnnounced) {
         isAnnounced = true
-        const detail = Exit.findErrorOption(exit)
+        // Also what should never fail is not without its reason.
+        const reason = Exit.isFailure(exit) ? goneBecause(Cause.squash(exit.cause)).detail : "it was closed"
         yield* Effect.logWarning("Redis does not answer; this server does without it").pipe(
-          Effect.annotateLogs({ redis: url.name, reason: detail._tag === "Some" ? detail.value.detail : "unknown" })
+          Effect.annotateLogs({ redis: url.name, reason })
         )
       }
       // Servers that lost it at the same moment do not come back at the same moment.
