@@ -62,10 +62,8 @@ export interface LogRow extends EntryRow {
   readonly hash: string
 }
 
-/** The columns of `audit_log`, in the order of the table. */
-export const logColumns = {
-  position: "bigint",
-  sequence: "bigint",
+/** What transactions write of an entry, in the order of the tables. */
+export const entryColumns = {
   at: "bigint",
   actor: "text",
   peer: "text",
@@ -78,7 +76,14 @@ export const logColumns = {
   reason: "text",
   cause: "text",
   request: "text",
-  result: "text",
+  result: "text"
+} as const
+
+/** The columns of `audit_log`, in the order of the table. */
+export const logColumns = {
+  position: "bigint",
+  sequence: "bigint",
+  ...entryColumns,
   hash: "text"
 } as const
 

@@ -14,7 +14,7 @@ import type { SqlClient, SqlError } from "effect/sql"
 import * as Generation from "../storage/Generation.ts"
 import { insertRows } from "../storage/Rows.ts"
 import type { Action } from "./Actions.ts"
-import { canonicalJson } from "./Chain.ts"
+import { canonicalJson, entryColumns } from "./Chain.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
 
 /** Who did it. */
@@ -168,22 +168,6 @@ export const undone =
       )
     )
 
-const columns = {
-  at: "bigint",
-  actor: "text",
-  peer: "text",
-  action: "text",
-  zone: "text",
-  subject: "text",
-  generation: "bigint",
-  before: "text",
-  after: "text",
-  reason: "text",
-  cause: "text",
-  request: "text",
-  result: "text"
-} as const
-
 const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: ReadonlyArray<Timed>) {
   if (timed.length === 0) return
   const isNew = timed.some(({ entry }) => entry.generation === undefined)
@@ -195,7 +179,7 @@ const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: Rea
   yield* insertRows(
     sql,
     "audit_entry",
-    columns,
+    entryColumns,
     timed.map(({ atMillis, entry }) => ({
       at: atMillis,
       actor: entry.actor.name,

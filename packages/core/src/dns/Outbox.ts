@@ -460,9 +460,11 @@ export class Outbox extends Context.Service<
             isOurs: settlement.isOurs !== false
           }
         })
+        // Those above, that may have to be looked at for them, in the same turn.
+        const touched = new Set(settlements.flatMap(({ name }) => [name, ...NonTerminals.above(name, zone)]))
         yield* lock(
           "outbox",
-          settlements.map(({ name }) => ({ zone: zone.name, name }))
+          Array.from(touched, (name) => ({ zone: zone.name, name }))
         )
         yield* clearMarks(zone.name, settlements)
         yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
@@ -634,6 +636,7 @@ export class Outbox extends Context.Service<
           const doubtful = yield* places("doubt_until")
           const kept = yield* places("quarantined_until")
           if (doubtful.length + kept.length === 0) return new Set<DomainName>()
+          yield* lock("outbox", [...doubtful, ...kept])
           const generation = yield* Generation.next(sql)
           yield* mark(doubtful, generation, nowMillis, "doubt")
           yield* mark(kept, generation, nowMillis, "quarantine")
@@ -691,6 +694,10 @@ export class Outbox extends Context.Service<
       ) {
         // Whoever applies the plan at this moment has done so before we look.
         yield* sql`SELECT id FROM plan WHERE id = ${plan} ${forUpdate}`
+        yield* lock(
+          "outbox",
+          marks.map(({ name }) => ({ zone, name }))
+        )
         yield* sql`
             UPDATE outbox SET parked_at = ${nowMillis}, parked_reason = ${reason}, plan = ${plan}
             WHERE zone = ${zone} AND (name, generation) IN (

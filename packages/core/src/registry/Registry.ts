@@ -48,7 +48,7 @@ import {
 import * as HostCounts from "./HostCounts.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
-import { Leases } from "./Leases.ts"
+import { Leases, type Seen } from "./Leases.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as Words from "./Words.ts"
 import { type HostMoved, type HostRetired, HostUnknown, type Word, type WordEvent } from "./Words.ts"
@@ -159,6 +159,12 @@ const lossMillisBetween = 150
 
 /** Hosts that others change while a batch is written, of which it is remembered. */
 const changedMeanwhileMax = 10_000
+
+/**
+ * A host that comes to this server, and was seen last by what the database says so long ago, is written as seen at once and
+ * not with the next flush, where there are other servers: in milliseconds.
+ */
+const seenMillisMax = 15_000
 
 /** How often names that are damped no more are looked for, in milliseconds. */
 const dampingSweepMillis = 5000
@@ -365,6 +371,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const refusedZones: Array<DomainName> = []
       const askedFor = new Map<DomainName, DomainName>()
       const touched = new Map<string, RecordPlace>()
+      const renewed: Array<Seen> = []
 
       // In order of arrival, each against what those before it left; a name that changes twice is written once.
       for (const { registration } of batch) {
@@ -394,7 +401,12 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           }
           case "Renew": {
             // While the row is locked, so that the host cannot expire in between; one that is written here is held later.
-            if (!isTrial && !changes.has(decision.host.fqdn)) leases.hold(decision.host, nowMillis, registration.fqdn)
+            if (!isTrial && !changes.has(decision.host.fqdn)) {
+              const { fqdn, generation, id, lastSeenMillis } = decision.host
+              leases.hold(decision.host, nowMillis, registration.fqdn)
+              if (nowMillis - lastSeenMillis > seenMillisMax)
+                renewed.push({ fqdn, id, generation, atMillis: nowMillis })
+            }
             answers.push(
               Result.succeed({
                 host: decision.host,
@@ -466,6 +478,9 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           }
         }
       }
+
+      // Whoever takes hosts offline may be another server, which does not know what this one has in memory.
+      if (renewed.length > 0 && !cluster.isAlone()) yield* hosts.flushSeen(renewed)
 
       // In the order of names, as rows are locked: two servers that write the same names wait, but not for each other.
       const written = [...changes.values()].sort((a, b) => (a.after.fqdn < b.after.fqdn ? -1 : 1))

@@ -343,98 +343,55 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a
     }).pipe(onDatabase)
   )
 
-  it.effect("work that takes its time to end keeps the lease until it has ended", () =>
-    Effect.gen(function* () {
-      const first = yield* start("first")
-      const [lease] = zones
-      let isValidAtEnd: boolean | undefined
-      const second = yield* start("second")
-      let isSecondAtWork = false
-      let wasSecondAtWork: boolean | undefined
-      yield* first.standFor([lease!], (held) =>
-        Effect.never.pipe(
-          Effect.onInterrupt(() =>
-            Effect.sleep("300 millis").pipe(
-              Effect.andThen(
-                Effect.sync(() => {
-                  isValidAtEnd = held.isValid()
-                  wasSecondAtWork = isSecondAtWork
-                })
+  it.effect.each(["drain", "stop"] as const)(
+    "at its %s work that takes its time to end keeps the lease until it has ended",
+    (how) =>
+      Effect.gen(function* () {
+        const context = yield* Effect.context<SqlClient.SqlClient>()
+        const first = yield* start("first")
+        const [lease] = zones
+        let isValidAtEnd: boolean | undefined
+        const second = yield* start("second")
+        let isSecondAtWork = false
+        let wasSecondAtWork: boolean | undefined
+        yield* first.standFor([lease!], (held) =>
+          Effect.never.pipe(
+            Effect.onInterrupt(() =>
+              turns("first", 4).pipe(
+                Effect.andThen(turns("second", 2)),
+                Effect.provideContext(context),
+                Effect.orDie,
+                Effect.andThen(
+                  Effect.sync(() => {
+                    isValidAtEnd = held.isValid()
+                    wasSecondAtWork = isSecondAtWork
+                  })
+                )
               )
             )
           )
         )
-      )
-      yield* waitUntil(
-        "the first has it",
-        Effect.sync(() => first.cluster.held(lease!)),
-        (held) => held !== undefined,
-        within
-      )
-      yield* second.standFor([lease!], () =>
-        Effect.andThen(
-          Effect.sync(() => void (isSecondAtWork = true)),
-          Effect.never
+        yield* waitUntil(
+          "the first has it",
+          Effect.sync(() => first.cluster.held(lease!)),
+          (held) => held !== undefined,
+          within
         )
-      )
-      yield* first.cluster.drain
-      yield* waitUntil(
-        "the second has it",
-        Effect.sync(() => isSecondAtWork),
-        (is) => is,
-        within
-      )
-      assert.deepStrictEqual([isValidAtEnd, wasSecondAtWork], [true, false])
-    }).pipe(onDatabase)
-  )
-
-  it.effect("who stops with work that takes its time to end keeps the lease until it has ended", () =>
-    Effect.gen(function* () {
-      const context = yield* Effect.context<SqlClient.SqlClient>()
-      const first = yield* start("first")
-      const [lease] = zones
-      let isValidAtEnd: boolean | undefined
-      const second = yield* start("second")
-      let isSecondAtWork = false
-      let wasSecondAtWork: boolean | undefined
-      yield* first.standFor([lease!], (held) =>
-        Effect.never.pipe(
-          Effect.onInterrupt(() =>
-            turns("first", 4).pipe(
-              Effect.andThen(turns("second", 2)),
-              Effect.provideContext(context),
-              Effect.orDie,
-              Effect.andThen(
-                Effect.sync(() => {
-                  isValidAtEnd = held.isValid()
-                  wasSecondAtWork = isSecondAtWork
-                })
-              )
-            )
+        yield* second.standFor([lease!], () =>
+          Effect.andThen(
+            Effect.sync(() => void (isSecondAtWork = true)),
+            Effect.never
           )
         )
-      )
-      yield* waitUntil(
-        "the first has it",
-        Effect.sync(() => first.cluster.held(lease!)),
-        (held) => held !== undefined,
-        within
-      )
-      yield* second.standFor([lease!], () =>
-        Effect.andThen(
-          Effect.sync(() => void (isSecondAtWork = true)),
-          Effect.never
+        yield* how === "stop" ? first.stop : first.cluster.drain
+        yield* waitUntil(
+          "the second has it",
+          Effect.sync(() => isSecondAtWork),
+          (is) => is,
+          within
         )
-      )
-      yield* first.stop
-      yield* waitUntil(
-        "the second has it",
-        Effect.sync(() => isSecondAtWork),
-        (is) => is,
-        within
-      )
-      assert.deepStrictEqual([isValidAtEnd, wasSecondAtWork], [true, false])
-    }).pipe(onDatabase)
+        assert.deepStrictEqual([isValidAtEnd, wasSecondAtWork], [true, false])
+      }).pipe(onDatabase)
   )
 
   it.effect("a clock of the database that goes ahead makes nobody dead whose time has not passed", () =>

@@ -83,7 +83,13 @@ describe("bench", () => {
   it("registrations measures the whole, its bare parts, and what one would use instead", async () => {
     const result = await output("registrations", "--hosts", "20")
     positive(result, "prism", "bare_connections", "bare_rows", "bare_patches", "bind_updates", "powerdns_patch_each")
-    assert.deepStrictEqual(Object.keys(result.targets), ["prism_over_bare_parts", "prism_over_bind"])
+    positive(result, "durable_sqlite", "durable_postgres")
+    assert.deepStrictEqual(Object.keys(result.targets), [
+      "durable_sqlite_over_bare_insert",
+      "durable_postgres_over_bare_insert",
+      "prism_over_bare_parts",
+      "prism_over_bind"
+    ])
   })
 
   it("registrations runs on PowerDNS's LMDB backend", async () => {
