@@ -12,14 +12,14 @@
  * first statement of its transaction, whose failure undoes it.
  */
 import { Context, Duration, Effect, Latch, Layer } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
+import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
 import { Signals } from "../cluster/Signals.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { Durability } from "../storage/Durability.ts"
 import * as Generation from "../storage/Generation.ts"
-import { asList, asTable, forRows, insertRows } from "../storage/Rows.ts"
+import { asList, asTable, forRows, insertRows, lockOrder } from "../storage/Rows.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { type Cause, isWeak, urgencyOf } from "./Cause.ts"
 import * as NonTerminals from "./NonTerminals.ts"
@@ -295,7 +295,7 @@ export class Outbox extends Context.Service<
           },
           [...rows],
           {
-            by: "zone, name",
+            by: ["zone", "name"],
             conflict: `ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, ${standing}`
           }
         )
@@ -381,7 +381,7 @@ export class Outbox extends Context.Service<
             published_at: nowMillis
           })),
           {
-            by: "name",
+            by: ["name"],
             conflict: `ON CONFLICT (zone, name) DO UPDATE SET
               sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
                 THEN published.sent || '\n' || excluded.sent ELSE excluded.sent END`
@@ -403,7 +403,7 @@ export class Outbox extends Context.Service<
         const counted = yield* sql<{ readonly name: DomainName; readonly below: number | bigint }>`
           INSERT INTO non_terminal (zone, name, below)
           SELECT ${zone.name}, name, below FROM ${asTable(sql, "r", { name: "text", below: "bigint" }, rows)}
-          WHERE true ORDER BY name
+          WHERE true ORDER BY ${lockOrder(sql, ["name"])}
           ON CONFLICT (zone, name) DO UPDATE SET below = non_terminal.below + excluded.below
           RETURNING name, below`
         const empty = counted.filter(({ below }) => Number(below) <= 0).map(({ name }) => name)
@@ -419,6 +419,7 @@ export class Outbox extends Context.Service<
 
       const disclaim = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
         const gone = names.map((name) => ({ name, present: 0 as const }))
+        yield* lockForTurn(zone, names)
         yield* countBelow(zone, yield* turned(zone, gone), nowMillis)
         yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
       })
@@ -460,11 +461,9 @@ export class Outbox extends Context.Service<
             isOurs: settlement.isOurs !== false
           }
         })
-        // Those above, that may have to be looked at for them, in the same turn.
-        const touched = new Set(settlements.flatMap(({ name }) => [name, ...NonTerminals.above(name, zone)]))
-        yield* lock(
-          "outbox",
-          Array.from(touched, (name) => ({ zone: zone.name, name }))
+        yield* lockForTurn(
+          zone,
+          settlements.map(({ name }) => name)
         )
         yield* clearMarks(zone.name, settlements)
         yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
@@ -494,7 +493,7 @@ export class Outbox extends Context.Service<
               published_at: nowMillis
             })),
             {
-              by: "name",
+              by: ["name"],
               conflict: `ON CONFLICT (zone, name) DO UPDATE SET
                   content = excluded.content,
                   sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
@@ -582,7 +581,7 @@ export class Outbox extends Context.Service<
               applied_at: nowMillis
             })),
             {
-              by: "name",
+              by: ["name"],
               conflict: `ON CONFLICT (zone, name) DO UPDATE SET
                 generation = excluded.generation, content = excluded.content, applied_at = excluded.applied_at`
             }
@@ -603,14 +602,20 @@ export class Outbox extends Context.Service<
           }
         )
 
+      /** Names of a zone that are ours and of which `condition` is true, locked in their order where others may lock them too. */
+      const ours = (zone: DomainName, condition: Statement.Fragment) =>
+        sql`(SELECT name FROM published WHERE zone = ${zone} AND ${condition} ORDER BY ${lockOrder(sql, ["name"])} ${forUpdate})`
+
       const doubt = (zone: DomainName, names: ReadonlyArray<DomainName>) => sql`
-        UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
+        UPDATE published SET doubt_until = ${never}
+        WHERE zone = ${zone} AND name IN ${ours(zone, sql`name IN ${asList(sql, names)}`)}`
 
       const doubtClaimed = (zone: DomainName) => sql`
-        UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND sent IS NOT NULL`
+        UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND name IN ${ours(zone, sql`sent IS NOT NULL`)}`
 
       const endDoubts = (zone: DomainName, untilMillis: number) => sql`
-        UPDATE published SET doubt_until = ${untilMillis} WHERE zone = ${zone} AND doubt_until = ${never}`
+        UPDATE published SET doubt_until = ${untilMillis}
+        WHERE zone = ${zone} AND name IN ${ours(zone, sql`doubt_until = ${never}`)}`
 
       const recheck = Effect.fnUntraced(function* (
         zone: DomainName,
@@ -643,12 +648,12 @@ export class Outbox extends Context.Service<
           yield* lock("published", [...doubtful, ...kept])
           if (doubtful.length > 0) {
             yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
-              SELECT zone, name FROM ${placesTable(doubtful)})`
+              SELECT zone, name FROM ${placesTable(sql, doubtful)})`
           }
           // Not marked again and again while it waits: the mark stands until it is published.
           if (kept.length > 0) {
             yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (
-              SELECT zone, name FROM ${placesTable(kept)})`
+              SELECT zone, name FROM ${placesTable(sql, kept)})`
           }
           return new Set([...doubtful, ...kept].map(({ zone }) => zone))
         },
@@ -673,17 +678,14 @@ export class Outbox extends Context.Service<
         }
       })
 
-      /**
-       * Locks rows until the transaction ends. Whoever writes several tables takes the marks first and what is published
-       * then, each in the order of names, as `mark` does: so transactions wait, but not for each other.
-       */
-      const lock = (table: "outbox" | "published", places: ReadonlyArray<RecordPlace>) =>
-        sql.onDialectOrElse({
-          pg: () => sql`
-            SELECT 1 FROM ${sql(table)} WHERE (zone, name) IN (SELECT zone, name FROM ${placesTable(places)})
-            ORDER BY zone, name FOR UPDATE`,
-          orElse: () => Effect.void
-        })
+      const lock = (table: "outbox" | "published", places: ReadonlyArray<RecordPlace>) => lockRows(sql, table, places)
+
+      /** Before names of a zone are settled: they and those above, that may have to be looked at for them. */
+      const lockForTurn = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>) {
+        const places = (all: Iterable<DomainName>) => Array.from(all, (name) => ({ zone: zone.name, name }))
+        yield* lock("outbox", places(new Set(names.flatMap((name) => [name, ...NonTerminals.above(name, zone)]))))
+        yield* lock("published", places(names))
+      })
 
       const hold = Effect.fnUntraced(function* (
         zone: DomainName,
@@ -760,19 +762,11 @@ export class Outbox extends Context.Service<
           (rows) => rows.map(toPending)
         )
 
-      const placesTable = (places: ReadonlyArray<RecordPlace>) =>
-        asTable(
-          sql,
-          "r",
-          { zone: "text", name: "text" },
-          places.map(({ name, zone }) => ({ zone, name }))
-        )
-
       const findMarks: Outbox["Service"]["findMarks"] = (places) =>
         Effect.map(
           sql<PendingRow>`
             SELECT o.zone, o.name, o.generation, o.marked_at, o.parked_reason
-            FROM ${placesTable(places)} JOIN outbox o ON o.zone = r.zone AND o.name = r.name`,
+            FROM ${placesTable(sql, places)} JOIN outbox o ON o.zone = r.zone AND o.name = r.name`,
           (rows) => rows.map(toPending)
         )
 
@@ -780,7 +774,7 @@ export class Outbox extends Context.Service<
         Effect.map(
           sql<{ readonly name: DomainName; readonly published_at: number | bigint }>`
             SELECT p.name, p.published_at
-            FROM ${placesTable(places)} JOIN published p ON p.zone = r.zone AND p.name = r.name
+            FROM ${placesTable(sql, places)} JOIN published p ON p.zone = r.zone AND p.name = r.name
             WHERE p.sent IS NULL`,
           (rows) => new Map(rows.map((row) => [row.name, Number(row.published_at)]))
         )
@@ -881,6 +875,65 @@ export class Outbox extends Context.Service<
     })
   )
 }
+
+const placesTable = (sql: SqlClient.SqlClient, places: ReadonlyArray<RecordPlace>): Statement.Fragment =>
+  asTable(
+    sql,
+    "r",
+    { zone: "text", name: "text" },
+    places.map(({ name, zone }) => ({ zone, name }))
+  )
+
+/**
+ * Locks rows until the transaction ends. Whoever writes several tables takes the marks first, what is published then and what
+ * is unserved last, each in the order of names, as `mark` does: so transactions wait, but not for each other.
+ */
+const lockRows = (
+  sql: SqlClient.SqlClient,
+  table: "outbox" | "published" | "unserved",
+  places: ReadonlyArray<RecordPlace>
+) =>
+  sql.onDialectOrElse({
+    pg: () => sql`
+      SELECT 1 FROM ${sql(table)} WHERE (zone, name) IN (SELECT zone, name FROM ${placesTable(sql, places)})
+      ORDER BY ${lockOrder(sql, ["zone", "name"])} FOR UPDATE`,
+    orElse: () => Effect.void
+  })
+
+/** A settlement that name servers were seen to answer with; `nodes`: which, and when each was seen. */
+export interface ServedSettlement extends RecordPlace {
+  readonly generation: number
+  readonly atMillis: number
+  readonly nodes: ReadonlyArray<readonly [node: string, atMillis: number]>
+}
+
+/** Writes down that settlements are served, in one transaction. What was settled anew since stays unserved. */
+export const writeServed = Effect.fnUntraced(
+  function* (sql: SqlClient.SqlClient, served: ReadonlyArray<ServedSettlement>) {
+    const rows = served.map(({ atMillis, generation, name, nodes, zone }) => ({
+      zone,
+      name,
+      generation,
+      at: atMillis,
+      nodes: JSON.stringify(nodes)
+    }))
+    yield* lockRows(sql, "published", served)
+    yield* lockRows(sql, "unserved", served)
+    yield* forRows(sql, { zone: "text", name: "text", generation: "bigint" }, rows, {
+      all: (r) => sql`
+        DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${r})`,
+      each: "DELETE FROM unserved WHERE zone = ?1 AND name = ?2 AND generation = ?3"
+    })
+    yield* forRows(sql, { zone: "text", name: "text", generation: "bigint", at: "bigint", nodes: "text" }, rows, {
+      all: (r) => sql`
+        UPDATE published SET served_at = r.at, served_nodes = r.nodes FROM ${r}
+        WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`,
+      each: `
+        UPDATE published SET served_at = ?4, served_nodes = ?5 WHERE zone = ?1 AND name = ?2 AND generation = ?3`
+    })
+  },
+  (effect, sql) => sql.withTransaction(effect)
+)
 
 /** Of a type that hosts have there, or a placeholder. */
 const isOfHosts = (zone: Zone, rrset: RRset.RRset): boolean =>

@@ -18,13 +18,14 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Node, PowerDnsNodes, type Role } from "../powerdns/PowerDnsNodes.ts"
-import { asList, forRows } from "../storage/Rows.ts"
+import { asList } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as Expectation from "./Expectation.ts"
 import * as HeldZones from "./HeldZones.ts"
 import { NameServers } from "./NameServers.ts"
+import * as Outbox from "./Outbox.ts"
 import { managedTypes } from "./RecordSource.ts"
 import { ServingNode, type ServingNodeOptions } from "./ServingNode.ts"
 import { Zones } from "./Zones.ts"
@@ -376,32 +377,6 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
     yield* Effect.sleep(options.tickMillis)
   })
 
-  /** Writes down that these are served. A row that has a newer generation stays. */
-  const writeServed = Effect.fnUntraced(
-    function* (batch: ReadonlyArray<Served>) {
-      const rows = batch.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
-        zone,
-        name,
-        generation,
-        at: atMillis,
-        nodes: JSON.stringify(nodes.map(({ atMillis, node }) => [node, atMillis]))
-      }))
-      yield* forRows(sql, { zone: "text", name: "text", generation: "bigint" }, rows, {
-        all: (r) => sql`
-          DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${r})`,
-        each: "DELETE FROM unserved WHERE zone = ?1 AND name = ?2 AND generation = ?3"
-      })
-      yield* forRows(sql, { zone: "text", name: "text", generation: "bigint", at: "bigint", nodes: "text" }, rows, {
-        all: (r) => sql`
-            UPDATE published SET served_at = r.at, served_nodes = r.nodes FROM ${r}
-            WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`,
-        each: `
-            UPDATE published SET served_at = ?4, served_nodes = ?5 WHERE zone = ?1 AND name = ?2 AND generation = ?3`
-      })
-    },
-    (effect) => sql.withTransaction(effect)
-  )
-
   const forget = ({ expectation, version }: Served): void => {
     if (expectation.version !== version) return
     const ofZone = names.get(expectation.zone)
@@ -413,7 +388,16 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const commit = Effect.gen(function* () {
     const batch = served.slice(0, commitMax)
     if (batch.length === 0) return
-    yield* writeServed(batch)
+    yield* Outbox.writeServed(
+      sql,
+      batch.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
+        zone,
+        name,
+        generation,
+        atMillis,
+        nodes: nodes.map(({ atMillis, node }) => [node, atMillis] as const)
+      }))
+    )
     const done = new Set(batch)
     served = served.filter((each) => !done.has(each))
     for (const each of batch) {

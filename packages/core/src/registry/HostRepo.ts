@@ -13,7 +13,7 @@ import type { Cause } from "../dns/Cause.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
-import { asList, asTable, forRows, insertRows } from "../storage/Rows.ts"
+import { asList, asTable, forRows, insertRows, lockOrder } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import { type CountKey, deltasOf, type HostCount } from "./HostCounts.ts"
 import * as HostLists from "./HostLists.ts"
@@ -70,13 +70,14 @@ export const byName = (sql: SqlClient.SqlClient, fqdn: DomainName) =>
 export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "send">) => {
   const columns = sql.literal(HostRows.columns)
   const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
+  const inOrder = lockOrder(sql, ["fqdn"])
   // What time does to hosts leaves those alone that are being registered at this moment: they are looked at next time.
   const free = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE SKIP LOCKED", orElse: () => "" }))
 
   /** Hosts with these names, locked until the transaction ends, always in the same order. */
   const lockByName = (fqdns: ReadonlyArray<DomainName>) =>
     Effect.map(
-      sql<HostRow>`SELECT ${columns} FROM host WHERE fqdn IN ${asList(sql, fqdns)} ORDER BY fqdn ${forUpdate}`,
+      sql<HostRow>`SELECT ${columns} FROM host WHERE fqdn IN ${asList(sql, fqdns)} ORDER BY ${inOrder} ${forUpdate}`,
       (rows) => rows.map(toHost)
     )
 
@@ -87,7 +88,7 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
     const updated = changes
       .filter(({ before, event }) => before !== undefined && event !== "released")
       .map(({ after }) => after)
-    if (created.length > 0) yield* insertRows(sql, "host", hostColumns, created.map(fromHost))
+    if (created.length > 0) yield* insertRows(sql, "host", hostColumns, created.map(fromHost), { by: ["fqdn"] })
     if (updated.length > 0) {
       const changing = Object.keys(hostColumns).filter((column) => !fixedColumns.includes(column))
       yield* forRows(sql, hostColumns, updated.map(fromHost), {
@@ -126,7 +127,7 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
     const counts = yield* sql<CountRow>`
       INSERT INTO host_count (kind, key, hosts)
       SELECT kind, key, hosts FROM ${asTable(sql, "r", { kind: "text", key: "text", hosts: "bigint" }, deltas.map(toRow))}
-      WHERE true ORDER BY kind, key
+      WHERE true ORDER BY ${lockOrder(sql, ["kind", "key"])}
       ON CONFLICT (kind, key) DO UPDATE SET hosts = host_count.hosts + excluded.hosts
       RETURNING kind, key, hosts`
     const none = counts.filter(({ hosts }) => Number(hosts) <= 0)
@@ -274,21 +275,30 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
       nowMillis
     )
 
-  /** Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. */
-  const flushSeen = (seen: ReadonlyArray<Seen>) =>
-    Effect.map(
+  /**
+   * Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. On
+   * PostgreSQL they are locked first, as `lockByName` does it: other servers register and flush at the same moment.
+   */
+  const flushSeen = (seen: ReadonlyArray<Seen>) => {
+    const r = asTable(
+      sql,
+      "r",
+      { id: "text", generation: "bigint", at: "bigint" },
+      seen.map(({ atMillis, generation, id }) => ({ id, generation, at: atMillis }))
+    )
+    const ofThese = sql.literal("host.id = r.id AND host.generation = r.generation AND host.state = 'online'")
+    const locked = sql.onDialectOrElse({
+      pg: () =>
+        sql`(SELECT host.id, r.generation, r.at FROM host JOIN ${r} ON ${ofThese} ORDER BY ${inOrder} FOR UPDATE OF host) AS r`,
+      orElse: () => r
+    })
+    return Effect.map(
       sql<{ readonly id: string }>`
         UPDATE host SET last_seen = CASE WHEN host.last_seen < r.at THEN r.at ELSE host.last_seen END
-        FROM ${asTable(
-          sql,
-          "r",
-          { id: "text", generation: "bigint", at: "bigint" },
-          seen.map(({ atMillis, generation, id }) => ({ id, generation, at: atMillis }))
-        )}
-        WHERE host.id = r.id AND host.generation = r.generation AND host.state = 'online'
-        RETURNING host.id`,
+        FROM ${locked} WHERE ${ofThese} RETURNING host.id`,
       (rows) => new Set(rows.map((row) => row.id))
     )
+  }
 
   /** Online hosts with a lease, last seen before `beforeMillis`, locked. */
   const lockExpired = (beforeMillis: number, limit: number) =>

@@ -64,22 +64,36 @@ export const forRows = <const C extends Columns>(
   })
 
 /**
+ * The order in which rows are locked, by text columns: that of their bytes, whatever the collation of a column, so that all who
+ * lock rows of a table take them in one order, and wait for each other only one way.
+ */
+export const lockOrder = (sql: SqlClient.SqlClient, columns: ReadonlyArray<string>): Statement.Fragment =>
+  sql.literal(
+    sql
+      .onDialectOrElse({
+        pg: () => columns.map((column) => `${column} COLLATE "C"`),
+        orElse: () => columns
+      })
+      .join(", ")
+  )
+
+/**
  * Inserts `rows` into `table`, with all their columns. `conflict` is an ON CONFLICT clause; rows that others may write at the
- * same moment come in the order `by`, so that transactions wait, but not for each other.
+ * same moment come in the order of the columns `by` (`lockOrder`).
  */
 export const insertRows = <const C extends Columns>(
   sql: SqlClient.SqlClient,
   table: string,
   columns: C,
   rows: ReadonlyArray<Row<C>>,
-  { by, conflict = "" }: { readonly by?: string; readonly conflict?: string } = {}
+  { by, conflict = "" }: { readonly by?: ReadonlyArray<keyof C & string>; readonly conflict?: string } = {}
 ): Statement.Statement<object> => {
   const names = Object.keys(columns)
   const list = names.join(", ")
-  const order = by === undefined ? "" : `ORDER BY ${by}`
+  const order = by === undefined ? sql.literal("") : sql`ORDER BY ${lockOrder(sql, by)}`
   return forRows(sql, columns, rows, {
     all: (r) =>
-      sql`INSERT INTO ${sql.literal(`${table} (${list})`)} SELECT ${sql.literal(list)} FROM ${r} ${sql.literal(`${order} ${conflict}`)}`,
+      sql`INSERT INTO ${sql.literal(`${table} (${list})`)} SELECT ${sql.literal(list)} FROM ${r} ${order} ${sql.literal(conflict)}`,
     each: `INSERT INTO ${table} (${list}) VALUES (${names.map((_, i) => `?${i + 1}`).join(", ")}) ${conflict}`
   })
 }

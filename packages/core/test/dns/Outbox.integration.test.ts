@@ -1,8 +1,9 @@
-import { layer } from "@effect/vitest"
+import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { Outbox } from "@prism-dns/core/dns/Outbox"
+import { Outbox, writeServed } from "@prism-dns/core/dns/Outbox"
 import * as RRset from "@prism-dns/core/domain/RRset"
+import { meet } from "../harness/meet.ts"
 import { Postgres } from "../harness/Postgres.ts"
 import * as T from "../layers.ts"
 
@@ -16,45 +17,86 @@ const inOrder = (round: number) =>
   }))
 
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
-  it.effect("who marks, publishes and looks what has elapsed at the same names waits, but not for each other", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const outbox = yield* Outbox
-      const repeat = <A, E>(body: (round: number) => Effect.Effect<A, E>) =>
-        Effect.forEach(
-          Array.from({ length: rounds }, (_, i) => i),
-          body,
-          { discard: true }
-        )
-      const marking = repeat((round) =>
-        sql.withTransaction(outbox.mark(inOrder(round), 1_000_000 + round, 1, "registered"))
-      )
-      const settling = repeat((round) =>
-        Effect.gen(function* () {
-          const due = yield* outbox.due(zone.name, 500)
-          const marks = round % 2 === 0 ? due : due.toReversed()
-          const rrsets = (name: (typeof marks)[number]["name"]) => [RRset.make(name, "A", 60, ["192.0.2.1"])]
-          yield* outbox.settle(
-            zone,
-            marks.map(({ generation, name }) => ({ name, generation, rrsets: rrsets(name) })),
-            1
+  it.effect(
+    "who marks, publishes, looks what has elapsed and what is served at the same names waits, but not for each other",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const outbox = yield* Outbox
+        const repeat = <A, E>(body: (round: number) => Effect.Effect<A, E>) =>
+          Effect.forEach(
+            Array.from({ length: rounds }, (_, i) => i),
+            body,
+            { discard: true }
           )
-          yield* sql`UPDATE published SET doubt_until = 1 WHERE zone = ${zone.name} AND name = ${T.nameOf(`h${round}`)}`
-        })
-      )
-      const elapsing = repeat((round) =>
-        Effect.andThen(
-          outbox.markElapsed(10, 5000),
-          outbox.recheck(
-            zone.name,
-            inOrder(round + 1).map(({ name }) => name),
-            1,
-            "drift"
+        const marking = repeat((round) =>
+          sql.withTransaction(outbox.mark(inOrder(round), 1_000_000 + round, 1, "registered"))
+        )
+        const settling = repeat((round) =>
+          Effect.gen(function* () {
+            const due = yield* outbox.due(zone.name, 500)
+            const marks = round % 2 === 0 ? due : due.toReversed()
+            const rrsets = (name: (typeof marks)[number]["name"], i: number) =>
+              (i + round) % 3 === 0 ? [] : [RRset.make(name, "A", 60, ["192.0.2.1"])]
+            yield* outbox.settle(
+              zone,
+              marks.map(({ generation, name }, i) => ({ name, generation, rrsets: rrsets(name, i) })),
+              1
+            )
+            yield* sql`UPDATE published SET doubt_until = 1 WHERE zone = ${zone.name} AND name = ${T.nameOf(`h${round}`)}`
+          })
+        )
+        const elapsing = repeat((round) =>
+          Effect.andThen(
+            outbox.markElapsed(10, 5000),
+            outbox.recheck(
+              zone.name,
+              inOrder(round + 1).map(({ name }) => name),
+              1,
+              "drift"
+            )
           )
         )
-      )
-      // A deadlock would fail one of them.
-      yield* Effect.all([marking, settling, elapsing], { concurrency: "unbounded" })
-    }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
+        const doubting = repeat((round) =>
+          Effect.andThen(
+            outbox.doubt(
+              zone.name,
+              inOrder(round + 2).map(({ name }) => name)
+            ),
+            outbox.endDoubts(zone.name, 1)
+          )
+        )
+        const serving = repeat((round) =>
+          writeServed(
+            sql,
+            inOrder(round + 3).map((place) => ({ ...place, generation: 1_000_000 + round, atMillis: 1, nodes: [] }))
+          )
+        )
+        // A deadlock would fail one of them.
+        yield* Effect.all([marking, settling, elapsing, doubting, serving], { concurrency: "unbounded" })
+      }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
+  )
+
+  it.effect(
+    "what is served is written down in the order in which it was settled: neither waits for the other that waits for it",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const outbox = yield* Outbox
+        const name = T.nameOf("h1")
+        const settle = (generation: number) =>
+          outbox.settle(zone, [{ name, generation, rrsets: [RRset.make(name, "A", 60, [`192.0.2.${generation}`])] }], 1)
+        yield* settle(1)
+        // A settlement writes what is published, and then what is unserved.
+        yield* meet(
+          sql`UPDATE published SET published_at = 2 WHERE name = ${name}`,
+          writeServed(sql, [{ zone: zone.name, name, generation: 1, atMillis: 5, nodes: [["ns1", 5]] }]),
+          sql`UPDATE unserved SET applied_at = 2 WHERE name = ${name}`
+        )
+        assert.deepStrictEqual(yield* sql`SELECT served_at::int, served_nodes FROM published`, [
+          { served_at: 5, served_nodes: '[["ns1",5]]' }
+        ])
+        assert.deepStrictEqual(yield* sql`SELECT name FROM unserved`, [])
+      }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
   )
 })

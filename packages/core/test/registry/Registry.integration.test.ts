@@ -3,6 +3,7 @@ import { Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as HostRepo from "@prism-dns/core/registry/HostRepo"
 import { Registry } from "@prism-dns/core/registry/Registry"
+import { meet } from "../harness/meet.ts"
 import { Postgres } from "../harness/Postgres.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
@@ -35,6 +36,29 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
         [T.nameOf("a"), T.nameOf("c")]
       )
     }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
+  )
+
+  it.effect(
+    "beats are written down in the order in which hosts are registered: neither waits for the other that waits for it",
+    () =>
+      Effect.gen(function* () {
+        const hosts = HostRepo.make(yield* SqlClient.SqlClient)
+        const registry = yield* Registry
+        const seen = yield* Effect.forEach(["b", "a"], (name) =>
+          Effect.map(registry.register(T.registration(name, "192.0.2.1")), ({ host: { fqdn, generation, id } }) => ({
+            fqdn,
+            id,
+            generation,
+            atMillis: 1
+          }))
+        )
+        const flushed = yield* meet(
+          hosts.lockByName([T.nameOf("a")]),
+          hosts.flushSeen(seen),
+          hosts.lockByName([T.nameOf("b")])
+        )
+        assert.strictEqual(flushed.size, 2)
+      }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
   )
 
   it.effect("two servers that register the same new names at once give each name once, and nobody an error", () =>
