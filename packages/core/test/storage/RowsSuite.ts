@@ -52,7 +52,7 @@ export const suite = <R>(
         { name: "a", number: 4, note: null }
       ]
       yield* insertRows(sql, "rows_test", columns, more, {
-        by: "name",
+        by: ["name"],
         conflict: "ON CONFLICT (name) DO UPDATE SET number = excluded.number"
       })
       assert.deepStrictEqual(
