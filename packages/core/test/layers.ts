@@ -10,6 +10,7 @@ import { Migrator, type SqlClient } from "effect/sql"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager, type DnsManagerOptions } from "@prism-dns/core/dns/DnsManager"
+import { Debts } from "@prism-dns/core/dns/Debts"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Plans } from "@prism-dns/core/dns/Plans"
@@ -21,6 +22,7 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import type { HostName } from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { anonymous, type Registration } from "@prism-dns/core/registry/Decision"
 import * as Damping from "@prism-dns/core/registry/Damping"
@@ -95,6 +97,8 @@ export const publisher = (
     Layer.provideMerge(Serving.layerNone),
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Provisioner.layer()),
+    Layer.provideMerge(Debts.layer.pipe(Layer.orDie)),
+    Layer.provideMerge(PowerDnsDatabases.layerOne),
     Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
     Layer.provideMerge(registry(registryOptions, list, cluster)),
     Layer.provide(SecureRandom.layerWebCrypto)

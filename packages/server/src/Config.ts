@@ -222,7 +222,7 @@ export interface TlsConfig {
 }
 
 /**
- * - `primary`: may take writes; all primaries share one database.
+ * - `primary`: may take writes; those with the same `database` share it.
  * - `replica`: has the primaries' data by a replication of its database; is asked and flushed, never written.
  * - `secondary`: fetches the zones by AXFR.
  */
@@ -237,6 +237,8 @@ export interface NodeApi {
 export interface PowerDnsNode {
   readonly name: string
   readonly role: (typeof nodeRoles)[number]
+  /** Which database a primary writes, or a replica copies; undefined: the one that all share who do not say. */
+  readonly database: string | undefined
   /** Undefined for a replica or secondary that is only asked. */
   readonly api: NodeApi | undefined
   /** Where it answers DNS. */
@@ -506,8 +508,12 @@ export const settings = Settings.group("", {
           words: "host and port of `api`, or else of `dns`"
         }),
         role: Settings.setting(Kind.choice(nodeRoles), {
-          doc: "A primary may take writes (all primaries share one database); a replica copies their database; a secondary fetches zones by AXFR.",
+          doc: "A primary may take writes; a replica copies a primary's database; a secondary fetches zones by AXFR.",
           default: "primary"
+        }),
+        database: Settings.optional(Kind.text, {
+          doc: "Name of the database of a primary or replica: primaries with the same name share one, others have one each, and Prism keeps them alike.",
+          words: "one that all share who do not say"
         }),
         api: Settings.optional(Kind.httpUrl, {
           doc: "Base address of its HTTP API; a primary needs one.",
@@ -973,14 +979,23 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
   const { auth, leases, powerdns, server } = values
 
   const nodes = powerdns.nodes.map((node): PowerDnsNode => {
-    const { api, apiKey, dns, role } = node
+    const { api, apiKey, database, dns, role } = node
     const name = node.name ?? (api === undefined ? `${dns.host}:${dns.port}` : new URL(api).host)
     if (api !== undefined && apiKey === undefined) problems.push(`powerdns.nodes: ${name} has an api, but no apiKey`)
     if (api === undefined && apiKey !== undefined) problems.push(`powerdns.nodes: ${name} has an apiKey, but no api`)
     if (api === undefined && role === "primary") {
       problems.push(`powerdns.nodes: ${name} is a primary and needs api and apiKey (or apiKeyFile)`)
     }
-    return { name, role, dns, api: api === undefined || apiKey === undefined ? undefined : { url: api, key: apiKey } }
+    if (database !== undefined && role === "secondary") {
+      problems.push(`powerdns.nodes: ${name} is a secondary, whose database is its own: leave database out`)
+    }
+    return {
+      name,
+      role,
+      database,
+      dns,
+      api: api === undefined || apiKey === undefined ? undefined : { url: api, key: apiKey }
+    }
   })
   for (const name of duplicates(nodes.map((node) => node.name))) {
     problems.push(`powerdns.nodes: two nodes are called ${name}`)
@@ -1006,6 +1021,16 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
     tsigName === undefined || tsigSecret === undefined
       ? undefined
       : { name: tsigName, algorithm: tsigAlgorithm, secret: tsigSecret }
+
+  if (new Set(primaries.map(({ database }) => database)).size > 1) {
+    for (const { dnssec, name } of values.zones) {
+      if (dnssec) {
+        problems.push(
+          `zones: ${name} has dnssec, and the primaries have several databases, each of which would make keys of its own: give them one`
+        )
+      }
+    }
+  }
 
   const zones = values.zones.map((zone) =>
     Zone.make(zone.name, {

@@ -23,6 +23,8 @@ import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import * as FollowTickets from "@prism-dns/core/dns/FollowTickets"
+import * as Copies from "@prism-dns/core/dns/Copies"
+import { Debts } from "@prism-dns/core/dns/Debts"
 import * as LateWrites from "@prism-dns/core/dns/LateWrites"
 import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
@@ -45,8 +47,8 @@ import { Feed } from "@prism-dns/core/events/Feed"
 import { WebhookDelivery } from "@prism-dns/core/events/WebhookDelivery"
 import { WebhookSender } from "@prism-dns/core/events/WebhookSender"
 import { Webhooks } from "@prism-dns/core/events/Webhooks"
+import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
-import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Guards } from "@prism-dns/core/registry/Guards"
@@ -145,12 +147,14 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     batchNamesMax: powerdns.batchMax,
     batchesPerSecond: powerdns.batchesPerSecond
   }).pipe(
+    Layer.provideMerge(Copies.layer()),
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Serving.layer({ isCrowded: Crowding.make() })),
     Layer.provideMerge(NameServers.layer),
     Layer.provideMerge(Provisioner.layer({ transfer: powerdns.transfer })),
     Layer.provideMerge(LateWrites.layer),
-    Layer.provideMerge(PowerDnsWriter.layer({ lateMillis: Duration.toMillis(powerdns.requestTimeout) + 5000 })),
+    Layer.provideMerge(Debts.layer),
+    Layer.provideMerge(PowerDnsDatabases.layer({ lateMillis: Duration.toMillis(powerdns.requestTimeout) + 5000 })),
     Layer.provideMerge(nodes),
     Layer.provideMerge(RecordSource.layer),
     Layer.provideMerge(Ownership.layer),

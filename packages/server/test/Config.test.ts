@@ -592,6 +592,42 @@ redis: { url: "redis://:hunt@er2@cache.example.net:6380/1" }
   })
 })
 
+describe("databases of primaries", () => {
+  const nodes = (zone: string, second: string) => ({
+    file: file(
+      `${++files}.yaml`,
+      `zones: [${zone}]
+powerdns:
+  nodes:
+    - { name: ns1, database: one, api: http://127.0.0.1:8053, apiKey: secret, dns: 127.0.0.1 }
+    - { name: ns2, ${second}, dns: 127.0.0.2 }
+`
+    )
+  })
+  const two = "database: two, api: http://127.0.0.2:8053, apiKey: secret"
+
+  it("have names", () => {
+    const result = Config.loadResult(nodes("hosts.prism.test", two))
+    assert.deepStrictEqual(problemsOf(result), [])
+    assert.deepStrictEqual(
+      Result.getOrThrow(result).config.powerdns.nodes.map(({ database }) => database),
+      ["one", "two"]
+    )
+  })
+
+  it("are not a secondary's", () => {
+    assert.deepStrictEqual(problemsOf(Config.loadResult(nodes("hosts.prism.test", "role: secondary, database: two"))), [
+      "prism.yaml: powerdns.nodes: ns2 is a secondary, whose database is its own: leave database out"
+    ])
+  })
+
+  it("hold no signed zone, where there are several", () => {
+    assert.deepStrictEqual(problemsOf(Config.loadResult(nodes("{ name: hosts.prism.test, dnssec: true }", two))), [
+      "prism.yaml: zones: hosts.prism.test. has dnssec, and the primaries have several databases, each of which would make keys of its own: give them one"
+    ])
+  })
+})
+
 it("the reference page is up to date (npm run docs)", () => {
   const page = Path.resolve(import.meta.dirname, "../../../docs/reference/configuration.md")
   assert.strictEqual(Fs.readFileSync(page, "utf8"), Reference.page(Config.settings))

@@ -131,7 +131,10 @@ const opcode = (port: number, code: number) =>
   Effect.callback<string, Error>((resume) => {
     const socket = createSocket("udp4")
     socket.on("error", (error) => resume(Effect.fail(error)))
-    socket.on("message", (message) => resume(Effect.succeed(rcodes[message.readUInt16BE(2) & 15] ?? "other")))
+    socket.on("message", (message) => {
+      socket.close()
+      resume(Effect.succeed(rcodes[message.readUInt16BE(2) & 15] ?? "other"))
+    })
     const questions = [{ type: "SOA" as const, name: zone.slice(0, -1) }]
     socket.send(dnsPacket.encode({ type: "query", id: 7, flags: code << 11, questions }), port, "127.0.0.1")
     return Effect.sync(() => socket.close())

@@ -45,11 +45,13 @@ import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
+import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { WriteGuard } from "../powerdns/WriteGuard.ts"
 import * as Loss from "../storage/Loss.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
+import { type Debt, Debts } from "./Debts.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as ForeignNames from "./ForeignNames.ts"
@@ -143,6 +145,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const outbox = yield* Outbox
   const source = yield* RecordSource
   const powerdns = yield* PowerDnsClient
+  const databases = yield* PowerDnsDatabases
+  const debts = yield* Debts
   const acknowledgements = yield* Acknowledgements
   const plans = yield* Plans
   const ownership = yield* Ownership
@@ -255,6 +259,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
     yield* ensureZone(zone)
     yield* noteDoubts(zone)
+    const leading = databases.leading()
     const types = managedTypes(zone)
     const names = marks.map((mark) => mark.name)
     const published = yield* outbox.published(zone.name, names)
@@ -319,7 +324,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
     const refused = [...leftAlone, ...refusals]
 
-    yield* settle(zone, marks, published, going, refused)
+    // Where another came to lead meanwhile, each may have taken a part only.
+    const debtors = databases.all.filter((each) => each !== leading || each !== databases.leading())
+    yield* settle(zone, marks, published, going, refused, debtors)
     yield* count(zone, changed, refused)
   })
 
@@ -496,7 +503,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     marks: ReadonlyArray<Mark>,
     published: ReadonlyMap<DomainName, Publication.Published>,
     going: ReadonlyArray<Publication.Decided>,
-    refused: ReadonlyArray<Refusal>
+    refused: ReadonlyArray<Refusal>,
+    debtors: ReadonlyArray<Database>
   ) {
     const reasons = new Map(refused.map(({ name, reason }) => [name, reason]))
     const outcomes = new Map(going.map((each) => [each.name, each]))
@@ -516,7 +524,19 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       }
     }
     const atMillis = yield* Clock.currentTimeMillis
-    const asked = yield* outbox.settle(zone, settlements, atMillis, deletions, fenceOf(zone.name))
+    const owed = settlements.flatMap(({ generation, name }): ReadonlyArray<Debt> => {
+      const { changes } = outcomes.get(name)!
+      const types = [...new Set(changes.map(({ change }) => typeOf(change)))]
+      return types.length === 0 ? [] : [{ name, generation, types, unseen: !published.has(name) }]
+    })
+    const owing = debts.owe(
+      zone.name,
+      debtors.map(({ name }) => name),
+      owed
+    )
+    const fence = Effect.andThen(fenceOf(zone.name), owing)
+    const asked = yield* outbox.settle(zone, settlements, atMillis, deletions, fence)
+    if (debtors.length > 0) debts.wake(zone.name)
     yield* outbox.park(zone.name, parkings, atMillis, fenceOf(zone.name))
     for (const { generation, name } of settlements) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Applied", atMillis })

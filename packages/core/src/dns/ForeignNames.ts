@@ -30,6 +30,8 @@ export const foreignNamesMax = 100_000
 
 interface Snapshot {
   readonly takenMillis: number
+  /** The server that was read: another may have another database, with serials of its own. */
+  readonly node: string
   /** The serial that the zone has if nobody else wrote to it. */
   expectedSerial: number
   /** Undefined when there are more than `foreignNamesMax`. */
@@ -54,6 +56,7 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
 
   const take = Effect.fnUntraced(function* (zone: DomainName, serial: number) {
     const takenMillis = yield* Clock.currentTimeMillis
+    const { node } = powerdns
     const foreign = new Map<DomainName, Map<string, RawRecord>>()
     yield* powerdns.records(zone).pipe(
       Stream.takeUntil(() => foreign.size > foreignNamesMax),
@@ -79,6 +82,7 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     )
     const snapshot: Snapshot = {
       takenMillis,
+      node,
       expectedSerial: serial,
       foreign: foreign.size > foreignNamesMax ? undefined : new Map(Array.from(foreign, toRRsets))
     }
@@ -91,7 +95,10 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     if (serial === undefined) return undefined
     const known = snapshots.get(zone)
     const nowMillis = yield* Clock.currentTimeMillis
-    return known !== undefined && known.expectedSerial === serial && nowMillis - known.takenMillis < snapshotMillisMax
+    return known !== undefined &&
+      known.node === powerdns.node &&
+      known.expectedSerial === serial &&
+      nowMillis - known.takenMillis < snapshotMillisMax
       ? known
       : yield* take(zone, serial)
   })

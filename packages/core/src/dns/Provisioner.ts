@@ -2,9 +2,11 @@
  * Sees to it that each zone exists at the PowerDNS servers, as publishing and
  * transfers need it.
  *
- * At the primaries, which share a database, once: the zone with its kind,
+ * At the primaries, once for each database of theirs: the zone with its kind,
  * signatures, keys for transfers, place in the catalog and whom to notify. At
- * each secondary with an API: where to fetch it from and with which key.
+ * each secondary with an API: where to fetch it from and with which key. With
+ * several databases secondaries fetch from the first, since each counts serials
+ * of its own; and none is signed, since each would make keys of its own.
  *
  * Promises: `ensure` ends when the primary is ready to be written; what it finds
  * there of others' making stays, unless it keeps publishing or transfers from
@@ -30,7 +32,7 @@ import {
   type ZoneSettings
 } from "../powerdns/PowerDnsClient.ts"
 import { NotFound, PowerDnsError, Refused, Unreachable } from "../powerdns/PowerDnsError.ts"
-import { type DnsEndpoint, type Node, PowerDnsNodes } from "../powerdns/PowerDnsNodes.ts"
+import { databaseOf, type DnsEndpoint, type Node, PowerDnsNodes, unnamedDatabase } from "../powerdns/PowerDnsNodes.ts"
 
 export interface ProvisionerOptions {
   /** How zones come to secondaries. */
@@ -64,6 +66,10 @@ export class Provisioner extends Context.Service<
      * nothing where nothing is missing, at the cost of a few reads. Gives whether the zone was made, which is said once.
      */
     readonly ensure: (zone: Zone) => Effect.Effect<boolean, PowerDnsError>
+    /** The same at a database that follows the one that leads, by `client`. */
+    readonly ensureCopy: (zone: Zone, client: PowerDnsClient["Service"]) => Effect.Effect<boolean, PowerDnsError>
+    /** What `problems` is to say of a zone at a node, or nothing any more. */
+    readonly note: (zone: DomainName, node: string, reason: string | undefined) => Effect.Effect<void>
     /** Whether somebody fetches the zone and is to be told of changes (`PowerDnsClient.notify`). */
     readonly notifyNeeded: (zone: Zone) => boolean
     /** Whether the zone is signed, and by which keys; their DS records go to the parent zone. */
@@ -88,19 +94,29 @@ const placeholderServer = "a.misconfigured.dns.server.invalid."
 const flushAgainMillis = 50
 
 const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }: ProvisionerOptions) {
-  const powerdns = yield* PowerDnsClient
+  const leading = yield* PowerDnsClient
   const nodes = (yield* PowerDnsNodes).all
   const scope = yield* Effect.scope
   const { tsig } = transfer
   const primaries = nodes.filter(({ role }) => role === "primary")
+  const [preferred] = primaries
+  const databases = new Map(primaries.map((node) => [node.name, databaseOf(node)]))
+  const hasSeveral = new Set(databases.values()).size > 1
+  /** Those from which secondaries fetch. */
+  const sources = primaries.filter((node) => databaseOf(node) === databaseOf(preferred ?? {}))
   const secondaries = nodes.filter(({ role }) => role === "secondary")
   const hasSecondaries = secondaries.length > 0
   const catalog = hasSecondaries ? transfer.catalog : undefined
   const primaryKeys = hasSecondaries && tsig !== undefined ? [tsig.name] : []
 
+  type Client = PowerDnsClient["Service"]
+  const databaseAt = (powerdns: Client): string => databases.get(powerdns.node) ?? unnamedDatabase
+  /** Whether secondaries fetch from this one, of several databases. */
+  const isSource = (powerdns: Client): boolean => !hasSeveral || sources.some(({ name }) => name === powerdns.node)
+
   const problems = new Map<string, Problem>()
-  /** Zones that were made, and of which `ensure` has not said so yet: it may fail after that. */
-  const made = new Set<DomainName>()
+  /** Zones that were made in a database, and of which `ensure` has not said so yet: it may fail after that. */
+  const made = new Set<string>()
 
   const note = Effect.fnUntraced(function* (zone: DomainName, node: string, reason: string) {
     const key = `${zone} ${node}`
@@ -136,14 +152,14 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     )
 
   /** Tells the primary whom to notify: by its own means it knows but the zone's name servers. */
-  const ensureNotified = Effect.fnUntraced(function* (zone: DomainName) {
+  const ensureNotified = Effect.fnUntraced(function* (powerdns: Client, zone: DomainName) {
     const wanted = yield* Effect.forEach(secondaries, ({ dns, name }) => address(name, dns))
     const found = yield* powerdns.getMetadata(zone, "ALSO-NOTIFY")
     const missing = wanted.filter((each) => !found.includes(each))
     if (missing.length > 0) yield* powerdns.setMetadata(zone, "ALSO-NOTIFY", [...found, ...missing])
   })
 
-  const ensureCatalog = Effect.fnUntraced(function* (catalog: DomainName) {
+  const ensureCatalog = Effect.fnUntraced(function* (powerdns: Client, catalog: DomainName) {
     const found = Option.getOrUndefined(yield* powerdns.findZone(catalog))
     if (found === undefined) {
       yield* ensureCreated(
@@ -154,28 +170,29 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     } else {
       yield* powerdns.configureZone(catalog, { primaryKeys })
     }
-    yield* ensureNotified(catalog)
+    yield* ensureNotified(powerdns, catalog)
   })
 
   /** What all zones share. Its failure keeps them from secondaries, not from being published. */
-  const ensureShared = Effect.gen(function* () {
+  const ensureShared = Effect.fnUntraced(function* (powerdns: Client) {
     if (hasSecondaries && tsig !== undefined) yield* powerdns.ensureTsigKey(tsig)
-    if (catalog !== undefined) yield* ensureCatalog(catalog)
+    if (catalog !== undefined) yield* ensureCatalog(powerdns, catalog)
   })
   const sharedZone = transfer.catalog ?? ("." as DomainName)
   const sharedTurn = yield* Semaphore.make(1)
-  const shared = sharedTurn.withPermit(
-    ensureShared.pipe(
-      Effect.matchEffect({
-        onFailure: (error) =>
-          // An unreachable server will fail the zone itself, with the same words.
-          error.retryable ? Effect.fail(error) : Effect.as(note(sharedZone, error.node, error.reason.detail), false),
-        onSuccess: () => Effect.as(settle(sharedZone, powerdns.node), true)
-      })
+  const shared = (powerdns: Client) =>
+    sharedTurn.withPermit(
+      ensureShared(powerdns).pipe(
+        Effect.matchEffect({
+          onFailure: (error) =>
+            // An unreachable server will fail the zone itself, with the same words.
+            error.retryable ? Effect.fail(error) : Effect.as(note(sharedZone, error.node, error.reason.detail), false),
+          onSuccess: () => Effect.as(settle(sharedZone, powerdns.node), true)
+        })
+      )
     )
-  )
 
-  const ensureSoa = Effect.fnUntraced(function* (zone: Zone) {
+  const ensureSoa = Effect.fnUntraced(function* (powerdns: Client, zone: Zone) {
     const soa = (yield* powerdns.rrsets(zone.name, [zone.name])).find(({ type }) => type === "SOA")
     const [server, , serial] = soa?.contents[0]?.split(" ") ?? []
     if (server !== placeholderServer) return
@@ -185,15 +202,22 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     ])
   })
 
-  const ensure = Effect.fn("Provisioner.ensure")(function* (zone: Zone) {
-    const isShared = yield* shared
+  const ensureAt = Effect.fn("Provisioner.ensure")(function* (zone: Zone, powerdns: Client) {
+    const isFetched = hasSecondaries && isSource(powerdns)
+    const isShared = isFetched && (yield* shared(powerdns))
     const found = Option.getOrUndefined(yield* powerdns.findZone(zone.name))
+    if (hasSeveral && (zone.dnssec || found?.dnssec === true)) {
+      return yield* refuse(
+        powerdns.node,
+        `the zone ${zone.name} is signed, and each of several databases would have keys of its own: that needs one database`
+      )
+    }
     const wanted: ZoneSettings = {
-      ...(hasSecondaries && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
+      ...(isFetched && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
       ...(catalog !== undefined && isShared ? { catalog } : {}),
       ...(isShared ? { primaryKeys } : {}),
       // PowerDNS transfers no zone signed with NSEC3 narrow, whoever has signed it.
-      ...(hasSecondaries && (zone.dnssec || found?.dnssec === true)
+      ...(isFetched && (zone.dnssec || found?.dnssec === true)
         ? { dnssec: "chain" }
         : zone.dnssec
           ? { dnssec: "narrow" }
@@ -204,13 +228,13 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
         return yield* refuse(powerdns.node, `the zone ${zone.name} is not written there: its kind is ${found.kind}`)
       }
       yield* powerdns.configureZone(zone.name, wanted)
-      yield* ensureSoa(zone)
+      yield* ensureSoa(powerdns, zone)
     } else if (zone.createIfMissing) {
       const { name, nameservers } = zone
       const isMade = yield* ensureCreated(powerdns.createZone({ kind: "Native", ...wanted, name, nameservers }))
       if (isMade) {
-        made.add(name)
-        yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: name }))
+        made.add(`${databaseAt(powerdns)} ${name}`)
+        yield* Effect.logInfo("zone created in PowerDNS").pipe(Effect.annotateLogs({ zone: name, node: powerdns.node }))
       } else yield* powerdns.configureZone(name, wanted)
       yield* flushEverywhere(name).pipe(
         Effect.andThen(Effect.delay(flushEverywhere(name), flushAgainMillis)),
@@ -225,14 +249,16 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
         })
       })
     }
-    if (hasSecondaries) yield* ensureNotifiedOrNote(zone.name)
-    yield* startSecondaries(zone.name)
-    return made.delete(zone.name)
+    if (isFetched) {
+      yield* ensureNotifiedOrNote(powerdns, zone.name)
+      yield* startSecondaries(zone.name)
+    }
+    return made.delete(`${databaseAt(powerdns)} ${zone.name}`)
   })
 
-  const ensureNotifiedOrNote = (zone: DomainName) =>
+  const ensureNotifiedOrNote = (powerdns: Client, zone: DomainName) =>
     Effect.catchIf(
-      ensureNotified(zone),
+      ensureNotified(powerdns, zone),
       ({ reason }) => !reason.retryable || reason._tag === "Unreachable",
       (error) => note(zone, powerdns.node, error.reason.detail)
     )
@@ -275,14 +301,14 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     yield* node.api.axfrRetrieve(name)
   })
 
-  const ensureAt = Effect.fnUntraced(function* (
+  const ensureAtSecondary = Effect.fnUntraced(function* (
     node: Node & { readonly api: PowerDnsClient["Service"] },
     zone: DomainName
   ) {
     const { api } = node
     if (tsig !== undefined) yield* api.ensureTsigKey(tsig)
     const secondaryKeys = tsig === undefined ? {} : { secondaryKeys: [tsig.name] }
-    const masters = yield* Effect.forEach(primaries, ({ dns, name }) => address(name, dns))
+    const masters = yield* Effect.forEach(sources, ({ dns, name }) => address(name, dns))
     const found = Option.getOrUndefined(yield* api.findZone(zone))
     if (catalog === undefined) return yield* ensureFetched(node, zone, "Slave", { masters, ...secondaryKeys }, found)
 
@@ -307,7 +333,7 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
         const { api, name } = node
         if (api === undefined) return Effect.void
         let attempts = 0
-        const work = ensureAt({ ...node, api }, zone).pipe(
+        const work = ensureAtSecondary({ ...node, api }, zone).pipe(
           Effect.tapError((error) => {
             attempts++
             const isOnItsWay = error.reason._tag === "NotFound" && attempts < newsAttempts
@@ -325,14 +351,16 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     )
 
   return Provisioner.of({
-    ensure,
+    ensure: (zone) => ensureAt(zone, leading),
+    ensureCopy: ensureAt,
+    note: (zone, node, reason) => (reason === undefined ? settle(zone, node) : note(zone, node, reason)),
     notifyNeeded: () => hasSecondaries,
     dnssec: Effect.fn("Provisioner.dnssec")(function* (zone: DomainName) {
-      const keys = yield* powerdns.zoneKeys(zone)
+      const keys = yield* leading.zoneKeys(zone)
       return { signed: keys.some(({ active }) => active), keys }
     }),
     forget: Effect.fn("Provisioner.forget")(function* (zone) {
-      made.delete(zone)
+      for (const database of databases.values()) made.delete(`${database} ${zone}`)
       for (const { name } of [...secondaries, ...primaries]) {
         yield* FiberMap.remove(working, `${zone} ${name}`)
         problems.delete(`${zone} ${name}`)

@@ -8,6 +8,8 @@
  * published meanwhile are left to the publisher. What is found becomes a plan,
  * and a plan is carried out by marking names: the way of any change.
  *
+ * Where there are several databases each is compared, the one that leads first.
+ *
  * Promises: memory is bounded, whatever the zone's size; no drift, no write; a
  * zone that was not read to its end makes no plan; records that are not ours are
  * counted and never changed; no deletion is applied beyond the zone's budget,
@@ -36,11 +38,13 @@ import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
 import * as Zone from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
-import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
+import { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import type { RawRecord } from "../powerdns/PowerDnsZoneFile.ts"
 import * as Generation from "../storage/Generation.ts"
 import { asList } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
+import { Debts } from "./Debts.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import * as Digest from "./Digest.ts"
 import * as DriftOf from "./Drift.ts"
@@ -163,6 +167,8 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   const ownership = yield* Ownership
   const plans = yield* Plans
   const powerdns = yield* PowerDnsClient
+  const databases = yield* PowerDnsDatabases
+  const debts = yield* Debts
   const random = yield* SecureRandom.SecureRandom
   const results = new Map<DomainName, Reconciliation>()
   const tripped = new Map<DomainName, ReadonlySet<Guard>>()
@@ -198,8 +204,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       )
     )
 
-  const actualRecords = (zone: Zone.Zone): Stream.Stream<ReadonlyArray<RawRecord>, PowerDnsError> =>
-    powerdns.records(zone.name).pipe(
+  const actualRecords = (
+    zone: Zone.Zone,
+    copy: Database | undefined
+  ): Stream.Stream<ReadonlyArray<RawRecord>, PowerDnsError> =>
+    (copy?.client ?? powerdns).records(zone.name).pipe(
       // One that is gone is one without records: it is made again with the first name that is published.
       Stream.catchIf(
         ({ reason }) => reason._tag === "NotFound" && zone.createIfMissing,
@@ -208,7 +217,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     )
 
   /** Reads both sides into a digest. */
-  const readAll = Effect.fn("Reconciler.readAll")(function* (zone: Zone.Zone, types: ReadonlySet<string>) {
+  const readAll = Effect.fn("Reconciler.readAll")(function* (
+    zone: Zone.Zone,
+    types: ReadonlySet<string>,
+    copy: Database | undefined
+  ) {
     const published = yield* outbox.countPublished(zone.name)
     const digest = Digest.make(seed, (yield* countHosts(zone)) + published)
     const totals: Totals = { desiredNames: 0, foreign: 0, ignored: 0, foreignNames: [] }
@@ -235,7 +248,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       })
     )
     let last: DomainName | undefined
-    yield* Stream.runForEach(actualRecords(zone), (records) =>
+    yield* Stream.runForEach(actualRecords(zone, copy), (records) =>
       Effect.sync(() => {
         for (const record of records) {
           const { content, name, ttlSeconds, type } = record
@@ -291,7 +304,8 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     zone: Zone.Zone,
     types: ReadonlySet<string>,
     digest: Digest.Digest,
-    isWithin: (name: DomainName) => boolean
+    isWithin: (name: DomainName) => boolean,
+    copy: Database | undefined
   ) {
     const desired = new Map<DomainName, string>()
     const actual = new Map<DomainName, Array<RawRecord>>()
@@ -302,7 +316,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
         }
       })
     )
-    yield* Stream.runForEach(actualRecords(zone), (records) =>
+    yield* Stream.runForEach(actualRecords(zone, copy), (records) =>
       Effect.sync(() => {
         for (const record of records) {
           const { name } = record
@@ -328,10 +342,11 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     types: ReadonlySet<string>,
     names: ReadonlyArray<DomainName>,
     actual: ReadonlyMap<DomainName, ReadonlyArray<RawRecord>>,
-    since: { readonly millis: number; readonly generation: number }
+    since: { readonly millis: number; readonly generation: number },
+    copy: Database | undefined
   ) {
     const nowMillis = yield* Clock.currentTimeMillis
-    const { desired, marked, published } = yield* atOneMoment(
+    const { desired, marked, owed, published } = yield* atOneMoment(
       Effect.gen(function* () {
         const among = asList(sql, names)
         const marks = yield* sql<{ readonly name: DomainName }>`
@@ -341,6 +356,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
           WHERE zone = ${zone.name} AND name IN ${among}`
         return {
           marked: new Set(marks.map(({ name }) => name)),
+          owed: copy === undefined ? new Set() : yield* debts.among(copy.name, zone.name, names),
           published: new Map(rows.map((row) => [row.name, row])),
           desired: yield* source.desired(zone, names)
         }
@@ -349,7 +365,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     return names.flatMap((name) => {
       const row = published.get(name)
       // On its way already, or written since we began to read; not by a clock that went back since.
-      if (marked.has(name)) return []
+      if (marked.has(name) || owed.has(name)) return []
       const publishedMillis = row === undefined ? 0 : Number(row.published_at)
       if (publishedMillis >= since.millis && publishedMillis <= nowMillis) return []
       if (row !== undefined && row.doubt_until !== null) return []
@@ -372,22 +388,25 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     zone: Zone.Zone,
     said: Said,
     dryRun: boolean | undefined,
-    fence: Effect.Effect<void, E>
+    fence: Effect.Effect<void, E>,
+    copy: Database | undefined
   ) {
     const startedAtMillis = yield* Clock.currentTimeMillis
     const generation = yield* Generation.current(sql)
     const types: ReadonlySet<string> = new Set(managedTypes(zone))
-    const { digest, published, totals } = yield* readAll(zone, types)
+    const { digest, published, totals } = yield* readAll(zone, types, copy)
     const slices = toSlices(digest)
     const found = { missing: 0, different: 0, unexpected: 0, duplicate: 0 }
 
     const changesIn = (slice: number) =>
       Stream.unwrap(
         Effect.map(
-          readSlice(zone, types, digest, (name) => slices.of(name) === slice),
+          readSlice(zone, types, digest, (name) => slices.of(name) === slice, copy),
           ({ actual, names }) =>
             Stream.fromIterable(chunksOf(names, options.lookUpNamesMax)).pipe(
-              Stream.mapEffect((chunk) => judge(zone, types, chunk, actual, { millis: startedAtMillis, generation })),
+              Stream.mapEffect((chunk) =>
+                judge(zone, types, chunk, actual, { millis: startedAtMillis, generation }, copy)
+              ),
               Stream.map((judgements) =>
                 judgements.flatMap(({ changes, kind, name }): ReadonlyArray<NewChange> => {
                   if (kind === "foreign") noteForeign(totals, name)
@@ -400,7 +419,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       )
     const plan = yield* plans.make(zone.name, {
       kind: "reconcile",
-      reason: "PowerDNS holds something else than it should",
+      reason: `${copy === undefined ? "PowerDNS" : `the PowerDNS database ${copy.name}`} holds something else than it should`,
       ...said,
       dryRun,
       generation,
@@ -507,11 +526,13 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   const reconcile = Effect.fnUntraced(function* <E>(
     zone: Zone.Zone,
     request: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined },
-    fence: Effect.Effect<void, E>
+    fence: Effect.Effect<void, E>,
+    /** A database that follows the one that leads; what differs there is mended by way of that. */
+    copy?: Database
   ) {
     const { by, dryRun, peer, request: id } = request
     const said = { by, peer, request: id }
-    const compared = yield* compare(zone, said, dryRun, fence)
+    const compared = yield* compare(zone, said, dryRun, fence, copy)
     const millis = (yield* Clock.currentTimeMillis) - compared.startedAtMillis
     const sentences = yield* judgeSides(zone, compared)
     const resultWith = (plan: Plan): Reconciliation => ({
@@ -524,20 +545,63 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       plan
     })
     if (dryRun === true) return resultWith(compared.plan)
-    yield* sound(zone.name, sentences, compared.plan)
+    if (copy === undefined || sentences.size > 0) yield* sound(zone.name, sentences, compared.plan)
     const hasDrift = compared.plan.counts.changes > 0
     const plan =
       request.apply === true && hasDrift ? yield* applyPlan(compared.plan, said, sentences.size > 0) : compared.plan
     if (hasDrift) yield* plans.prune(options.plansKeptMax)
     const result = resultWith(plan)
     const before = results.get(zone.name)?.plan
-    results.set(zone.name, result)
-    yield* measure(zone.name, result)
+    // What is shown of a zone is the database that leads, or another where that differs.
+    if (copy === undefined || hasDrift) {
+      results.set(zone.name, result)
+      yield* measure(zone.name, result)
+    }
     // A plan that waits for a person is found again by each look, and is no news then.
     if (hasDrift && (plan.id !== before?.id || plan.state !== before.state)) {
       yield* Effect.logWarning("PowerDNS held something else than it should").pipe(
-        Effect.annotateLogs({ zone: zone.name, plan: plan.id, state: plan.state, ...compared.drift })
+        Effect.annotateLogs({
+          zone: zone.name,
+          ...(copy === undefined ? {} : { database: copy.name }),
+          plan: plan.id,
+          state: plan.state,
+          ...compared.drift
+        })
       )
+    }
+    return result
+  })
+
+  /**
+   * The database that leads, and then each of the others that lacks nothing we know of. Ends with the first that differs, or
+   * goes through `all`; gives the last that differed, else the first.
+   */
+  const reconcileEach = Effect.fnUntraced(function* <E>(
+    zone: Zone.Zone,
+    request: Said & { readonly apply?: boolean | undefined; readonly dryRun?: boolean | undefined },
+    fence: Effect.Effect<void, E>,
+    all: boolean
+  ) {
+    let result = yield* reconcile(zone, request, fence)
+    const differs = () => result.plan.counts.changes > 0
+    for (const copy of databases.all) {
+      if (copy === databases.leading()) continue
+      if (differs() && !all) break
+      if (copy.owing.has(zone.name)) continue
+      const found = yield* reconcile(zone, request, fence, copy).pipe(
+        // One that is away is no reason to say nothing of the others.
+        Effect.catchIf(
+          (error): error is PowerDnsError => error instanceof PowerDnsError,
+          (error) =>
+            Effect.as(
+              Effect.logWarning("a PowerDNS database could not be compared").pipe(
+                Effect.annotateLogs({ zone: zone.name, database: copy.name, reason: error.message })
+              ),
+              undefined
+            )
+        )
+      )
+      if (found !== undefined && found.plan.counts.changes > 0) result = found
     }
     return result
   })
@@ -551,14 +615,14 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   const run: Reconciler["Service"]["run"] = Effect.fn("Reconciler.run")(function* (name, request) {
     const zone = zones.find(name)
     if (zone === undefined) return yield* new ZoneUnknown({ zone: name })
-    return yield* counted(name, reconcile(zone, request, Effect.void))
+    return yield* counted(name, reconcileEach(zone, request, Effect.void, false))
   })
 
   const runAsWriter: Reconciler["Service"]["runAsWriter"] = Effect.fn("Reconciler.runAsWriter")(function* (name) {
     const zone = zones.find(name)
     if (zone === undefined) return yield* new ZoneUnknown({ zone: name })
     const request = { by: "prism", apply: zone.reconciliation.repair }
-    return yield* counted(name, reconcile(zone, request, cluster.fence(zoneLease(name))))
+    return yield* counted(name, reconcileEach(zone, request, cluster.fence(zoneLease(name)), true))
   })
 
   yield* zones.changed(({ after, before }) => {

@@ -24,6 +24,7 @@ import type {
   SettingName
 } from "./DoctorFacts.ts"
 import { deleteRRsetSetting, pgsqlLock } from "./pgsqlLock.ts"
+import { databaseOf } from "./PowerDnsNodes.ts"
 
 export type Severity = "error" | "warning" | "info" | "ok"
 
@@ -322,6 +323,11 @@ const isPublic = (address: string): boolean => {
 
 const secondariesOf = (facts: Facts): ReadonlyArray<NodeFacts> => facts.nodes.filter(({ role }) => role === "secondary")
 const primariesOf = (facts: Facts): ReadonlyArray<NodeFacts> => facts.nodes.filter(({ role }) => role === "primary")
+/** The secondaries that fetch from a node: those of several databases that is the first. */
+const fetchersOf = (facts: Facts, node: NodeFacts): ReadonlyArray<NodeFacts> => {
+  const [preferred] = primariesOf(facts)
+  return preferred === undefined || databaseOf(node) === databaseOf(preferred) ? secondariesOf(facts) : []
+}
 
 const settingsFindings = (
   facts: Facts,
@@ -403,7 +409,7 @@ const backendFindings = (facts: Facts, node: NodeFacts, get: Settings): Readonly
         )
   ]
   if (node.role !== "primary") return findings
-  const primaries = primariesOf(facts).length
+  const primaries = primariesOf(facts).filter((each) => databaseOf(each) === databaseOf(node)).length
   if (primaries > 1 && !backends.includes("gpgsql") && !backends.includes("gmysql")) {
     findings.push(
       say(
@@ -411,7 +417,7 @@ const backendFindings = (facts: Facts, node: NodeFacts, get: Settings): Readonly
         "warning",
         place,
         `launch=${get("launch")} with ${primaries} primaries: they must hold the same data`,
-        "give a node that copies the data role: replica; primaries share one database (launch=gpgsql)"
+        "give a node that copies the data role: replica; name the databases (database) of primaries that do not share one (launch=gpgsql)"
       )
     )
   }
@@ -560,7 +566,7 @@ const isAddressOf = (entry: string, { addresses, port }: DnsFacts): boolean => {
 }
 
 const notifyFindings = (facts: Facts, node: NodeFacts, get: Settings, api: ApiAnswers): ReadonlyArray<Finding> => {
-  const secondaries = secondariesOf(facts)
+  const secondaries = fetchersOf(facts, node)
   if (node.role !== "primary" || secondaries.length === 0) return []
   const place = { node: node.name }
   if (get("primary") !== "yes" && get("master") !== "yes") {
@@ -691,7 +697,7 @@ const primaryZoneFindings = (
     findings.push(
       say("zone-kind", "error", place, `is ${found.kind}: its masters overwrite it`, put('{"kind":"Master"}'))
     )
-  } else if (secondariesOf(facts).length > 0 && !isMaster(found.kind)) {
+  } else if (fetchersOf(facts, node).length > 0 && !isMaster(found.kind)) {
     findings.push(
       say("zone-kind", "error", place, `is ${found.kind}, and there are secondaries`, put('{"kind":"Master"}'))
     )
@@ -712,7 +718,7 @@ const primaryZoneFindings = (
     findings.push(say("zone-rectify", "warning", place, "API-RECTIFY is on", put('{"api_rectify":false}')))
   }
   // PowerDNS refuses to transfer narrow zones: with secondaries the chain, and what it costs, is how it should be.
-  const isTransferred = secondariesOf(facts).length > 0
+  const isTransferred = fetchersOf(facts, node).length > 0
   const narrow = `pdnsutil set-nsec3 ${zone} '1 0 0 -' narrow`
   const rectified = put('{"api_rectify":true}')
   const signing = isTransferred ? `pdnsutil set-nsec3 ${zone} '1 0 0 -' && ${rectified}` : narrow
@@ -741,6 +747,17 @@ const primaryZoneFindings = (
   if (found.dnssec && !found.nsec3Narrow && found.apiRectify && !isTransferred) {
     findings.push(
       say("dnssec", "warning", place, "is signed with NSEC or ordinary NSEC3: each change costs the zone", narrow)
+    )
+  }
+  if (found.dnssec && new Set(primariesOf(facts).map(databaseOf)).size > 1) {
+    findings.push(
+      say(
+        "dnssec",
+        "error",
+        place,
+        "is signed, and primaries have databases of their own: each has other keys, and Prism does not write it",
+        `leave it to primaries that share one database, or pdnsutil disable-dnssec ${zone} once its DS records are gone from the parent zone`
+      )
     )
   }
   if (!found.dnssec && facts.zones.find(({ name }) => name === zone)?.dnssec === true) {
@@ -863,10 +880,19 @@ const dnsFindings = (facts: Facts, node: NodeFacts): ReadonlyArray<Finding> => {
   ]
 }
 
-/** The serial that the zone has at the preferred primary that tells. */
-export const primarySerial = (nodes: ReadonlyArray<Pick<NodeFacts, "role" | "api">>, zone: DomainName) => {
-  for (const { api, role } of nodes) {
-    const found = role === "primary" && api?._tag === "Answers" ? api.zones.get(zone) : undefined
+/**
+ * The serial that the zone has at the preferred primary that tells, of the database that the node has: each counts its own.
+ * Secondaries fetch from the first.
+ */
+export const primarySerial = (
+  nodes: ReadonlyArray<Pick<NodeFacts, "role" | "api" | "database">>,
+  node: Pick<NodeFacts, "role" | "database">,
+  zone: DomainName
+) => {
+  const primaries = nodes.filter(({ role }) => role === "primary")
+  const of = node.role === "secondary" ? (primaries[0] ?? node) : node
+  for (const { api } of primaries.filter((each) => databaseOf(each) === databaseOf(of))) {
+    const found = api?._tag === "Answers" ? api.zones.get(zone) : undefined
     if (found?._tag === "Found") return found.serial
   }
   return undefined
@@ -874,7 +900,7 @@ export const primarySerial = (nodes: ReadonlyArray<Pick<NodeFacts, "role" | "api
 
 const serialFindings = (facts: Facts, node: NodeFacts, zone: DomainName): ReadonlyArray<Finding> => {
   const place = { node: node.name, zone }
-  const wanted = primarySerial(facts.nodes, zone)
+  const wanted = primarySerial(facts.nodes, node, zone)
   const answer = node.dns.serials.get(zone)
   if (wanted === undefined || answer === undefined) return []
   const fix =
@@ -882,7 +908,7 @@ const serialFindings = (facts: Facts, node: NodeFacts, zone: DomainName): Readon
       ? `at the secondary: pdns_control retrieve ${zone} (rndc retransfer ${zone} of BIND); check masters, TSIG key and the way to the primary`
       : node.role === "replica"
         ? "check the replication of its database"
-        : "check that it has the database of the preferred primary; pdns_control purge"
+        : "check that it has the database of the other primaries, or name its own (database); pdns_control purge"
   if (answer._tag === "Silent") {
     return hasAnswered(node.dns)
       ? [say("serial", "warning", place, "gave no answer to a question for its SOA", fix)]

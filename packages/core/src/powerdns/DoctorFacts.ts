@@ -22,6 +22,7 @@ export interface Facts {
 export interface NodeFacts {
   readonly name: string
   readonly role: Role
+  readonly database?: string | undefined
   readonly dns: DnsFacts
   /** Undefined: it has none. */
   readonly api: ApiFacts | undefined

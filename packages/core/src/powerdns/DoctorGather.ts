@@ -318,10 +318,10 @@ export const gather = Effect.fn("DoctorGather.gather")(function* (
     (node) => (node.api === undefined ? Effect.succeed(undefined) : askApi(node, node.api, options)),
     { concurrency: "unbounded" }
   )
-  const known = options.nodes.map(({ name, role }, i) => ({ name, role, api: apis[i] }))
+  const known = options.nodes.map(({ database, name, role }, i) => ({ name, role, database, api: apis[i] }))
   const dns = yield* Effect.forEach(
     options.nodes,
-    (node) => askDns(node, options, (zone) => primarySerial(known, zone)),
+    (node) => askDns(node, options, (zone) => primarySerial(known, node, zone)),
     { concurrency: "unbounded" }
   )
   return known.map((node, i) => ({ ...node, dns: dns[i]! }))

@@ -12,7 +12,7 @@ import { PowerDnsClient } from "./PowerDnsClient.ts"
 import type * as PowerDnsHttp from "./PowerDnsHttp.ts"
 
 /**
- * - `primary`: may take writes; all primaries share one database.
+ * - `primary`: may take writes; those with the same `database` share it.
  * - `replica`: has the primaries' data by a replication of its database; is asked and flushed, never written.
  * - `secondary`: fetches the zones by AXFR.
  */
@@ -29,6 +29,8 @@ export interface Node {
   /** Names the node in logs and metrics; each name once. */
   readonly name: string
   readonly role: Role
+  /** Which of several databases a primary writes, or a replica copies. Undefined: the one that all others share. */
+  readonly database?: string | undefined
   /** Undefined for a node that is only asked. */
   readonly api: PowerDnsClient["Service"] | undefined
   readonly dns: DnsEndpoint
@@ -37,6 +39,7 @@ export interface Node {
 export interface NodeOptions {
   readonly name: string
   readonly role: Role
+  readonly database?: string | undefined
   readonly api: { readonly url: string; readonly key: Redacted.Redacted } | undefined
   readonly dns: DnsEndpoint
 }
@@ -49,6 +52,11 @@ export interface Options extends Pick<PowerDnsHttp.Options, "writesMax" | "retry
   /** Of each node: see `PowerDnsHttp.Options`. */
   readonly connectionsMax?: number
 }
+
+/** What a database is called that nobody gave a name. */
+export const unnamedDatabase = "default"
+
+export const databaseOf = ({ database }: Pick<Node, "database">): string => database ?? unnamedDatabase
 
 export class PowerDnsNodes extends Context.Service<
   PowerDnsNodes,

@@ -1,15 +1,16 @@
 /**
- * One `PowerDnsClient` over all primaries: they share a database, and one of
- * them takes the writes.
+ * One `PowerDnsClient` over all primaries that share a database: one of them
+ * takes the writes.
  *
  * Promises: writes go to one primary at a time, and to another only when nothing
  * can come of the last one any more: each request to it has ended, or so long ago
  * that PowerDNS has dropped it. A primary that is away is replaced by the next
  * that answers; the preferred one gets its place back once it has been well for a
  * while. Reads go where the writes go. Replicas and secondaries are never used.
- * Leaves to others: repeating what failed meanwhile (`DnsManager`), and a write
- * that a server had taken before it was stopped, and carries out when it runs
- * again, hours later perhaps: `lateWrites` names what may have come of it.
+ * Leaves to others: several databases (`PowerDnsDatabases`); repeating what
+ * failed meanwhile (`DnsManager`), and a write that a server had taken before it
+ * was stopped, and carries out when it runs again, hours later perhaps:
+ * `lateWrites` names what may have come of it.
  */
 import { Cause, Clock, Context, Effect, Exit, Layer, Metric, Option, PubSub, Stream } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -17,7 +18,7 @@ import * as RRset from "../domain/RRset.ts"
 import { PowerDnsClient } from "./PowerDnsClient.ts"
 import { PowerDnsError, Unreachable } from "./PowerDnsError.ts"
 import * as Metrics from "./PowerDnsMetrics.ts"
-import { PowerDnsNodes } from "./PowerDnsNodes.ts"
+import { type Node, PowerDnsNodes } from "./PowerDnsNodes.ts"
 
 export interface PowerDnsWriterOptions {
   /** How often each primary is asked whether it is there, in milliseconds. */
@@ -83,9 +84,11 @@ export class PowerDnsWriter extends Context.Service<
     options: Partial<PowerDnsWriterOptions> = {}
   ): Layer.Layer<PowerDnsClient | PowerDnsWriter, never, PowerDnsNodes> =>
     Layer.effectContext(
-      Effect.map(make({ ...defaultOptions, ...options }), ({ client, writer }) =>
-        Context.make(PowerDnsClient, client).pipe(Context.add(PowerDnsWriter, writer))
-      )
+      Effect.gen(function* () {
+        const { all } = yield* PowerDnsNodes
+        const { client, writer } = yield* make(all, { ...defaultOptions, ...options })
+        return Context.make(PowerDnsClient, client).pipe(Context.add(PowerDnsWriter, writer))
+      })
     )
 }
 
@@ -111,8 +114,13 @@ interface Primary {
   late: Map<DomainName, Set<DomainName>>
 }
 
-const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
-  const primaries = (yield* PowerDnsNodes).all.flatMap(({ api, name, role }): ReadonlyArray<Primary> =>
+/** Over the primaries among `nodes`. Where there are several databases, `leads` says whether theirs takes the writes first. */
+export const make = Effect.fnUntraced(function* (
+  nodes: ReadonlyArray<Node>,
+  options: PowerDnsWriterOptions,
+  leads: () => boolean = () => true
+) {
+  const primaries = nodes.flatMap(({ api, name, role }): ReadonlyArray<Primary> =>
     role === "primary" && api !== undefined
       ? [
           {
@@ -137,7 +145,8 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
   const gauge = Effect.suspend(() =>
     Effect.forEach(
       primaries,
-      (each) => Metric.update(Metric.withAttributes(Metrics.writer, { node: each.name }), each === writer ? 1 : 0),
+      (each) =>
+        Metric.update(Metric.withAttributes(Metrics.writer, { node: each.name }), leads() && each === writer ? 1 : 0),
       { discard: true }
     )
   )
@@ -156,10 +165,6 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
     primary.failingSinceMillis ??= nowMillis
     primary.healthySinceMillis = undefined
   }
-
-  /** An answer that says no is a sign of life, and a broken database is the others' too. */
-  const isAbsence = (error: PowerDnsError): boolean =>
-    error.reason._tag === "Unreachable" || error.reason._tag === "Uncertain"
 
   const observe = <A>(primary: Primary, exit: Exit.Exit<A, PowerDnsError>, nowMillis: number) => {
     if (Exit.isSuccess(exit)) return succeeded(primary)
@@ -348,6 +353,8 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
 
   return {
     client,
+    /** Tells the metrics anew who writes. */
+    report: gauge,
     writer: PowerDnsWriter.of({
       status: Effect.map(Clock.currentTimeMillis, (nowMillis) => {
         const heldUntilMillis = Math.max(
@@ -365,6 +372,10 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
     })
   }
 })
+
+/** An answer that says no is a sign of life, and a broken database is the others' too. */
+export const isAbsence = (error: PowerDnsError): boolean =>
+  error.reason._tag === "Unreachable" || error.reason._tag === "Uncertain"
 
 /** True when a write is over, whatever came of it: it was answered, or never taken. */
 const hasEnded = (exit: Exit.Exit<unknown, PowerDnsError>): boolean =>

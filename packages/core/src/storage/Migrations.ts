@@ -537,10 +537,35 @@ const cluster = Effect.gen(function* () {
   yield* sql`CREATE TABLE change_version (topic TEXT PRIMARY KEY, version BIGINT NOT NULL)`
 })
 
+/** Several PowerDNS databases, of which one takes the writes first. */
+const databases = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const name = sql.literal(sql.onDialectOrElse({ pg: () => 'TEXT COLLATE "C"', orElse: () => "TEXT" }))
+
+  // Names at which a database may lack what another has taken, until it has taken it too. `types` is JSON: those that are to
+  // be as they are published. `generation`: of the publication; `unseen` is 1 until it was looked at what stands there.
+  yield* sql`CREATE TABLE debt (
+    debtor TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    name ${name} NOT NULL,
+    generation BIGINT NOT NULL,
+    types TEXT NOT NULL,
+    unseen BIGINT NOT NULL,
+    PRIMARY KEY (debtor, zone, name)
+  )`
+  // Zones of which a database has had all that was published when it was first seen.
+  yield* sql`CREATE TABLE debtor (
+    name TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    PRIMARY KEY (name, zone)
+  )`
+})
+
 /** Migrations by number; a released one is never edited. */
 export const migrations = {
   "0001_registry": registry,
   "0002_identity": identity,
   "0003_steering": steering,
-  "0004_cluster": cluster
+  "0004_cluster": cluster,
+  "0005_databases": databases
 }

@@ -5,6 +5,7 @@ import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
 import * as ChildProcess from "node:child_process"
 import { promisify } from "node:util"
+import { Debts } from "@prism-dns/core/dns/Debts"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
@@ -22,6 +23,7 @@ import * as RecordContent from "@prism-dns/core/domain/RecordContent"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
+import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as PowerDns from "../harness/PowerDns.ts"
@@ -50,6 +52,7 @@ const layer = (zones: ReadonlyArray<Zone.Zone>) =>
     Layer.provideMerge(NameServers.layer),
     Layer.provideMerge(Plans.layer),
     Layer.provideMerge(Provisioner.layer()),
+    Layer.provideMerge(Debts.layer.pipe(Layer.orDie, Layer.provideMerge(PowerDnsDatabases.layerOne))),
     Layer.provideMerge(node),
     Layer.provideMerge(T.registry({}, zones)),
     Layer.provideMerge(T.sqlite()),

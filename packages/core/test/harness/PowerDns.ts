@@ -166,6 +166,7 @@ const ask = (dns: Dns, name: string, type: "A" | "AAAA" | "PTR" | "CNAME" | "MX"
     socket.on("message", (message) => {
       const packet = dnsPacket.decode(message)
       if (packet.id !== id) return
+      socket.close()
       const answers = (packet.answers ?? []).filter((answer) => answer.type === type)
       resume(
         Effect.succeed({

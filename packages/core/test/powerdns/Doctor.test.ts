@@ -190,7 +190,14 @@ const rows: ReadonlyArray<Row> = [
   ["a version that is no number", { api: { version: "git-abc" } }, "version", "warning", /git-abc/, /released/],
   ["settings that cannot be read", { api: { settings: undefined } }, "settings", "warning", /config/, /config/],
   ["a backend without an API", { settings: { launch: "bind" } }, "backend", "error", /bind/, /launch=lmdb/],
-  ["two primaries on SQLite", { others: [setup().nodes[0]!] }, "backend", "warning", /2 primaries/, /role: replica/],
+  [
+    "two primaries on one SQLite",
+    { others: [setup().nodes[0]!] },
+    "backend",
+    "warning",
+    /2 primaries/,
+    /role: replica/
+  ],
   [
     "PostgreSQL without the lock",
     { settings: { launch: "gpgsql", [deleteRRsetSetting.name]: "delete from records" } },
@@ -650,6 +657,33 @@ describe("a finding", () => {
         ranks.toSorted((a, b) => a - b)
       )
     }
+  })
+})
+
+describe("primaries with databases of their own", () => {
+  const own = (serial: number): NodeFacts => ({
+    ...setup().nodes[0]!,
+    name: "b",
+    database: "b",
+    dns: dnsOf("198.51.100.3", { _tag: "Serial", serial }),
+    api: setup({ found: { serial, kind: "Native" }, settings: { primary: "no" } }).nodes[0]!.api
+  })
+
+  it("have serials of their own, and need not be fetched from", () => {
+    const findings = Doctor.diagnose(setup({ others: [own(99), upToDate] }))
+    assert.deepStrictEqual(
+      findings.filter(({ severity }) => severity === "error" || severity === "warning"),
+      []
+    )
+  })
+
+  it("sign no zone: each would have keys of its own", () => {
+    const findings = Doctor.diagnose(setup({ found: { dnssec: true, nsec3Narrow: true }, others: [own(99)] }))
+    assert.isTrue(
+      findings.some(
+        ({ check, seen, severity }) => check === "dnssec" && severity === "error" && /other keys/.test(seen)
+      )
+    )
   })
 })
 

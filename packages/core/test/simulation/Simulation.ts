@@ -17,6 +17,7 @@ import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import * as LateWrites from "@prism-dns/core/dns/LateWrites"
 import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
+import { Debts } from "@prism-dns/core/dns/Debts"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Plans } from "@prism-dns/core/dns/Plans"
@@ -31,6 +32,7 @@ import type { Host } from "@prism-dns/core/domain/Host"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import * as Zone from "@prism-dns/core/domain/Zone"
+import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { anonymous, type Registration } from "@prism-dns/core/registry/Decision"
@@ -991,8 +993,7 @@ const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: 
     Layer.provideMerge(Registry.layer()),
     Layer.provideMerge(settings.reconcileMillis === undefined ? Layer.empty : Reconciliation.scheduled),
     Layer.provideMerge(Reconciliation.Reconciler.layer()),
-    Layer.provideMerge(Layer.mergeAll(Adoption.layer, ManagedRecords.layer)),
-    Layer.provideMerge(LateWrites.layer),
+    Layer.provideMerge(Layer.mergeAll(Adoption.layer, ManagedRecords.layer, LateWrites.layer)),
     Layer.provideMerge(
       DnsManager.layer({
         batchNamesMax: settings.batchNamesMax,
@@ -1013,6 +1014,7 @@ const layerOf = (settings: Settings, zones: ReadonlyArray<Zone.Zone>, powerdns: 
     ),
     Layer.provideMerge(Layer.succeed(NameServers, powerdns.nameServersFor(caller))),
     Layer.provideMerge(Provisioner.layer()),
+    Layer.provideMerge(Debts.layer.pipe(Layer.provideMerge(PowerDnsDatabases.layerOne))),
     Layer.provideMerge(PowerDnsWriter.layer({ probeMillis: 12_000, awayMillis: 6000 })),
     Layer.provideMerge(PowerDnsNodes.layerOf(powerdns.nodesFor(caller))),
     Layer.provideMerge(RecordSource.layer),

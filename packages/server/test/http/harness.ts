@@ -13,6 +13,7 @@ import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Adoption } from "@prism-dns/core/dns/Adoption"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { ManagedRecords } from "@prism-dns/core/dns/ManagedRecords"
+import { Debts } from "@prism-dns/core/dns/Debts"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Parked } from "@prism-dns/core/dns/Parked"
@@ -36,6 +37,7 @@ import { WebhookDelivery } from "@prism-dns/core/events/WebhookDelivery"
 import { WebhookSender } from "@prism-dns/core/events/WebhookSender"
 import { Webhooks } from "@prism-dns/core/events/Webhooks"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { PowerDnsWriter } from "@prism-dns/core/powerdns/PowerDnsWriter"
 import { Guards } from "@prism-dns/core/registry/Guards"
@@ -67,6 +69,8 @@ const publisher = DnsManager.layer({ pollMillis: 50, retryMillisMax: 50 }).pipe(
   Layer.provideMerge(Plans.layer),
   Layer.provideMerge(Serving.layerNone),
   Layer.provideMerge(Provisioner.layer()),
+  Layer.provideMerge(Debts.layer),
+  Layer.provideMerge(PowerDnsDatabases.layerOne),
   Layer.provideMerge(PowerDnsWriter.layer()),
   Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
   Layer.provideMerge(PowerDnsMemory.layer()),

@@ -10,6 +10,7 @@ import { type ConfiguredToken, Tokens } from "@prism-dns/core/auth/Tokens"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { Debts } from "@prism-dns/core/dns/Debts"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { Plans } from "@prism-dns/core/dns/Plans"
@@ -21,6 +22,7 @@ import * as Groups from "@prism-dns/core/cluster/Groups"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
+import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as Proof from "@prism-dns/core/protocol/Proof"
 import { Leases } from "@prism-dns/core/registry/Leases"
@@ -39,6 +41,8 @@ export const reverse = DomainName.make("127.in-addr.arpa")
 const publisher = DnsManager.layer().pipe(
   Layer.provideMerge(Plans.layer),
   Layer.provideMerge(Provisioner.layer()),
+  Layer.provideMerge(Debts.layer.pipe(Layer.orDie)),
+  Layer.provideMerge(PowerDnsDatabases.layerOne),
   Layer.provideMerge(Serving.layerNone),
   Layer.provideMerge(PowerDnsNodes.layerSingle({ host: "127.0.0.1", port: 53 })),
   Layer.provideMerge(Registry.layer()),

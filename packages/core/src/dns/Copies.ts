@@ -1,0 +1,437 @@
+/**
+ * Keeps the databases that do not take the writes first in line with the one
+ * that does.
+ *
+ * For each zone that this server writes, and for each database, there is a
+ * fiber that pays what the database lacks (`Debts`): a batch of names, their
+ * records as they are published at that moment, one PATCH. Promises: a database
+ * that is away, slow, or refuses a name holds up neither publishing nor another
+ * database; when it is back it is written only once nothing can come of what it
+ * had taken before; then it gets all it lacks, deletions too; a database that is
+ * new, or has lost a zone, gets all of it; a record that is not ours is not
+ * overwritten there either, and is named. A database that leads and lacks
+ * something (it took over while it did) is paid by the publisher: those names are
+ * marked, with what may stand there. Leaves to others: what is published
+ * (`DnsManager`), finding drift (`Reconciler`).
+ */
+import { Clock, Effect, Latch, Layer } from "effect"
+import { SqlClient, SqlError } from "effect/sql"
+import { Cluster, type LeaseLost, zoneLease } from "../cluster/Cluster.ts"
+import type { DomainName } from "../domain/DomainName.ts"
+import * as RRset from "../domain/RRset.ts"
+import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
+import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
+import { isAbsence } from "../powerdns/PowerDnsWriter.ts"
+import { WriteGuard } from "../powerdns/WriteGuard.ts"
+import * as Generation from "../storage/Generation.ts"
+import { detailOf } from "../storage/SqlFailure.ts"
+import { type Debt, Debts } from "./Debts.ts"
+import * as HeldZones from "./HeldZones.ts"
+import * as NonTerminals from "./NonTerminals.ts"
+import { Outbox } from "./Outbox.ts"
+import { Provisioner } from "./Provisioner.ts"
+import * as Publication from "./Publication.ts"
+import { Zones } from "./Zones.ts"
+
+export interface CopiesOptions {
+  /** Names in one PATCH at the most. */
+  readonly batchNamesMax: number
+  /** How often a database is looked at without news of its zone, in milliseconds. */
+  readonly pollMillis: number
+  /**
+   * For how long a database has to have answered, once it was away, before it is written, in milliseconds. A server that
+   * was stopped carries out what it had taken as soon as it runs again.
+   */
+  readonly settleMillis: number
+  /** After how long a name that was refused is tried again, in milliseconds. */
+  readonly refusedMillis: number
+}
+
+export const defaultOptions: CopiesOptions = {
+  batchNamesMax: 500,
+  pollMillis: 1000,
+  settleMillis: 5000,
+  refusedMillis: 60_000
+}
+
+/** Names of which it is remembered that they were refused; beyond them it is tried again with each batch. */
+const refusedMax = 10_000
+
+/** Names read at once to be looked at before they are written the first time. */
+const looksAtOnce = 4
+
+interface Refusal {
+  readonly name: DomainName
+  readonly reason: string
+}
+
+export const layer = (options: Partial<CopiesOptions> = {}) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const databases = yield* PowerDnsDatabases
+      if (databases.all.length > 1) yield* keepAlike({ ...defaultOptions, ...options })
+    })
+  )
+
+const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
+  const databases = yield* PowerDnsDatabases
+  const debts = yield* Debts
+  const outbox = yield* Outbox
+  const zones = yield* Zones
+  const cluster = yield* Cluster
+  const provisioner = yield* Provisioner
+  const sql = yield* SqlClient.SqlClient
+
+  /** Each zone that this server writes: opened when one of the databases may lack something of it. */
+  const following = new Map<DomainName, ReadonlyMap<Database, Latch.Latch>>()
+
+  const lacksNothing = (database: Database, zone: DomainName) =>
+    debts.zonesOf(database.name, [zone]).pipe(
+      Effect.map((zones) => zones.length === 0),
+      // Not known, which is to wait.
+      Effect.catch(() => Effect.succeed(false))
+    )
+
+  /** A transaction of whoever writes the zone. */
+  const asWriter = <A, E>(zone: DomainName, effect: Effect.Effect<A, E>) =>
+    sql.withTransaction<never, E | LeaseLost | SqlError.SqlError, A>(
+      Effect.andThen(cluster.fence(zoneLease(zone)), effect)
+    )
+
+  /** All that was published may be lacking there. */
+  const oweAll = Effect.fnUntraced(function* (database: Database, zone: DomainName) {
+    let total = 0
+    for (let after: DomainName | undefined; ;) {
+      const page = yield* outbox.publishedNames(zone, after, options.batchNamesMax)
+      const published = yield* outbox.published(zone, page)
+      yield* asWriter(
+        zone,
+        Effect.gen(function* () {
+          const generation = yield* Generation.next(sql)
+          yield* debts.owe(
+            zone,
+            [database.name],
+            Array.from(published, ([name, { rrsets }]) => ({
+              name,
+              generation,
+              types: rrsets.map(({ type }) => type),
+              unseen: true
+            }))
+          )
+        })
+      )
+      total += page.length
+      after = page.at(-1)
+      if (page.length < options.batchNamesMax) break
+    }
+    yield* asWriter(zone, debts.know(database.name, zone))
+    if (total > 0) {
+      yield* Effect.logInfo("a PowerDNS database gets all of a zone").pipe(
+        Effect.annotateLogs({ zone, database: database.name, names: total })
+      )
+    }
+  })
+
+  /** Names at which something stands that is not ours. Only those are asked for that had nothing of ours before. */
+  const findForeign = Effect.fnUntraced(function* (
+    database: Database,
+    zone: DomainName,
+    batch: ReadonlyArray<Debt>,
+    published: ReadonlyMap<DomainName, Publication.Published>
+  ) {
+    const unseen = batch.filter((debt) => debt.unseen)
+    const refusals: Array<Refusal> = []
+    const found = yield* Effect.forEach(unseen, ({ name }) => database.client.rrsets(zone, [name]), {
+      concurrency: looksAtOnce
+    })
+    for (const [i, { name, types }] of unseen.entries()) {
+      const wanted = published.get(name)?.rrsets ?? []
+      const isHosts = (type: string) => RRset.hostRecordTypes.some((each) => each === type)
+      const other = found[i]!.find(
+        (rrset) =>
+          (types.includes(rrset.type) || (isHosts(rrset.type) && types.some(isHosts))) &&
+          !NonTerminals.isPlaceholder(rrset) &&
+          !(rrset.type === "NS" && name === zone) &&
+          !wanted.some((each) => RRset.equals(each, rrset))
+      )
+      if (other === undefined) continue
+      const contents = other.contents.join(", ")
+      refusals.push({ name, reason: `a record set ${other.type} that Prism did not make stands there (${contents})` })
+    }
+    const refused = new Set(refusals.map(({ name }) => name))
+    yield* asWriter(
+      zone,
+      debts.seen(
+        database.name,
+        zone,
+        unseen.flatMap(({ name }) => (refused.has(name) ? [] : [name]))
+      )
+    )
+    return refusals
+  })
+
+  /** Sends changes by name as one PATCH; halves what is refused until the bad names stand alone. */
+  const write = (
+    database: Database,
+    zone: DomainName,
+    names: ReadonlyArray<{ readonly name: DomainName; readonly changes: ReadonlyArray<RRset.RRsetChange> }>
+  ): Effect.Effect<ReadonlyArray<Refusal>, PowerDnsError> =>
+    database.client
+      .patch(
+        zone,
+        names.flatMap(({ changes }) => changes)
+      )
+      .pipe(
+        Effect.as<ReadonlyArray<Refusal>>([]),
+        Effect.catchIf(
+          ({ reason }) => reason._tag === "Refused",
+          (error) => {
+            const [only] = names
+            if (names.length === 1 && only !== undefined) {
+              return Effect.succeed([{ name: only.name, reason: error.reason.detail }])
+            }
+            const middle = names.length >> 1
+            return Effect.zipWith(
+              write(database, zone, names.slice(0, middle)),
+              Effect.suspend(() => write(database, zone, names.slice(middle))),
+              (first, second) => [...first, ...second]
+            )
+          }
+        )
+      )
+
+  /** One batch of a database that follows. */
+  const pay = Effect.fnUntraced(function* (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) {
+    const names = batch.map(({ name }) => name)
+    const published = yield* outbox.published(zone, names)
+    const foreign = yield* findForeign(database, zone, batch, published)
+    const left = new Set(foreign.map(({ name }) => name))
+    const going = batch.filter(({ name }) => !left.has(name))
+    const refusals = yield* write(
+      database,
+      zone,
+      going.map(({ name, types }) => ({ name, changes: changesAt(name, types, published.get(name)) }))
+    )
+    for (const { name } of refusals) left.add(name)
+    // Where it came to lead meanwhile, the publisher may have written these names before this did.
+    if (databases.leading() !== database) {
+      yield* asWriter(
+        zone,
+        debts.clear(
+          database.name,
+          zone,
+          going.filter(({ name }) => !left.has(name))
+        )
+      )
+    }
+    return [...foreign, ...refusals]
+  })
+
+  /** One batch of the database that leads: the publisher looks at these names, knowing what may stand there. */
+  const leaveToPublisher = Effect.fnUntraced(function* (
+    database: Database,
+    zone: DomainName,
+    batch: ReadonlyArray<Debt>
+  ) {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const names = batch.map(({ name }) => name)
+    const published = yield* outbox.published(zone, names)
+    const fence = cluster.fence(zoneLease(zone))
+    yield* outbox.claim(
+      zone,
+      batch.map(({ name, types }) => ({
+        name,
+        sent: "anything",
+        types: [...new Set([...Publication.sentTypesWith(published.get(name), []), ...types])]
+      })),
+      nowMillis,
+      fence
+    )
+    yield* outbox.recheck(zone, names, nowMillis, "doubt", fence)
+    yield* asWriter(zone, debts.clear(database.name, zone, batch))
+    yield* outbox.wake([zone])
+  })
+
+  const follow = Effect.fnUntraced(function* (name: DomainName, database: Database, news: Latch.Latch) {
+    const began = yield* Clock.currentTimeMillis
+    // What a server before us may have under way there has an end before we write.
+    let isFresh = yield* lacksNothing(database, name)
+    let isEnsured = false
+    const refused = new Map<DomainName, { readonly generation: number; readonly untilMillis: number }>()
+
+    const isSettled = (nowMillis: number) => {
+      const wellMillis = database.wellMillis(nowMillis)
+      if (wellMillis !== Infinity) isFresh = false
+      return wellMillis >= options.settleMillis && (isFresh || nowMillis - began >= options.settleMillis)
+    }
+
+    const ensure = Effect.gen(function* () {
+      const isKnown = yield* debts.isKnown(database.name, name)
+      if (databases.leading() === database) {
+        // What is published was published there.
+        if (!isKnown) yield* asWriter(name, debts.know(database.name, name))
+        return
+      }
+      const zone = zones.find(name)
+      if (zone === undefined) return
+      const isMade = yield* provisioner.ensureCopy(zone, database.client)
+      if (isMade || !isKnown) yield* oweAll(database, name)
+      isEnsured = true
+    })
+
+    const remember = Effect.fnUntraced(function* (
+      nowMillis: number,
+      batch: ReadonlyArray<Debt>,
+      refusals: ReadonlyArray<Refusal>
+    ) {
+      const generations = new Map(batch.map((debt) => [debt.name, debt.generation]))
+      for (const { name: each, reason } of refusals) {
+        if (refused.size < refusedMax) {
+          refused.set(each, { generation: generations.get(each)!, untilMillis: nowMillis + options.refusedMillis })
+        }
+        yield* Effect.logWarning("a name was not copied to a PowerDNS database").pipe(
+          Effect.annotateLogs({ zone: name, name: each, database: database.name, reason })
+        )
+      }
+    })
+
+    /** Everything that it lacks and that was not refused lately. */
+    const payAll = Effect.gen(function* () {
+      if (!isEnsured) yield* ensure
+      let reason: string | undefined
+      for (let after: DomainName | undefined; ;) {
+        const nowMillis = yield* Clock.currentTimeMillis
+        const page = yield* debts.of(database.name, name, after, options.batchNamesMax)
+        const batch = page.filter((debt) => {
+          const known = refused.get(debt.name)
+          if (known === undefined) return true
+          if (known.generation === debt.generation && nowMillis < known.untilMillis) return false
+          refused.delete(debt.name)
+          return true
+        })
+        if (batch.length > 0) {
+          database.owing.add(name)
+          if (databases.leading() === database) yield* leaveToPublisher(database, name, batch)
+          else {
+            const refusals = yield* pay(database, name, batch)
+            yield* remember(nowMillis, batch, refusals)
+            const [first] = refusals
+            if (first !== undefined) reason ??= `${first.name}: ${first.reason}`
+          }
+        }
+        after = page.at(-1)?.name
+        if (page.length < options.batchNamesMax) break
+      }
+      database.owing.delete(name)
+      if (reason !== undefined || refused.size === 0) yield* provisioner.note(name, `database ${database.name}`, reason)
+    })
+
+    let failedWith: string | undefined
+    /** Gives whether all is paid that can be. */
+    const attempt = payAll.pipe(
+      Effect.tap(() => {
+        if (failedWith === undefined) return Effect.void
+        failedWith = undefined
+        return Effect.logInfo("a PowerDNS database is kept alike again").pipe(
+          Effect.annotateLogs({ zone: name, database: database.name })
+        )
+      }),
+      Effect.as(true),
+      Effect.catch((error) => {
+        if (error._tag === "LeaseLost" || (error._tag === "PowerDnsError" && error.reason._tag === "Withheld")) {
+          return Effect.succeed(false) // the zone is another server's: this is about to end
+        }
+        if (error._tag === "PowerDnsError") {
+          if (isAbsence(error)) database.failed()
+          isEnsured = false
+        }
+        const reason = SqlError.isSqlError(error) ? `the registry's database: ${detailOf(error)}` : error.message
+        const kind = SqlError.isSqlError(error) ? "database" : error.reason._tag
+        if (failedWith === kind) return Effect.succeed(false)
+        failedWith = kind
+        return Effect.as(
+          Effect.logWarning("a PowerDNS database is not kept alike, will try again").pipe(
+            Effect.annotateLogs({ zone: name, database: database.name, reason })
+          ),
+          false
+        )
+      }),
+      // A fault of ours must neither pass in silence nor end this.
+      Effect.catchDefect((defect) =>
+        Effect.as(
+          Effect.logError(
+            "a PowerDNS database is not kept alike by a fault of the server, will try again",
+            defect
+          ).pipe(Effect.annotateLogs({ zone: name, database: database.name })),
+          false
+        )
+      )
+    )
+
+    while (true) {
+      news.closeUnsafe()
+      const isSettledNow = isSettled(yield* Clock.currentTimeMillis)
+      if (!isSettledNow) database.owing.add(name)
+      const isDone = isSettledNow && (yield* attempt)
+      yield* isDone ? news.await : Effect.raceFirst(news.await, Effect.sleep(options.pollMillis))
+    }
+  })
+
+  const tell = (zone: DomainName, database: Database) => following.get(zone)?.get(database)?.openUnsafe()
+
+  yield* debts.onOwed((zone) => {
+    for (const database of databases.all) tell(zone, database)
+  })
+
+  /** What was paid by nobody yet: it failed, the database has come to lead, or another server wrote the zone before. */
+  const poll = Effect.forEach(
+    databases.all,
+    (database) =>
+      Effect.map(debts.zonesOf(database.name, [...following.keys()]), (zones) => {
+        for (const zone of zones) tell(zone, database)
+      }),
+    { discard: true }
+  ).pipe(
+    Effect.catch((error) =>
+      Effect.logWarning("what PowerDNS databases lack could not be read").pipe(
+        Effect.annotateLogs({ reason: detailOf(error) })
+      )
+    )
+  )
+  yield* poll.pipe(Effect.andThen(Effect.sleep(options.pollMillis)), Effect.forever, Effect.forkScoped)
+
+  yield* HeldZones.whileHeld((zone, held) =>
+    Effect.gen(function* () {
+      const all = new Map<Database, Latch.Latch>()
+      for (const database of databases.all) all.set(database, yield* Latch.make(true))
+      following.set(zone, all)
+      yield* Effect.forEach(all, ([database, news]) => follow(zone, database, news), {
+        concurrency: "unbounded",
+        discard: true
+      })
+    }).pipe(
+      Effect.provideService(WriteGuard, held),
+      Effect.ensuring(
+        Effect.sync(() => {
+          following.delete(zone)
+          for (const { owing } of databases.all) owing.delete(zone)
+        })
+      )
+    )
+  )
+})
+
+/** What makes `name` what is published, of the types that may differ there. */
+const changesAt = (
+  name: DomainName,
+  types: ReadonlyArray<string>,
+  published: Publication.Published | undefined
+): ReadonlyArray<RRset.RRsetChange> => {
+  const rrsets = new Map(published?.rrsets.map((rrset) => [rrset.type, rrset]))
+  const isDisabled = published?.quarantinedUntilMillis !== undefined
+  return types.map((type): RRset.RRsetChange => {
+    const rrset = rrsets.get(type)
+    if (rrset === undefined) return { _tag: "Delete", name, type }
+    return { _tag: "Replace", rrset, ...(isDisabled ? { disabled: true } : {}) }
+  })
+}
