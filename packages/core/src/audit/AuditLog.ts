@@ -9,6 +9,7 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import { Failover } from "../storage/Failover.ts"
 import * as AuditSearch from "./AuditSearch.ts"
 import { columns, genesis, type LogEntry, type LogRow, toEntry } from "./Chain.ts"
 
@@ -35,7 +36,10 @@ export class AuditLog extends Context.Service<
     readonly head: Effect.Effect<Head, SqlError.SqlError>
     /** Position of the oldest entry that is still there; one behind the head when none is. */
     readonly oldest: Effect.Effect<number, SqlError.SqlError>
-    /** Returns the position of the newest entry once that is behind `position`. A hint: whoever is told reads anew. */
+    /**
+     * Returns the position of the newest entry once that is behind `position`, or when the log may have become another one.
+     * A hint: whoever is told reads anew.
+     */
     readonly awaitBeyond: (position: number) => Effect.Effect<number>
     /** Says that there are entries up to `position`: for who has appended them, after the commit. */
     readonly appended: (position: number) => void
@@ -63,6 +67,20 @@ const make = Effect.gen(function* () {
       each.resume(position)
     }
   }
+
+  // What is known of its end may not be so on another database server: whoever waits looks.
+  const { onMoved } = yield* Failover
+  yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      onMoved(() => {
+        newest = 0
+        const told = [...waiting]
+        waiting.clear()
+        for (const { resume } of told) resume(newest)
+      })
+    ),
+    (stop) => Effect.sync(stop)
+  )
 
   const awaitBeyond: AuditLog["Service"]["awaitBeyond"] = (position) =>
     Effect.callback((resume) => {

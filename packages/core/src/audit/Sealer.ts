@@ -9,7 +9,8 @@
  * holds the hash of its last entry. A failure delays and loses nothing. The end
  * of the log is known in memory too: where the database's is another than was
  * left there, there is an alarm, and the chain goes on from what was left, so
- * that the place shows when the log is verified.
+ * that the place shows when the log is verified. A database server that took over
+ * may lack what was sealed last; there the chain goes on from what it has.
  *
  * It runs after each commit of entries, and looks by itself now and then. Of
  * several servers one seals (`cluster/Jobs`), so that what is sealed together is
@@ -19,6 +20,7 @@ import { Cause, Clock, Context, Effect, Latch, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Jobs from "../cluster/Jobs.ts"
 import { Signals } from "../cluster/Signals.ts"
+import { Failover } from "../storage/Failover.ts"
 import { asTable, insertRows, integer } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { AuditLog, type Head } from "./AuditLog.ts"
@@ -114,8 +116,14 @@ export const chain = (head: Head, entries: ReadonlyArray<InboxRow>): ReadonlyArr
   })
 }
 
-/** The turn of the loop: seals one batch, and gives the number of entries in it. */
-export const make = Effect.fnUntraced(function* (options: SealerOptions = defaultOptions) {
+/**
+ * The turn of the loop: seals one batch, and gives the number of entries in it. `moves`: how many times another database
+ * server has taken over.
+ */
+export const make = Effect.fnUntraced(function* (
+  options: SealerOptions = defaultOptions,
+  moves: () => number = () => 0
+) {
   const sql = yield* SqlClient.SqlClient
   const log = yield* AuditLog
   const inbox = sql.literal(
@@ -124,6 +132,7 @@ export const make = Effect.fnUntraced(function* (options: SealerOptions = defaul
   const all = sql.literal(Chain.columns)
   /** What this server left as the end of the log. */
   let left: Head | undefined
+  let leftAfterMoves = 0
   let countedMillis = -Infinity
 
   /** Counting what is left costs as much as a third of sealing a batch. */
@@ -144,6 +153,7 @@ export const make = Effect.fnUntraced(function* (options: SealerOptions = defaul
   /** The end to go on from, and the first position that is free. */
   const findEnd = Effect.gen(function* () {
     const found = yield* log.head
+    if (moves() !== leftAfterMoves) left = undefined
     const isKnown = left === undefined || found.position > left.position || found.hash === left.hash
     const head = isKnown ? found : left!
     if (!isKnown) yield* alarm(`${head.position}:${head.hash}`, `${found.position}:${found.hash}`)
@@ -219,6 +229,7 @@ export const make = Effect.fnUntraced(function* (options: SealerOptions = defaul
   }).pipe(sql.withTransaction)
 
   return Effect.gen(function* () {
+    const movesBefore = moves()
     const sealed = yield* seal
     if (sealed === undefined) {
       // Another server may have sealed.
@@ -228,6 +239,7 @@ export const make = Effect.fnUntraced(function* (options: SealerOptions = defaul
       return 0
     }
     left = sealed.head
+    leftAfterMoves = movesBefore
     log.appended(sealed.head.position)
     yield* Metric.update(AuditMetrics.position, sealed.head.position)
     const isFull = sealed.entries === options.batchMax
@@ -246,7 +258,13 @@ const countInbox = (sql: SqlClient.SqlClient) =>
 
 const run = Effect.fnUntraced(function* (options: SealerOptions) {
   const sql = yield* SqlClient.SqlClient
-  const seal = yield* make(options)
+  const { onMoved } = yield* Failover
+  let moves = 0
+  yield* Effect.acquireRelease(
+    Effect.sync(() => onMoved(() => (moves += 1))),
+    (stop) => Effect.sync(stop)
+  )
+  const seal = yield* make(options, () => moves)
   const log = yield* AuditLog
   const signals = yield* Signals
   const isOurs = yield* Jobs.standFor("audit-seal")

@@ -14,11 +14,15 @@
  * Promises: those of `Cluster`. A lease passes on by one statement that locks its
  * row, and so does not while a transaction with its fence is under way; such a
  * transaction of a process that stands still is ended by PostgreSQL before the
- * lease can pass, and what else it keeps locked when it is declared dead.
+ * lease can pass, and what else it keeps locked when it is declared dead. Where
+ * another database server takes over that may not have all that was committed
+ * (asynchronous replication), nobody who learns of it acts for a lease: the row
+ * may say that a lease is an earlier holder's.
  */
 import { Cause, Clock, Effect, Fiber, Latch, Metric, Option, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
+import { Failover } from "../storage/Failover.ts"
 import { asList, asTable, integer } from "../storage/Rows.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import * as Assignment from "./Assignment.ts"
@@ -74,6 +78,20 @@ const leaveMillis = 2000
 
 /** The database's time of day. */
 const databaseNow = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+/** What is committed stands on a standby too, which has it when it takes over. */
+const standbyHasAll = `
+  current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') NOT IN ('off', 'local')`
+
+/** Another one after each promotion. */
+const timeline = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
+
+/** What a proof of life is answered with. */
+interface Proof {
+  readonly at: number | bigint
+  readonly is_safe: boolean
+  readonly timeline: string
+}
 
 interface InstanceRow {
   readonly id: string
@@ -149,6 +167,7 @@ export const make = Effect.fnUntraced(function* (
   const sql = yield* SqlClient.SqlClient
   const signals = yield* Signals
   const random = yield* SecureRandom.SecureRandom
+  const failover = yield* Failover
   const clock = yield* Clock.Clock
   const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const machine = options.machineMillis ?? (() => clock.currentTimeMillisUnsafe())
@@ -181,6 +200,10 @@ export const make = Effect.fnUntraced(function* (
   let life = 0
   const lifeListeners = new Set<() => void>()
   let hadNamesake = false
+  /** As of the last proof of life: whoever takes over from this database server has all that was committed. */
+  let isSafe = false
+  /** Nothing is begun before this time. */
+  let restsUntilElapsed = -Infinity
   const renewedLatch = yield* Latch.make(false)
 
   const remaining = () => Math.min(validUntil.elapsed - elapsed(), validUntil.machine - machine())
@@ -191,7 +214,7 @@ export const make = Effect.fnUntraced(function* (
 
   const begin = (entry: Entry): void => {
     if (entry.epoch === undefined || entry.hold !== undefined || entry.ending !== undefined) return
-    if (!isStoodFor(entry) || remaining() <= 0) return
+    if (!isStoodFor(entry) || remaining() <= 0 || elapsed() < restsUntilElapsed) return
     const { epoch } = entry
     const hold: Hold = {
       name: entry.name,
@@ -303,9 +326,11 @@ export const make = Effect.fnUntraced(function* (
   /** Notes a proof of life that was sent at this time and is written. */
   const renewed = Effect.fnUntraced(function* (
     sent: { readonly elapsed: number; readonly machine: number },
-    databaseMillis: number
+    proof: Proof
   ) {
     const now = elapsed()
+    failover.saw?.(proof.timeline)
+    isSafe = proof.is_safe
     validUntil = { elapsed: sent.elapsed + validMillis, machine: sent.machine + validMillis }
     // Who was cut off itself cannot tell who is gone: the others were cut off alike, and are given time to say so.
     if (now - renewedElapsed > leaseMillis / 2) shown.clear()
@@ -314,7 +339,7 @@ export const make = Effect.fnUntraced(function* (
     renewedLatch.closeUnsafe()
     yield* Metric.update(ClusterMetrics.renewalSeconds, (now - sent.elapsed) / 1000)
     if (options.observe !== undefined) {
-      yield* options.observe({ databaseMillis, beforeElapsed: sent.elapsed, afterElapsed: now })
+      yield* options.observe({ databaseMillis: Number(proof.at), beforeElapsed: sent.elapsed, afterElapsed: now })
     }
   })
 
@@ -330,16 +355,17 @@ export const make = Effect.fnUntraced(function* (
     id = Buffer.from(bytes).toString("hex")
     const sent = sendingNow()
     const [row] = yield* own.use(
-      (sql) => sql<{ readonly at: number | bigint }>`
+      (sql) => sql<Proof>`
         INSERT INTO instance (id, name, version, state, started_at, renewed_at, until, details)
         SELECT ${id}, ${name}, ${version}, ${draining ? "draining" : "live"}, n.at, n.at, n.at + ${integer(sql, leaseMillis)},
           ${details()}
-        FROM (SELECT ${sql.literal(databaseNow)} AS at) n RETURNING started_at AS at`
+        FROM (SELECT ${sql.literal(databaseNow)} AS at) n
+        RETURNING started_at AS at, ${sql.literal(standbyHasAll)} AS is_safe, ${sql.literal(timeline)} AS timeline`
     )
     startedMillis = Number(row!.at)
     // Who has just come may have come after an outage that the others had too.
     shown.clear()
-    yield* renewed(sent, startedMillis)
+    yield* renewed(sent, row!)
     yield* Effect.logInfo("this server is an instance of the cluster").pipe(Effect.annotateLogs({ instance: id, name }))
     signals.send("leases")
   })
@@ -350,15 +376,16 @@ export const make = Effect.fnUntraced(function* (
     const sent = sendingNow()
     const state = draining ? "draining" : "live"
     const [row] = yield* own.use(
-      (sql) => sql<{ readonly at: number | bigint }>`
+      (sql) => sql<Proof>`
         UPDATE instance SET state = ${state}, renewed_at = n.at, until = n.at + ${integer(sql, leaseMillis)},
           details = ${details()}
         FROM (SELECT ${sql.literal(databaseNow)} AS at) n
-        WHERE id = ${id} AND state IN ('live', 'draining') RETURNING n.at AS at`
+        WHERE id = ${id} AND state IN ('live', 'draining')
+        RETURNING n.at AS at, ${sql.literal(standbyHasAll)} AS is_safe, ${sql.literal(timeline)} AS timeline`
     )
     if (row !== undefined) {
       yield* renewals("renewed")
-      yield* renewed(sent, Number(row.at))
+      yield* renewed(sent, row)
       return yield* tellLacks
     }
     yield* renewals("dead")
@@ -411,6 +438,17 @@ export const make = Effect.fnUntraced(function* (
   const leftOf = (each: InstanceRow): number => {
     const known = shown.get(each.id)
     return known === undefined ? Infinity : known.sinceElapsed + silenceMillis(each) - elapsed()
+  }
+
+  /**
+   * Another database server took over. The last that a lease passed on may be lost, and the row say that it is ours, while
+   * whoever got it goes on for as long as it is valid by its own clock: what is held ends, and nothing is begun meanwhile.
+   */
+  const moved = (): void => {
+    if (isSafe) return
+    restsUntilElapsed = elapsed() + Math.max(leaseMillis, ...seen.instances.filter(isThere).map(silenceMillis))
+    for (const entry of entries.values()) lose(entry, "another database server took over, which may not know of it")
+    sooner.openUnsafe()
   }
 
   const declareDead = Effect.fnUntraced(function* (gone: ReadonlyArray<InstanceRow>) {
@@ -713,7 +751,7 @@ export const make = Effect.fnUntraced(function* (
   const pause = Effect.andThen(
     Effect.sleep(Math.min(renewMillis, gatherMillis)),
     Effect.suspend(() => {
-      const due = seen.instances.map(leftOf).filter((left) => left > 0)
+      const due = [...seen.instances.map(leftOf), restsUntilElapsed - elapsed()].filter((left) => left > 0)
       const pauseMillis = Math.min(failing ? renewMillis / 2 : renewMillis, ...due)
       return Effect.timeoutOption(sooner.await, Math.max(0, pauseMillis - gatherMillis))
     })
@@ -746,6 +784,10 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => leave)
   yield* look
   yield* signals.listen("leases", () => sooner.openUnsafe())
+  yield* Effect.acquireRelease(
+    Effect.sync(() => failover.onMoved(moved)),
+    (stop) => Effect.sync(stop)
+  )
   yield* Effect.andThen(pause, turn).pipe(Effect.forever, Effect.forkScoped)
   yield* Effect.forkScoped(Effect.forever(watch))
 

@@ -246,10 +246,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
         )
       )
 
-  /** What was sent under a lease that has passed meanwhile may have come after what another has written since. */
-  const noteLate = (zone: Zone, names: ReadonlyArray<Publication.Decided>) =>
+  /**
+   * What was sent under a lease that has passed meanwhile may have come after what another has written since; so may what was
+   * cut off in its middle, since the lease is to be another's.
+   */
+  const noteLate = (zone: Zone, names: ReadonlyArray<Publication.Decided>, exit: Exit.Exit<unknown, unknown>) =>
     Effect.sync(() => {
-      if (holding.get(zone.name)?.isValid() === true) return
+      if (!Exit.hasInterrupts(exit) && holding.get(zone.name)?.isValid() === true) return
       const noted = late.get(zone.name) ?? new Set()
       for (const { name } of names) if (noted.size < lateNamesMax) noted.add(name)
       late.set(zone.name, noted)
@@ -310,7 +313,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       fenceOf(zone.name)
     )
     const refusals =
-      changed.length === 0 ? [] : yield* Effect.onExit(write(zone, changed), () => noteLate(zone, changed))
+      changed.length === 0 ? [] : yield* Effect.onExit(write(zone, changed), (exit) => noteLate(zone, changed, exit))
     if (changed.length > 0) yield* endDoubts(zone)
     if (zone.dnssec && changed.some((each) => each.changes.some((change) => isDelegation(zone, change)))) {
       yield* rectify(zone)
@@ -456,7 +459,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
           reason: "its host has been away for too long"
         }))
       ),
-      reason
+      reason,
+      fenceOf(zone.name)
     )
     yield* outbox.hold(
       zone.name,
@@ -786,7 +790,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const markLate = Effect.gen(function* () {
     yield* isLate.await
     isLate.closeUnsafe()
-    const found = [...late]
+    const found = [...late].filter(([zone]) => zones.find(zone) !== undefined)
     late.clear()
     for (const [zone, names] of found) {
       yield* Effect.logWarning("a zone was lost while it was written: its names are looked at again").pipe(

@@ -34,6 +34,11 @@ export interface Mark {
   readonly cause: Cause
 }
 
+/** What is to be marked, and why, where that is another reason than of the others. */
+export interface MarkedPlace extends RecordPlace {
+  readonly cause?: Cause
+}
+
 /** How one marked name came out of a publication. */
 export interface Settlement {
   readonly name: DomainName
@@ -88,11 +93,12 @@ export class Outbox extends Context.Service<
   Outbox,
   {
     /**
-     * Marks `places` at `generation`; the latest cause of a name stands, but a weak one (`Cause.isWeak`) yields. Belongs into the transaction that makes the
-     * change; call `wake` after the commit.
+     * Marks `places` at `generation`; the latest cause of a name stands, but a weak one (`Cause.isWeak`) yields. A place may
+     * have a cause of its own, as weak as `cause`: what a transaction marks it marks at once, in the order of names, so that no
+     * two wait for each other. Belongs into the transaction that makes the change; call `wake` after the commit.
      */
     readonly mark: (
-      places: ReadonlyArray<RecordPlace>,
+      places: ReadonlyArray<MarkedPlace>,
       generation: number,
       nowMillis: number,
       cause: Cause
@@ -269,36 +275,25 @@ export class Outbox extends Context.Service<
         parked_at = CASE WHEN outbox.plan IS NULL THEN NULL ELSE outbox.parked_at END`
 
       const put = Effect.fnUntraced(function* (
-        places: ReadonlyArray<RecordPlace>,
+        places: ReadonlyArray<MarkedPlace>,
         generation: number,
         nowMillis: number,
         cause: Cause,
         standing: string
       ) {
         if (places.length === 0) return
-        const common = { generation, cause, urgency: urgencyOf(cause), marked_at: nowMillis }
         const rows = new Map(
-          places.map(({ name, zone }) => [`${zone} ${name}`, { zone, name, ...common }] as const)
+          places.map(({ cause: own = cause, name, zone }) => [
+            `${zone} ${name}`,
+            { zone, name, generation, cause: own, urgency: urgencyOf(own), marked_at: nowMillis }
+          ])
         ).values()
         // A parked name that changes is worth another try, and waits from now on. The generation may even fall, when two
         // transactions commit in another order than they began: what counts is that it is not the one being published.
-        yield* insertRows(
-          sql,
-          "outbox",
-          {
-            zone: "text",
-            name: "text",
-            generation: "bigint",
-            cause: "text",
-            urgency: "bigint",
-            marked_at: "bigint"
-          },
-          [...rows],
-          {
-            by: ["zone", "name"],
-            conflict: `ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, ${standing}`
-          }
-        )
+        yield* insertRows(sql, "outbox", markColumns, [...rows], {
+          by: ["zone", "name"],
+          conflict: `ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, ${standing}`
+        })
       })
 
       const mark: Outbox["Service"]["mark"] = (places, generation, nowMillis, cause) =>
@@ -388,18 +383,36 @@ export class Outbox extends Context.Service<
           }
         )
 
-      /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
-      const countBelow = Effect.fnUntraced(function* (
-        zone: Zone,
-        changes: ReadonlyArray<{ readonly name: DomainName; readonly by: 1 | -1 }>,
-        nowMillis: number
-      ) {
+      /** By how much what stands below names changes. */
+      const belowOf = (zone: Zone, changes: ReadonlyArray<Turned>) => {
         const deltas = new Map<DomainName, number>()
         for (const { by, name } of changes) {
           for (const each of NonTerminals.above(name, zone)) deltas.set(each, (deltas.get(each) ?? 0) + by)
         }
-        const rows = Array.from(deltas, ([name, below]) => ({ name, below })).filter(({ below }) => below !== 0)
+        return Array.from(deltas, ([name, below]) => ({ name, below })).filter(({ below }) => below !== 0)
+      }
+
+      /** Names that come to have others below them, or have none any more, as far as one can tell beforehand. */
+      const flipping = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<Turned>) {
+        const rows = belowOf(zone, changes)
+        if (rows.length === 0) return []
+        const counted = yield* sql<{ readonly name: DomainName; readonly below: number | bigint }>`
+          SELECT name, below FROM non_terminal WHERE zone = ${zone.name} AND name IN ${asList(
+            sql,
+            rows.map(({ name }) => name)
+          )}`
+        const had = new Map(counted.map(({ below, name }) => [name, Number(below)]))
+        return rows.flatMap(({ below, name }) => {
+          const before = had.get(name) ?? 0
+          return before <= 0 || before + below <= 0 ? [name] : []
+        })
+      })
+
+      /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
+      const countBelow = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<Turned>, nowMillis: number) {
+        const rows = belowOf(zone, changes)
         if (rows.length === 0) return
+        const deltas = new Map(rows.map(({ below, name }) => [name, below]))
         const counted = yield* sql<{ readonly name: DomainName; readonly below: number | bigint }>`
           INSERT INTO non_terminal (zone, name, below)
           SELECT ${zone.name}, name, below FROM ${asTable(sql, "r", { name: "text", below: "bigint" }, rows)}
@@ -414,13 +427,14 @@ export class Outbox extends Context.Service<
         if (flipped.length === 0) return
         const generation = yield* Generation.next(sql)
         const places = flipped.map(({ name }) => ({ zone: zone.name, name }))
-        yield* remark(places, generation, nowMillis, "registered")
+        yield* remark(places, generation, nowMillis, cameBelow)
       })
 
       const disclaim = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
         const gone = names.map((name) => ({ name, present: 0 as const }))
-        yield* lockForTurn(zone, names)
-        yield* countBelow(zone, yield* turned(zone, gone), nowMillis)
+        const changes = yield* turned(zone, gone)
+        yield* lockForTurn(zone, names, changes, nowMillis)
+        yield* countBelow(zone, changes, nowMillis)
         yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
       })
 
@@ -461,12 +475,15 @@ export class Outbox extends Context.Service<
             isOurs: settlement.isOurs !== false
           }
         })
+        const changes = yield* turned(zone, rows)
         yield* lockForTurn(
           zone,
-          settlements.map(({ name }) => name)
+          settlements.map(({ name }) => name),
+          changes,
+          nowMillis
         )
         yield* clearMarks(zone.name, settlements)
-        yield* countBelow(zone, yield* turned(zone, rows), nowMillis)
+        yield* countBelow(zone, changes, nowMillis)
         const kept = rows.filter(({ content }) => content !== "[]")
         if (kept.length > 0) {
           yield* insertRows(
@@ -641,10 +658,12 @@ export class Outbox extends Context.Service<
           const doubtful = yield* places("doubt_until")
           const kept = yield* places("quarantined_until")
           if (doubtful.length + kept.length === 0) return new Set<DomainName>()
-          yield* lock("outbox", [...doubtful, ...kept])
-          const generation = yield* Generation.next(sql)
-          yield* mark(doubtful, generation, nowMillis, "doubt")
-          yield* mark(kept, generation, nowMillis, "quarantine")
+          yield* mark(
+            [...kept.map((place) => ({ ...place, cause: "quarantine" as const })), ...doubtful],
+            yield* Generation.next(sql),
+            nowMillis,
+            "doubt"
+          )
           yield* lock("published", [...doubtful, ...kept])
           if (doubtful.length > 0) {
             yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
@@ -681,10 +700,53 @@ export class Outbox extends Context.Service<
       const lock = (table: "outbox" | "published", places: ReadonlyArray<RecordPlace>) => lockRows(sql, table, places)
 
       /** Before names of a zone are settled: they and those above, that may have to be looked at for them. */
-      const lockForTurn = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>) {
+      const lockForTurn = Effect.fnUntraced(function* (
+        zone: Zone,
+        names: ReadonlyArray<DomainName>,
+        changes: ReadonlyArray<Turned>,
+        nowMillis: number
+      ) {
         const places = (all: Iterable<DomainName>) => Array.from(all, (name) => ({ zone: zone.name, name }))
-        yield* lock("outbox", places(new Set(names.flatMap((name) => [name, ...NonTerminals.above(name, zone)]))))
+        yield* sql.onDialectOrElse({
+          pg: () =>
+            Effect.gen(function* () {
+              // A mark that is not there cannot be locked: where one is to come, it is put there in its turn, and others wait.
+              const coming = yield* flipping(zone, changes)
+              if (coming.length > 0) yield* putMissing(zone, names, coming, nowMillis)
+              else yield* lock("outbox", places(names))
+            }),
+          orElse: () => Effect.void
+        })
         yield* lock("published", places(names))
+      })
+
+      /** Locks the marks of `names`, and those of `coming`, which are made where there are none. */
+      const putMissing = Effect.fnUntraced(function* (
+        zone: Zone,
+        names: ReadonlyArray<DomainName>,
+        coming: ReadonlyArray<DomainName>,
+        nowMillis: number
+      ) {
+        const marked = yield* sql<{ readonly name: DomainName }>`
+          SELECT name FROM outbox WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
+        const all = new Set([...marked.map(({ name }) => name), ...coming])
+        yield* insertRows(
+          sql,
+          "outbox",
+          markColumns,
+          Array.from(all, (name) => ({
+            zone: zone.name,
+            name,
+            generation: 0,
+            cause: cameBelow,
+            urgency: urgencyOf(cameBelow),
+            marked_at: nowMillis
+          })),
+          {
+            by: ["zone", "name"],
+            conflict: "ON CONFLICT (zone, name) DO UPDATE SET generation = outbox.generation"
+          }
+        )
       })
 
       const hold = Effect.fnUntraced(function* (
@@ -958,6 +1020,24 @@ const auditView = ({ quarantinedUntilMillis, rrsets }: Pick<Published, "rrsets" 
         ttl: ttlSeconds,
         type
       }))
+
+/** Why a name is looked at because others below it came or went. */
+const cameBelow: Cause = "registered"
+
+const markColumns = {
+  zone: "text",
+  name: "text",
+  generation: "bigint",
+  cause: "text",
+  urgency: "bigint",
+  marked_at: "bigint"
+} as const
+
+/** A name of several labels that came to have records, or ceased to. */
+interface Turned {
+  readonly name: DomainName
+  readonly by: 1 | -1
+}
 
 /** A time that does not come by itself. */
 const never = Number.MAX_SAFE_INTEGER

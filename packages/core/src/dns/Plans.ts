@@ -13,7 +13,7 @@
  * change. Leaves to others: finding what is to change (`dns/Reconciler`,
  * `dns/Adoption`), and publishing (`dns/DnsManager`).
  */
-import { Clock, Context, Duration, Effect, identity, Layer, Option, Schema, Stream } from "effect"
+import { Clock, Context, Duration, Effect, identity, Layer, Option, Result, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Action } from "../audit/Actions.ts"
@@ -29,7 +29,7 @@ import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import * as HostRestore from "../registry/HostRestore.ts"
 import * as Generation from "../storage/Generation.ts"
 import { againOnCollision } from "../storage/SqlFailure.ts"
-import { asList, asTable, integer } from "../storage/Rows.ts"
+import { asList, asTable, integer, lockOrder } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import { isRecordType } from "../domain/RecordContent.ts"
@@ -177,6 +177,15 @@ export interface Refused {
   readonly reason: string
 }
 
+/** What of a plan is to be applied, and how. */
+export interface ApplyOptions extends Said {
+  /** Why the zone's delete budget does not count this time. */
+  readonly overrideBudget?: string | undefined
+  readonly names?: ReadonlyArray<DomainName> | undefined
+  readonly withoutDeletions?: boolean | undefined
+  readonly dryRun?: boolean | undefined
+}
+
 /** Refused changes that are told at the most. */
 export const refusalsMax = 100
 
@@ -225,20 +234,14 @@ export class Plans extends Context.Service<
     /**
      * Applies what is open of a plan, or, with `names`, only at those, or all but its deletions. The plan is `applied`
      * once every change has an outcome, and stays open until then. With `dryRun` it is only tried, page by page: what one
-     * page would do, the next does not see.
+     * page would do, the next does not see. `fence` begins the transaction of each page; its failure undoes that page.
      */
-    readonly apply: (
+    readonly apply: <E = never>(
       id: string,
-      options: Said & {
-        /** Why the zone's delete budget does not count this time. */
-        readonly overrideBudget?: string | undefined
-        readonly names?: ReadonlyArray<DomainName> | undefined
-        readonly withoutDeletions?: boolean | undefined
-        readonly dryRun?: boolean | undefined
-      }
+      options: ApplyOptions & { readonly fence?: Effect.Effect<void, E> | undefined }
     ) => Effect.Effect<
       Applied,
-      PlanNotFound | PlanNotOpen | PlanAltered | DeleteBudgetExceeded | PowerDnsError | SqlError.SqlError
+      E | PlanNotFound | PlanNotOpen | PlanAltered | DeleteBudgetExceeded | PowerDnsError | SqlError.SqlError
     >
     /**
      * Nothing of it is done. Names it held back stay as they are until something changes about them. With `dryRun` it is
@@ -250,13 +253,14 @@ export class Plans extends Context.Service<
     ) => Effect.Effect<Plan, PlanNotFound | PlanNotOpen | SqlError.SqlError>
     /**
      * Adds deletions to the zone's open plan of held ones, or begins one. Names it already has are left as they are. The
-     * caller holds the marks back with the plan's id.
+     * caller holds the marks back with the plan's id. `fence` begins the transaction.
      */
-    readonly hold: (
+    readonly hold: <E = never>(
       zone: DomainName,
       changes: ReadonlyArray<HeldDeletion>,
-      reason: string
-    ) => Effect.Effect<Plan, SqlError.SqlError>
+      reason: string,
+      fence?: Effect.Effect<void, E>
+    ) => Effect.Effect<Plan, E | SqlError.SqlError>
     /** Removes plans that are not open, beyond the newest `keep` of each zone; returns how many. */
     readonly prune: (keep: number) => Effect.Effect<number, SqlError.SqlError>
   }
@@ -276,8 +280,6 @@ export const pageSize = 2000
 /** Names whose deletions, when the plan is applied, go against the zone's budget. */
 const budgetedKinds: ReadonlyArray<PlanKind> = ["reconcile", "held-deletions"]
 
-type ApplyOptions = Parameters<Plans["Service"]["apply"]>[1]
-
 /** What is being done in one transaction. */
 interface Page {
   readonly plan: Plan
@@ -296,6 +298,7 @@ const placesAt = (zone: DomainName, names: ReadonlyArray<DomainName>) => names.m
 
 const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
+  const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
   const bump = yield* Versions.bumpOf(sql, "ownership")
   const outbox = yield* Outbox
   const ownership = yield* Ownership
@@ -687,7 +690,10 @@ const make = Effect.gen(function* () {
       yield* sql`
         UPDATE outbox SET generation = ${page.generation}, marked_at = ${page.nowMillis}, parked_at = NULL,
           parked_reason = NULL
-        WHERE zone = ${page.zone.name} AND name IN ${asList(sql, names)} AND parked_at IS NOT NULL AND plan IS NULL`
+        WHERE zone = ${page.zone.name} AND name IN (
+          SELECT name FROM outbox
+          WHERE zone = ${page.zone.name} AND name IN ${asList(sql, names)} AND parked_at IS NOT NULL AND plan IS NULL
+          ORDER BY ${lockOrder(sql, ["name"])} ${forUpdate})`
       after = rows.length < pageSize ? undefined : rows.at(-1)!.name
     }
   })
@@ -760,98 +766,106 @@ const make = Effect.gen(function* () {
     }
   }
 
-  /** One transaction: what is done, its audit entries and its outcomes. */
-  const applyPage = Effect.fn("Plans.applyPage")(
-    function* (
-      known: Plan,
-      options: ApplyOptions,
-      after: number,
-      standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
-    ) {
-      const isFirst = after === 0
-      const plan = yield* getOpen(known.id, repo.lock)
-      if (isFirst && plan.hash !== known.hash) {
-        return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
-      }
-      const zonesVersion = zones.version
-      const zone = zones.find(plan.zone)
-      // What was added since nobody has seen who gave the word.
-      const changes = yield* repo.openChanges(plan.id, options, after, known.counts.changes, pageSize)
-      if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
-      const generation = yield* Generation.next(sql)
-      const nowMillis = yield* Clock.currentTimeMillis
-      const page =
-        zone === undefined
-          ? undefined
-          : { plan, zone, changes, by: options.by, actor: actorOf(options), generation, nowMillis }
-      const refusals =
-        page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
-      const kept = changes.filter(({ action }) => action === "keep").length
-      const refusalOf = ({ name, type }: PlanChange) =>
-        page === undefined
-          ? `${plan.zone} is not a zone that Prism manages any more`
-          : (refusals.get(name) ?? refusals.get(`${name} ${type}`))
+  /** What is done, its audit entries and its outcomes. */
+  const applyWithin = Effect.fnUntraced(function* (
+    known: Plan,
+    options: ApplyOptions,
+    after: number,
+    standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
+  ) {
+    const isFirst = after === 0
+    const plan = yield* getOpen(known.id, repo.lock)
+    if (isFirst && plan.hash !== known.hash) {
+      return yield* new PlanAltered({ id: plan.id, expected: known.hash, found: plan.hash })
+    }
+    const zonesVersion = zones.version
+    const zone = zones.find(plan.zone)
+    // What was added since nobody has seen who gave the word.
+    const changes = yield* repo.openChanges(plan.id, options, after, known.counts.changes, pageSize)
+    if (isFirst && zone !== undefined) yield* checkBudget(plan, zone, options)
+    const generation = yield* Generation.next(sql)
+    const nowMillis = yield* Clock.currentTimeMillis
+    const page =
+      zone === undefined
+        ? undefined
+        : { plan, zone, changes, by: options.by, actor: actorOf(options), generation, nowMillis }
+    const refusals =
+      page === undefined || changes.length === 0 ? (new Map() as Refusals) : yield* carryOut(page, standing)
+    const kept = changes.filter(({ action }) => action === "keep").length
+    const refusalOf = ({ name, type }: PlanChange) =>
+      page === undefined
+        ? `${plan.zone} is not a zone that Prism manages any more`
+        : (refusals.get(name) ?? refusals.get(`${name} ${type}`))
 
-      const effective = changes.filter((change) => refusalOf(change) === undefined)
-      // Those of hosts are written with them.
-      const ofRecords = effective.filter(({ type }) => type !== HostRestore.hostType)
-      const entries: Array<PlanRepo.AuditEntry> = ofRecords.map((change) => ({
-        action: auditAction(plan.kind, change),
-        subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
-        before: PlanRepo.auditView(change.before),
-        after: PlanRepo.auditView(change.after),
-        reason: change.reason
-      }))
-      if (isFirst && changes.length > 0) {
-        entries.unshift({
-          action: "plan.applied",
-          subject: plan.id,
-          after: selectionOf(options),
-          reason: options.overrideBudget ?? plan.reason
-        })
-      }
-      if (entries.length > 0) {
-        yield* repo.audit(entries, actorOf(options), plan, generation, nowMillis)
-      }
-      if (changes.length > 0) {
-        yield* repo.setOutcomes(
-          plan.id,
-          changes.map((change) => ({ ordinal: change.ordinal, outcome: refusalOf(change) ?? "applied" }))
-        )
-      }
-      const isLast = changes.length < pageSize
-      const state = isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open"
-      const decided = changes.length > 0 || state === "applied"
-      const next: Plan = decided
-        ? {
-            ...plan,
-            state,
-            decidedAtMillis: nowMillis,
-            decidedBy: options.by,
-            decidedReason: options.overrideBudget ?? plan.decidedReason
-          }
-        : plan
-      if (decided) yield* repo.update(next)
-      if (effective.length > 0 && plan.kind !== "reconcile") {
-        // What is put into a zone that goes at this moment would stay there for ever.
-        yield* Audit.takeTurns(sql, [plan.zone])
-        yield* zones.verify(zonesVersion)
-      }
-      return {
-        plan: next,
-        applied: effective.length,
-        refused: changes.length - effective.length - kept,
-        kept,
-        refusals: changes.flatMap((change): ReadonlyArray<Refused> => {
-          const reason = refusalOf(change)
-          return reason === undefined ? [] : [{ name: change.name, type: change.type, reason }]
-        }),
-        last: isLast ? undefined : changes.at(-1)!.ordinal
-      }
-    },
-    Audit.inTransaction(sql),
-    againOnCollision
-  )
+    const effective = changes.filter((change) => refusalOf(change) === undefined)
+    // Those of hosts are written with them.
+    const ofRecords = effective.filter(({ type }) => type !== HostRestore.hostType)
+    const entries: Array<PlanRepo.AuditEntry> = ofRecords.map((change) => ({
+      action: auditAction(plan.kind, change),
+      subject: plan.kind === "ignore" ? `${change.name}.${plan.zone}` : change.name,
+      before: PlanRepo.auditView(change.before),
+      after: PlanRepo.auditView(change.after),
+      reason: change.reason
+    }))
+    if (isFirst && changes.length > 0) {
+      entries.unshift({
+        action: "plan.applied",
+        subject: plan.id,
+        after: selectionOf(options),
+        reason: options.overrideBudget ?? plan.reason
+      })
+    }
+    if (entries.length > 0) {
+      yield* repo.audit(entries, actorOf(options), plan, generation, nowMillis)
+    }
+    if (changes.length > 0) {
+      yield* repo.setOutcomes(
+        plan.id,
+        changes.map((change) => ({ ordinal: change.ordinal, outcome: refusalOf(change) ?? "applied" }))
+      )
+    }
+    const isLast = changes.length < pageSize
+    const state = isLast && (yield* repo.countOpen(plan.id)) === 0 ? "applied" : "open"
+    const decided = changes.length > 0 || state === "applied"
+    const next: Plan = decided
+      ? {
+          ...plan,
+          state,
+          decidedAtMillis: nowMillis,
+          decidedBy: options.by,
+          decidedReason: options.overrideBudget ?? plan.decidedReason
+        }
+      : plan
+    if (decided) yield* repo.update(next)
+    if (effective.length > 0 && plan.kind !== "reconcile") {
+      // What is put into a zone that goes at this moment would stay there for ever.
+      yield* Audit.takeTurns(sql, [plan.zone])
+      yield* zones.verify(zonesVersion)
+    }
+    return {
+      plan: next,
+      applied: effective.length,
+      refused: changes.length - effective.length - kept,
+      kept,
+      refusals: changes.flatMap((change): ReadonlyArray<Refused> => {
+        const reason = refusalOf(change)
+        return reason === undefined ? [] : [{ name: change.name, type: change.type, reason }]
+      }),
+      last: isLast ? undefined : changes.at(-1)!.ordinal
+    }
+  })
+
+  type Step = Effect.Success<ReturnType<typeof applyWithin>>
+
+  /** One transaction, of which nothing is there when `fence` fails: then that is the result. */
+  const applyPage = <E>(fence: Effect.Effect<void, E>, ...args: Parameters<typeof applyWithin>) =>
+    Effect.flatMap(
+      Effect.result(fence),
+      (begun): Effect.Effect<Result.Result<Step, E>, Effect.Error<ReturnType<typeof applyWithin>>> =>
+        Result.isFailure(begun)
+          ? Effect.succeed(Result.fail(begun.failure))
+          : Effect.map(applyWithin(...args), (step) => Result.succeed(step))
+    ).pipe(Audit.inTransaction(sql), againOnCollision, Effect.withSpan("Plans.applyPage"))
 
   /** What stands in PowerDNS at the next names of a plan that relies on it. */
   const look = Effect.fnUntraced(function* (plan: Plan, options: ApplyOptions, after: number) {
@@ -862,7 +876,10 @@ const make = Effect.gen(function* () {
     return Map.groupBy(found, ({ name }) => name)
   })
 
-  const apply: Plans["Service"]["apply"] = Effect.fn("Plans.apply")(function* (id, options) {
+  const apply = Effect.fn("Plans.apply")(function* <E = never>(
+    id: string,
+    { fence = Effect.void, ...options }: ApplyOptions & { readonly fence?: Effect.Effect<void, E> | undefined }
+  ) {
     const known = yield* getOpen(id, repo.find)
     yield* verify(known)
     const isDry = options.dryRun === true
@@ -873,12 +890,13 @@ const make = Effect.gen(function* () {
     let kept = 0
     for (let after: number | undefined = 0; ;) {
       const standing = yield* look(known, options, after)
-      const step: Effect.Success<ReturnType<typeof applyPage>> = yield* applyPage(known, options, after, standing).pipe(
+      const done = yield* applyPage(fence, known, options, after, standing).pipe(
         isDry ? Audit.undone(sql) : identity,
         Effect.tapErrorTag("ZonesMoved", () => zones.reload),
         Effect.retry({ while: ({ _tag }) => _tag === "ZonesMoved", times: 5 }),
         Effect.catchTag("ZonesMoved", () => new PlanNotOpen({ id, state: "open" }))
       )
+      const step: Step = yield* Effect.fromResult(done)
       applied += step.applied
       refused += step.refused
       kept += step.kept
@@ -915,7 +933,11 @@ const make = Effect.gen(function* () {
     }).pipe(options.dryRun === true ? Audit.undone(sql) : Audit.inTransaction(sql), againOnCollision)
   })
 
-  const hold: Plans["Service"]["hold"] = Effect.fn("Plans.hold")(function* (zone, deletions, reason) {
+  const holdWithin = Effect.fnUntraced(function* (
+    zone: DomainName,
+    deletions: ReadonlyArray<HeldDeletion>,
+    reason: string
+  ) {
     const kind: PlanKind = "held-deletions"
     const generation = yield* Generation.next(sql)
     const open = yield* repo.lockOpen(zone, kind)
@@ -943,7 +965,19 @@ const make = Effect.gen(function* () {
     const entry = Option.isNone(open) ? madeEntry(extended) : extendedEntry(open.value, extended)
     if (Option.isNone(open) || changes.length > 0) yield* tell(extended, [entry], { by: "prism" })
     return extended
-  }, Audit.inTransaction(sql))
+  })
+
+  const hold = <E = never>(
+    zone: DomainName,
+    deletions: ReadonlyArray<HeldDeletion>,
+    reason: string,
+    fence?: Effect.Effect<void, E>
+  ) => {
+    const held = holdWithin(zone, deletions, reason)
+    return Audit.inTransaction(sql)<Plan, E | SqlError.SqlError, never>(
+      fence === undefined ? held : Effect.andThen(fence, held)
+    ).pipe(Effect.withSpan("Plans.hold"))
+  }
 
   const prune: Plans["Service"]["prune"] = Effect.fn("Plans.prune")(function* (keep) {
     let removed = 0

@@ -135,6 +135,15 @@ export const defaultOptions: ReconcilerOptions = {
   plansKeptMax: 50
 }
 
+/** What a fence failed with. */
+class Unfenced<E> {
+  readonly _tag = "Unfenced"
+  readonly error: E
+  constructor(error: E) {
+    this.error = error
+  }
+}
+
 /** Names that are ours, read at once: few, so that they are garbage while they are young. */
 const publishedPage = 1000
 
@@ -485,17 +494,28 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
   })
 
   /** Applies what the guards let through. */
-  const applyPlan = Effect.fnUntraced(function* (plan: Plan, said: Said, withoutDeletions: boolean) {
+  const applyPlan = Effect.fnUntraced(function* <E>(
+    plan: Plan,
+    said: Said,
+    withoutDeletions: boolean,
+    fence: Effect.Effect<void, E>
+  ) {
     const all = plan.counts.changes
     if (withoutDeletions && plan.counts.delete === all) return plan
-    return yield* plans.apply(plan.id, { ...said, withoutDeletions }).pipe(
+    const apply = (withoutDeletions: boolean) =>
+      plans.apply(plan.id, {
+        ...said,
+        withoutDeletions,
+        fence: Effect.mapError(fence, (error) => new Unfenced(error))
+      })
+    return yield* apply(withoutDeletions).pipe(
       // Deletions that were under way have used the budget.
       Effect.catchTag("DeleteBudgetExceeded", (error) =>
         Effect.andThen(
           Effect.logError("the reconciler holds back").pipe(
             Effect.annotateLogs({ zone: plan.zone, guard: "delete-budget", reason: error.message, plan: plan.id })
           ),
-          plans.apply(plan.id, { ...said, withoutDeletions: true })
+          apply(true)
         )
       ),
       Effect.map((applied) => applied.plan),
@@ -508,6 +528,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
           plan
         )
       ),
+      Effect.catchTag("Unfenced", ({ error }) => Effect.fail(error)),
       Effect.catchTag(["DeleteBudgetExceeded", "PlanNotFound", "PlanAltered"], Effect.die)
     )
   })
@@ -548,7 +569,9 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     if (copy === undefined || sentences.size > 0) yield* sound(zone.name, sentences, compared.plan)
     const hasDrift = compared.plan.counts.changes > 0
     const plan =
-      request.apply === true && hasDrift ? yield* applyPlan(compared.plan, said, sentences.size > 0) : compared.plan
+      request.apply === true && hasDrift
+        ? yield* applyPlan(compared.plan, said, sentences.size > 0, fence)
+        : compared.plan
     if (hasDrift) yield* plans.prune(options.plansKeptMax)
     const result = resultWith(plan)
     const before = results.get(zone.name)?.plan

@@ -63,7 +63,7 @@ export class Feed extends Context.Service<
     readonly before: (atMillis: number) => Effect.Effect<number, SqlError.SqlError>
     /** The page behind `position`; empty when there is no more yet. */
     readonly after: (position: number) => Effect.Effect<Page, SqlError.SqlError>
-    /** Waits until there is something behind `position`. Only while `following`. */
+    /** Waits until there is something behind `position`, or it is not there any more. Only while `following`. */
     readonly awaitBeyond: (position: number) => Effect.Effect<void>
     /** Says that somebody follows, until the scope ends. */
     readonly following: Effect.Effect<void, never, Scope.Scope>
@@ -127,6 +127,8 @@ const make = Effect.fnUntraced(function* (options: FeedOptions) {
   const isFollowed = () => followers > 0
   /** Whether what is in memory ends where the log does, as far as was heard. */
   let isAtEnd = false
+  /** Times that the log turned out to end before what was read of it, as on a database server that took over. */
+  let cuts = 0
   let grown = Deferred.makeUnsafe<void>()
 
   const announce = Effect.suspend(() => {
@@ -151,7 +153,16 @@ const make = Effect.fnUntraced(function* (options: FeedOptions) {
       if (entries.length > 0 && entries[0]!.position !== recent.high() + 1) recent.reset(entries[0]!.position - 1)
       for (const entry of entries) recent.add(toItem(entry))
       if (entries.length > 0) yield* announce
-      else if (isFollowed()) yield* Effect.sleep(options.retryMillis) // told of what is not there, as after a restored backup
+      else if (isFollowed()) {
+        // Told of what is not there: the log may have become another one.
+        const end = yield* Effect.uninterruptible(head)
+        if (end < recent.high()) {
+          recent.reset(end)
+          cuts += 1
+          yield* announce
+        }
+        yield* Effect.sleep(options.retryMillis)
+      }
       yield* Metric.update(EventMetrics.recent, recent.size())
     }
   })
@@ -230,9 +241,13 @@ const make = Effect.fnUntraced(function* (options: FeedOptions) {
     })
 
   const awaitBeyond: Feed["Service"]["awaitBeyond"] = (position) =>
-    Effect.suspend(() =>
-      recent.high() > position ? Effect.void : Effect.andThen(Deferred.await(grown), awaitBeyond(position))
-    )
+    Effect.suspend(() => {
+      const known = cuts
+      const wait: Effect.Effect<void> = Effect.suspend(() =>
+        recent.high() > position || cuts > known ? Effect.void : Effect.andThen(Deferred.await(grown), wait)
+      )
+      return wait
+    })
 
   return Feed.of({
     head,

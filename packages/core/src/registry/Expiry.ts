@@ -68,13 +68,27 @@ export const defaultOptions: ExpiryOptions = {
   othersMillisMax: sharedFlushMillisMax + 5000
 }
 
+const isWithdrawn = ({ after }: HostRepo.HostChange) => after.withdrawnSinceMillis !== undefined
+
+interface Swept {
+  readonly swept_at: number | bigint
+  readonly grace_until: number | bigint
+  readonly expired_at: number | bigint
+}
+
+/** Clocks of servers differ by less, in milliseconds. */
+const clocksMillisMax = 5000
+
 /** Leases for which servers that end keep hosts from expiring, at the most. */
 const leasesWithoutExpiryMax = 3
 
 export const layer = (options: Partial<ExpiryOptions> = {}) => Layer.effectDiscard(run(options))
 
-/** What the loops do in their turns: write when hosts were last seen, and look what time has done to hosts. */
-export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> = {}) {
+/**
+ * What the loops do in their turns: write when hosts were last seen, and look what time has done to hosts. `thereSinceMillis`:
+ * since when this server has been there for hosts. Default: from now on.
+ */
+export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> = {}, thereSinceMillis?: number) {
   const options = { ...defaultOptions, ...given }
   const sql = yield* SqlClient.SqlClient
   const hosts = HostRepo.make(sql, yield* Signals)
@@ -121,16 +135,15 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
       actor: Audit.prism
     }))
     yield* hosts.write(changes, nowMillis, event === "offline" ? "expired" : "withdrawn")
-    const mark = (cause: MarkCause, withdrawn: boolean) => {
-      const places = changes
-        // Whose records were withdrawn before has none to look at.
-        .filter(({ before }) => before.withdrawnSinceMillis === undefined)
-        .filter(({ after }) => (after.withdrawnSinceMillis !== undefined) === withdrawn)
-        .flatMap(({ after }) => placesOf(zones, after))
-      return outbox.mark(places, generation, nowMillis, cause)
-    }
-    yield* mark("expired", false)
-    yield* mark("withdrawn", true)
+    // Whose records were withdrawn before has none to look at. What is withdrawn is said last, and so stands.
+    const places = changes
+      .filter(({ before }) => before.withdrawnSinceMillis === undefined)
+      .sort((a, b) => Number(isWithdrawn(a)) - Number(isWithdrawn(b)))
+      .flatMap((each) => {
+        const cause: MarkCause = isWithdrawn(each) ? "withdrawn" : "expired"
+        return placesOf(zones, each.after).map((place) => ({ ...place, cause }))
+      })
+    yield* outbox.mark(places, generation, nowMillis, "expired")
   })
 
   const wake = (found: ReadonlyArray<Host>) =>
@@ -252,17 +265,47 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     }
   })
 
+  /** Between two sweeps; longer is a pause, in which nobody can have renewed a lease. */
+  const pauseMillisMax = options.sweepMillis * 3 + 5000
+  const isPause = (millis: number) => millis < 0 || millis > pauseMillisMax
+
   // Nobody can have renewed a lease while we were not there: count from when we came, or came back.
-  let graceUntilMillis = (yield* Clock.currentTimeMillis) + options.leaseMillis
-  let lastSweepMillis = yield* Clock.currentTimeMillis
+  const startMillis = yield* Clock.currentTimeMillis
+  let graceUntilMillis = startMillis + options.leaseMillis
+  let lastSweepMillis = startMillis
   /** When hosts could expire last, or could not by what is ours. */
   let lastExpiryMillis = graceUntilMillis
+  let isFollowing = false
+
+  /** Goes on where another server has left off, where we were there for hosts already and it has looked until lately. */
+  const follow = Effect.fnUntraced(function* (nowMillis: number) {
+    isFollowing = true
+    const [row] = yield* sql<Swept>`SELECT swept_at, grace_until, expired_at FROM expiry`
+    if (row === undefined) return
+    const sweptMillis = Math.min(nowMillis, Number(row.swept_at) - clocksMillisMax)
+    if (sweptMillis < (thereSinceMillis ?? startMillis) || isPause(nowMillis - sweptMillis)) return
+    lastSweepMillis = sweptMillis
+    graceUntilMillis = Math.min(graceUntilMillis, Number(row.grace_until))
+    lastExpiryMillis = Math.min(lastExpiryMillis, Number(row.expired_at))
+  })
+
+  /** Tells whoever looks next, where that may be another server. */
+  const keep = (nowMillis: number) =>
+    sql.onDialectOrElse({
+      pg: () => sql`
+        INSERT INTO expiry (one, swept_at, grace_until, expired_at)
+        VALUES (1, ${nowMillis}, ${graceUntilMillis}, ${lastExpiryMillis})
+        ON CONFLICT (one) DO UPDATE SET swept_at = excluded.swept_at, grace_until = excluded.grace_until,
+          expired_at = excluded.expired_at`,
+      orElse: () => sql`SELECT id FROM host LIMIT 1` // whether the database is there
+    })
 
   const sweep = Effect.gen(function* () {
     const nowMillis = yield* Clock.currentTimeMillis
+    if (!isFollowing) yield* follow(nowMillis)
     const pauseMillis = nowMillis - lastSweepMillis
     lastSweepMillis = nowMillis
-    if (pauseMillis < 0 || pauseMillis > options.sweepMillis * 3 + 5000) {
+    if (isPause(pauseMillis)) {
       graceUntilMillis = nowMillis + options.leaseMillis
       lastExpiryMillis = graceUntilMillis
       yield* Effect.logWarning("the process was paused or the clock jumped; no lease expires for one lease").pipe(
@@ -274,7 +317,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
       nowMillis < cluster.endedMillis() + options.leaseMillis &&
       nowMillis < lastExpiryMillis + options.leaseMillis * leasesWithoutExpiryMax
     if (nowMillis < graceUntilMillis || isEnding) {
-      yield* sql`SELECT id FROM host LIMIT 1` // whether the database is there
+      yield* keep(nowMillis)
       const standing = yield* guards.find("mass-expiry")
       yield* Metric.update(guardMetric, standing?.waiting === true ? 1 : 0)
       // Those that were offline before are none of its hosts.
@@ -286,6 +329,7 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     const beforeMillis = yield* expireBefore(nowMillis)
     while ((yield* expire(nowMillis, beforeMillis)) === options.batchMax) yield* Effect.yieldNow
     yield* age(nowMillis)
+    yield* keep(nowMillis)
   }).pipe(
     // Nobody can renew a lease by a database that is away: count from when it is back.
     Effect.tapError(() =>
@@ -311,8 +355,9 @@ const guarded = (name: string, effect: Effect.Effect<void, SqlError.SqlError>) =
 const run = Effect.fnUntraced(function* (given: Partial<ExpiryOptions>) {
   const options = { ...defaultOptions, ...given }
   const { flush } = yield* make(options)
-  // Of several servers one looks at leases, and who begins to knows nothing of the time before.
-  yield* make(options).pipe(
+  const thereSinceMillis = yield* Clock.currentTimeMillis
+  // Of several servers one looks at leases; who begins to goes on where the last one left off.
+  yield* make(options, thereSinceMillis).pipe(
     Effect.flatMap(({ sweep }) =>
       Effect.forever(Effect.andThen(guarded("the sweep of leases", sweep), Effect.sleep(options.sweepMillis)))
     ),

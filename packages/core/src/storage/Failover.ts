@@ -10,10 +10,12 @@
 import { Context } from "effect"
 
 export interface Failover {
-  /** How long work is repeated from the moment on that the database was lost, in milliseconds. */
+  /** How long work is repeated from the moment on that the database was lost, in milliseconds. It may change: ask when it is. */
   readonly patienceMillis: number
   /** Calls `listener` each time another server has taken over; what is returned ends that. */
   readonly onMoved: (listener: () => void) => () => void
+  /** Is told which timeline the writes are on, by whoever writes now and then. For an address that hides the servers behind it. */
+  readonly saw?: ((timeline: string) => void) | undefined
 }
 
 export const Failover = Context.Reference<Failover>("@prism-dns/core/storage/Failover", {

@@ -17,13 +17,22 @@ import { detailOf } from "./SqlFailure.ts"
  * starting up, and only read. And of one that ended a transaction which stood still (`Cluster.fence`).
  */
 const lostStates: ReadonlySet<unknown> = new Set(["57P01", "57P02", "57P03", "25006", "25P03"])
+/** Of a server that another may take over from, or that comes back itself. */
+const leavingStates: ReadonlySet<unknown> = new Set(["57P01", "57P02", "57P03", "25006"])
+
+const stateOf = ({ reason: { cause } }: SqlError.SqlError): unknown =>
+  cause instanceof Error && "code" in cause ? cause.code : undefined
+
+/** True where the server said that it goes, comes, or takes no writes. */
+export const isLeaving = (error: SqlError.SqlError): boolean => leavingStates.has(stateOf(error))
+
+/** True where the server takes no writes, as one that was demoted: its connections are of no use, and do not end by themselves. */
+export const isReadOnly = (error: SqlError.SqlError): boolean => stateOf(error) === "25006"
 
 /** True where the server was lost, be it the connection or its right to write; another attempt may find another one. */
 export const isLost = (error: unknown): error is SqlError.SqlError => {
   if (!SqlError.isSqlError(error)) return false
-  if (error.reason._tag === "ConnectionError") return true
-  const { cause } = error.reason
-  return cause instanceof Error && "code" in cause && lostStates.has(cause.code)
+  return error.reason._tag === "ConnectionError" || lostStates.has(stateOf(error))
 }
 
 const uncertainWords =

@@ -533,6 +533,14 @@ const cluster = Effect.gen(function* () {
     instance TEXT,
     since BIGINT NOT NULL
   )`
+  // One row: when leases of hosts were last looked at, until when none expires, and when some could expire last. For whoever
+  // looks next.
+  yield* sql`CREATE TABLE expiry (
+    one SMALLINT PRIMARY KEY CHECK (one = 1),
+    swept_at BIGINT NOT NULL,
+    grace_until BIGINT NOT NULL,
+    expired_at BIGINT NOT NULL
+  )`
   // Rises with each change of what servers keep in memory, in the transaction of the change: who misses a signal sees it here.
   yield* sql`CREATE TABLE change_version (topic TEXT PRIMARY KEY, version BIGINT NOT NULL)`
 })

@@ -8,7 +8,8 @@
  * between two equal counts is what stood there at the first of them. Leaves to
  * others: what other processes write.
  */
-import { Context, Effect, Stream } from "effect"
+import { Cause, Context, Effect, Exit, Option, Stream } from "effect"
+import type { SqlError } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
 
 export interface Writes {
@@ -24,8 +25,8 @@ export const OwnWrites = Context.Reference<Writes | undefined>("@prism-dns/core/
 const reads = /^\s*(?:SELECT|WITH|VALUES|SHOW|SET|LISTEN|UNLISTEN|SAVEPOINT|RELEASE|ROLLBACK\s+TO)\b/i
 /** In the middle of what begins like a read. */
 const writesWithin = /\b(?:INSERT|UPDATE|DELETE|MERGE)\b/i
-/** What an instance says of its own life, twice a second: nothing that anybody is shown is made of it. */
-const ofInstances = /^\s*(?:UPDATE|INSERT\s+INTO|DELETE\s+FROM)\s+"?(?:instance|cluster_lease)\b/i
+/** What instances say of their own life and work all the time: nothing that anybody is shown is made of it. */
+const ofInstances = /^\s*(?:UPDATE|INSERT\s+INTO|DELETE\s+FROM)\s+"?(?:instance|cluster_lease|expiry)\b/i
 
 /** Whether a statement may write something that is shown to somebody. Where in doubt, it may. */
 export const mayWrite = (text: string): boolean =>
@@ -34,8 +35,15 @@ export const mayWrite = (text: string): boolean =>
 const begins = /^\s*(?:BEGIN|START)\b/i
 const ends = /^\s*(?:COMMIT|END|ROLLBACK(?!\s+TO))\b/i
 
-/** The same connection, for one borrower; what it writes is counted: a transaction when it has ended, whatever its end. */
-export const counted = (connection: Connection, writes: Writes): Connection => {
+/**
+ * The same connection, for one borrower; what it writes is counted: a transaction when it has ended, whatever its end.
+ * `failed` is told why a statement was not carried out that may have written.
+ */
+export const counted = (
+  connection: Connection,
+  writes: Writes,
+  failed?: (error: SqlError.SqlError) => void
+): Connection => {
   let inTransaction = false
   let wrote = false
   const note = (text: string): void => {
@@ -49,11 +57,15 @@ export const counted = (connection: Connection, writes: Writes): Connection => {
     else writes.count += 1
   }
   // Also of what failed or was given up: whether it was carried out is not always known.
-  const noting = <A, E>(text: string, effect: Effect.Effect<A, E>) =>
+  const noting = <A>(text: string, effect: Effect.Effect<A, SqlError.SqlError>) =>
     mayWrite(text)
-      ? Effect.ensuring(
-          effect,
-          Effect.sync(() => note(text))
+      ? Effect.onExit(effect, (exit) =>
+          Effect.sync(() => {
+            note(text)
+            if (failed === undefined || Exit.isSuccess(exit)) return
+            const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+            if (error !== undefined) failed(error)
+          })
         )
       : effect
   return {

@@ -194,6 +194,37 @@ export const suite = <R>(
   )
 
   test(
+    "an end of the log that a database server lacks which took over is no alarm, and its positions come again",
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const log = yield* AuditLog
+      let moves = 0
+      const seal = yield* Sealer.make(Sealer.defaultOptions, () => moves)
+      yield* write("a", "b")
+      yield* seal
+      yield* write("c")
+      yield* seal
+      yield* sql`DELETE FROM audit_log WHERE position = 3`
+      yield* sql`DELETE FROM audit_seal WHERE last_position = 3`
+      moves += 1
+      yield* write("d")
+      yield* seal
+      yield* write("e")
+      yield* seal
+      assert.deepStrictEqual(
+        (yield* log.after(0, 10)).map(({ position, subject }) => [position, subject]),
+        [
+          [1, "a"],
+          [2, "b"],
+          [3, "d"],
+          [4, "e"]
+        ]
+      )
+      assert.strictEqual((yield* Metric.value(AuditMetrics.sealAlarms)).count, 0)
+    })
+  )
+
+  test(
     "an entry that somebody put behind the end is left there, without a seal, and stops nothing",
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient

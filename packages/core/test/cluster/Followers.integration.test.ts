@@ -19,9 +19,9 @@ import * as DomainName from "@prism-dns/core/domain/DomainName"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Failover } from "@prism-dns/core/storage/Failover"
 import { expect } from "vitest"
 import { actor, keyOf } from "../auth/AccessSuite.ts"
+import * as Failovers from "../harness/Failovers.ts"
 import { Postgres } from "../harness/Postgres.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
@@ -213,15 +213,8 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
     it.effect("without the last changes is followed as it is, also where memory has higher generations", () =>
       Effect.gen(function* () {
         const { server } = yield* Servers.database
-        const moved = new Set<() => void>()
-        const failover = {
-          patienceMillis: 0,
-          onMoved: (listener: () => void) => {
-            moved.add(listener)
-            return () => void moved.delete(listener)
-          }
-        }
-        const a = yield* server(parts.pipe(Layer.provide(Layer.succeed(Failover, failover))))
+        const failover = Failovers.make()
+        const a = yield* server(parts.pipe(Layer.provide(failover.layer)))
         const [roles, tokens] = [Context.get(a, Roles), Context.get(a, Tokens)]
         const [sql, leases] = [Context.get(a, SqlClient.SqlClient), Context.get(a, Leases)]
         const revoked: Array<string> = []
@@ -250,7 +243,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
         yield* sql`
         UPDATE access_token SET revoked_at = NULL, revoked_reason = NULL, generation = ${generation("kept")}
         WHERE name = 'kept'`
-        for (const listener of moved) listener()
+        failover.move()
         yield* seen(
           "roles are those of the database",
           () => [roles.find("kept")?.description, roles.find("lost")],

@@ -30,12 +30,16 @@ const serverOf = Effect.fnUntraced(function* (
   options: { readonly ears?: "hearing" | "deaf"; readonly ended?: () => number } = {}
 ) {
   const context = yield* server(T.registry(), options.ears)
-  const expiry = yield* Expiry.make({ leaseMillis, othersMillisMax, sweepMillis: 60_000 }).pipe(
+  const thereSinceMillis = yield* Clock.currentTimeMillis
+  /** Begins to look at leases. */
+  const look = Expiry.make({ leaseMillis, othersMillisMax, sweepMillis: 60_000 }, thereSinceMillis).pipe(
     Effect.provide(Layer.merge(Layer.succeedContext(context), among(options.ended)))
   )
+  const expiry = yield* look
   const [registry, leases] = [Context.get(context, Registry), Context.get(context, Leases)]
   return {
     ...expiry,
+    look,
     leases,
     sql: Context.get(context, SqlClient.SqlClient),
     /** Says to the others that any host may have changed. */
@@ -107,6 +111,26 @@ layer(Postgres.layer(), { timeout: "90 seconds", excludeTestServices: true })("h
       expect(yield* a.state).toBe("offline")
     }).pipe(Effect.scoped)
   )
+
+  for (const wasThere of [true, false]) {
+    test(
+      `whoever begins to look at leases ${wasThere ? "goes on where another server left off" : "gives a lease, where it was not there itself meanwhile"}`,
+      Effect.gen(function* () {
+        const { server } = yield* Servers.database
+        const a = yield* serverOf(server)
+        const before = yield* serverOf(server)
+        yield* jump(leaseMillis + 1000) // the grace of the start
+        yield* a.register("web", "192.0.2.1")
+        a.leases.outdated([T.nameOf("web")])
+        yield* jump(leaseMillis + othersMillisMax - 10_000)
+        yield* a.sweep
+        const after = yield* serverOf(server)
+        yield* jump(20_000)
+        yield* (yield* (wasThere ? before : after).look).sweep
+        expect(yield* a.state).toBe(wasThere ? "offline" : "online")
+      }).pipe(Effect.scoped)
+    )
+  }
 
   test(
     "a host that another server has changed is not renewed as it was: at once where that is heard",

@@ -82,8 +82,25 @@ const makeLeases = () => {
         { discard: true }
       )
     })
+  /** It is to be another's once the work has ended. */
+  const hand = (name: LeaseName) =>
+    Effect.suspend(() => {
+      const entry = entryOf(name)
+      return Effect.forEach(
+        entry.standers,
+        ({ fiber }) => (fiber === undefined ? Effect.void : Fiber.interrupt(fiber)),
+        { discard: true }
+      ).pipe(
+        Effect.andThen(
+          Effect.sync(() => {
+            entry.end()
+            entry.held = undefined
+          })
+        )
+      )
+    })
   const pass = (name: LeaseName) => Effect.sync(() => void (entryOf(name).passed = true))
-  return { cluster, give, take, pass }
+  return { cluster, give, take, hand, pass }
 }
 
 type Services = DnsManager | Registry | Outbox | PowerDnsClient | PowerDnsMemory | SqlClient.SqlClient
@@ -176,6 +193,29 @@ test(
     assert.deepStrictEqual(yield* served("web"), ["192.0.2.1"])
     yield* pass(30)
     assert.deepStrictEqual(yield* pending, [])
+  })
+)
+
+test(
+  "a write that is cut off as its zone is handed over is looked at again, by whoever writes the zone then",
+  Effect.fnUntraced(function* (leases) {
+    const memory = yield* PowerDnsMemory
+    const sql = yield* SqlClient.SqlClient
+    yield* leases.give(lease)
+    yield* pass(5)
+    yield* memory.delayNext("1 minute", "patch")
+    yield* register("web", "192.0.2.1")
+    yield* pass(1)
+    const handing = yield* Effect.forkChild(leases.hand(lease))
+    yield* pass(2)
+    yield* Fiber.join(handing)
+    yield* pass(1)
+    const [row] = yield* sql<{ readonly sent: string }>`SELECT sent FROM published WHERE name = ${T.nameOf("web")}`
+    assert.match(row?.sent ?? "", /^\*/)
+    // Another has settled it since: it is marked once more when the write can come no more.
+    yield* sql`DELETE FROM outbox`
+    yield* pass(20)
+    assert.deepStrictEqual(yield* pending, [T.nameOf("web")])
   })
 )
 

@@ -352,6 +352,32 @@ export const suite = <R>(
     )
 
     test(
+      "are neither applied nor made behind a fence that does not hold: not from the page on at which it fails",
+      Effect.gen(function* () {
+        const plans = yield* Plans
+        const outbox = yield* Outbox
+        const lost = yield* Effect.flip(
+          plans.hold(
+            zone.name,
+            [{ name: T.nameOf("a"), type: "A", before: a("a"), reason: "away" }],
+            "too many",
+            Effect.fail("lost" as const)
+          )
+        )
+        assert.strictEqual(lost, "lost")
+        assert.deepStrictEqual(yield* query("SELECT id FROM plan"), [])
+        const names = Array.from({ length: pageSize + 1 }, (_, i) => `h${String(i).padStart(5, "0")}`)
+        const plan = yield* makePlan(names.map(creation))
+        let looks = 0
+        const fence = Effect.suspend(() => (++looks === 1 ? Effect.void : Effect.fail("lost" as const)))
+        assert.strictEqual(yield* Effect.flip(plans.apply(plan.id, { by: "prism", fence })), "lost")
+        assert.strictEqual((yield* marked).length, pageSize)
+        assert.strictEqual(Option.getOrThrow(yield* plans.find(plan.id)).state, "open")
+        assert.strictEqual((yield* outbox.findMarks([{ zone: zone.name, name: T.nameOf(names.at(-1)!) }])).length, 0)
+      })
+    )
+
+    test(
       "of held deletions are applied as they were shown: what is added meanwhile waits for another word",
       Effect.gen(function* () {
         const plans = yield* Plans

@@ -9,6 +9,7 @@ import { Feed, type FeedOptions } from "@prism-dns/core/events/Feed"
 import { Deferred, Effect, Exit, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { write } from "../audit/SealerSuite.ts"
+import * as Failovers from "../harness/Failovers.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 
 const names = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => `h-${from + i}`)
@@ -34,25 +35,18 @@ export const suite = <R>(
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
   database: Layer.Layer<SqlClient.SqlClient, never, R>
 ) => {
+  const parts = (options: Partial<FeedOptions> = {}) =>
+    Feed.layer({ retryMillis: 20, ...options }).pipe(
+      Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
+      Layer.provideMerge(AuditLog.layer),
+      Layer.provideMerge(Layer.merge(Cluster.layerAlone, Signals.layerNone)),
+      Layer.provideMerge(database)
+    )
   const test = (
     title: string,
     body: Effect.Effect<void, unknown, SqlClient.SqlClient | AuditLog | Sealer | Feed>,
     options: Partial<FeedOptions> = {}
-  ) =>
-    it.effect(`${name}: ${title}`, () =>
-      body.pipe(
-        Effect.provide(
-          Layer.fresh(
-            Feed.layer({ retryMillis: 20, ...options }).pipe(
-              Layer.provideMerge(Sealer.layer({ gatherMillis: 1 })),
-              Layer.provideMerge(AuditLog.layer),
-              Layer.provideMerge(Layer.merge(Cluster.layerAlone, Signals.layerNone)),
-              Layer.provideMerge(database)
-            )
-          )
-        )
-      )
-    )
+  ) => it.effect(`${name}: ${title}`, () => body.pipe(Effect.provide(Layer.fresh(parts(options)))))
 
   test(
     "many read each event once and in order, from wherever they start, while others are written",
@@ -135,6 +129,29 @@ export const suite = <R>(
       })
     })
   )
+
+  it.effect(`${name}: whoever follows when a database server takes over that lacks the last events is told so`, () => {
+    const failover = Failovers.make()
+    return Effect.gen(function* () {
+      const feed = yield* Feed
+      const sql = yield* SqlClient.SqlClient
+      yield* feed.following
+      for (const some of [names(1, 3), names(4, 5)]) {
+        yield* write(...some)
+        yield* (yield* Sealer).drain
+      }
+      assert.deepStrictEqual(yield* read(0, 5), expected(1, 5))
+      const waiting = yield* Effect.forkScoped(feed.awaitBeyond(5), { startImmediately: true })
+      yield* sql`DELETE FROM audit_log WHERE position > 3`
+      yield* sql`DELETE FROM audit_seal WHERE last_position > 3`
+      failover.move()
+      yield* Fiber.join(waiting)
+      const page = yield* feed.after(5)
+      assert.deepStrictEqual(page, { gap: { from: 4, to: 5, reason: "restored" }, items: [], position: 3 })
+      yield* write("h-6")
+      assert.deepStrictEqual(yield* read(3, 1), [[4, "h-6"]])
+    }).pipe(Effect.scoped, Effect.provide(Layer.fresh(parts().pipe(Layer.provide(failover.layer)))))
+  })
 
   test(
     "the position of a time is before its first entry",

@@ -28,12 +28,22 @@ export const commit = (connection: Connection): Effect.Effect<void, SqlError.Sql
       : Effect.void
   )
 
-export const make = Effect.fnUntraced(function* (options: PgClient.PgPoolConfig, writes: Writes.Writes) {
+/** `failed` is told why a connection was not got, or a statement that may have written was not carried out. */
+export const make = Effect.fnUntraced(function* (
+  options: PgClient.PgPoolConfig,
+  writes: Writes.Writes,
+  failed: (error: SqlError.SqlError) => void = () => undefined
+) {
   const inner = yield* PgClient.make(options)
   const { config, driver, json, listen, notify } = inner
-  const connection = Effect.flatMap(ReadFrom, (replica) =>
-    replica === undefined ? Effect.map(inner.reserve, (each) => Writes.counted(each, writes)) : replica.reserve
-  )
+  const written = Effect.mapBoth(inner.reserve, {
+    onFailure: (error) => {
+      failed(error)
+      return error
+    },
+    onSuccess: (each) => Writes.counted(each, writes, failed)
+  })
+  const connection = Effect.flatMap(ReadFrom, (replica) => (replica === undefined ? written : replica.reserve))
   const client = yield* SqlClient.make({
     driver,
     acquirer: connection,

@@ -14,7 +14,7 @@ import { Failover } from "@prism-dns/core/storage/Failover"
 import * as Loss from "@prism-dns/core/storage/Loss"
 import { ReadFrom, Replicas } from "@prism-dns/core/storage/Reads"
 import * as Writes from "@prism-dns/core/storage/Writes"
-import { Context, Effect, Layer, Schema, Scope, Semaphore } from "effect"
+import { Clock, Context, Effect, Layer, Schema, Scope, Semaphore } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient, SqlError } from "effect/sql"
 import * as PostgresClient from "./PostgresClient.ts"
@@ -65,15 +65,57 @@ const isPooled = (url: PostgresUrl) =>
 
 const sayPooled = Effect.logInfo("a pool lends the connections to PostgreSQL: no statement is prepared")
 
-/** A client of the one server of `url`. */
+/** Connections to a server that takes no writes are cut no more often: where none does they are good for reading. */
+const cutMillisMin = 1000
+
+/**
+ * A client of the one address of `url`. It may lead to one server today and to another tomorrow (a balancer, a virtual
+ * address, a name, a pool): that one goes or takes no writes any more is a sign of it, and another timeline proves it.
+ */
 const makeOne = Effect.fnUntraced(function* (url: PostgresUrl, pool: PoolOptions, writes: Writes.Writes) {
   const pooled = yield* isPooled(url)
   if (pooled) yield* sayPooled
-  const client = Loss.telling(yield* PostgresClient.make({ ...pool, url: url.url, prepare: !pooled }, writes))
-  // A pool may be told of another server.
-  const failover = pooled
-    ? { patienceMillis: PostgresServers.defaultOptions.patienceMillis, onMoved: () => () => undefined }
-    : undefined
+  const [host] = url.hosts
+  const sockets = PostgresServers.makeSockets(host)
+  const { patienceMillis } = PostgresServers.defaultOptions
+  const clock = yield* Clock.Clock
+  const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  /** When it was seen last that a server goes, or takes no writes. */
+  let leftElapsed = -Infinity
+  let cutElapsed = -Infinity
+  const failed = (error: SqlError.SqlError): void => {
+    if (!Loss.isLeaving(error)) return
+    const now = elapsed()
+    leftElapsed = now
+    if (!Loss.isReadOnly(error) || now - cutElapsed < cutMillisMin) return
+    cutElapsed = now
+    // Others of the pool are to the same server, and would not end by themselves.
+    sockets.cut("the server takes no writes any more")
+  }
+  const client = Loss.telling(
+    yield* PostgresClient.make(
+      { ...pool, ...host, url: url.url, stream: sockets.open, prepare: !pooled },
+      writes,
+      failed
+    )
+  )
+  const moved = new Set<() => void>([() => (writes.count += 1)])
+  let known: string | undefined
+  const failover: Failover = {
+    // A pool may be told of another server without a sign.
+    get patienceMillis() {
+      return pooled || elapsed() - leftElapsed < 2 * patienceMillis ? patienceMillis : 0
+    },
+    onMoved: (listener) => {
+      moved.add(listener)
+      return () => void moved.delete(listener)
+    },
+    saw: (timeline) => {
+      const before = known
+      known = timeline
+      if (before !== undefined && before !== timeline) for (const listener of moved) listener()
+    }
+  }
   return { client, failover }
 })
 
@@ -189,7 +231,7 @@ const make = Effect.fnUntraced(function* (url: PostgresUrl, options: ClientOptio
     Context.add(Writes.OwnWrites, writes),
     Context.add(OwnSessions, own)
   )
-  return failover === undefined ? services : Context.add(services, Failover, failover)
+  return Context.add(services, Failover, failover)
 })
 
 /** A client of the database at `url`; fails when nobody takes writes in time. */

@@ -14,13 +14,16 @@
  * A process that ends in the middle leaves its key without an answer. The same
  * instance, once it is back, does the request again at once, others once that
  * process is known to have ended (`cluster/Cluster`), and after `abandonedAfter`
- * in any case; what the first had committed by then is there.
+ * in any case; what the first had committed by then is there. The same where
+ * another database server took over in the middle, which may lack what the answer
+ * tells of.
  */
 import { type Problem, problems } from "@prism-dns/core/api/Problems"
 import type { Authority } from "@prism-dns/core/auth/Permissions"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import * as Grants from "@prism-dns/core/auth/Grants"
 import type { Grant } from "@prism-dns/core/auth/Principal"
+import { Failover } from "@prism-dns/core/storage/Failover"
 import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -191,8 +194,14 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
   })
   const keepMillis = Duration.toMillis(options.keep)
   const abandonedMillis = Duration.toMillis(abandonedAfter)
-  /** Of this process, under way. */
-  const running = new Set<string>()
+  /** Of this process, under way: the request, and how many times another database server had taken over before. */
+  const running = new Map<string, { readonly fingerprint: string; readonly moves: number }>()
+  let moves = 0
+  const { onMoved } = yield* Failover
+  yield* Effect.acquireRelease(
+    Effect.sync(() => onMoved(() => (moves += 1))),
+    (stop) => Effect.sync(stop)
+  )
   const place = ({ caller, key }: Claim): string => `${caller}\n${key}`
 
   const outcomes = new Map<string, Metric.Counter<number>>()
@@ -211,6 +220,13 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
       "in-progress",
       problems.idempotencyInProgress,
       "The request with this Idempotency-Key is still being answered; try again in a moment."
+    )
+
+  const reused = () =>
+    refuse(
+      "reused",
+      problems.idempotencyKeyReused,
+      "This Idempotency-Key was sent with another request before; a new request needs a new key."
     )
 
   const replay = (row: Row, rights: string): Claimed => {
@@ -253,15 +269,18 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
   ): Effect.fn.Return<Claimed, SqlError.SqlError> {
     const { caller, key, rights } = claim
     const nowMillis = yield* Clock.currentTimeMillis
-    const taken: Claimed = { _tag: "Do", claim }
+    const taken = Effect.sync((): Claimed => {
+      running.set(place(claim), { fingerprint, moves })
+      return { _tag: "Do", claim }
+    })
+    const underWay = running.get(place(claim))
+    // A database server that took over may know nothing of it.
+    if (underWay !== undefined) return underWay.fingerprint === fingerprint ? inProgress() : reused()
     const inserted = yield* sql`
       INSERT INTO idempotency (caller, key, fingerprint, rights, process, at)
       VALUES (${caller}, ${key}, ${fingerprint}, ${rights}, ${process}, ${nowMillis})
       ON CONFLICT (caller, key) DO NOTHING RETURNING key`
-    if (inserted.length > 0) {
-      running.add(place(claim))
-      return taken
-    }
+    if (inserted.length > 0) return yield* taken
     const [row] = yield* sql<Row>`
       SELECT fingerprint, rights, process, status, headers, body, at FROM idempotency WHERE caller = ${caller} AND key = ${key}`
     if (row === undefined) return inProgress() // given back this moment
@@ -270,13 +289,7 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
       row.status === null &&
       (row.process === process ? running.has(place(claim)) : !(yield* isLeft(row.process, Number(row.at), ageMillis)))
     if (row.status === null ? isUnderWay : ageMillis < keepMillis) {
-      if (row.fingerprint !== fingerprint) {
-        return refuse(
-          "reused",
-          problems.idempotencyKeyReused,
-          "This Idempotency-Key was sent with another request before; a new request needs a new key."
-        )
-      }
+      if (row.fingerprint !== fingerprint) return reused()
       return row.status === null ? inProgress() : replay(row, rights)
     }
     // Too old, or left by a process that ended in the middle: whoever is first takes it over.
@@ -284,15 +297,14 @@ const make = Effect.fnUntraced(function* (options: IdempotencyOptions & { readon
       UPDATE idempotency
       SET fingerprint = ${fingerprint}, rights = ${rights}, process = ${process}, status = NULL, headers = NULL, body = NULL, at = ${nowMillis}
       WHERE caller = ${caller} AND key = ${key} AND process = ${row.process} AND at = ${Number(row.at)} RETURNING key`
-    if (takenOver.length === 0) return inProgress()
-    running.add(place(claim))
-    return taken
+    return takenOver.length === 0 ? inProgress() : yield* taken
   })
 
   const settle = (claim: Claim, response: HttpServerResponse.HttpServerResponse | undefined) =>
     Effect.gen(function* () {
       const { caller, key } = claim
-      const kept = response === undefined ? undefined : keptOf(claim, response)
+      const isThere = running.get(place(claim))?.moves === moves
+      const kept = response === undefined || !isThere ? undefined : keptOf(claim, response)
       if (kept === undefined) {
         yield* sql`DELETE FROM idempotency WHERE caller = ${caller} AND key = ${key} AND process = ${process}`
         return

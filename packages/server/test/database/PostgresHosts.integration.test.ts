@@ -1,10 +1,12 @@
 /** A client of two PostgreSQL servers, of which one takes writes. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, layer } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Result } from "effect"
 import { SqlClient } from "effect/sql"
+import { Postgres } from "../../../core/test/harness/Postgres.ts"
 import * as PostgresPair from "../../../core/test/harness/PostgresPair.ts"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { Failover } from "@prism-dns/core/storage/Failover"
+import * as Loss from "@prism-dns/core/storage/Loss"
 import * as PostgresHosts from "../../src/database/PostgresHosts.ts"
 import * as PostgresUrl from "../../src/database/PostgresUrl.ts"
 
@@ -101,6 +103,42 @@ describe("two PostgreSQL servers", () => {
       yield* one.start
       const mixed = yield* Effect.flip(open(url.replace(two.at, other.one.at)))
       assert.include(mixed.message, "the servers of the address hold different databases")
+    }).pipe(Effect.scoped)
+  )
+})
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("one address of a PostgreSQL", (it) => {
+  it.effect("leads to another server once the one behind it takes no writes; what was opened before is given up", () =>
+    Effect.gen(function* () {
+      const postgres = yield* Postgres
+      const { database, url } = yield* postgres.createDatabase()
+      yield* postgres.query(database, "CREATE TABLE t (x int)")
+      yield* postgres.query(database, `ALTER DATABASE "${database}" SET default_transaction_read_only = on`)
+      const { failover, sql, write } = yield* open(url)
+      assert.strictEqual(failover.patienceMillis, 0)
+      // All of the pool are opened while it only reads.
+      yield* Effect.all(
+        [1, 2, 3, 4].map(() => sql`SELECT pg_sleep(0.2)`),
+        { concurrency: "unbounded" }
+      )
+      yield* postgres.query("postgres", `ALTER DATABASE "${database}" RESET default_transaction_read_only`)
+      const refused = yield* Effect.flip(sql.withTransaction(write(1)))
+      assert.isTrue(Loss.isLost(refused))
+      assert.isAbove(failover.patienceMillis, 0)
+      const each = Effect.all([2, 3, 4, 5].map(write), { concurrency: "unbounded" })
+      yield* waitUntil("all connections of the pool take writes", each, () => true)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("tells of another server by the timeline that is written", () =>
+    Effect.gen(function* () {
+      const postgres = yield* Postgres
+      const { url } = yield* postgres.createDatabase()
+      const { failover } = yield* open(url)
+      let moves = 0
+      failover.onMoved(() => (moves += 1))
+      for (const timeline of ["00000001", "00000001", "00000002", "00000002"]) failover.saw?.(timeline)
+      assert.strictEqual(moves, 1)
     }).pipe(Effect.scoped)
   )
 })

@@ -8,6 +8,7 @@ import { HttpServerResponse } from "effect/http"
 import { OpenApi } from "effect/http-api"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import * as Failovers from "../../../core/test/harness/Failovers.ts"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import * as Database from "../../src/Database.ts"
 import * as Exchange from "../../src/http/Exchange.ts"
@@ -211,6 +212,31 @@ describe("an Idempotency-Key", () => {
       assert.strictEqual(yield* by("one", "a"), "do")
       assert.strictEqual(yield* by("one", "b"), "do")
     }).pipe(Effect.provide(kept()))
+  )
+
+  it.effect(
+    "whose request was under way when another database server took over is done anew, and not twice at once",
+    () => {
+      const failover = Failovers.make()
+      return Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        assert.strictEqual(yield* outcome(), "do")
+        // That server knows nothing of it.
+        yield* sql`DELETE FROM idempotency`
+        assert.strictEqual(yield* outcome(), "refuse 409 idempotency-in-progress")
+        failover.move()
+        yield* answer(mine, json({ n: 1 }, 201))
+        assert.strictEqual(yield* outcome(), "do")
+        yield* answer(mine, json({ n: 2 }, 201))
+        assert.strictEqual(yield* outcome(), "replay 201")
+        // It has the key, and perhaps not what the answer tells of.
+        const other = { ...mine, key: "k-2" }
+        assert.strictEqual(yield* outcome(other), "do")
+        failover.move()
+        yield* answer(other, json({ n: 1 }, 201))
+        assert.strictEqual(yield* outcome(other), "do")
+      }).pipe(Effect.provide(kept().pipe(Layer.provide(failover.layer))))
+    }
   )
 
   it.effect("is forgotten when it is old, and when there are too many", () =>
