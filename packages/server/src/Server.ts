@@ -59,6 +59,7 @@ import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
+import * as Statistics from "@prism-dns/core/storage/Statistics"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Crypto from "node:crypto"
@@ -222,6 +223,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Revocations.layer),
     Layer.provideMerge(Zones.layerManaged(config.zones, Groups.make(config.cluster.groups))),
     Layer.provideMerge(Exporter.layer(audit.export, { host: server.instance })),
+    Layer.provideMerge(Statistics.layer),
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),

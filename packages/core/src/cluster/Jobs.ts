@@ -3,7 +3,15 @@ import { Effect, type Scope } from "effect"
 import { Cluster } from "./Cluster.ts"
 
 /** The names of the jobs, which are their leases. */
-export const jobs = ["audit-seal", "audit-retention", "expiry", "elapsed", "webhooks", "zone-changes"] as const
+export const jobs = [
+  "audit-seal",
+  "audit-retention",
+  "expiry",
+  "elapsed",
+  "webhooks",
+  "zone-changes",
+  "statistics"
+] as const
 export type Job = (typeof jobs)[number] | `audit-export/${string}`
 
 /**

@@ -275,11 +275,8 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
       nowMillis
     )
 
-  /**
-   * Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. On
-   * PostgreSQL they are locked first, as `lockByName` does it: other servers register and flush at the same moment.
-   */
-  const flushSeen = (seen: ReadonlyArray<Seen>) => {
+  /** `which`: what becomes of hosts that others have locked. */
+  const moveSeen = (seen: ReadonlyArray<Seen>, which: "wait" | "skip") => {
     const r = asTable(
       sql,
       "r",
@@ -287,18 +284,32 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
       seen.map(({ atMillis, generation, id }) => ({ id, generation, at: atMillis }))
     )
     const ofThese = sql.literal("host.id = r.id AND host.generation = r.generation AND host.state = 'online'")
+    const skipping = sql.literal(which === "skip" ? "SKIP LOCKED" : "")
     const locked = sql.onDialectOrElse({
-      pg: () =>
-        sql`(SELECT host.id, r.generation, r.at FROM host JOIN ${r} ON ${ofThese} ORDER BY ${inOrder} FOR UPDATE OF host) AS r`,
+      pg: () => sql`(
+        SELECT host.id, r.generation, r.at FROM host JOIN ${r} ON ${ofThese}
+        ORDER BY ${inOrder} FOR UPDATE OF host ${skipping}) AS r`,
       orElse: () => r
     })
     return Effect.map(
       sql<{ readonly id: string }>`
         UPDATE host SET last_seen = CASE WHEN host.last_seen < r.at THEN r.at ELSE host.last_seen END
         FROM ${locked} WHERE ${ofThese} RETURNING host.id`,
-      (rows) => new Set(rows.map((row) => row.id))
+      (rows) => rows.map((row) => row.id)
     )
   }
+
+  /**
+   * Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. Other
+   * servers register and flush at the same moment: all that are free are written first, so that few are held while it waits
+   * for the others, in the order in which `lockByName` takes them.
+   */
+  const flushSeen = Effect.fnUntraced(function* (seen: ReadonlyArray<Seen>) {
+    const flushed = new Set(yield* moveSeen(seen, "skip"))
+    const left = seen.filter(({ id }) => !flushed.has(id))
+    if (left.length > 0) for (const id of yield* moveSeen(left, "wait")) flushed.add(id)
+    return flushed
+  })
 
   /** Online hosts with a lease, last seen before `beforeMillis`, locked. */
   const lockExpired = (beforeMillis: number, limit: number) =>

@@ -138,7 +138,7 @@ export class LoadAgent {
   close(): void {
     this.#isOver = true
     clearTimeout(this.#attempt)
-    for (const link of [this.#current, this.#next]) if (link !== undefined) this.#drop(link)
+    for (const link of [this.#current, this.#next]) if (link !== undefined) this.#drop(link, "the load ends")
     this.#current = undefined
     this.#next = undefined
   }
@@ -182,15 +182,15 @@ export class LoadAgent {
       }
     })
     socket.on("error", () => undefined)
-    socket.on("close", () => this.#lost(link))
+    socket.on("close", () => this.#lost(link, "it was closed"))
   }
 
   #expectAnswer(link: Link, millis: number): void {
     clearTimeout(link.answer)
-    link.answer = setTimeout(() => this.#lost(link), millis)
+    link.answer = setTimeout(() => this.#lost(link, "no answer in time"), millis)
   }
 
-  #drop(link: Link): void {
+  #drop(link: Link, why: string): void {
     if (link.isClosed) return
     link.isClosed = true
     clearTimeout(link.answer)
@@ -201,14 +201,14 @@ export class LoadAgent {
     for (const request of link.following.values()) request.lostMillis ??= atMillis
     // Also one that was never acknowledged may stand, and expires.
     if (link === this.#current && this.#wanted.length > 0 && this.#away === undefined) {
-      this.#away = { host: this.host, fromMillis: atMillis, toMillis: undefined }
+      this.#away = { host: this.host, fromMillis: atMillis, toMillis: undefined, why }
       this.#options.records.away.push(this.#away)
     }
   }
 
-  #lost(link: Link): void {
+  #lost(link: Link, why: string): void {
     if (link.isClosed) return
-    this.#drop(link)
+    this.#drop(link, why)
     if (this.#isOver) return
     if (link === this.#next) {
       // The old one still holds the host.
@@ -343,7 +343,7 @@ export class LoadAgent {
     if (former === undefined) return
     former.holds = false
     if (former.asked !== undefined) former.asked.request.isLeft = true
-    this.#drop(former)
+    this.#drop(former, "its successor has the host")
   }
 
   #refused(link: Link, message: MessageV2.ErrorFrame): void {
@@ -358,7 +358,7 @@ export class LoadAgent {
       clearTimeout(link.answer)
       if (isGone && asked.request.addresses === this.#wanted) this.#isSettled = true
     }
-    if (message.closing === true || !link.isWelcome) return this.#lost(link)
+    if (message.closing === true || !link.isWelcome) return this.#lost(link, message.code)
     const wait = setTimeout(
       () => {
         if (!link.isClosed) this.#say()

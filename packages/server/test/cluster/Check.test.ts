@@ -86,7 +86,7 @@ const world = (): World => {
         request(2000, [], 5),
         request(3000, ["10.60.0.3"], 7)
       ],
-      away: [{ host, fromMillis: 1500, toMillis: 1900 }],
+      away: [{ host, fromMillis: 1500, toMillis: 1900, why: "it was closed" }],
       polls: [
         { node: "ns1", host, askedMillis: 500, toldMillis: 501, addresses: ["10.60.0.1"] },
         { node: "ns1", host, askedMillis: 1005, toldMillis: 1006, addresses: ["10.60.0.1"] },
@@ -319,7 +319,7 @@ describe("the checker of histories", () => {
 
   it("takes a host that was away for longer than its lease for gone", () => {
     const gone = world()
-    gone.history.away.push({ host, fromMillis: 3100, toMillis: undefined })
+    gone.history.away.push({ host, fromMillis: 3100, toMillis: undefined, why: "it was closed" })
     gone.history.polls.push({ node: "ns1", host, askedMillis: 25_000, toldMillis: 25_001, addresses: [] })
     gone.end.versions[4] = { ...gone.end.versions[4]!, isCurrent: false }
     gone.end.versions.push({ ...version(6, "offline", ["10.60.0.3"], 8), isCurrent: true })

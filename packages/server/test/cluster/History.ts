@@ -43,6 +43,8 @@ export interface Away {
   readonly host: string
   readonly fromMillis: number
   toMillis: number | undefined
+  /** What ended the connection, in words. */
+  readonly why: string
 }
 
 /** What a name server said in between. */

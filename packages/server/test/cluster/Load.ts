@@ -223,7 +223,12 @@ const beatByProtocol1 = Effect.fnUntraced(function* (
           request.told.push({ level: each, atMillis, generation: undefined, outcome: undefined })
         }
         if (host.successMillis !== undefined && atMillis - host.successMillis > 2 * beatMillis) {
-          away.push({ host: request.host, fromMillis: host.successMillis, toMillis: atMillis })
+          away.push({
+            host: request.host,
+            fromMillis: host.successMillis,
+            toMillis: atMillis,
+            why: "its beats had no answer"
+          })
         }
         host.successMillis = atMillis
       } else {

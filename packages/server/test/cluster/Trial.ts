@@ -22,10 +22,14 @@ export const isFull = process.env["PRISM_CLUSTER"] === "full"
 const patience = Number(process.env["PRISM_CLUSTER_PATIENCE"] ?? "1")
 if (!(patience >= 1)) throw new Error("PRISM_CLUSTER_PATIENCE is a number, 1 or more")
 
+/** `PRISM_CLUSTER_CHANGES=N`: so many changes a second, in place of those of the form. */
+const changesPerSecond = Number(process.env["PRISM_CLUSTER_CHANGES"] ?? (isFull ? "500" : "20"))
+if (!(changesPerSecond >= 1)) throw new Error("PRISM_CLUSTER_CHANGES is a number, 1 or more")
+
 export const size: Load.Options = {
   seed: process.env["PRISM_CLUSTER_SEED"] ?? "1",
   sessions: isFull ? 2000 : 100,
-  changesPerSecond: isFull ? 500 : 20,
+  changesPerSecond,
   protocol1: isFull ? 200 : 10,
   pollsPerSecond: isFull ? 200 : 25,
   throughHaproxy: 0.5
@@ -95,6 +99,16 @@ export const findings = Effect.fnUntraced(function* ({ cluster, load }: Trial) {
   }
   return found
 })
+
+/** Why hosts were away, since the first `before` times, and what clients saw as errors. */
+export const whys = ({ errors, history }: Load.Load, before: number): string => {
+  const count = (words: ReadonlyArray<string>) =>
+    Object.entries(Object.groupBy(words, (each) => each)).map(([each, all]) => `${all!.length} x ${each}`)
+  return [
+    ...count(history.away.slice(before).map(({ why }) => why)),
+    ...count(errors.map(({ what }) => what.replaceAll(/[a-z]+-\d+/g, "N"))).slice(0, 10)
+  ].join("; ")
+}
 
 /** Asserts that nothing is wrong. */
 export const judge = Effect.fnUntraced(function* (trial: Trial) {
