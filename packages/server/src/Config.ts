@@ -181,6 +181,10 @@ export interface PrismConfig {
     readonly retention: Duration.Duration
     readonly export: ReadonlyArray<TargetConfig>
   }
+  readonly history: {
+    /** How long it is kept what hosts were; zero: for ever. */
+    readonly retention: Duration.Duration
+  }
   readonly events: {
     /** Clients that follow at once. */
     readonly subscribersMax: number
@@ -868,6 +872,12 @@ export const settings = Settings.group("", {
       })
     })
   }),
+  history: Settings.group("What hosts were.", {
+    retention: Settings.setting(Kind.duration("0s", "36500d"), {
+      doc: "How long it is kept what hosts were, counted from when it was no longer so; 0s: for ever.",
+      default: "0s"
+    })
+  }),
   audit: Settings.group("The audit log.", {
     retention: Settings.setting(Kind.duration("0s", "36500d"), {
       doc: "How long entries are kept; 0s: for ever. What goes leaves the rest verifiable.",
@@ -1211,6 +1221,7 @@ const assemble = (values: Values): Result.Result<PrismConfig, ReadonlyArray<stri
       certificates,
       reservedNames: auth.reservedNames.length === 0 ? Policy.reservedNames : auth.reservedNames.map(({ name }) => name)
     },
+    history: values.history,
     audit: { retention: values.audit.retention, export: targets },
     events: {
       ...values.events,

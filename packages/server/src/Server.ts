@@ -55,9 +55,11 @@ import { Guards } from "@prism-dns/core/registry/Guards"
 import { ManagedZones } from "@prism-dns/core/registry/ManagedZones"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Differences } from "@prism-dns/core/registry/Differences"
+import * as HistoryRetention from "@prism-dns/core/registry/HistoryRetention"
 import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import * as ZoneChanges from "@prism-dns/core/registry/ZoneChanges"
+import * as PartitionsAhead from "@prism-dns/core/storage/PartitionsAhead"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import * as Statistics from "@prism-dns/core/storage/Statistics"
 import { Context, Duration, Effect, Layer, References } from "effect"
@@ -92,7 +94,7 @@ export class Running extends Context.Service<
 
 /** Everything between the configuration and a server that answers. */
 export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> => {
-  const { audit, auth, cluster, events, http, leases, powerdns, redis, server, storage, tcp, tls } = config
+  const { audit, auth, cluster, events, history, http, leases, powerdns, redis, server, storage, tcp, tls } = config
 
   const nodes = PowerDnsNodes.layer({
     nodes: powerdns.nodes,
@@ -225,6 +227,13 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(Exporter.layer(audit.export, { host: server.instance })),
     Layer.provideMerge(Statistics.layer),
     Layer.provideMerge(Retention.layer({ keepMillis: Duration.toMillis(audit.retention) })),
+    Layer.provideMerge(HistoryRetention.layer({ keepMillis: Duration.toMillis(history.retention) })),
+    Layer.provideMerge(
+      PartitionsAhead.layer({
+        auditKeepMillis: Duration.toMillis(audit.retention),
+        historyKeepMillis: Duration.toMillis(history.retention)
+      })
+    ),
     Layer.provideMerge(Sealer.layer()),
     Layer.provideMerge(AuditLog.layer),
     Layer.provideMerge(redis === undefined ? Layer.empty : Redis.layer(redis, server.instance)),

@@ -7,10 +7,13 @@
  * say where to go on. The order is that of positions. Times are turned into
  * positions by looking at the entries around them, `disorderMax` of them: where a
  * clock that was wrong has put more entries than that out of order, some may be
- * missed. Belongs to `AuditLog`.
+ * missed. Where the log has partitions they are walked one by one, the newest
+ * first, until the page is full: of all of them at once PostgreSQL may read whole
+ * ranges to sort them. Belongs to `AuditLog`.
  */
 import { Effect } from "effect"
 import type { SqlClient, SqlError, Statement } from "effect/sql"
+import * as Partitions from "../storage/Partitions.ts"
 import { asList } from "../storage/Rows.ts"
 import { columns, type LogEntry, type LogRow, toEntry } from "./Chain.ts"
 
@@ -57,14 +60,43 @@ interface Walk {
   readonly values: ReadonlyArray<string>
 }
 
+const whole: Partitions.Range = { from: -Infinity, to: Infinity }
+
+/** All positions in parts that each lie in one partition, or in none: those that have some between the two, the newest first. */
+const partsOf = (
+  partitions: ReadonlyArray<Partitions.Range>,
+  low: number,
+  high: number
+): ReadonlyArray<Partitions.Range> => {
+  const cuts = [-Infinity, ...new Set(partitions.flatMap(({ from, to }) => [from, to])), Infinity]
+  const ends = [...new Set(cuts)].sort((a, b) => a - b)
+  return ends
+    .flatMap((to, i) => (i === 0 ? [] : [{ from: ends[i - 1]!, to }]))
+    .filter(({ from, to }) => from < high && to > low + 1)
+    .toReversed()
+}
+
 export const make = (sql: SqlClient.SqlClient) => {
   const all = sql.literal(columns)
+
+  const partsBetween = (low: number, high: number) =>
+    sql.onDialectOrElse({
+      pg: () => Effect.map(Partitions.list(sql, Partitions.auditLog), (partitions) => partsOf(partitions, low, high)),
+      orElse: () => Effect.succeed([whole])
+    })
+
+  /** In the text, and not as parameters: it is always the same for a partition, and known when the statement is planned. */
+  const within = ({ from, to }: Partitions.Range) =>
+    sql.literal(
+      `${from === -Infinity ? "" : `position >= ${from} AND `}${to === Infinity ? "" : `position < ${to} AND `}`
+    )
 
   /**
    * Entries of a walk between two positions, the newest first. The column stands among what is compared and sorted by, as a
    * pair with the position: so only its index gives them in order, and no planner takes another one.
    */
   const inner = (
+    part: Partitions.Range,
     walk: Walk | undefined,
     what: string,
     low: number,
@@ -74,13 +106,14 @@ export const make = (sql: SqlClient.SqlClient) => {
     const selected = sql.literal(what)
     if (walk === undefined) {
       return sql`
-        SELECT ${selected} FROM audit_log WHERE position > ${low} AND position < ${high} ORDER BY position DESC LIMIT ${limit}`
+        SELECT ${selected} FROM audit_log WHERE ${within(part)} position > ${low} AND position < ${high}
+        ORDER BY position DESC LIMIT ${limit}`
     }
     const column = sql.literal(walk.column)
     const isThere = sql.literal(walk.column === "request" ? "request IS NOT NULL AND" : "")
     const one = (value: string) => sql`
       SELECT ${selected} FROM audit_log
-      WHERE ${isThere} (${column}, position) > (${value}, ${low}) AND (${column}, position) < (${value}, ${high})
+      WHERE ${within(part)} ${isThere} (${column}, position) > (${value}, ${low}) AND (${column}, position) < (${value}, ${high})
       ORDER BY ${column} DESC, position DESC LIMIT ${limit}`
     if (walk.values.length === 1) return one(walk.values[0]!)
     return walk.values
@@ -89,15 +122,29 @@ export const make = (sql: SqlClient.SqlClient) => {
   }
 
   /** How many entries a walk has between two positions, as far as that is counted. */
-  const probe = (walk: Walk, low: number, high: number) =>
-    Effect.map(
-      sql<{ readonly entries: number | bigint }>`
-        SELECT COUNT(*) AS entries FROM (${inner(walk, "position", low, high, probeMax)}) AS probed`,
-      ([row]) => Number(row!.entries)
-    )
+  const probe = Effect.fnUntraced(function* (
+    parts: ReadonlyArray<Partitions.Range>,
+    walk: Walk,
+    low: number,
+    high: number
+  ) {
+    let entries = 0
+    for (const part of parts) {
+      const [row] = yield* sql<{ readonly entries: number | bigint }>`
+        SELECT COUNT(*) AS entries FROM (${inner(part, walk, "position", low, high, probeMax)}) AS probed`
+      entries += Number(row!.entries)
+      if (entries >= probeMax) break
+    }
+    return entries
+  })
 
   /** The walk with the fewest entries; undefined: the whole log. */
-  const choose = Effect.fnUntraced(function* (filter: AuditFilter, low: number, high: number) {
+  const choose = Effect.fnUntraced(function* (
+    parts: ReadonlyArray<Partitions.Range>,
+    filter: AuditFilter,
+    low: number,
+    high: number
+  ) {
     const walk = (column: Column, values: ReadonlyArray<string> | undefined): ReadonlyArray<Walk> =>
       values === undefined || values.length === 0 || values.length > walksMax ? [] : [{ column, values }]
     const value = (text: string | undefined) => (text === undefined ? undefined : [text])
@@ -111,7 +158,7 @@ export const make = (sql: SqlClient.SqlClient) => {
     if (walks.length <= 1) return walks[0]
     let best: { readonly walk: Walk; readonly entries: number } | undefined
     for (const each of walks) {
-      const entries = yield* probe(each, low, high)
+      const entries = yield* probe(parts, each, low, high)
       if (best === undefined || entries < best.entries) best = { walk: each, entries }
       if (entries === 0) break
     }
@@ -169,21 +216,33 @@ export const make = (sql: SqlClient.SqlClient) => {
     const bounds = yield* boundsOf(filter)
     const low = bounds.low
     const high = Math.min(bounds.high, page.before ?? Number.MAX_SAFE_INTEGER)
-    const walk = yield* choose(filter, low, high)
+    const parts = yield* partsBetween(low, high)
+    const walk = yield* choose(parts, filter, low, high)
     const conditions = rest(filter, walk)
-    const scanned = conditions.length === 0 ? page.limit + 1 : scanMax
-    const rows = yield* sql<LogRow>`
-      SELECT ${all} FROM (
-        SELECT ${all} FROM (${inner(walk, columns, low, high, scanned)}) AS walked
-        ORDER BY position DESC LIMIT ${scanned}) AS scanned
-      WHERE ${sql.and([sql`1 = 1`, ...conditions])} ORDER BY position DESC LIMIT ${page.limit + 1}`
-    const entries = rows.slice(0, page.limit).map(toEntry)
-    if (rows.length > page.limit) return { entries, before: entries.at(-1)!.position }
-    if (conditions.length === 0) return { entries, before: undefined }
-    // There may be more behind what was looked at.
-    const [last] = yield* sql<{ readonly position: number | bigint }>`
-      SELECT position FROM (${inner(walk, "position", low, high, scanned)}) AS walked
-      ORDER BY position DESC LIMIT 1 OFFSET ${scanned - 1}`
-    return { entries, before: last === undefined ? undefined : Number(last.position) }
+    const entries: Array<LogEntry> = []
+    let left = scanMax
+    for (const part of parts) {
+      const wanted = page.limit + 1 - entries.length
+      const scanned = conditions.length === 0 ? wanted : left
+      const rows = yield* sql<LogRow>`
+        SELECT ${all} FROM (
+          SELECT ${all} FROM (${inner(part, walk, columns, low, high, scanned)}) AS walked
+          ORDER BY position DESC LIMIT ${scanned}) AS scanned
+        WHERE ${sql.and([sql`1 = 1`, ...conditions])} ORDER BY position DESC LIMIT ${wanted}`
+      if (rows.length === wanted) {
+        entries.push(...rows.slice(0, -1).map(toEntry))
+        return { entries, before: entries.at(-1)!.position }
+      }
+      entries.push(...rows.map(toEntry))
+      if (conditions.length === 0) continue
+      // There may be more behind what was looked at.
+      const [looked] = yield* sql<{ readonly entries: number | bigint; readonly last: number | bigint | null }>`
+        SELECT COUNT(*) AS entries, MIN(position) AS last FROM (
+          SELECT position FROM (${inner(part, walk, "position", low, high, scanned)}) AS walked
+          ORDER BY position DESC LIMIT ${scanned}) AS scanned`
+      left -= Number(looked!.entries)
+      if (left <= 0) return { entries, before: Number(looked!.last) }
+    }
+    return { entries, before: undefined }
   })
 }

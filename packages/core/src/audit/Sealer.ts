@@ -158,7 +158,7 @@ export const make = Effect.fnUntraced(function* (
     const head = isKnown ? found : left!
     if (!isKnown) yield* alarm(`${head.position}:${head.hash}`, `${found.position}:${found.hash}`)
     const [row] = yield* sql<{ readonly position: number | bigint | null }>`
-      SELECT MAX(position) AS position FROM audit_log`
+      SELECT MAX(position) AS position FROM audit_log WHERE position > ${head.position}`
     const last = Number(row?.position ?? 0)
     if (last > head.position) yield* alarm(`${head.position}`, `${last}, which no seal covers`)
     return { hash: head.hash, position: Math.max(head.position, last) }

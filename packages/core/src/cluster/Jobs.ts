@@ -6,6 +6,8 @@ import { Cluster } from "./Cluster.ts"
 export const jobs = [
   "audit-seal",
   "audit-retention",
+  "history-retention",
+  "partitions",
   "expiry",
   "elapsed",
   "webhooks",

@@ -9,6 +9,7 @@ import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import { Differences, keyOf, type RecordVersion, type SetPlace } from "../registry/Differences.ts"
+import * as HistoryRetention from "../registry/HistoryRetention.ts"
 import * as HostRestore from "../registry/HostRestore.ts"
 import * as HostRows from "../registry/HostRows.ts"
 import * as Generation from "../storage/Generation.ts"
@@ -157,7 +158,7 @@ const make = Effect.gen(function* () {
       })
     )
 
-  /** When the first of what is known began; the rows of each table are in the order of time. */
+  /** When the first of what is known began, and what was then is known whole; the rows of each table are in the order of time. */
   const knownSince = Effect.gen(function* () {
     const firsts = yield* Effect.forEach(["host_history", "record_history", "zone_history"], (table) =>
       Effect.map(
@@ -165,7 +166,7 @@ const make = Effect.gen(function* () {
         ([row]) => (row === undefined ? Infinity : Number(row.at))
       )
     )
-    return Math.min(...firsts)
+    return Math.max(Math.min(...firsts), yield* HistoryRetention.startOf(sql))
   })
 
   const checkTime = Effect.fnUntraced(function* (atMillis: number) {

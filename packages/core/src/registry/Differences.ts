@@ -160,17 +160,26 @@ const make = (sql: SqlClient.SqlClient): Differences["Service"] => {
 
   const hostsAt: Differences["Service"]["hostsAt"] = Effect.fnUntraced(function* (names, atMillis) {
     if (names.length === 0) return new Map()
-    const rows = yield* sql<HostRows.VersionRow>`
-      SELECT ${versionColumns} FROM host_history WHERE event <> 'released' AND sequence IN (
-        SELECT (
-          SELECT v.sequence FROM host_history v WHERE v.fqdn = r.fqdn AND v.valid_from <= ${atMillis}
-          ORDER BY v.valid_from DESC, v.sequence DESC LIMIT 1
-        ) FROM ${asTable(
-          sql,
-          "r",
-          { fqdn: "text" },
-          names.map((fqdn) => ({ fqdn }))
-        )})`
+    const asked = asTable(
+      sql,
+      "r",
+      { fqdn: "text" },
+      names.map((fqdn) => ({ fqdn }))
+    )
+    const rows = yield* sql.onDialectOrElse({
+      pg: () => sql<HostRows.VersionRow>`
+        SELECT h.* FROM ${asked} CROSS JOIN LATERAL (
+          SELECT ${versionColumns} FROM host_history v
+          WHERE v.fqdn = r.fqdn AND valid_from <= ${atMillis} ${HostRows.reaching(sql, atMillis)}
+          ORDER BY valid_from DESC, sequence DESC LIMIT 1
+        ) h WHERE event <> 'released'`,
+      orElse: () => sql<HostRows.VersionRow>`
+        SELECT ${versionColumns} FROM host_history WHERE event <> 'released' AND sequence IN (
+          SELECT (
+            SELECT v.sequence FROM host_history v WHERE v.fqdn = r.fqdn AND v.valid_from <= ${atMillis}
+            ORDER BY v.valid_from DESC, v.sequence DESC LIMIT 1
+          ) FROM ${asked})`
+    })
     return new Map(rows.map((row) => [row.fqdn, HostRows.toVersion(row)]))
   })
 

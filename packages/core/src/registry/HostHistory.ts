@@ -8,9 +8,10 @@
  * can bring about.
  */
 import { Context, Effect, Layer, Option } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
+import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import { asTable } from "../storage/Rows.ts"
+import * as HistoryRetention from "./HistoryRetention.ts"
 import * as HostLists from "./HostLists.ts"
 import * as HostRows from "./HostRows.ts"
 import type { HostVersion } from "./HostRows.ts"
@@ -59,6 +60,8 @@ interface ChangeRow {
 export class HostHistory extends Context.Service<
   HostHistory,
   {
+    /** From when on all that hosts were is known, as far as retention goes; 0: it has taken nothing. */
+    readonly knownSince: Effect.Effect<number, SqlError.SqlError>
     /** Hosts in the order of their names, as they were then. */
     readonly list: (
       filter: HostLists.HostFilter,
@@ -88,13 +91,23 @@ export class HostHistory extends Context.Service<
       const of = (reference: HostReference) =>
         reference._tag === "Id" ? sql`host_id = ${reference.id}` : sql`fqdn = ${reference.fqdn}`
 
-      const find: HostHistory["Service"]["find"] = (reference, atMillis) =>
+      const newest = (reference: HostReference, atMillis: number, reaching: Statement.Fragment) =>
         Effect.map(
           sql<HostRows.VersionRow>`
-            SELECT ${columns} FROM host_history WHERE ${of(reference)} AND valid_from <= ${atMillis}
+            SELECT ${columns} FROM host_history WHERE ${of(reference)} AND valid_from <= ${atMillis} ${reaching}
             ORDER BY valid_from DESC, sequence DESC LIMIT 1`,
           (rows) => Option.map(Option.fromNullishOr(rows[0]), HostRows.toVersion)
         )
+
+      const anywhere = sql.literal("")
+
+      const find: HostHistory["Service"]["find"] = Effect.fnUntraced(function* (reference, atMillis) {
+        const reaching = HostRows.reaching(sql, atMillis)
+        const found = yield* newest(reference, atMillis, reaching)
+        // Where all that was ended long before: how it did.
+        const isAll = sql.onDialectOrElse({ pg: () => false, orElse: () => true })
+        return Option.isSome(found) || isAll ? found : yield* newest(reference, atMillis, anywhere)
+      })
 
       const versions: HostHistory["Service"]["versions"] = (reference, { before, limit }) =>
         Effect.map(
@@ -156,6 +169,7 @@ export class HostHistory extends Context.Service<
       })
 
       return HostHistory.of({
+        knownSince: HistoryRetention.startOf(sql),
         changes: Effect.fn("HostHistory.changes")(changes),
         list: Effect.fn("HostHistory.list")(HostLists.make(sql).past),
         find: Effect.fn("HostHistory.find")(find),

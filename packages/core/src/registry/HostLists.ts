@@ -220,7 +220,8 @@ export const make = (sql: SqlClient.SqlClient) => {
           pg: () => sql`
             SELECT n.name, h.* FROM (${names}) n
             CROSS JOIN LATERAL (
-              SELECT ${versionColumns} FROM host_history WHERE fqdn = n.name AND valid_from <= ${atMillis}
+              SELECT ${versionColumns} FROM host_history
+              WHERE fqdn = n.name AND valid_from <= ${atMillis} ${HostRows.reaching(sql, atMillis)}
               ORDER BY valid_from DESC, sequence DESC LIMIT 1
             ) h WHERE event <> 'released' ${where}`,
           orElse: () => sql`

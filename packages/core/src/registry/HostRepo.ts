@@ -13,6 +13,7 @@ import type { Cause } from "../dns/Cause.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
+import * as Partitions from "../storage/Partitions.ts"
 import { asList, asTable, forRows, insertRows, lockOrder } from "../storage/Rows.ts"
 import type { HostEvent } from "./Decision.ts"
 import { type CountKey, deltasOf, type HostCount } from "./HostCounts.ts"
@@ -208,6 +209,10 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
     }
   })
 
+  const open = sql.literal(
+    sql.onDialectOrElse({ pg: () => `valid_to IS NULL AND ${Partitions.isOpen}`, orElse: () => "valid_to IS NULL" })
+  )
+
   const writeHistory = Effect.fnUntraced(function* (changes: ReadonlyArray<HostChange>, nowMillis: number) {
     const known = changes.filter(({ before }) => before !== undefined).map(({ after }) => after.id)
     // A range begins where the one before ends, and none ends before it began, even when the clock goes back.
@@ -216,7 +221,7 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
         ? []
         : yield* sql<{ readonly host_id: string; readonly valid_to: number | bigint }>`
             UPDATE host_history SET valid_to = CASE WHEN valid_from > ${nowMillis} THEN valid_from ELSE ${nowMillis} END
-            WHERE valid_to IS NULL AND host_id IN ${asList(sql, known)} RETURNING host_id, valid_to`
+            WHERE ${open} AND host_id IN ${asList(sql, known)} RETURNING host_id, valid_to`
     const validFrom = new Map(closed.map((row) => [row.host_id, Number(row.valid_to)]))
     yield* insertRows(
       sql,

@@ -1,7 +1,9 @@
 /** Rows of hosts and of their history, and what they say. */
+import type { SqlClient, Statement } from "effect/sql"
 import type { DomainName, HostName } from "../domain/DomainName.ts"
 import type { Host, HostState } from "../domain/Host.ts"
 import type { IpAddress } from "../domain/IpAddress.ts"
+import * as Partitions from "../storage/Partitions.ts"
 import type { HostEvent } from "./Decision.ts"
 
 export interface HostRow {
@@ -125,6 +127,18 @@ export interface VersionRow {
   readonly valid_from: number | bigint
   readonly valid_to: number | bigint | null
 }
+
+/**
+ * Among versions that began by then, leaves away those that had ended long before it, and with them the partitions where they
+ * stand. Who looks for the newest version of before finds the same one, but for a release of long before: that is left away
+ * too, and says no more than that there is none. A bound of partitions is compared with, and not the time itself: then no row
+ * of the partitions that are left has to be passed over. SQLite has no partitions.
+ */
+export const reaching = (sql: SqlClient.SqlClient, atMillis: number): Statement.Fragment =>
+  sql.onDialectOrElse({
+    pg: () => sql`AND ${sql.literal(Partitions.ended)} >= ${Partitions.reachOf(atMillis)}`,
+    orElse: () => sql.literal("")
+  })
 
 /** For a SELECT list. */
 export const versionColumns =

@@ -25,6 +25,12 @@ export const guardTripped = Metric.gauge("prism_guard_tripped", {
   description: "1 while a guard holds something back and waits for a person's word, by guard."
 })
 
+export const historyDropped = Metric.counter("prism_history_partitions_dropped_total", {
+  description:
+    "Partitions of hosts' history in PostgreSQL that were dropped because they were older than history.retention.",
+  incremental: true
+})
+
 /** Attributes: `from`. */
 export const hostReads = Metric.counter("prism_host_reads_total", {
   description:

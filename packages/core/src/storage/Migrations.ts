@@ -1,10 +1,11 @@
 /**
- * The registry's schema, forward only, the same for SQLite and PostgreSQL.
+ * The registry's schema, forward only, the same for SQLite and PostgreSQL, but
+ * that what grows with time has partitions in PostgreSQL (`partitions`).
  *
  * Times are milliseconds since 1970, lists and maps are JSON text: both
  * databases hold them alike, and nothing is queried inside them.
  */
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 
 const registry = Effect.gen(function* () {
@@ -569,11 +570,102 @@ const databases = Effect.gen(function* () {
   )`
 })
 
+/**
+ * What was, in partitions: old ones are dropped, and what is asked of some time touches few. SQLite has none, and deletes.
+ *
+ * What there is stays where it stands and becomes the first partition of each; only what is true of hosts now is copied. Rows
+ * that no partition is made for go to the rest.
+ */
+const partitions = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  // What hosts were before then is not known any more, or not all of it.
+  yield* sql`CREATE TABLE history_start (since BIGINT NOT NULL)`
+  yield* sql`INSERT INTO history_start (since) VALUES (0)`
+  yield* sql.onDialectOrElse({
+    pg: () => Effect.andThen(partitionAudit(sql), partitionHistory(sql)),
+    orElse: () => Effect.void
+  })
+})
+
+/** By positions. */
+const partitionAudit = Effect.fnUntraced(function* (sql: SqlClient.SqlClient) {
+  const entries = 1_000_000
+  const [row] = yield* sql<{ readonly head: number | bigint | null }>`
+    SELECT MAX(position) AS head FROM audit_log`
+  const second = (Math.floor(Number(row?.head ?? 0) / entries) + 1) * entries
+  const indexes = ["subject", "version", "zone", "actor", "action", "at", "request"]
+  yield* sql`ALTER TABLE audit_log RENAME TO audit_log_first`
+  yield* sql`ALTER INDEX audit_log_pkey RENAME TO audit_log_first_pkey`
+  for (const index of indexes) {
+    yield* sql`ALTER INDEX ${sql(`audit_log_${index}`)} RENAME TO ${sql(`audit_log_first_${index}`)}`
+  }
+  yield* sql`CREATE TABLE audit_log (LIKE audit_log_first, PRIMARY KEY (position)) PARTITION BY RANGE (position)`
+  yield* sql`CREATE INDEX audit_log_subject ON audit_log (subject, position)`
+  yield* sql`CREATE INDEX audit_log_version ON audit_log (subject, generation)`
+  yield* sql`CREATE INDEX audit_log_zone ON audit_log (zone, position)`
+  yield* sql`CREATE INDEX audit_log_actor ON audit_log (actor, position)`
+  yield* sql`CREATE INDEX audit_log_action ON audit_log (action, position)`
+  yield* sql`CREATE INDEX audit_log_at ON audit_log (at, position)`
+  yield* sql`CREATE INDEX audit_log_request ON audit_log (request, position) WHERE request IS NOT NULL`
+  yield* sql`CREATE TABLE audit_log_rest PARTITION OF audit_log DEFAULT`
+  // It has these indexes already, which become parts of those.
+  yield* sql`ALTER TABLE audit_log ATTACH PARTITION audit_log_first FOR VALUES FROM (MINVALUE) TO (${sql.literal(`${second}`)})`
+  yield* sql`
+    CREATE TABLE ${sql(`audit_log_${second}`)} PARTITION OF audit_log
+    FOR VALUES FROM (${sql.literal(`${second}`)}) TO (${sql.literal(`${second + entries}`)})`
+})
+
+/**
+ * By when it ended, and what has not ended in a partition of its own. One level of one expression, and no condition with OR:
+ * PostgreSQL 15 leaves the rest of a partition of partitions away where there is one.
+ */
+const partitionHistory = Effect.fnUntraced(function* (sql: SqlClient.SqlClient) {
+  const span = 28 * 86_400_000
+  const second = (Math.floor((yield* Clock.currentTimeMillis) / span) + 1) * span
+  const bound = sql.literal(`${second}`)
+  const never = sql.literal("9223372036854775807")
+  const ended = sql.literal("COALESCE(valid_to, 9223372036854775807)")
+  const next = sql(`host_history_${new Date(second).toISOString().slice(0, 10).replaceAll("-", "")}`)
+  yield* sql`ALTER TABLE host_history RENAME TO host_history_first`
+  yield* sql`ALTER INDEX host_history_pkey RENAME TO host_history_first_pkey`
+  yield* sql`ALTER INDEX host_history_host RENAME TO host_history_first_host`
+  yield* sql`ALTER INDEX host_history_name RENAME TO host_history_first_name`
+  yield* sql`DROP INDEX host_history_current`
+  yield* sql`ALTER TABLE host_history_first ALTER COLUMN sequence DROP IDENTITY`
+  yield* sql`CREATE TABLE host_history (LIKE host_history_first INCLUDING DEFAULTS) PARTITION BY RANGE ((${ended}))`
+  yield* sql`CREATE SEQUENCE host_history_sequence OWNED BY host_history.sequence`
+  yield* sql`
+    SELECT setval('host_history_sequence', (SELECT COALESCE(MAX(sequence), 0) + 1 FROM host_history_first), false)`
+  yield* sql`ALTER TABLE host_history ALTER COLUMN sequence SET DEFAULT nextval('host_history_sequence')`
+  yield* sql`CREATE TABLE host_history_open PARTITION OF host_history FOR VALUES FROM (${never}) TO (MAXVALUE)`
+  yield* sql`CREATE TABLE host_history_rest PARTITION OF host_history DEFAULT`
+
+  yield* sql`INSERT INTO host_history_open SELECT * FROM host_history_first WHERE valid_to IS NULL`
+  yield* sql`DELETE FROM host_history_first WHERE valid_to IS NULL`
+  // Where a clock was ahead.
+  yield* sql`INSERT INTO host_history_rest SELECT * FROM host_history_first WHERE valid_to >= ${bound}`
+  yield* sql`DELETE FROM host_history_first WHERE valid_to >= ${bound}`
+
+  // A key of the whole would have to hold what it is partitioned by: a number is unique, since nobody else gives numbers.
+  yield* sql`ALTER TABLE host_history_open ADD PRIMARY KEY (sequence)`
+  yield* sql`ALTER TABLE host_history_rest ADD PRIMARY KEY (sequence)`
+  yield* sql`CREATE UNIQUE INDEX host_history_current ON host_history_open (host_id)`
+  yield* sql`CREATE INDEX host_history_host ON host_history (host_id, valid_from)`
+  yield* sql`CREATE INDEX host_history_name ON host_history (fqdn, valid_from, sequence)`
+  yield* sql`ALTER TABLE host_history ATTACH PARTITION host_history_first FOR VALUES FROM (MINVALUE) TO (${bound})`
+  yield* sql`CREATE TABLE ${next} (LIKE host_history_rest INCLUDING DEFAULTS INCLUDING INDEXES)`
+  yield* sql`
+    ALTER TABLE host_history ATTACH PARTITION ${next} FOR VALUES FROM (${bound}) TO (${sql.literal(`${second + span}`)})`
+  // Not the empty ones: of a table that was never looked at PostgreSQL assumes that it is not empty for long.
+  yield* sql`ANALYZE host_history_open`
+})
+
 /** Migrations by number; a released one is never edited. */
 export const migrations = {
   "0001_registry": registry,
   "0002_identity": identity,
   "0003_steering": steering,
   "0004_cluster": cluster,
-  "0005_databases": databases
+  "0005_databases": databases,
+  "0006_partitions": partitions
 }

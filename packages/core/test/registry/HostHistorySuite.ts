@@ -49,14 +49,14 @@ interface Snapshot {
 }
 
 /** A registry's life, with what it was at each of its moments. */
-const live = Effect.fnUntraced(function* (steps: number) {
+const live = Effect.fnUntraced(function* (steps: number, stepMillis: number) {
   const registry = yield* Registry
   const time = yield* T.Time
   const roll = dice(7)
   const snapshots: Array<Snapshot> = []
   let nowMillis = 1_000_000
   for (let step = 0; step < steps; step++) {
-    nowMillis += roll(3) * 500
+    nowMillis += roll(3) * stepMillis
     yield* time.set(nowMillis)
     const n = roll(30)
     const zone = n % 3 === 0 ? lab.name : T.forward.name
@@ -144,7 +144,8 @@ const all = Effect.fnUntraced(function* <A extends Host | HostVersion>(
 export const suite = <R>(
   name: string,
   it: Pick<Vitest.MethodsNonLive<R>, "effect">,
-  database: Layer.Layer<SqlClient.SqlClient, never, R>
+  database: Layer.Layer<SqlClient.SqlClient, never, R>,
+  stepMillis = 500
 ) => {
   type Services = Registry | HostHistory | Differences | SqlClient.SqlClient | T.Time
 
@@ -168,7 +169,7 @@ export const suite = <R>(
       Effect.gen(function* () {
         const registry = yield* Registry
         const history = yield* HostHistory
-        const snapshots = yield* live(250)
+        const snapshots = yield* live(250, stepMillis)
         const last = snapshots.at(-1)!
         assert.isAbove(last.hosts.length, 15)
         for (const [i, filter] of filters.entries()) {
@@ -194,7 +195,7 @@ export const suite = <R>(
       "one host is as it was at the time, by its id and by its name, which another may have had",
       Effect.gen(function* () {
         const history = yield* HostHistory
-        const snapshots = yield* live(250)
+        const snapshots = yield* live(250, stepMillis)
         const states = new Set<HostState | "none">()
         for (const { atMillis, hosts } of snapshots) {
           for (const n of [0, 1, 2]) {
@@ -217,7 +218,7 @@ export const suite = <R>(
       "versions come the newest first, page by page, and each begins where the one before ends",
       Effect.gen(function* () {
         const history = yield* HostHistory
-        yield* live(250)
+        yield* live(250, stepMillis)
         const reference = { _tag: "Name", fqdn: Name.make(`h3.${lab.name}`) } as const
         const whole = yield* history.versions(reference, { limit: 1000 })
         assert.isAbove(whole.length, 5)
@@ -240,7 +241,7 @@ export const suite = <R>(
       "what differs between two times is what the lists of both times say, page by page",
       Effect.gen(function* () {
         const differences = yield* Differences
-        const snapshots = yield* live(250)
+        const snapshots = yield* live(250, stepMillis)
         for (const [i, { atMillis, hosts }] of snapshots.entries()) {
           const earlier = snapshots[Math.floor(i / 3)]!
           const filter = {

@@ -138,7 +138,7 @@ export const fill = (hosts: number, versions: number, nowMillis: number): string
     INSERT INTO host_count (kind, key, hosts) SELECT 'zone', zone, COUNT(*) FROM host GROUP BY zone
       ON CONFLICT (kind, key) DO UPDATE SET hosts = excluded.hosts;
     SELECT setval('registry_generation', ${hosts + versions + 10});
-    DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM kept LOOP EXECUTE r.indexdef; END LOOP; END $$;
+    DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM kept LOOP EXECUTE replace(r.indexdef, ' ON ONLY ', ' ON '); END LOOP; END $$;
     VACUUM ANALYZE; CHECKPOINT;`
 }
 

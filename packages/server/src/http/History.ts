@@ -33,6 +33,7 @@ import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { fromReplica } from "./FromReplica.ts"
 import { hostNotFound, referenceOf, toVersion } from "./Hosts.ts"
+import { requireKnown } from "./KnownTimes.ts"
 import { page, pageWith } from "./Pages.ts"
 import { toPlan } from "./Plans.ts"
 
@@ -231,6 +232,8 @@ export const layer = HttpApiBuilder.group(
       diff: Effect.fn("http.History.diff")(
         function* ({ query, request }) {
           const limit = query.limit ?? Page.limitDefault
+          yield* requireKnown(history, "from", query.from)
+          if (query.to !== undefined) yield* requireKnown(history, "to", query.to)
           const common = {
             fromMillis: Date.parse(query.from),
             toMillis: query.to === undefined ? yield* Clock.currentTimeMillis : Date.parse(query.to),

@@ -19,6 +19,7 @@ import { orUnavailable } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { withTag } from "./Conditional.ts"
 import { fromReplica } from "./FromReplica.ts"
+import { requireKnown } from "./KnownTimes.ts"
 import { pageWith } from "./Pages.ts"
 
 export const toContract = (host: Host, publication: Publication): Contract.Host => ({
@@ -156,6 +157,7 @@ export const layer = HttpApiBuilder.group(
             limit: query.limit ?? Page.limitDefault
           }
           if (query.at !== undefined) {
+            yield* requireKnown(history, "at", query.at)
             const found = yield* history.list(filter, Date.parse(query.at))
             return pageWith(request, found.hosts.map(toVersion), cursorOf(found))
           }
@@ -180,6 +182,7 @@ export const layer = HttpApiBuilder.group(
           // No tag: the session is not of the host's version.
           return HttpApiSchema.withHeaders({ body: { ...host, ...(session && { session }) }, headers: {} })
         }
+        yield* requireKnown(history, "at", query.at)
         const reference = referenceOf(params.host)
         const found = reference === undefined ? Option.none() : yield* history.find(reference, Date.parse(query.at))
         if (Option.isNone(found) || !(yield* Authorization.mayRead("hosts", placeOf(found.value)))) {

@@ -24,6 +24,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { settingsOf, type ZoneSettings } from "@prism-dns/core/domain/ZoneSettings"
+import { HostHistory } from "@prism-dns/core/registry/HostHistory"
 import { type Changed, ManagedZones, type Version, type ZoneInvalid } from "@prism-dns/core/registry/ManagedZones"
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
@@ -31,6 +32,7 @@ import { createHash } from "node:crypto"
 import { orUnavailable, orUnavailableForZone } from "./Answers.ts"
 import * as Authorization from "./Authorization.ts"
 import { changedFields, requireMatch, withTag } from "./Conditional.ts"
+import { requireKnown } from "./KnownTimes.ts"
 import { narrowed, page, pageWith } from "./Pages.ts"
 import { toZonePublication } from "./Publications.ts"
 import { sentence } from "./Sentence.ts"
@@ -104,6 +106,7 @@ export const layer = HttpApiBuilder.group(
     const provisioner = yield* Provisioner
     const zoneRecords = yield* ZoneRecords
     const pastRecords = yield* PastRecords
+    const history = yield* HostHistory
     const reconciler = yield* Reconciler
     const managed = yield* ManagedZones
 
@@ -315,6 +318,7 @@ export const layer = HttpApiBuilder.group(
         const managed = zones.find(zone)
         if (managed === undefined || !scope.touches(zone)) return yield* zoneNotFound(zone)
         if (query.at !== undefined) {
+          yield* requireKnown(history, "at", query.at)
           const past = yield* pastRecords.list(managed, Date.parse(query.at), {
             after: cursor === undefined ? undefined : Page.nameBefore(cursor),
             has: (name) => scope.has({ zone, name }),

@@ -7,6 +7,7 @@ import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Effect, Option } from "effect"
 import { FetchHttpClient } from "effect/http"
+import { SqlClient } from "effect/sql"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { HttpAddress } from "../../src/http/HttpAddress.ts"
 import { adminToken, ask, otherZone, register, reverseZone, server, zone } from "./harness.ts"
@@ -34,6 +35,31 @@ const tick = (millis: number) =>
 
 describe("/v1/hosts as of a time", () => {
   layer(server(), { excludeTestServices: true })((it) => {
+    it.effect("a time of which retention has taken some is refused, and the rest is answered", () =>
+      Effect.gen(function* () {
+        yield* register("kept", "192.0.2.9", zone)
+        const sql = yield* SqlClient.SqlClient
+        const sinceMillis = Date.now()
+        yield* tick(sinceMillis)
+        yield* sql`UPDATE history_start SET since = ${sinceMillis}`
+        const before = encodeURIComponent(new Date(sinceMillis - 1).toISOString())
+        const since = encodeURIComponent(new Date(sinceMillis).toISOString())
+        const paths = (at: string) => [
+          `/v1/hosts?at=${at}`,
+          `/v1/hosts/kept.${zone}?at=${at}`,
+          `/v1/zones/${zone}/records?at=${at}`,
+          `/v1/diff?from=${at}`
+        ]
+        for (const path of paths(before)) {
+          const answer = yield* ask(path)
+          assert.strictEqual(answer.status, 400, path)
+          assert.include(answer.json.detail, `begins at ${new Date(sinceMillis).toISOString()}`)
+        }
+        for (const path of paths(since)) assert.strictEqual((yield* ask(path)).status, 200, path)
+        yield* sql`UPDATE history_start SET since = 0`
+      })
+    )
+
     it.effect("a host and a list are as they were, labels, addresses and states too", () =>
       Effect.gen(function* () {
         const { hosts } = yield* client

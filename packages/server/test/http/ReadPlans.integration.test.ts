@@ -14,7 +14,7 @@ const hosts = 30_000
 const versions = 7
 
 /** Tables that grow with the hosts and their past; what is waiting, and guards, identities and tokens, stay few. */
-const large = new Set([
+const largeTables = [
   "host",
   "host_address",
   "host_history",
@@ -23,7 +23,11 @@ const large = new Set([
   "host_name_label",
   "published",
   "audit_log"
-])
+]
+
+/** Or partitions of them. */
+const isLarge = (relation: string | undefined) =>
+  largeTables.some((table) => relation === table || relation?.startsWith(`${table}_`) === true)
 
 /** Names walked, and one row looked up for each; and a page of what somebody may see of names that are passed over. */
 const rowsMax = 2 * scanRowsMax.present + 1100
@@ -119,8 +123,9 @@ layer(Postgres.layer(), { timeout: "120 seconds", excludeTestServices: true })("
             assert.isAbove(explained.length, 0, name)
             for (const { plan, text } of explained) {
               const all = nodes(plan)
+              // A partition that is empty may be scanned.
               const scanned = all.filter(
-                (node) => node["Node Type"].includes("Seq Scan") && large.has(node["Relation Name"] ?? "")
+                (node) => node["Node Type"].includes("Seq Scan") && isLarge(node["Relation Name"]) && rowsRead(node) > 0
               )
               const said = `${name}\n${text}\n${JSON.stringify(plan, undefined, 1)}`
               assert.deepStrictEqual(
