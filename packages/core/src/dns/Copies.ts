@@ -99,7 +99,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     )
 
   /** All that was published may be lacking there. */
-  const oweAll = Effect.fnUntraced(function* (database: Database, zone: DomainName) {
+  const oweAll = Effect.fnUntraced(function* (database: Database, zone: DomainName, isEmpty: boolean) {
     let total = 0
     for (let after: DomainName | undefined; ;) {
       const page = yield* outbox.publishedNames(zone, after, options.batchNamesMax)
@@ -115,7 +115,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
               name,
               generation,
               types: rrsets.map(({ type }) => type),
-              unseen: true
+              unseen: !isEmpty
             }))
           )
         })
@@ -275,7 +275,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
       const zone = zones.find(name)
       if (zone === undefined) return
       const isMade = yield* provisioner.ensureCopy(zone, database.client)
-      if (isMade || !isKnown) yield* oweAll(database, name)
+      if (isMade || !isKnown) yield* oweAll(database, name, isMade)
       isEnsured = true
     })
 

@@ -144,6 +144,9 @@ class Unfenced<E> {
   }
 }
 
+/** Names that another database may lack of a zone and be compared all the same: those are left out. */
+const owedMax = 1000
+
 /** Names that are ours, read at once: few, so that they are garbage while they are young. */
 const publishedPage = 1000
 
@@ -595,8 +598,14 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     return result
   })
 
+  /** It is being filled, or paid much: the next time will do. */
+  const isBehind = Effect.fnUntraced(function* (copy: Database, zone: DomainName) {
+    if (!(yield* debts.isKnown(copy.name, zone))) return true
+    return (yield* debts.of(copy.name, zone, undefined, owedMax)).length === owedMax
+  })
+
   /**
-   * The database that leads, and then each of the others that lacks nothing we know of. Ends with the first that differs, or
+   * The database that leads, and then each of the others that is not far behind, as far as we know. Ends with the first that differs, or
    * goes through `all`; gives the last that differed, else the first.
    */
   const reconcileEach = Effect.fnUntraced(function* <E>(
@@ -610,7 +619,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
     for (const copy of databases.all) {
       if (copy === databases.leading()) continue
       if (differs() && !all) break
-      if (copy.owing.has(zone.name)) continue
+      if (yield* isBehind(copy, zone.name)) continue
       const found = yield* reconcile(zone, request, fence, copy).pipe(
         // One that is away is no reason to say nothing of the others.
         Effect.catchIf(
