@@ -14,9 +14,15 @@ export const ZonePublication = Schema.Struct({
     Values.Timestamp.annotate({ description: "Since when the longest waiting name waits; absent when none does." })
   ),
   lastPublished: Schema.optionalKey(Values.Timestamp.annotate({ description: "Absent before the first time." })),
-  ready: Schema.Boolean.annotate({ description: "PowerDNS was seen to have the zone." }),
+  ready: Schema.Boolean.annotate({
+    description:
+      "PowerDNS was seen to have the zone, as known to the server that answers; true of a zone that another server writes."
+  }),
   error: Schema.optionalKey(
-    Schema.String.annotate({ description: "Why the zone's writer failed last; it tries again." })
+    Schema.String.annotate({
+      description:
+        "Why the zone's writer failed last; it tries again. As known to the server that answers: only the one that writes the zone does."
+    })
   )
 }).annotate({ identifier: "ZonePublication" })
 export type ZonePublication = typeof ZonePublication.Type

@@ -76,8 +76,12 @@ export type Reconciliation = typeof Reconciliation.Type
 export const ZoneReconciliation = Schema.Struct({
   intervalSeconds: Schema.Finite,
   repair: Schema.Boolean.annotate({ description: "Whether drift is repaired, or only reported." }),
-  /** Absent until the zone was looked at since the start. */
-  last: Schema.optionalKey(Reconciliation)
+  last: Schema.optionalKey(
+    Reconciliation.annotate({
+      description:
+        "As known to the server that answers: absent where it has not compared the zone since its start. Of several servers the zone's writer compares it."
+    })
+  )
 }).annotate({ identifier: "ZoneReconciliation" })
 export type ZoneReconciliation = typeof ZoneReconciliation.Type
 

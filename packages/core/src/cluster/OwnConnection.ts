@@ -5,9 +5,10 @@
  * A server that cannot prove in time that it lives loses what it holds. So the
  * proof has a connection of its own: long queries of others do not keep it
  * waiting, and one that hangs, since its machine or the way to it has gone, is
- * not waited for. Leaves to others: how a connection is made (the driver).
+ * not waited for; nor is one that hangs while it is opened: there a second attempt
+ * is made beside it. Leaves to others: how a connection is made (the driver).
  */
-import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 
 /** Opens connections to the registry's database besides those that are shared. */
@@ -40,6 +41,11 @@ const tooLong = (millis: number) =>
     })
   })
 
+interface Opened {
+  readonly sql: SqlClient.SqlClient
+  readonly scope: Scope.Closeable
+}
+
 /** Opening a connection may take so many times as long as a use of one. */
 const openFactor = 3
 
@@ -48,19 +54,46 @@ export const make = Effect.fnUntraced(function* (
   millisMax: number
 ): Effect.fn.Return<OwnConnection, never, OwnConnections | Scope.Scope> {
   const { open } = yield* OwnConnections
-  let current: { readonly sql: SqlClient.SqlClient; readonly scope: Scope.Closeable } | undefined
+  let current: Opened | undefined
 
-  const opened = Effect.suspend(() => {
-    if (current !== undefined) return Effect.succeed(current.sql)
-    return Effect.gen(function* () {
-      const scope = yield* Scope.make()
-      const sql = yield* Scope.provide(open, scope).pipe(
-        Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
-      )
-      current = { sql, scope }
-      return sql
-    })
+  const attempt = Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    const sql = yield* Scope.provide(open, scope).pipe(
+      Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
+    )
+    return { sql, scope }
   })
+
+  /** Nobody waits for an attempt any more; what it comes to is closed. */
+  const leave = (fiber: Fiber.Fiber<Opened, SqlError.SqlError>) =>
+    Effect.suspend(() => {
+      fiber.interruptUnsafe()
+      return Effect.forkDetach(
+        Effect.flatMap(Fiber.await(fiber), (exit) =>
+          Exit.isSuccess(exit) && exit.value !== current ? Scope.close(exit.value.scope, Exit.void) : Effect.void
+        )
+      )
+    })
+
+  /** One attempt, and a second one beside it when that takes longer than a use may: it may hang where another would not. */
+  const attempts = Effect.acquireUseRelease(
+    Effect.sync((): Array<Fiber.Fiber<Opened, SqlError.SqlError>> => []),
+    (fibers) =>
+      Effect.gen(function* () {
+        const first = yield* Effect.forkDetach(attempt, { startImmediately: true })
+        fibers.push(first)
+        const early = yield* Effect.timeoutOption(Fiber.await(first), millisMax)
+        if (Option.isSome(early)) return (current = yield* early.value)
+        const second = yield* Effect.forkDetach(attempt, { startImmediately: true })
+        fibers.push(second)
+        return (current = yield* Effect.race(Fiber.join(first), Fiber.join(second)))
+      }),
+    (fibers) => Effect.forEach(fibers, leave, { discard: true })
+  )
+
+  const opened = Effect.suspend(() =>
+    current === undefined ? Effect.map(attempts, ({ sql }) => sql) : Effect.succeed(current.sql)
+  )
 
   /** The end of a connection that does not answer takes its time, and is not waited for. */
   const giveUp = Effect.suspend(() => {

@@ -642,11 +642,10 @@ export class Outbox extends Context.Service<
       ) {
         const places = names.map((name) => ({ zone, name }))
         yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
-        yield* lock("published", places)
         yield* sql`
             UPDATE published SET sent = CASE
               WHEN sent IS NULL THEN '*' WHEN sent LIKE '*%' THEN sent ELSE CAST(${"*\n"} AS TEXT) || sent END
-            WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
+            WHERE zone = ${zone} AND name IN ${ours(zone, sql`name IN ${asList(sql, names)}`)}`
       })
 
       const markElapsed = Effect.fnUntraced(

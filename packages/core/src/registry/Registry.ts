@@ -21,6 +21,7 @@ import * as Audit from "../audit/Entries.ts"
 import { Signals } from "../cluster/Signals.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
+import { Asked, outOfTouch } from "../cluster/Asked.ts"
 import { Cluster } from "../cluster/Cluster.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
@@ -556,7 +557,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     Effect.flatMap(cluster.proven, (isProven) =>
       isProven && cluster.life() === life ? Effect.void : Effect.fail(new RegistryUnavailable({ detail: outOfTouch }))
     )
-  const outOfTouch = "this server was out of touch with the others; ask again"
 
   const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
     changedMeanwhile.clear()
@@ -704,26 +704,30 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     refuse([waiting], `more than ${options.waitingMax} registrations are waiting already`)
   }
 
+  /** In which life of this server it is asked. */
+  const asked = Effect.map(Asked, (asked) => asked?.life ?? cluster.life())
+
   const register: Registry["Service"]["register"] = (registration) =>
-    Effect.callback((resume) =>
-      wait({
-        _tag: "Register",
-        registration,
-        life: cluster.life(),
-        resume: (result) => resume(Effect.fromResult(result))
-      })
+    Effect.flatMap(asked, (life) =>
+      Effect.callback((resume) =>
+        wait({ _tag: "Register", registration, life, resume: (result) => resume(Effect.fromResult(result)) })
+      )
     )
 
   const change: Registry["Service"]["change"] = (word) =>
-    Effect.callback((resume) =>
-      wait({ _tag: "Word", word, life: cluster.life(), resume: (result) => resume(Effect.fromResult(result)) })
+    Effect.flatMap(asked, (life) =>
+      Effect.callback((resume) =>
+        wait({ _tag: "Word", word, life, resume: (result) => resume(Effect.fromResult(result)) })
+      )
     )
 
   const requestAll: Registry["Service"]["requestAll"] = (requests) =>
+    Effect.flatMap(asked, (life) => handleAll(requests, life))
+
+  const handleAll = (requests: ReadonlyArray<Request>, life: number): Effect.Effect<ReadonlyArray<HandledRequest>> =>
     Effect.callback((resume) => {
       const handled: Array<HandledRequest | undefined> = requests.map(() => undefined)
       let left = requests.length
-      const life = cluster.life()
       const put = (at: number, result: HandledRequest): void => {
         if (handled[at] !== undefined) return
         handled[at] = result

@@ -10,6 +10,7 @@
  */
 import { Cause, Effect, Option } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
+import { Asked, outOfTouch } from "../cluster/Asked.ts"
 import { detailOf } from "./SqlFailure.ts"
 
 /**
@@ -64,14 +65,38 @@ const lossIn = (cause: Cause.Cause<unknown>): SqlError.SqlError | undefined => {
   return undefined
 }
 
-/** `client`, whose transactions fail with the loss of their connection. */
+const late = Effect.suspend(() =>
+  Effect.fail(
+    new SqlError.SqlError({
+      reason: new SqlError.ConnectionError({
+        cause: new Error(outOfTouch),
+        message: outOfTouch,
+        operation: "transaction"
+      })
+    })
+  )
+)
+
+/** Looked at in the transaction: one that stands still from here on is ended when this server is taken for dead. */
+const inLife = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError.SqlError, R> =>
+  Effect.flatMap(Asked, (asked): Effect.Effect<A, E | SqlError.SqlError, R> => {
+    if (asked === undefined) return effect
+    return Effect.flatMap(asked.stands, (stands): Effect.Effect<A, E | SqlError.SqlError, R> =>
+      stands ? effect : late
+    )
+  })
+
+/**
+ * `client`, whose transactions fail with the loss of their connection, and where they are asked for by a request of a former
+ * life (`cluster/Asked`).
+ */
 export const telling = <A extends SqlClient.SqlClient>(client: A): A => {
   const { withTransaction } = client
   const telling: SqlClient.SqlClient["withTransaction"] = (effect) =>
     Effect.suspend(() => {
       let isDone = false
       return Effect.catchCause(
-        withTransaction(Effect.tap(effect, () => Effect.sync(() => void (isDone = true)))),
+        withTransaction(inLife(Effect.tap(effect, () => Effect.sync(() => void (isDone = true))))),
         (cause) => {
           const loss = Cause.hasInterrupts(cause) ? undefined : lossIn(cause)
           if (loss === undefined) return Effect.failCause(cause)

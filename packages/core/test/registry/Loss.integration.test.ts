@@ -4,6 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Redacted, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Net from "node:net"
+import * as Asked from "@prism-dns/core/cluster/Asked"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Failover } from "@prism-dns/core/storage/Failover"
 import * as Loss from "@prism-dns/core/storage/Loss"
@@ -152,6 +153,32 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
         yield* registry.release(host.fqdn, actor, "a test")
         assert.strictEqual(way.cuts(), 1)
         assert.deepInclude(yield* counts, { hosts: 0, entries: 2 })
+      }).pipe(Effect.scoped)
+    )
+  }
+)
+
+layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
+  "a transaction for a request that came before this server was taken for dead",
+  (it) => {
+    it.effect("is not begun, and who asks is told to ask again", () =>
+      Effect.gen(function* () {
+        const { url } = yield* (yield* Postgres).createDatabase()
+        const client = Effect.map(PgClient.make({ url: Redacted.make(url) }), Loss.telling)
+        const sql = Context.get(yield* Layer.build(PgClient.layerFrom(client)), SqlClient.SqlClient)
+        yield* sql`CREATE TABLE t (x int)`
+        let life = 0
+        const asked = Asked.now({ life: () => life, proven: Effect.succeed(true) })
+        const write = sql.withTransaction(sql`INSERT INTO t VALUES (1)`)
+        const asAsked = Effect.provideService(write, Asked.Asked, asked)
+        yield* asAsked
+        life = 1
+        const error = yield* Effect.flip(asAsked)
+        assert.include(error.message, "out of touch")
+        assert.isTrue(Loss.isLost(error))
+        assert.isFalse(Loss.isUncertain(error))
+        assert.strictEqual((yield* sql`SELECT x FROM t`).length, 1)
+        yield* write
       }).pipe(Effect.scoped)
     )
   }

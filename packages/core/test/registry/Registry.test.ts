@@ -3,6 +3,7 @@ import { Deferred, Effect, Fiber, Layer } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { Asked } from "@prism-dns/core/cluster/Asked"
 import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
@@ -87,6 +88,11 @@ describe("a server that was taken for dead", () => {
         for (const fiber of waiting) assert.match((yield* Fiber.join(fiber)).message, /out of touch/)
         assert.match((yield* Fiber.join(spoken)).message, /out of touch/)
         assert.strictEqual((yield* registry.list({ limit: 10 })).length, 0)
+        // A request that came before, and gets here only now.
+        const late = Effect.provideService(Asked, { life: 0, stands: Effect.succeed(false) })
+        const looked = [registry.register(T.registration("one", "192.0.2.1")), registry.change(word)] as const
+        for (const each of looked)
+          assert.match((yield* Effect.flip(late<unknown, Error, never>(each))).message, /out of touch/)
         const { outcome } = yield* registry.register(T.registration("one", "192.0.2.2"))
         assert.strictEqual(outcome, "created")
         life = 2

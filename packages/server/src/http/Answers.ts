@@ -14,6 +14,8 @@ import {
   type RequestPart,
   StorageUnavailable
 } from "@prism-dns/core/api/Problems"
+import * as Asked from "@prism-dns/core/cluster/Asked"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { PowerDnsError } from "@prism-dns/core/powerdns/PowerDnsError"
 import * as Loss from "@prism-dns/core/storage/Loss"
 import { ByteSize, Cause, Clock, Context, Duration, Effect, Layer, Metric, type SchemaIssue } from "effect"
@@ -155,7 +157,7 @@ const factsOf = (path: string): RouteFacts => {
 
 /** Around each route: it is known by its pattern, and takes bodies of bounded size, in a form that can be read. */
 export const bounded = HttpRouter.middleware(
-  Effect.map(Idempotency.Idempotency, ({ toItsEnd }) => {
+  Effect.map(Effect.all([Idempotency.Idempotency, Cluster]), ([{ toItsEnd }, cluster]) => {
     const routes = new Map<string, RouteFacts>()
     return (handler) =>
       Effect.withFiber((fiber) => {
@@ -174,6 +176,8 @@ export const bounded = HttpRouter.middleware(
         const isKeyed = request.method === "POST" && request.headers[Idempotency.header] !== undefined
         return (isKeyed ? toItsEnd(handler) : handler).pipe(
           Effect.provideService(HttpServerRequest.MaxBodySize, maxBodySize),
+          // What it changes it changes in this life of the server, or not at all.
+          Effect.provideService(Asked.Asked, Asked.now(cluster)),
           Effect.catchCause((cause) => {
             const response = Cause.hasInterruptsOnly(cause) ? undefined : unread(cause, bytesMax)
             return response === undefined ? Effect.failCause(cause) : Effect.succeed(response)

@@ -9,6 +9,7 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { Api } from "@prism-dns/core/api/Api"
 import type { CertificateGrant } from "@prism-dns/core/auth/Certificates"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
 import { type Duration, Effect, Layer } from "effect"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiSwagger } from "effect/http-api"
@@ -144,8 +145,12 @@ const listen = (options: HttpServerOptions, early: EarlyAnswers.EarlyAnswers) =>
       server.on("clientError", refuseUnparsed)
       early.intercept(server)
       return Layer.effectDiscard(
-        // Ends after the routes have had their time: whoever has not sent a whole request by then never will.
-        Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+        Effect.gen(function* () {
+          // Ends after the routes have had their time: whoever has not sent a whole request by then never will.
+          yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+          // Whoever is connected has given up since, as likely as not: what may still come in on the old connection is old.
+          yield* (yield* Cluster).onNewLife(() => server.closeAllConnections())
+        })
       ).pipe(
         Layer.provideMerge(NodeHttpServer.layer(() => server, { host, port, gracefulShutdownTimeout: shutdownTimeout }))
       )
