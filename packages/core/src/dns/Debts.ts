@@ -78,20 +78,18 @@ export class Debts extends Context.Service<
     readonly know: (debtor: string, zone: DomainName) => Effect.Effect<void, SqlError.SqlError>
   }
 >()("@prism-dns/core/dns/Debts") {
-  /** Forgets what is known of databases that are not configured any more: one that comes back is filled anew. */
+  /**
+   * A database that is not configured is filled anew when it comes back: meanwhile nobody keeps its debts. Those that it had
+   * stay true; another server may have it configured at this moment.
+   */
   static readonly layer = Layer.effect(
     Debts,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const databases = yield* PowerDnsDatabases.PowerDnsDatabases
       const configured = databases.all.map(({ name }) => name)
-      if (configured.length > 1) {
-        yield* sql`DELETE FROM debt WHERE debtor NOT IN ${asList(sql, configured)}`
-        yield* sql`DELETE FROM debtor WHERE name NOT IN ${asList(sql, configured)}`
-      } else {
-        yield* sql`DELETE FROM debt`
-        yield* sql`DELETE FROM debtor`
-      }
+      if (configured.length > 1) yield* sql`DELETE FROM debtor WHERE name NOT IN ${asList(sql, configured)}`
+      else yield* sql`DELETE FROM debtor`
 
       const listeners = new Set<(zone: DomainName) => void>()
 
