@@ -13,6 +13,9 @@ const promisedMillis = 5000
 /** Longer than the lease of an instance: it is declared dead meanwhile, and finds out when it runs again. */
 const absenceMillis = Trial.isFull ? 30_000 : 8000
 
+/** How much longer than a lease a host has to be silent before it expires, while other servers live. */
+const silentMillis = 20_000
+
 type Trial = Effect.Success<ReturnType<typeof Trial.begin>>
 
 /** Does that to `victim`, and sees to it that what is promised of the other one holds; gives when it was done. */
@@ -72,6 +75,36 @@ describe("two servers", () => {
           yield* one.heal
         } else Trial.say(`nothing is cut: ${cluster.unable}`)
 
+        yield* untilBothWork(trial)
+        yield* Trial.judge(trial)
+      }).pipe(Effect.scoped),
+    600_000
+  )
+
+  it.live(
+    "of which one is cut off from the database alone, for longer than a lease of hosts: its sessions are sent to the other, and none of its hosts expires",
+    () =>
+      Effect.gen(function* () {
+        const leaseMillis = 6000
+        const trial = yield* Trial.begin({
+          servers: 2,
+          // Silent for a lease, and for what other servers may not have written yet.
+          settings: { leases: { beatInterval: "2s", grace: "2s" } }
+        })
+        const { cluster, load } = trial
+        if (cluster.unable !== undefined) return Trial.say(`nothing is cut: ${cluster.unable}`)
+        const [one] = cluster.servers as [Server, Server]
+        yield* untilBothWork(trial)
+        const direct = load.agents.filter(({ isDirect }) => isDirect).length
+        assert.isAbove(direct, 0)
+        const since = nowMillis()
+        yield* one.cut("postgres")
+        // Also those that are connected directly, and that it goes on to answer.
+        const away = yield* Trial.untilElsewhere(trial, one.name)
+        Trial.within("cut off from the database: its sessions are on the other", away, leaseMillis)
+        // Longer than the other waits before it takes hosts for silent.
+        yield* until(since, 2 * leaseMillis + silentMillis)
+        yield* one.heal
         yield* untilBothWork(trial)
         yield* Trial.judge(trial)
       }).pipe(Effect.scoped),
