@@ -7,6 +7,7 @@ import * as ConfigurationPage from "../../packages/server/src/config/Reference.t
 import { prismDns } from "../../packages/server/src/cli/prismDns.ts"
 import * as Report from "../../packages/server/src/bench/Report.ts"
 import { version } from "../../packages/server/src/Version.ts"
+import * as CapacityPage from "./CapacityPage.ts"
 import * as CommandPage from "./CommandPage.ts"
 import * as HttpPage from "./HttpPage.ts"
 import * as MetricsPage from "./MetricsPage.ts"
@@ -40,6 +41,7 @@ export const pages = async (): Promise<ReadonlyArray<Page>> => {
         commands
       )
     },
+    { path: "docs/reference/capacity.md", content: CapacityPage.page() },
     { path: `docs/${Report.page}`, content: Report.render(Report.read(docs)) },
     { path: "docs/reference/openapi.json", content: `${JSON.stringify(document, null, 2)}\n` }
   ]

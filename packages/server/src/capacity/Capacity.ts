@@ -74,9 +74,6 @@ const daySeconds = 86_400
 /** Registrations that arrive together share a commit: so many a second at the most, by `gatherMillisMax`. */
 const commitsPerSecondMax = 25
 
-/** What one registry is planned for. */
-const hostsOfOneRegistry = 1_000_000
-
 export const reckon = (demand: Demand, costs: UnitCosts): Need => {
   const { beatSeconds, changesPerDay, edges, hosts, keptDays, queriesPerSecond, sessionsPerServer, tls } = demand
   const groups = Math.max(1, Math.ceil(hosts / costs.hostsPerRegistry))
@@ -101,9 +98,9 @@ export const reckon = (demand: Demand, costs: UnitCosts): Need => {
   )
 
   const notes = [
-    hosts > hostsOfOneRegistry
-      ? `one registry is planned for ${hostsOfOneRegistry.toLocaleString("en")} hosts; beyond that it is computed: ${groups} groups beside each other`
-      : `${hosts.toLocaleString("en")} hosts are within what one registry is planned for`,
+    hosts > costs.hostsPerRegistry
+      ? `measured were ${costs.hostsPerRegistry.toLocaleString("en")} hosts in one registry; beyond that it is computed: ${groups} groups beside each other`
+      : `${hosts.toLocaleString("en")} hosts are within what was measured in one registry, if not in all else at once`,
     ...(groups > 1
       ? [
           "groups share a name tree by delegation and nothing else; agents find theirs by redirect (docs/guides/sharding.md)"

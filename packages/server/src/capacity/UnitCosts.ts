@@ -1,15 +1,20 @@
 /**
  * What one of each costs, as our benchmarks measured it: the ground on which
  * `Capacity` reckons. Each says where it is from; what is no measurement of ours
- * says so. Times are processor time of the machine that
+ * says so. A measured one names the figure in `docs/performance/`, which a test
+ * compares with it. Times are processor time of the machine that
  * docs/performance.md names: on another, measure anew and scale.
  */
 
 export type Source =
-  /** A figure of a benchmark of ours. */
-  | { readonly _tag: "Measured"; readonly bench: string; readonly what: string }
-  /** Of measured figures. */
-  | { readonly _tag: "Computed"; readonly from: string }
+  /** A figure of a benchmark of ours, of which `what` says what was done; `times` of it. */
+  | {
+      readonly _tag: "Measured"
+      readonly bench: string
+      readonly figure: string
+      readonly times: number
+      readonly what: string
+    }
   /** Neither: a bound that we plan with. */
   | { readonly _tag: "Planned"; readonly why: string }
 
@@ -20,7 +25,13 @@ export interface UnitCost {
   readonly source: Source
 }
 
-const measured = (bench: string, what: string): Source => ({ _tag: "Measured", bench, what })
+const measured = (bench: string, figure: string, what: string, times = 1): Source => ({
+  _tag: "Measured",
+  bench,
+  figure,
+  times,
+  what
+})
 const planned = (why: string): Source => ({ _tag: "Planned", why })
 
 export const unitCosts = {
@@ -28,13 +39,13 @@ export const unitCosts = {
     value: 4250,
     unit: "B",
     what: "memory of a server for an open session with one host",
-    source: measured("sessions", "resident memory for each of 10,000 and of 50,000, over plain TCP")
+    source: measured("sessions", "prism_rss_50000", "resident memory for each of 50,000, over plain TCP")
   },
   sessionTlsBytes: {
     value: 50_000,
     unit: "B",
     what: "the same over TLS 1.3",
-    source: measured("sessions --tls", "resident memory for each of 10,000 and of 50,000")
+    source: measured("sessions-tls", "prism_rss_50000_tls", "resident memory for each of 50,000")
   },
   sessionsPerInstance: {
     value: 10_000,
@@ -46,43 +57,56 @@ export const unitCosts = {
     value: 9.8,
     unit: "us",
     what: "processor time of a server for a heartbeat",
-    source: measured("beats", "one heartbeat in flight on each of 1,000 sessions")
+    source: measured("beats", "prism_beat_cpu", "one heartbeat in flight on each of 1,000 sessions")
   },
   changeServerMicros: {
-    value: 800,
+    value: 560,
     unit: "us",
-    what: "processor time of a server for a change of a host, from frame to served, audit included",
-    source: measured("registrations", "10,000 new hosts with a forward and a reverse name, both served")
+    what: "processor time of a server for a change of a host, until it is served, audit included",
+    source: measured("million", "server_cpu_per_change_1000000", "1,000 changes a second of 1,000,000 hosts")
   },
   changePowerDnsMicros: {
-    value: 300,
+    value: 280,
     unit: "us",
     what: "processor time of a PowerDNS primary for a change (a forward and a reverse set)",
-    source: measured("publish", "PATCHes of 500 sets, 100,000 names in the zone, twice for two sets")
+    source: measured(
+      "million",
+      "powerdns_cpu_per_change_1000000",
+      "the same changes, LMDB, a forward set; twice for two",
+      2
+    )
   },
   zoneChangesPerSecond: {
     value: 1000,
     unit: "1/s",
     what: "changes of one zone that its writer publishes",
-    source: measured("publish", "100,000 names in the zone, halved: the writer shares its core with sessions")
+    source: planned("half of what `publish` measures for 100,000 names: the writer shares its core with sessions")
   },
   hostRegistryBytes: {
-    value: 4000,
+    value: 3200,
     unit: "B",
     what: "PostgreSQL, for a host that is there: its rows in all tables, with their indexes",
-    source: planned("until `million` is taken")
+    source: measured("million", "database_bytes_per_host_1000000", "its first rows of history and audit included")
   },
   changeRegistryBytes: {
-    value: 6000,
+    value: 3200,
     unit: "B",
     what: "PostgreSQL, for each change: history and audit, with their indexes",
-    source: planned("until `million` is taken")
+    source: measured(
+      "million",
+      "database_bytes_per_host_1000000",
+      "no more than a new host takes, which writes all of that and the host itself"
+    )
   },
   changeWalBytes: {
-    value: 20_000,
+    value: 60_000,
     unit: "B",
     what: "PostgreSQL, write-ahead log for each change",
-    source: planned("until `million` is taken")
+    source: measured(
+      "million",
+      "wal_bytes_per_change_1000000",
+      "hosts far from each other, so that most pages are written whole after a checkpoint"
+    )
   },
   flushWalBytes: {
     value: 300,
@@ -91,28 +115,32 @@ export const unitCosts = {
     source: planned("a row of the host table written anew without a change of its indexes")
   },
   changePostgresMicros: {
-    value: 800,
+    value: 860,
     unit: "us",
     what: "processor time of PostgreSQL for a change",
-    source: planned("until `million` is taken")
+    source: measured("million", "postgres_cpu_per_change_1000000", "1,000 changes a second of 1,000,000 hosts")
   },
   hostPowerDnsBytes: {
-    value: 600,
+    value: 160,
     unit: "B",
     what: "PowerDNS's database for a host: a forward and a reverse record",
-    source: planned("until `million` is taken")
+    source: measured("million", "powerdns_bytes_per_host_1000000", "LMDB, a forward record; twice for two", 2)
   },
   queriesPerSecond: {
-    value: 50_000,
+    value: 44_000,
     unit: "1/s",
     what: "DNS queries that one PowerDNS of two cores answers while its zones change",
-    source: planned("until `dnsperf` is taken")
+    source: measured(
+      "dnsperf",
+      "prism_publishes_lmdb",
+      "500 changes a second, with Prism, the database and who asks on the same two cores"
+    )
   },
   hostsPerRegistry: {
     value: 1_000_000,
     unit: "1",
     what: "hosts in one registry",
-    source: planned("until `million` is taken")
+    source: planned("as many as `million` registers, and changes at the latency of few")
   }
 } as const satisfies Readonly<Record<string, UnitCost>>
 

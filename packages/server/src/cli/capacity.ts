@@ -19,9 +19,9 @@ const bounded = (flag: Flag.Flag<number>, text: string, bounds: Bounds) =>
 const wholeFlag = (name: string, text: string, bounds: Bounds) => bounded(Flag.Int(name), text, bounds)
 const numberFlag = (name: string, text: string, bounds: Bounds) => bounded(Flag.Finite(name), text, bounds)
 
-const group = (value: number): string => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })
+export const group = (value: number): string => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })
 
-const bytes = (value: number): string => {
+export const bytes = (value: number): string => {
   const units = ["B", "kB", "MB", "GB", "TB", "PB"]
   const step = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, value)) / 3)))
   return `${(value / 10 ** (3 * step)).toFixed(step === 0 ? 0 : 1)} ${units[step]}`
@@ -79,12 +79,11 @@ const lines = (need: Capacity.Need, demand: Capacity.Demand): ReadonlyArray<read
   ]
 ]
 
-const origin = ({ source }: UnitCost): string =>
+/** Where a unit cost is from, in words. */
+export const origin = ({ source }: UnitCost): string =>
   source._tag === "Measured"
-    ? `measured: ./prism bench ${source.bench}; ${source.what}`
-    : source._tag === "Computed"
-      ? `computed from ${source.from}`
-      : `planned, not measured: ${source.why}`
+    ? `measured: ./prism bench --report ${source.bench}; ${source.what}`
+    : `planned, not measured: ${source.why}`
 
 const costs = Object.entries(unitCosts).map(([name, cost]) => ({ name, ...(cost as UnitCost) }))
 

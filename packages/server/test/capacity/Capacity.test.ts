@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect } from "effect"
+import { readFileSync } from "node:fs"
 import { integer } from "../../../core/test/arbitraries.ts"
 import * as Capacity from "../../src/capacity/Capacity.ts"
 import { type UnitCost, unitCosts, values } from "../../src/capacity/UnitCosts.ts"
@@ -84,10 +85,16 @@ describe("what so many hosts need", () => {
     })
   )
 
-  it("rests on costs that each say where they are from", () => {
-    for (const { source } of Object.values<UnitCost>(unitCosts)) {
-      const said = source._tag === "Measured" ? source.what : source._tag === "Computed" ? source.from : source.why
-      assert.isAbove(said.length, 10)
+  it("rests on costs that are what docs/performance has of them, or say that they were not measured", () => {
+    const folder = new URL("../../../../docs/performance/", import.meta.url)
+    for (const [name, { source, value }] of Object.entries<UnitCost>(unitCosts)) {
+      if (source._tag === "Planned") {
+        assert.isAbove(source.why.length, 10, name)
+        continue
+      }
+      const { figures } = JSON.parse(readFileSync(new URL(`${source.bench}.json`, folder), "utf8"))
+      const measured = figures[source.figure].value * source.times
+      assert.isBelow(Math.abs(value / measured - 1), 0.1, `${name} is ${value}, measured were ${measured}`)
     }
   })
 })
