@@ -45,7 +45,7 @@ export const unitCosts = {
     value: 50_000,
     unit: "B",
     what: "the same over TLS 1.3",
-    source: measured("sessions-tls", "prism_rss_50000_tls", "resident memory for each of 50,000")
+    source: measured("sessions-tls", "prism_rss_10000_tls", "resident memory for each of 10,000")
   },
   sessionsPerInstance: {
     value: 10_000,
@@ -54,7 +54,7 @@ export const unitCosts = {
     source: planned("twice as many must fit while another server is away; 16,667 in one process were measured")
   },
   beatMicros: {
-    value: 9.8,
+    value: 15,
     unit: "us",
     what: "processor time of a server for a heartbeat",
     source: measured("beats", "prism_beat_cpu", "one heartbeat in flight on each of 1,000 sessions")
