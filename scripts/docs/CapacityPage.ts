@@ -46,7 +46,8 @@ const costRows = (wanted: boolean) =>
       origin(cost)
     ])
 
-export const page = (): string => `<!-- Written by npm run docs: edit scripts/docs/CapacityPage.ts, or packages/server/src/capacity. -->
+export const page =
+  (): string => `<!-- Written by npm run docs: edit scripts/docs/CapacityPage.ts, or packages/server/src/capacity. -->
 
 # Capacity
 

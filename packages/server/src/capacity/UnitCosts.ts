@@ -54,7 +54,7 @@ export const unitCosts = {
     source: planned("twice as many must fit while another server is away; 16,667 in one process were measured")
   },
   beatMicros: {
-    value: 15,
+    value: 11,
     unit: "us",
     what: "processor time of a server for a heartbeat",
     source: measured("beats", "prism_beat_cpu", "one heartbeat in flight on each of 1,000 sessions")

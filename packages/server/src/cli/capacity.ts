@@ -19,7 +19,8 @@ const bounded = (flag: Flag.Flag<number>, text: string, bounds: Bounds) =>
 const wholeFlag = (name: string, text: string, bounds: Bounds) => bounded(Flag.Int(name), text, bounds)
 const numberFlag = (name: string, text: string, bounds: Bounds) => bounded(Flag.Finite(name), text, bounds)
 
-export const group = (value: number): string => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })
+export const group = (value: number): string =>
+  value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })
 
 export const bytes = (value: number): string => {
   const units = ["B", "kB", "MB", "GB", "TB", "PB"]
