@@ -12,6 +12,7 @@ const sizes: ReadonlyArray<Omit<Capacity.Demand, "beatSeconds" | "changesPerDay"
   { hosts: 100_000_000, queriesPerSecond: 20_000_000, sessionsPerServer: 50_000, edges: 1000 }
 ]
 
+/** One change a day: the page says "once". */
 const common = { beatSeconds: 30, changesPerDay: 1, keptDays: 90, tls: true } as const
 
 const row = (size: (typeof sizes)[number]): ReadonlyArray<string> => {
@@ -53,7 +54,7 @@ export const page =
 
 What \`prism-dns capacity\` says of some sizes. All of it is reckoned, from the unit costs below; what was measured as a whole, and what it means, is told in [scale](../scale.md).
 
-Each host keeps a session over TLS, beats every ${common.beatSeconds} s and changes ${common.changesPerDay === 1 ? "once" : `${common.changesPerDay} times`} a day; history and audit are kept for ${common.keptDays} days. One server of each group is to spare: sessions, memory and the share of a core are those while it is away.
+Each host keeps a session over TLS, beats every ${common.beatSeconds} s and changes once a day; history and audit are kept for ${common.keptDays} days. One server of each group is to spare: sessions, memory and the share of a core are those while it is away.
 
 ${table(
   [
