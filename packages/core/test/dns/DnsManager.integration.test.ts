@@ -26,11 +26,17 @@ const resolve = (name: string, type: "A" | "AAAA" | "PTR" | "SOA") =>
 
 const data = (name: string, type: "A" | "AAAA" | "PTR") => Effect.map(resolve(name, type), (answer) => answer.data)
 
-const untilServed = (name: string, type: "A" | "AAAA" | "PTR", expected: ReadonlyArray<string>) =>
+const untilServed = (
+  name: string,
+  type: "A" | "AAAA" | "PTR",
+  expected: ReadonlyArray<string>,
+  options?: Parameters<typeof waitUntil>[3]
+) =>
   waitUntil(
     `${name} ${type} is ${expected.join(" ")}`,
     data(name, type),
-    (seen) => seen.join(" ") === expected.join(" ")
+    (seen) => seen.join(" ") === expected.join(" "),
+    options
   )
 
 const serial = Effect.map(
@@ -94,7 +100,9 @@ for (const backend of ["sqlite", "lmdb"] as const) {
             const { ticket } = yield* register("two", `192.0.2.${n}`)
             yield* (yield* Acknowledgements).wait(ticket!)
           }
-          yield* untilServed("two.hosts.test", "A", ["192.0.2.5"])
+          // A question that is answered while PowerDNS is written can leave the old answer in its cache for 20 s; `dns/Serving`,
+          // which is not here, would have it dropped.
+          yield* untilServed("two.hosts.test", "A", ["192.0.2.5"], { within: "30 seconds" })
           yield* Fiber.interrupt(watcher)
           assert.isAbove(seen.size, 0)
           for (const answer of seen) assert.match(answer, /^192\.0\.2\.[2345]$/)

@@ -81,12 +81,18 @@ export const suite = (it: Vitest.MethodsNonLive<Services>) => {
       const before = yield* count
       const keptBefore = yield* answeredFromMemory
       const left = (answer: Answer) => Number(/r=(\d+)/.exec(answer.headers.get("ratelimit")!)?.[1])
-      const first = left(yield* short(fqdn))
-      yield* short(fqdn)
-      const last = left(yield* long(fqdn))
+      let asked = 0
+      const ask = (how: typeof short) => Effect.tap(how(fqdn), () => Effect.sync(() => void (asked += 1)))
+      const first = left(yield* ask(short))
+      // What another transaction of the moment has made old is read once more.
+      yield* waitUntil(
+        "one is answered from memory",
+        Effect.andThen(ask(short), answeredFromMemory),
+        (kept) => kept > keptBefore
+      )
+      const last = left(yield* ask(long))
       assert.isBelow(last, first + 1)
-      assert.strictEqual((yield* count) - before, 3)
-      assert.isAtLeast((yield* answeredFromMemory) - keptBefore, 1)
+      assert.strictEqual((yield* count) - before, asked)
     })
   )
 
