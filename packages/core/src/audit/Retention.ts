@@ -14,11 +14,10 @@
  * to one partition more. One that lasts too long for that, since few entries
  * come or since it was there before, is emptied batch by batch, as on SQLite.
  */
-import { Cause, Clock, Effect, Layer, Metric } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
+import { Clock, Effect, Layer, Metric } from "effect"
+import { SqlClient } from "effect/sql"
 import * as Jobs from "../cluster/Jobs.ts"
 import * as Partitions from "../storage/Partitions.ts"
-import { detailOf } from "../storage/SqlFailure.ts"
 import * as AuditCheck from "./AuditCheck.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
 import * as Entries from "./Entries.ts"
@@ -172,18 +171,9 @@ export const make = Effect.fnUntraced(function* (given: Partial<RetentionOptions
 
 const run = Effect.fnUntraced(function* (options: RetentionOptions) {
   const { announce, take } = yield* make(options)
-  const guarded = (effect: Effect.Effect<void, SqlError.SqlError>) =>
-    Effect.catchCause(effect, (cause) =>
-      Cause.hasInterruptsOnly(cause)
-        ? Effect.interrupt
-        : Effect.logWarning("old entries of the audit could not be taken out, will try again").pipe(
-            Effect.annotateLogs({ reason: detailOf(Cause.squash(cause)) })
-          )
-    )
   // What is announced now is sealed by the next look, or the one after it.
-  yield* guarded(Effect.andThen(take, announce)).pipe(
-    Effect.andThen(Effect.sleep(options.intervalMillis)),
-    Effect.forever,
-    (loop) => Jobs.once("audit-retention", loop)
-  )
+  yield* Jobs.regularly("audit-retention", Effect.andThen(take, announce), {
+    failed: "old entries of the audit could not be taken out",
+    intervalMillis: options.intervalMillis
+  })
 })

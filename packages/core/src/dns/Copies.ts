@@ -14,7 +14,7 @@
  * marked, with what may stand there. Leaves to others: what is published
  * (`DnsManager`), finding drift (`Reconciler`).
  */
-import { Clock, Effect, Latch, Layer } from "effect"
+import { Cause, Clock, Effect, Latch, Layer } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { Cluster, type LeaseLost, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -383,6 +383,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     for (const database of databases.all) tell(zone, database)
   })
 
+  let isUnread = false
   /** What was paid by nobody yet: it failed, the database has come to lead, or another server wrote the zone before. */
   const poll = Effect.forEach(
     databases.all,
@@ -392,11 +393,16 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
       }),
     { discard: true }
   ).pipe(
-    Effect.catch((error) =>
-      Effect.logWarning("what PowerDNS databases lack could not be read").pipe(
-        Effect.annotateLogs({ reason: detailOf(error) })
+    Effect.andThen(Effect.sync(() => void (isUnread = false))),
+    // Nothing ends it: without it debts of another server would wait for the next change.
+    Effect.catchCause((cause) => {
+      if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+      if (isUnread) return Effect.void
+      isUnread = true
+      return Effect.logWarning("what PowerDNS databases lack could not be read, will try again").pipe(
+        Effect.annotateLogs({ reason: detailOf(Cause.squash(cause)) })
       )
-    )
+    })
   )
   yield* poll.pipe(Effect.andThen(Effect.sleep(options.pollMillis)), Effect.forever, Effect.forkScoped)
 

@@ -8,11 +8,10 @@
  * (`Partitions.spanFor`); on SQLite versions are deleted, a few at a time. Of
  * several servers one does it. Leaves to others: the audit (`audit/Retention`).
  */
-import { Cause, Clock, Effect, Layer, Metric } from "effect"
+import { Clock, Effect, Layer, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Jobs from "../cluster/Jobs.ts"
 import * as Partitions from "../storage/Partitions.ts"
-import { detailOf } from "../storage/SqlFailure.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface HistoryRetentionOptions {
@@ -91,16 +90,8 @@ export const make = Effect.fnUntraced(function* (given: Partial<HistoryRetention
 
 const run = Effect.fnUntraced(function* (options: HistoryRetentionOptions) {
   if (options.keepMillis === 0) return
-  const look = yield* make(options)
-  const guarded = (effect: Effect.Effect<void, SqlError.SqlError>) =>
-    Effect.catchCause(effect, (cause) =>
-      Cause.hasInterruptsOnly(cause)
-        ? Effect.interrupt
-        : Effect.logWarning("old versions of hosts could not be taken out, will try again").pipe(
-            Effect.annotateLogs({ reason: detailOf(Cause.squash(cause)) })
-          )
-    )
-  yield* guarded(look).pipe(Effect.andThen(Effect.sleep(options.intervalMillis)), Effect.forever, (loop) =>
-    Jobs.once("history-retention", loop)
-  )
+  yield* Jobs.regularly("history-retention", yield* make(options), {
+    failed: "old versions of hosts could not be taken out",
+    intervalMillis: options.intervalMillis
+  })
 })

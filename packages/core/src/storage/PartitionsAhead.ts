@@ -8,11 +8,10 @@
  * rows go to the rest, and from there into the partitions that it makes later. Of several
  * servers one does it; no harm is done where two do.
  */
-import { Cause, Clock, Effect, Layer } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
+import { Clock, Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
 import * as Jobs from "../cluster/Jobs.ts"
 import * as Partitions from "./Partitions.ts"
-import { detailOf } from "./SqlFailure.ts"
 
 export interface AheadOptions {
   /** How long entries of the audit are kept, in milliseconds; 0: for ever. */
@@ -107,16 +106,8 @@ export const make = Effect.fnUntraced(function* (given: Partial<AheadOptions> = 
 })
 
 const run = Effect.fnUntraced(function* (options: AheadOptions) {
-  const look = yield* make(options)
-  const guarded = (effect: Effect.Effect<number, SqlError.SqlError>) =>
-    Effect.catchCause(effect, (cause) =>
-      Cause.hasInterruptsOnly(cause)
-        ? Effect.interrupt
-        : Effect.logWarning("partitions could not be made, will try again").pipe(
-            Effect.annotateLogs({ reason: detailOf(Cause.squash(cause)) })
-          )
-    )
-  yield* guarded(look).pipe(Effect.andThen(Effect.sleep(options.intervalMillis)), Effect.forever, (loop) =>
-    Jobs.once("partitions", loop)
-  )
+  yield* Jobs.regularly("partitions", yield* make(options), {
+    failed: "partitions could not be made",
+    intervalMillis: options.intervalMillis
+  })
 })

@@ -11,10 +11,9 @@
  * Leaves to others: vacuuming, and everything slower than that (autovacuum).
  * On SQLite there is nothing to do: its plans take indexes whatever the sizes.
  */
-import { Cause, Effect, Layer, Schedule } from "effect"
+import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Jobs from "../cluster/Jobs.ts"
-import { detailOf } from "./SqlFailure.ts"
 
 /** How often sizes are looked at, in milliseconds. */
 const lookMillis = 2000
@@ -41,20 +40,10 @@ const run = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   yield* sql.onDialectOrElse({
     pg: () =>
-      Jobs.once(
-        "statistics",
-        look(sql).pipe(
-          Effect.catchCause((cause) =>
-            Cause.hasInterruptsOnly(cause)
-              ? Effect.interrupt
-              : Effect.logDebug("tables that have grown were not analyzed, will try again").pipe(
-                  Effect.annotateLogs({ reason: detailOf(Cause.squash(cause)) })
-                )
-          ),
-          Effect.repeat(Schedule.spaced(lookMillis)),
-          Effect.asVoid
-        )
-      ),
+      Jobs.regularly("statistics", look(sql), {
+        failed: "tables that have grown could not be analyzed",
+        intervalMillis: lookMillis
+      }),
     orElse: () => Effect.void
   })
 })
