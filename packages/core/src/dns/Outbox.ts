@@ -392,26 +392,10 @@ export class Outbox extends Context.Service<
         return Array.from(deltas, ([name, below]) => ({ name, below })).filter(({ below }) => below !== 0)
       }
 
-      /** Names that come to have others below them, or have none any more, as far as one can tell beforehand. */
-      const flipping = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<Turned>) {
+      /** Counts names that came to stand below others or ceased to; gives those others for which that makes a difference. */
+      const countBelow = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<Turned>) {
         const rows = belowOf(zone, changes)
         if (rows.length === 0) return []
-        const counted = yield* sql<{ readonly name: DomainName; readonly below: number | bigint }>`
-          SELECT name, below FROM non_terminal WHERE zone = ${zone.name} AND name IN ${asList(
-            sql,
-            rows.map(({ name }) => name)
-          )}`
-        const had = new Map(counted.map(({ below, name }) => [name, Number(below)]))
-        return rows.flatMap(({ below, name }) => {
-          const before = had.get(name) ?? 0
-          return before <= 0 || before + below <= 0 ? [name] : []
-        })
-      })
-
-      /** Counts names that came to stand below others or ceased to, and marks those others where that makes a difference. */
-      const countBelow = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<Turned>, nowMillis: number) {
-        const rows = belowOf(zone, changes)
-        if (rows.length === 0) return
         const deltas = new Map(rows.map(({ below, name }) => [name, below]))
         const counted = yield* sql<{ readonly name: DomainName; readonly below: number | bigint }>`
           INSERT INTO non_terminal (zone, name, below)
@@ -423,19 +407,25 @@ export class Outbox extends Context.Service<
         if (empty.length > 0) {
           yield* sql`DELETE FROM non_terminal WHERE zone = ${zone.name} AND name IN ${asList(sql, empty)}`
         }
-        const flipped = counted.filter(({ below, name }) => Number(below) <= 0 || Number(below) === deltas.get(name))
-        if (flipped.length === 0) return
-        const generation = yield* Generation.next(sql)
-        const places = flipped.map(({ name }) => ({ zone: zone.name, name }))
-        yield* remark(places, generation, nowMillis, cameBelow)
+        return counted.flatMap(({ below, name }) =>
+          Number(below) <= 0 || Number(below) === deltas.get(name) ? [{ zone: zone.name, name }] : []
+        )
+      })
+
+      /** Marks names that have come to have others below them, or have none any more. */
+      const remarkFlipped = Effect.fnUntraced(function* (flipped: ReadonlyArray<RecordPlace>, nowMillis: number) {
+        if (flipped.length > 0) yield* remark(flipped, yield* Generation.next(sql), nowMillis, cameBelow)
       })
 
       const disclaim = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
         const gone = names.map((name) => ({ name, present: 0 as const }))
+        yield* lock(
+          "published",
+          names.map((name) => ({ zone: zone.name, name }))
+        )
         const changes = yield* turned(zone, gone)
-        yield* lockForTurn(zone, names, changes, nowMillis)
-        yield* countBelow(zone, changes, nowMillis)
         yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
+        yield* remarkFlipped(yield* countBelow(zone, changes), nowMillis)
       })
 
       /** Names of several labels, which have others above them, that came to have records or ceased to. */
@@ -475,16 +465,15 @@ export class Outbox extends Context.Service<
             isOurs: settlement.isOurs !== false
           }
         })
-        const changes = yield* turned(zone, rows)
-        yield* lockForTurn(
-          zone,
-          settlements.map(({ name }) => name),
-          changes,
-          nowMillis
-        )
-        yield* clearMarks(zone.name, settlements)
-        yield* countBelow(zone, changes, nowMillis)
         const kept = rows.filter(({ content }) => content !== "[]")
+        // What is only written takes its rows in their order by itself.
+        if (kept.length < rows.length || rows.some(({ name }) => NonTerminals.above(name, zone).length > 0)) {
+          yield* lock(
+            "published",
+            rows.map(({ name }) => ({ zone: zone.name, name }))
+          )
+        }
+        const changes = yield* turned(zone, rows)
         if (kept.length > 0) {
           yield* insertRows(
             sql,
@@ -545,6 +534,10 @@ export class Outbox extends Context.Service<
         yield* sql`
             INSERT INTO zone_publication (zone, published_at) VALUES (${zone.name}, ${nowMillis})
             ON CONFLICT (zone) DO UPDATE SET published_at = excluded.published_at`
+        const flipped = yield* countBelow(zone, changes)
+        if (flipped.length > 0) yield* lockMarks(zone.name, settlements, flipped, nowMillis)
+        yield* clearMarks(zone.name, settlements)
+        yield* remarkFlipped(flipped, nowMillis)
         yield* Audit.writeAll(
           sql,
           settlements.flatMap(({ former, generation, name, quarantinedUntilMillis, rrsets }) =>
@@ -614,7 +607,10 @@ export class Outbox extends Context.Service<
           settlements.map(({ generation, name }) => ({ zone, name, generation })),
           {
             all: (r) => sql`
-              DELETE FROM outbox WHERE zone = ${zone} AND (name, generation) IN (SELECT name, generation FROM ${r})`,
+              WITH settled AS (
+                SELECT outbox.name FROM outbox JOIN ${r} ON outbox.name = r.name AND outbox.generation = r.generation
+                WHERE outbox.zone = ${zone} ORDER BY outbox.name COLLATE "C" FOR UPDATE OF outbox)
+              DELETE FROM outbox USING settled WHERE outbox.zone = ${zone} AND outbox.name = settled.name`,
             each: "DELETE FROM outbox WHERE zone = ?1 AND name = ?2 AND generation = ?3"
           }
         )
@@ -641,11 +637,11 @@ export class Outbox extends Context.Service<
         cause: Cause
       ) {
         const places = names.map((name) => ({ zone, name }))
-        yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
         yield* sql`
             UPDATE published SET sent = CASE
               WHEN sent IS NULL THEN '*' WHEN sent LIKE '*%' THEN sent ELSE CAST(${"*\n"} AS TEXT) || sent END
             WHERE zone = ${zone} AND name IN ${ours(zone, sql`name IN ${asList(sql, names)}`)}`
+        yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
       })
 
       const markElapsed = Effect.fnUntraced(
@@ -657,12 +653,6 @@ export class Outbox extends Context.Service<
           const doubtful = yield* places("doubt_until")
           const kept = yield* places("quarantined_until")
           if (doubtful.length + kept.length === 0) return new Set<DomainName>()
-          yield* mark(
-            [...kept.map((place) => ({ ...place, cause: "quarantine" as const })), ...doubtful],
-            yield* Generation.next(sql),
-            nowMillis,
-            "doubt"
-          )
           yield* lock("published", [...doubtful, ...kept])
           if (doubtful.length > 0) {
             yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
@@ -673,6 +663,12 @@ export class Outbox extends Context.Service<
             yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (
               SELECT zone, name FROM ${placesTable(sql, kept)})`
           }
+          yield* mark(
+            [...kept.map((place) => ({ ...place, cause: "quarantine" as const })), ...doubtful],
+            yield* Generation.next(sql),
+            nowMillis,
+            "doubt"
+          )
           return new Set([...doubtful, ...kept].map(({ zone }) => zone))
         },
         (effect) => sql.withTransaction(effect)
@@ -698,55 +694,45 @@ export class Outbox extends Context.Service<
 
       const lock = (table: "outbox" | "published", places: ReadonlyArray<RecordPlace>) => lockRows(sql, table, places)
 
-      /** Before names of a zone are settled: they and those above, that may have to be looked at for them. */
-      const lockForTurn = Effect.fnUntraced(function* (
-        zone: Zone,
-        names: ReadonlyArray<DomainName>,
-        changes: ReadonlyArray<Turned>,
+      /**
+       * Locks the marks of what is settled, and those that are to come, in one order. A mark that is not there cannot be locked:
+       * where one is to come, it is put there in its turn, and others wait.
+       */
+      const lockMarks = (
+        zone: DomainName,
+        settlements: ReadonlyArray<Settlement>,
+        coming: ReadonlyArray<RecordPlace>,
         nowMillis: number
-      ) {
-        const places = (all: Iterable<DomainName>) => Array.from(all, (name) => ({ zone: zone.name, name }))
-        yield* sql.onDialectOrElse({
+      ) =>
+        sql.onDialectOrElse({
           pg: () =>
             Effect.gen(function* () {
-              // A mark that is not there cannot be locked: where one is to come, it is put there in its turn, and others wait.
-              const coming = yield* flipping(zone, changes)
-              if (coming.length > 0) yield* putMissing(zone, names, coming, nowMillis)
-              else yield* lock("outbox", places(names))
+              const marked = yield* sql<{ readonly name: DomainName }>`
+                SELECT name FROM outbox WHERE zone = ${zone} AND name IN ${asList(
+                  sql,
+                  settlements.map(({ name }) => name)
+                )}`
+              const all = new Set([...marked, ...coming].map(({ name }) => name))
+              yield* insertRows(
+                sql,
+                "outbox",
+                markColumns,
+                Array.from(all, (name) => ({
+                  zone,
+                  name,
+                  generation: 0,
+                  cause: cameBelow,
+                  urgency: urgencyOf(cameBelow),
+                  marked_at: nowMillis
+                })),
+                {
+                  by: ["zone", "name"],
+                  conflict: "ON CONFLICT (zone, name) DO UPDATE SET generation = outbox.generation"
+                }
+              )
             }),
           orElse: () => Effect.void
         })
-        yield* lock("published", places(names))
-      })
-
-      /** Locks the marks of `names`, and those of `coming`, which are made where there are none. */
-      const putMissing = Effect.fnUntraced(function* (
-        zone: Zone,
-        names: ReadonlyArray<DomainName>,
-        coming: ReadonlyArray<DomainName>,
-        nowMillis: number
-      ) {
-        const marked = yield* sql<{ readonly name: DomainName }>`
-          SELECT name FROM outbox WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
-        const all = new Set([...marked.map(({ name }) => name), ...coming])
-        yield* insertRows(
-          sql,
-          "outbox",
-          markColumns,
-          Array.from(all, (name) => ({
-            zone: zone.name,
-            name,
-            generation: 0,
-            cause: cameBelow,
-            urgency: urgencyOf(cameBelow),
-            marked_at: nowMillis
-          })),
-          {
-            by: ["zone", "name"],
-            conflict: "ON CONFLICT (zone, name) DO UPDATE SET generation = outbox.generation"
-          }
-        )
-      })
 
       const hold = Effect.fnUntraced(function* (
         zone: DomainName,
@@ -946,8 +932,9 @@ const placesTable = (sql: SqlClient.SqlClient, places: ReadonlyArray<RecordPlace
   )
 
 /**
- * Locks rows until the transaction ends. Whoever writes several tables takes the marks first, what is published then and what
- * is unserved last, each in the order of names, as `mark` does: so transactions wait, but not for each other.
+ * Locks rows until the transaction ends. Whoever writes several tables takes what is published first, what is unserved then and
+ * the marks last, each in the order of names, as `mark` does: so transactions wait, but not for each other, and registrations,
+ * which write nothing else of these, do not wait for long.
  */
 const lockRows = (
   sql: SqlClient.SqlClient,

@@ -35,7 +35,7 @@ import type { HostEvent } from "./Decision.ts"
 import * as Guards from "./Guards.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
-import { Leases } from "./Leases.ts"
+import { Leases, type Seen } from "./Leases.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface ExpiryOptions {
@@ -76,6 +76,10 @@ interface Swept {
   readonly expired_at: number | bigint
 }
 
+/** How often the flush looks at the most whether hosts that others hold are free, and in between, in milliseconds. */
+const flushLooksMax = 5
+const busyMillis = 40
+
 /** Clocks of servers differ by less, in milliseconds. */
 const clocksMillisMax = 5000
 
@@ -101,6 +105,23 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
   /** How long ago hosts were last seen whose leases have passed, as far as the database knows. */
   const silentMillis = () => options.leaseMillis + (cluster.isAlone() ? 0 : options.othersMillisMax)
 
+  const batchesOf = function* (seen: ReadonlyArray<Seen>) {
+    for (let i = 0; i < seen.length; i += options.batchMax) yield seen.slice(i, i + options.batchMax)
+  }
+
+  /** Writes when hosts were last seen; gives those that others hold at this moment, as who registers them does. */
+  const flushFree = Effect.fnUntraced(function* (seen: ReadonlyArray<Seen>) {
+    const held: Array<Seen> = []
+    for (const batch of batchesOf(seen)) {
+      const { busy, moved } = yield* hosts.moveSeenOfFree(batch)
+      held.push(...busy)
+      leases.flushed(busy.length === 0 ? batch : batch.filter((each) => !busy.includes(each)))
+      leases.forget(moved)
+      yield* Effect.yieldNow
+    }
+    return held
+  })
+
   /** Writes when hosts were last seen, and how long they may be told from memory that they were. */
   const flush = Effect.fn("Expiry.flush")(function* () {
     const nowMillis = yield* Clock.currentTimeMillis
@@ -108,12 +129,16 @@ export const make = Effect.fnUntraced(function* (given: Partial<ExpiryOptions> =
     if (!isAlone && leases.trustedUntil() === Number.POSITIVE_INFINITY)
       leases.trustUntil(nowMillis + options.leaseMillis)
     const seen = leases.unflushed()
-    for (let i = 0; i < seen.length; i += options.batchMax) {
-      const batch = seen.slice(i, i + options.batchMax)
-      const flushed = yield* hosts.flushSeen(batch)
+    let left: ReadonlyArray<Seen> = seen
+    for (let looks = 0; left.length > 0 && looks < flushLooksMax; looks++) {
+      if (looks > 0) yield* Effect.sleep(busyMillis)
+      left = yield* flushFree(left)
+    }
+    // Held for longer than a registration takes: it is waited for, since what others see must not be too old.
+    for (const batch of batchesOf(left)) {
+      const flushed = yield* hosts.moveSeen(batch, "wait")
       leases.flushed(batch)
-      if (flushed.size < batch.length) leases.forget(batch.filter(({ id }) => !flushed.has(id)))
-      yield* Effect.yieldNow
+      leases.forget(batch.filter(({ id }) => !flushed.has(id)))
     }
     if (seen.length === 0 && !isAlone) yield* sql`SELECT 1 AS one` // whether it could be written
     // Others may have taken them for silent meanwhile.

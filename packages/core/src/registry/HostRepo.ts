@@ -280,40 +280,50 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
       nowMillis
     )
 
-  /** `which`: what becomes of hosts that others have locked. */
-  const moveSeen = (seen: ReadonlyArray<Seen>, which: "wait" | "skip") => {
-    const r = asTable(
+  const seenTable = (seen: ReadonlyArray<Seen>) =>
+    asTable(
       sql,
       "r",
       { id: "text", generation: "bigint", at: "bigint" },
       seen.map(({ atMillis, generation, id }) => ({ id, generation, at: atMillis }))
     )
-    const ofThese = sql.literal("host.id = r.id AND host.generation = r.generation AND host.state = 'online'")
+  const ofSeen = sql.literal("host.id = r.id AND host.generation = r.generation AND host.state = 'online'")
+
+  /**
+   * Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. In the
+   * order in which `lockByName` takes them. `which`: what becomes of hosts that others have locked.
+   */
+  const moveSeen = (seen: ReadonlyArray<Seen>, which: "wait" | "skip") => {
+    const r = seenTable(seen)
     const skipping = sql.literal(which === "skip" ? "SKIP LOCKED" : "")
     const locked = sql.onDialectOrElse({
       pg: () => sql`(
-        SELECT host.id, r.generation, r.at FROM host JOIN ${r} ON ${ofThese}
+        SELECT host.id, r.generation, r.at FROM host JOIN ${r} ON ${ofSeen}
         ORDER BY ${inOrder} FOR UPDATE OF host ${skipping}) AS r`,
       orElse: () => r
     })
     return Effect.map(
       sql<{ readonly id: string }>`
         UPDATE host SET last_seen = CASE WHEN host.last_seen < r.at THEN r.at ELSE host.last_seen END
-        FROM ${locked} WHERE ${ofThese} RETURNING host.id`,
-      (rows) => rows.map((row) => row.id)
+        FROM ${locked} WHERE ${ofSeen} RETURNING host.id`,
+      (rows) => new Set(rows.map((row) => row.id))
     )
   }
 
   /**
-   * Moves `last_seen` forward, never back, of hosts that are online at the generation that was seen; returns their ids. Other
-   * servers register and flush at the same moment: all that are free are written first, so that few are held while it waits
-   * for the others, in the order in which `lockByName` takes them.
+   * As `moveSeen`, of those that no other transaction holds, so that nobody waits for us while we wait for others. `busy` are
+   * held; `moved` are not as they were seen any more.
    */
-  const flushSeen = Effect.fnUntraced(function* (seen: ReadonlyArray<Seen>) {
-    const flushed = new Set(yield* moveSeen(seen, "skip"))
+  const moveSeenOfFree = Effect.fnUntraced(function* (seen: ReadonlyArray<Seen>) {
+    const flushed = yield* moveSeen(seen, "skip")
     const left = seen.filter(({ id }) => !flushed.has(id))
-    if (left.length > 0) for (const id of yield* moveSeen(left, "wait")) flushed.add(id)
-    return flushed
+    if (left.length === 0) return { busy: left, moved: left }
+    const same = yield* sql.onDialectOrElse({
+      pg: () => sql<{ readonly id: string }>`SELECT host.id FROM host JOIN ${seenTable(left)} ON ${ofSeen}`,
+      orElse: () => Effect.succeed([])
+    })
+    const held = new Set(same.map(({ id }) => id))
+    return { busy: left.filter(({ id }) => held.has(id)), moved: left.filter(({ id }) => !held.has(id)) }
   })
 
   /** Online hosts with a lease, last seen before `beforeMillis`, locked. */
@@ -408,7 +418,8 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
     lockByName,
     write,
     countsOf,
-    flushSeen,
+    moveSeen,
+    moveSeenOfFree,
     lockExpired,
     lockWithdrawable,
     lockRetirable,

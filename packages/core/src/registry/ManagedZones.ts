@@ -457,7 +457,7 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
         yield* requireEmpty(before)
         if (isDry) return before
         // What waits is nobody's to do. Before the turn: for these rows it may have to wait.
-        for (const table of ["outbox", "unserved", "zone_fingerprint", "zone_publication"]) {
+        for (const table of ["unserved", "zone_fingerprint", "zone_publication", "outbox"]) {
           yield* sql`DELETE FROM ${sql(table)} WHERE zone = ${name}`
         }
         yield* Audit.takeTurns(sql, [name])

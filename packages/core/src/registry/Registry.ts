@@ -481,7 +481,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       }
 
       // Whoever takes hosts offline may be another server, which does not know what this one has in memory.
-      if (renewed.length > 0 && !cluster.isAlone()) yield* hosts.flushSeen(renewed)
+      if (renewed.length > 0 && !cluster.isAlone()) yield* hosts.moveSeen(renewed, "wait")
 
       // In the order of names, as rows are locked: two servers that write the same names wait, but not for each other.
       const written = [...changes.values()].sort((a, b) => (a.after.fqdn < b.after.fqdn ? -1 : 1))

@@ -87,17 +87,18 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("t
             const beating = Effect.fnUntraced(function* (context: typeof one, seed: number) {
               const random = makeRandom(seed)
               const sql = Context.get(context, SqlClient.SqlClient)
-              const { flushSeen } = HostRepo.make(sql)
+              const { moveSeen } = HostRepo.make(sql)
               for (let round = 0; round < rounds; round++) {
                 const hosts = yield* sql<{ readonly id: string; readonly generation: number | bigint }>`
                   SELECT id, generation FROM host ORDER BY id`
-                yield* flushSeen(
+                yield* moveSeen(
                   shuffled(random, hosts).map(({ generation, id }) => ({
                     fqdn: "" as DomainName,
                     id,
                     generation: Number(generation),
                     atMillis: Date.now() + round
-                  }))
+                  })),
+                  "wait"
                 )
               }
             })

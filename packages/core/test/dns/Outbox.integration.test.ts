@@ -99,4 +99,24 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
         assert.deepStrictEqual(yield* sql`SELECT name FROM unserved`, [])
       }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
   )
+
+  it.effect("a settlement that waits for what is published holds no mark that a registration needs meanwhile", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const outbox = yield* Outbox
+      const name = T.nameOf("h1")
+      const settle = (generation: number) =>
+        outbox.settle(zone, [{ name, generation, rrsets: [RRset.make(name, "A", 60, [`192.0.2.${generation}`])] }], 1)
+      yield* settle(1)
+      yield* outbox.mark([{ zone: zone.name, name }], 2, 1, "registered")
+      yield* meet(
+        sql`UPDATE published SET published_at = 2 WHERE name = ${name}`,
+        settle(2),
+        outbox.mark([{ zone: zone.name, name }], 3, 2, "registered")
+      )
+      // What was settled is older than what was marked meanwhile: the mark stands.
+      assert.deepStrictEqual(yield* sql`SELECT name, generation::int FROM outbox`, [{ name, generation: 3 }])
+      assert.deepStrictEqual(yield* sql`SELECT name, generation::int FROM published`, [{ name, generation: 2 }])
+    }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
+  )
 })

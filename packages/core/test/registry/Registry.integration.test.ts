@@ -54,10 +54,46 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
         )
         const flushed = yield* meet(
           hosts.lockByName([T.nameOf("a")]),
-          hosts.flushSeen(seen),
+          hosts.moveSeen(seen, "wait"),
           hosts.lockByName([T.nameOf("b")])
         )
         assert.strictEqual(flushed.size, 2)
+      }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
+  )
+
+  it.effect(
+    "beats of hosts that are being registered are left for later, and told from those of hosts that have changed",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const hosts = HostRepo.make(sql)
+        const registry = yield* Registry
+        const [free, held, changed] = yield* Effect.forEach(["a", "b", "c"], (name) =>
+          Effect.map(registry.register(T.registration(name, "192.0.2.1")), ({ host: { fqdn, generation, id } }) => ({
+            fqdn,
+            id,
+            generation,
+            atMillis: Number.MAX_SAFE_INTEGER
+          }))
+        )
+        yield* registry.register(T.registration("c", "192.0.2.2"))
+        const locked = yield* Deferred.make<void>()
+        const done = yield* Deferred.make<void>()
+        const registering = yield* Effect.forkChild(
+          Effect.gen(function* () {
+            yield* hosts.lockByName([T.nameOf("b")])
+            yield* Deferred.succeed(locked, undefined)
+            yield* Deferred.await(done)
+          }).pipe(sql.withTransaction)
+        )
+        yield* Deferred.await(locked)
+        assert.deepStrictEqual(yield* hosts.moveSeenOfFree([free!, held!, changed!]), {
+          busy: [held!],
+          moved: [changed!]
+        })
+        yield* Deferred.succeed(done, undefined)
+        yield* Fiber.join(registering)
+        assert.deepStrictEqual(yield* hosts.moveSeenOfFree([held!]), { busy: [], moved: [] })
       }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
   )
 
