@@ -111,7 +111,7 @@ export class Events extends HttpApiGroup.make("events")
         OpenApi.annotations({
           summary: "What changes, as it happens",
           description:
-            "Server-sent events that the caller may see, each once, in the order of commits of its zone. Without `Last-Event-ID` and `since` it begins with what happens from now on. " +
+            "Server-sent events that the caller may see, each once, those of one subject in the order of commits. Without `Last-Event-ID` and `since` it begins with what happens from now on. " +
             "`gap` says which events are no longer there. A block named `position`, without data, comes at first and every 15 seconds: its id is how far the stream is, also where no event passes the filter. " +
             "The stream ends when the caller's token is revoked or its permissions change, when the server drains, and when the client does not read: go on with `Last-Event-ID`."
         })

@@ -2,11 +2,14 @@
  * Entries of the audit log, written with the changes they tell of: inside their
  * transaction, so that neither is there without the other.
  *
- * Promises: of one zone, entries have their sequences in the order in which
- * their transactions commit. For that the zone's turn is taken until the commit
- * (`takeTurns`), so entries are the last thing a transaction writes: whoever has
- * the turn waits for nobody but one that is at its own last write (`atEnd`).
- * `inTransaction` sees to that, wherever within they are written. They are sealed, and become events, once they have committed
+ * Promises: entries of one subject have their sequences in the order in which
+ * their transactions commit, for these have its row locked, and entries are the
+ * last thing a transaction writes: `inTransaction` sees to that, wherever within
+ * they are written. What begins after another has committed has higher ones,
+ * whatever it is about. Those of transactions side by side stand in any order,
+ * also within a zone: none waits for another. They share the turns of their
+ * zones until the commit (`audit/Turns`), by which the sealer knows who may
+ * still fill a gap. Sealed, and events, they become once they have committed
  * (`audit/Sealer`).
  */
 import { Context, Effect, Metric, Option } from "effect"
@@ -16,6 +19,7 @@ import { insertRows } from "../storage/Rows.ts"
 import type { Action } from "./Actions.ts"
 import { canonicalJson, entryColumns } from "./Chain.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
+import * as Turns from "./Turns.ts"
 
 /** Who did it. */
 export interface Actor {
@@ -58,24 +62,6 @@ export const prism: Actor = { name: "prism", peer: undefined }
 
 const text = (value: unknown): string | null => (value === undefined ? null : canonicalJson(value))
 
-/** Any number will do, as long as it stays: the first half of the key of PostgreSQL's advisory locks. */
-const turnLock = 7_001_002
-
-/**
- * Takes the turns of `zones` ("" for what concerns none) until the transaction ends. SQLite has one writer, whose turn it
- * always is. In the order of the locks, so that nobody waits for one who waits for it.
- */
-export const takeTurns = (sql: SqlClient.SqlClient, zones: Iterable<string>) =>
-  sql.onDialectOrElse({
-    pg: () =>
-      Effect.asVoid(sql`
-        SELECT pg_advisory_xact_lock(${turnLock}, turn) FROM (
-          SELECT DISTINCT hashtext(zone) AS turn
-          FROM jsonb_array_elements_text(${JSON.stringify([...new Set(zones)])}::jsonb) AS zones(zone) ORDER BY turn
-        ) AS turns`),
-    orElse: () => Effect.void
-  })
-
 const listeners = new WeakMap<SqlClient.SqlClient, Set<() => void>>()
 
 /** Calls `listener` after each commit of entries in this process; what is returned ends that. A hint, never the truth. */
@@ -104,7 +90,7 @@ const Gathered = Context.Reference<Gathering | undefined>("@prism-dns/core/audit
 
 /**
  * Writes rows that many transactions write, such as a number that each of them raises, behind the entries of the transaction
- * around: once for each `key`, in the order of the keys. Whoever has such a row holds its turns already, so that no two wait
+ * around: once for each `key`, in the order of the keys. Whoever has such a row shares its turns already, so that no two wait
  * for each other. Outside of `inTransaction` it is done at once, and the caller has written its entries before.
  */
 export const atEnd = (
@@ -172,7 +158,7 @@ const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: Rea
   if (timed.length === 0) return
   const isNew = timed.some(({ entry }) => entry.generation === undefined)
   const generation = isNew ? yield* Generation.next(sql) : 0
-  yield* takeTurns(
+  const turns = Turns.sharing(
     sql,
     timed.map(({ entry }) => entry.zone ?? "")
   )
@@ -194,7 +180,8 @@ const insert = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, timed: Rea
       cause: entry.cause ?? null,
       request: entry.actor.request ?? null,
       result: entry.result ?? "done"
-    }))
+    })),
+    { first: turns }
   )
   const counts = new Map<string, number>()
   for (const { entry } of timed) counts.set(entry.action, (counts.get(entry.action) ?? 0) + 1)

@@ -5,13 +5,13 @@
  */
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql"
-import * as Audit from "../audit/Entries.ts"
+import * as Turns from "../audit/Turns.ts"
 import type { Zones } from "../dns/Zones.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 
 /**
- * In a transaction that has written such a thing, before its audit entry: takes the turns of the zones and gives the first
- * that is not there any more. Whoever removes one has its turn too (`registry/ManagedZones`).
+ * In a transaction that has written such a thing, before its audit entry: shares the turns of the zones and gives the first
+ * that is not there any more. Whoever removes one has its turn alone (`registry/ManagedZones`).
  */
 export const hold = Effect.fnUntraced(function* (
   sql: SqlClient.SqlClient,
@@ -19,8 +19,7 @@ export const hold = Effect.fnUntraced(function* (
   names: ReadonlyArray<DomainName>
 ) {
   if (names.length === 0) return undefined
-  // That of the entry, which concerns no zone, with them: in one order, whoever takes them.
-  yield* Audit.takeTurns(sql, ["", ...names])
+  yield* Turns.share(sql, names)
   yield* Effect.catchTag(zones.verify(zones.version), "ZonesMoved", () => zones.reload)
   return names.find((name) => zones.find(name) === undefined)
 })

@@ -14,6 +14,7 @@
 import { Clock, Context, Effect, Layer, Option, Schedule, Schema } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import * as Turns from "../audit/Turns.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { AckLevel } from "../domain/Host.ts"
 import { isComputed } from "../domain/RecordContent.ts"
@@ -257,7 +258,7 @@ const make = Effect.gen(function* () {
       if (!isDry) {
         yield* Effect.onError(
           Effect.andThen(
-            Effect.andThen(Audit.takeTurns(sql, [zone.name]), zones.verify(zonesVersion)),
+            Effect.andThen(Turns.share(sql, [zone.name]), zones.verify(zonesVersion)),
             Audit.writeAll(
               sql,
               changed.map((each) => ({

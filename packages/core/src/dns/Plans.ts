@@ -18,6 +18,7 @@ import { SecureRandom } from "effect/crypto"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Action } from "../audit/Actions.ts"
 import * as Audit from "../audit/Entries.ts"
+import * as Turns from "../audit/Turns.ts"
 import { Signals } from "../cluster/Signals.ts"
 import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -839,7 +840,7 @@ const make = Effect.gen(function* () {
     if (decided) yield* repo.update(next)
     if (effective.length > 0 && plan.kind !== "reconcile") {
       // What is put into a zone that goes at this moment would stay there for ever.
-      yield* Audit.takeTurns(sql, [plan.zone])
+      yield* Turns.share(sql, [plan.zone])
       yield* zones.verify(zonesVersion)
     }
     return {

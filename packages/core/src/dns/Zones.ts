@@ -66,9 +66,10 @@ export class Zones extends Context.Service<
     /** Of what the lookups know: rises with each change. */
     readonly version: number
     /**
-     * For a transaction that puts something into zones, as its last read, once it has the zones' turns
-     * (`audit/Entries.takeTurns`): fails when zones have changed since the version that it decided by. After a `reload` it
-     * is to be begun anew. Whoever removes a zone has its turn too, and so finds what was put into it, or is found.
+     * For a transaction that puts something into zones, as its last read, once it shares the zones' turns
+     * (`audit/Turns.share`): fails when zones have changed since the version that it decided by. After a `reload` it
+     * is to be begun anew. Whoever changes or removes a zone has its turn alone (`audit/Turns.close`), and so finds what was
+     * put into it, or is found.
      */
     readonly verify: (version: number) => Effect.Effect<void, ZonesMoved | SqlError.SqlError>
     /** Puts in force what the database says, and tells those who listen. */

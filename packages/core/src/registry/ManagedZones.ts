@@ -17,6 +17,7 @@
 import { Clock, Context, Effect, Layer, Schedule, Schema } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import * as Turns from "../audit/Turns.ts"
 import { Signals } from "../cluster/Signals.ts"
 import * as ZoneRepo from "../dns/ZoneRepo.ts"
 import { Zones } from "../dns/Zones.ts"
@@ -359,7 +360,7 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
           // What was known of one of this name that was managed before.
           if (!isDry) yield* sql`DELETE FROM zone_fingerprint WHERE zone = ${name}`
           // Nothing is put into either from here on but what sees this zone.
-          if (!isDry) yield* Audit.takeTurns(sql, [name, ...(parent === undefined ? [] : [parent.name])])
+          if (!isDry) yield* Turns.close(sql, [name, ...(parent === undefined ? [] : [parent.name])])
           const overlap = parent === undefined ? undefined : yield* findOverlap(after, parent)
           if (overlap !== undefined) return yield* overlap
           if (isDry) return { before: undefined, after }
@@ -400,6 +401,8 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
         if (isDry) return { before, after: tried }
         const origin = setting?.origin ?? "configuration"
         const isNothing = origin === "configuration" && Object.keys(overlay).length === 0
+        // What is put in by the settings of before has committed, and is seen by whoever looks at names anew for these.
+        yield* Turns.close(sql, [name])
         const generation = yield* write(
           { name, event: "changed", before, after: zoneAt, setting: isNothing ? undefined : { name, origin, overlay } },
           options
@@ -460,7 +463,7 @@ const make = Effect.fnUntraced(function* ({ catalog, zonesMax }: ManagedZonesOpt
         for (const table of ["unserved", "zone_fingerprint", "zone_publication", "outbox"]) {
           yield* sql`DELETE FROM ${sql(table)} WHERE zone = ${name}`
         }
-        yield* Audit.takeTurns(sql, [name])
+        yield* Turns.close(sql, [name])
         // What was put in before the turn is seen here, and what comes after it sees that the zone has gone.
         yield* requireEmpty(before)
         yield* write({ name, event: "deleted", before, after: undefined, setting: undefined }, options)

@@ -18,6 +18,7 @@ import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Audit from "../audit/Entries.ts"
+import * as Turns from "../audit/Turns.ts"
 import { Signals } from "../cluster/Signals.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
@@ -491,7 +492,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         if (tally.isExceededBy(counts)) return yield* new CountsMoved()
         yield* outbox.mark(places, generation, nowMillis, "registered")
         if (!isTrial) {
-          yield* Audit.takeTurns(
+          yield* Turns.share(
             sql,
             written.map(({ after }) => after.zone)
           )

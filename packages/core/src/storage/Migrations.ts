@@ -300,7 +300,7 @@ const steering = Effect.gen(function* () {
   )
   const name = sql.literal(sql.onDialectOrElse({ pg: () => 'TEXT COLLATE "C"', orElse: () => "TEXT" }))
 
-  // Entries as transactions write them. From here they move to audit_log, in the order of commits: what stands here is not
+  // Entries as transactions write them. From here they move to audit_log (`audit/Sealer`): what stands here is not
   // sealed yet. `request`: the id of the API request. `result`: `done`, or a word for what became of it.
   for (const column of ["zone TEXT", "request TEXT", "result TEXT NOT NULL DEFAULT 'done'"]) {
     yield* sql`ALTER TABLE audit_entry ADD COLUMN ${sql.literal(column)}`

@@ -79,21 +79,31 @@ export const lockOrder = (sql: SqlClient.SqlClient, columns: ReadonlyArray<strin
 
 /**
  * Inserts `rows` into `table`, with all their columns. `conflict` is an ON CONFLICT clause; rows that others may write at the
- * same moment come in the order of the columns `by` (`lockOrder`).
+ * same moment come in the order of the columns `by` (`lockOrder`). `first` is a condition without columns, which PostgreSQL
+ * looks at once, before the first row and the first number of an identity column; on SQLite there is none.
  */
 export const insertRows = <const C extends Columns>(
   sql: SqlClient.SqlClient,
   table: string,
   columns: C,
   rows: ReadonlyArray<Row<C>>,
-  { by, conflict = "" }: { readonly by?: ReadonlyArray<keyof C & string>; readonly conflict?: string } = {}
+  {
+    by,
+    conflict = "",
+    first
+  }: {
+    readonly by?: ReadonlyArray<keyof C & string>
+    readonly conflict?: string
+    readonly first?: Statement.Fragment | undefined
+  } = {}
 ): Statement.Statement<object> => {
   const names = Object.keys(columns)
   const list = names.join(", ")
   const order = by === undefined ? sql.literal("") : sql`ORDER BY ${lockOrder(sql, by)}`
+  const where = first === undefined ? sql.literal("") : sql`WHERE ${first}`
   return forRows(sql, columns, rows, {
     all: (r) =>
-      sql`INSERT INTO ${sql.literal(`${table} (${list})`)} SELECT ${sql.literal(list)} FROM ${r} ${order} ${sql.literal(conflict)}`,
+      sql`INSERT INTO ${sql.literal(`${table} (${list})`)} SELECT ${sql.literal(list)} FROM ${r} ${where} ${order} ${sql.literal(conflict)}`,
     each: `INSERT INTO ${table} (${list}) VALUES (${names.map((_, i) => `?${i + 1}`).join(", ")}) ${conflict}`
   })
 }

@@ -1,31 +1,24 @@
 /** On PostgreSQL, where transactions run side by side: the order of entries, and who waits for whom. */
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Redacted } from "effect"
+import { Deferred, Effect, Fiber, Layer, Metric, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
+import * as AuditMetrics from "@prism-dns/core/audit/AuditMetrics"
 import * as Audit from "@prism-dns/core/audit/Entries"
+import * as Sealer from "@prism-dns/core/audit/Sealer"
+import * as Turns from "@prism-dns/core/audit/Turns"
 import { Identities } from "@prism-dns/core/auth/Identities"
 import { unlimited } from "@prism-dns/core/auth/Principal"
 import { TokenRefused, Tokens } from "@prism-dns/core/auth/Tokens"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import { Signals } from "@prism-dns/core/cluster/Signals"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { access, keyOf } from "../auth/AccessSuite.ts"
 import { Postgres } from "../harness/Postgres.ts"
+import { turns } from "../harness/turns.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
-import { entry, sealAll } from "./SealerSuite.ts"
-
-/** The database has granted as many locks of the audit's turns as this, and that many wait. */
-const turns = Effect.flatMap(SqlClient.SqlClient, (sql) =>
-  Effect.map(
-    sql<{ readonly granted: boolean }>`
-      SELECT granted FROM pg_locks WHERE locktype = 'advisory' AND classid = 7001002
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-    (rows) => ({
-      granted: rows.filter(({ granted }) => granted).length,
-      waiting: rows.filter(({ granted }) => !granted).length
-    })
-  )
-)
+import { entry, sealAll, write } from "./SealerSuite.ts"
 
 const subjects = Effect.flatMap(AuditLog, (log) =>
   Effect.map(log.after(0, 1000), (entries) => entries.map(({ subject }) => subject))
@@ -34,6 +27,24 @@ const subjects = Effect.flatMap(AuditLog, (log) =>
 const audit = AuditLog.layer.pipe(Layer.provideMerge(T.postgres))
 
 const everything = access().pipe(Layer.provideMerge(audit))
+
+/** No other server is there. */
+const alone = Layer.merge(Cluster.layerAlone, Signals.layerNone)
+
+/** A transaction that has done `what`, and is under way until it is told how to end. */
+const underWay = Effect.fnUntraced(function* <E>(what: Effect.Effect<unknown, E, SqlClient.SqlClient>) {
+  const sql = yield* SqlClient.SqlClient
+  const done = yield* Deferred.make<void, E>()
+  const end = yield* Deferred.make<void, "rolled back">()
+  const fiber = yield* Effect.forkChild(
+    Effect.exit(what.pipe(Deferred.into(done), Effect.andThen(Deferred.await(end)), sql.withTransaction))
+  )
+  yield* Deferred.await(done)
+  return {
+    commit: Effect.andThen(Deferred.succeed(end, undefined), Fiber.join(fiber)),
+    rollBack: Effect.andThen(Deferred.fail(end, "rolled back"), Fiber.join(fiber))
+  }
+})
 
 const ann: Audit.Actor = { name: "ann", peer: undefined }
 
@@ -63,39 +74,179 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
-  it.effect("who has written an entry keeps others of its zone waiting until it has committed, and nobody else", () =>
+  it.effect(
+    "transactions of a zone write side by side; what has a higher sequence waits for what is under way below",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const seal = yield* Sealer.make()
+        yield* write("before")
+        const first = yield* underWay(write("first"))
+        // These have committed, and waited for nobody.
+        yield* write("second")
+        yield* Audit.writeAll(sql, [entry("elsewhere", { zone: "other.test." })], 3)
+        assert.deepStrictEqual(yield* turns, { granted: 1, waiting: 0 })
+        assert.deepStrictEqual(yield* seal, { entries: 1, isFull: false, held: [3, 4] })
+        assert.deepStrictEqual(yield* seal, { entries: 0, isFull: false, held: [3, 4] })
+        assert.deepStrictEqual(yield* subjects, ["before"])
+        yield* first.commit
+        assert.deepStrictEqual(yield* seal, { entries: 3, isFull: false, held: undefined })
+        assert.deepStrictEqual(yield* subjects, ["before", "first", "second", "elsewhere"])
+      }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("what was rolled back leaves a gap that is passed, however long other transactions last", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const wrote = yield* Deferred.make<void>()
-      const go = yield* Deferred.make<void>()
-      const first = yield* Effect.forkChild(
+      const seal = yield* Sealer.make()
+      const foreign = yield* underWay(sql`INSERT INTO guard (kind, zone, tripped_at, detail) VALUES ('x', '', 1, '')`)
+      const first = yield* underWay(write("rolled back"))
+      yield* write("second")
+      assert.deepStrictEqual((yield* seal).held, [2, 2])
+      yield* first.rollBack
+      // Another one has begun, and is under way: it cannot fill what was drawn before.
+      const third = yield* underWay(write("third"))
+      yield* write("fourth")
+      assert.deepStrictEqual(yield* seal, { entries: 1, isFull: false, held: [4, 4] })
+      assert.deepStrictEqual(yield* subjects, ["second"])
+      yield* third.rollBack
+      // Who knows nothing of what was seen before finds the same.
+      yield* sealAll()
+      assert.deepStrictEqual(yield* subjects, ["second", "fourth"])
+      yield* foreign.commit
+    }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("several gaps, in batches, are passed or filled each by itself", () =>
+    Effect.gen(function* () {
+      const seal = yield* Sealer.make({ ...Sealer.defaultOptions, batchMax: 2 })
+      const one = yield* underWay(write("1"))
+      yield* write("2", "3")
+      const four = yield* underWay(write("4"))
+      yield* write("5")
+      const six = yield* underWay(write("6"))
+      yield* write("7")
+      assert.deepStrictEqual(yield* seal, { entries: 0, isFull: false, held: [2, 3] })
+      yield* four.rollBack
+      assert.deepStrictEqual((yield* seal).held, [2, 3])
+      yield* one.commit
+      assert.strictEqual((yield* seal).entries, 2)
+      assert.deepStrictEqual(yield* subjects, ["1", "2"])
+      yield* waitUntil(
+        "all up to the last gap is sealed",
+        Effect.andThen(seal, subjects),
+        (found) => found.length === 3
+      )
+      // What is behind it waits, since somebody who may have drawn a number below it is under way.
+      assert.deepStrictEqual((yield* seal).held, [5, 7])
+      yield* six.commit
+      yield* sealAll(2)
+      assert.deepStrictEqual(yield* subjects, ["1", "2", "3", "5", "6", "7"])
+    }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("numbers that nobody has, as after a takeover by another database server, hold up nothing", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const seal = yield* Sealer.make()
+      yield* write("before")
+      yield* seal
+      yield* sql`SELECT setval(pg_get_serial_sequence('audit_entry', 'sequence'), 33)`
+      yield* write("after")
+      assert.deepStrictEqual(yield* seal, { entries: 1, isFull: false, held: undefined })
+      assert.deepStrictEqual(yield* subjects, ["before", "after"])
+    }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("the job seals what waits once the transaction below has ended, and so does who asks for all of it", () =>
+    Effect.gen(function* () {
+      const log = yield* AuditLog
+      const sealer = yield* Sealer.Sealer
+      const first = yield* underWay(write("first"))
+      yield* write("second")
+      const drained = yield* Effect.forkChild(sealer.drain)
+      yield* waitUntil("it is known that one waits", Metric.value(AuditMetrics.unsealed), ({ value }) => value === 1)
+      assert.deepStrictEqual(yield* subjects, [])
+      yield* first.commit
+      yield* Fiber.join(drained)
+      assert.deepStrictEqual(yield* subjects, ["first", "second"])
+      const third = yield* underWay(write("third"))
+      yield* write("fourth")
+      yield* third.rollBack
+      yield* log.awaitBeyond(2)
+      assert.deepStrictEqual(yield* subjects, ["first", "second", "fourth"])
+    }).pipe(
+      Effect.provide(Layer.fresh(Sealer.Sealer.layer().pipe(Layer.provide(alone), Layer.provideMerge(audit)))),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  )
+
+  it.effect("who has a zone alone keeps its writers waiting, and they draw no number meanwhile", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const closing = yield* underWay(Turns.close(sql, ["hosts.test.", "other.test."]))
+      const waiting = yield* Effect.forkChild(write("waits"))
+      yield* waitUntil("the writer waits", turns, (seen) => seen.waiting === 1)
+      yield* Audit.writeAll(sql, [entry("of no zone", { zone: undefined })], 1)
+      yield* closing.commit
+      yield* Fiber.join(waiting)
+      yield* sealAll()
+      assert.deepStrictEqual(yield* subjects, ["of no zone", "waits"])
+      assert.deepStrictEqual(
+        (yield* (yield* AuditLog).after(0, 10)).map(({ sequence }) => sequence),
+        [1, 2]
+      )
+    }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("who has a zone alone waits for its writers, and writes itself while others wait", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const first = yield* underWay(write("first"))
+      const mine = yield* Deferred.make<void>()
+      const alone = yield* Effect.forkChild(
         Effect.gen(function* () {
-          yield* Audit.writeAll(sql, [entry("first")], 1)
-          yield* Deferred.succeed(wrote, undefined)
-          yield* Deferred.await(go)
+          yield* Turns.close(sql, ["hosts.test."])
+          yield* Deferred.await(mine)
+          yield* write("alone")
         }).pipe(sql.withTransaction)
       )
-      yield* Deferred.await(wrote)
-      const second = yield* Effect.forkChild(Audit.writeAll(sql, [entry("second")], 2))
-      yield* waitUntil("the second waits for its turn", turns, ({ waiting }) => waiting === 1)
-      yield* Audit.writeAll(sql, [entry("elsewhere", { zone: "other.test." })], 3)
+      yield* waitUntil("it waits for the first", turns, (seen) => seen.waiting === 1)
+      yield* first.commit
+      yield* waitUntil("it has the zone", turns, (seen) => seen.granted === 1 && seen.waiting === 0)
+      const last = yield* Effect.forkChild(write("last"))
+      yield* waitUntil("the last waits", turns, (seen) => seen.waiting === 1)
+      yield* Deferred.succeed(mine, undefined)
+      yield* Fiber.join(alone)
+      yield* Fiber.join(last)
       yield* sealAll()
-      assert.deepStrictEqual(yield* subjects, ["elsewhere"])
-      yield* Deferred.succeed(go, undefined)
-      yield* Fiber.join(first)
-      yield* Fiber.join(second)
-      yield* sealAll()
-      assert.deepStrictEqual(yield* subjects, ["elsewhere", "first", "second"])
+      assert.deepStrictEqual(yield* subjects, ["first", "alone", "last"])
+    }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("a role that has no rights but to the tables sees who has turns", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`CREATE ROLE plain_writer NOLOGIN NOSUPERUSER`
+      yield* sql`GRANT SELECT, INSERT ON audit_entry TO plain_writer`
+      yield* sql`GRANT USAGE ON registry_generation TO plain_writer`
+      const before = yield* Turns.writers(sql)
+      const writing = yield* underWay(write("under way"))
+      const seen = yield* Effect.andThen(sql`SET LOCAL ROLE plain_writer`, Turns.writers(sql)).pipe(sql.withTransaction)
+      assert.strictEqual(seen.server, before.server)
+      assert.deepStrictEqual([before.transactions.size, seen.transactions.size], [0, 1])
+      yield* Effect.andThen(sql`SET LOCAL ROLE plain_writer`, write("by the role")).pipe(sql.withTransaction)
+      yield* writing.commit
     }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
   it.effect(
-    "many transactions over several zones at once end without a deadlock, in the order of each zone's commits",
+    "many transactions over several zones at once end without a deadlock, and of each row in the order of commits",
     () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         const zones = ["a.test.", "b.test.", "c.test.", undefined]
-        // The number of a commit is drawn while the turn is held, from a table that every transaction reads and writes.
+        // The number of a commit is drawn from a row of the zone's, which stays locked until then.
         yield* sql`CREATE TABLE counter (zone TEXT PRIMARY KEY, n BIGINT NOT NULL)`
         for (const zone of zones) yield* sql`INSERT INTO counter (zone, n) VALUES (${zone ?? ""}, 0)`
         const sealing = yield* Effect.forkChild(Effect.forever(Effect.andThen(sealAll(7), Effect.sleep("1 millis"))))
@@ -104,12 +255,11 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
           (i) =>
             Effect.gen(function* () {
               const chosen = zones.filter((_, z) => ((i * 7 + z * 5) % 11) % 2 === 0)
-              const order = i % 2 === 0 ? chosen : chosen.toReversed()
-              yield* Audit.takeTurns(
-                sql,
-                order.map((zone) => zone ?? "")
-              )
-              for (const zone of order) {
+              // Rows in one order, turns in any.
+              if (i % 2 === 0) {
+                yield* Turns.share(sql, chosen.map((zone) => zone ?? "").toReversed())
+              }
+              for (const zone of chosen) {
                 const [row] = yield* sql<{ readonly n: bigint }>`
                 UPDATE counter SET n = n + 1 WHERE zone = ${zone ?? ""} RETURNING n`
                 yield* Audit.writeAll(sql, [entry(`${row!.n}`, { zone })], i)

@@ -20,7 +20,7 @@ import { waitUntil } from "../harness/waitUntil.ts"
 import { forward, pointerOf, registration, reverse4 } from "../layers.ts"
 
 /** One run of the server with these zones in its configuration, on the database around. */
-const life = (configured: ReadonlyArray<Zone.Zone>) =>
+export const life = (configured: ReadonlyArray<Zone.Zone>) =>
   ManagedZones.layer().pipe(
     Layer.provideMerge(ZoneChanges.layer),
     Layer.provideMerge(Registry.layer()),
@@ -33,11 +33,11 @@ const life = (configured: ReadonlyArray<Zone.Zone>) =>
     Layer.orDie
   )
 
-const lab = DomainName.make("lab.test")
-const alice = { actor: { name: "alice", peer: "198.51.100.7" } }
+export const lab = DomainName.make("lab.test")
+export const alice = { actor: { name: "alice", peer: "198.51.100.7" } }
 const bob = { actor: { name: "bob", peer: "198.51.100.8" } }
 
-const register = (label: string, address: string, zone = lab) =>
+export const register = (label: string, address: string, zone = lab) =>
   Effect.flatMap(Registry, ({ register }) =>
     register({
       ...registration(label, address, "rack-7"),
@@ -82,7 +82,7 @@ const auditOf = (zone: DomainName.DomainName) =>
     )
   )
 
-const hostsIn = (zone: DomainName.DomainName) =>
+export const hostsIn = (zone: DomainName.DomainName) =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     Effect.map(
       sql<{ readonly hosts: number | bigint }>`SELECT COUNT(*) AS hosts FROM host WHERE zone = ${zone}`,
