@@ -176,9 +176,13 @@ export class Registry extends Context.Service<
   {
     /**
      * Registers a host, or renews its lease. When it returns, the host is durable. The name may be another than the one
-     * asked for where the zone's policy is `suffix`.
+     * asked for where the zone's policy is `suffix`. `isWanted`: asked once, when its turn has come; with false it is not
+     * decided, and fails as unavailable. What was given to a commit stays.
      */
-    readonly register: (registration: Registration) => Effect.Effect<Registered, RegisterError>
+    readonly register: (
+      registration: Registration,
+      isWanted?: () => boolean
+    ) => Effect.Effect<Registered, RegisterError>
     /**
      * Gives a host up by somebody's word: its records are withdrawn, its name is held as the zone's policy says. One that
      * beats on comes back with its next beat.
@@ -252,6 +256,8 @@ interface Claim {
   readonly registration: Registration
   /** Of this server in the cluster, when it was asked. */
   readonly life: number
+  /** Whether whoever asked still waits; undefined: it counts in any case. */
+  readonly isWanted?: (() => boolean) | undefined
   /** Only the first answer counts. */
   readonly resume: (result: Result.Result<Registered, RegisterError>) => void
 }
@@ -262,6 +268,9 @@ interface Spoken {
   readonly life: number
   readonly resume: (result: Result.Result<Changed, WordError>) => void
 }
+
+/** Whoever asked has gone. What is somebody's word counts in any case. */
+const isLeft = (waiting: Waiting): boolean => waiting._tag === "Register" && waiting.isWanted?.() === false
 
 /** Those whose commits are under way. */
 interface Batch {
@@ -708,10 +717,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   /** In which life of this server it is asked. */
   const asked = Effect.map(Asked, (asked) => asked?.life ?? cluster.life())
 
-  const register: Registry["Service"]["register"] = (registration) =>
+  const register: Registry["Service"]["register"] = (registration, isWanted) =>
     Effect.flatMap(asked, (life) =>
       Effect.callback((resume) =>
-        wait({ _tag: "Register", registration, life, resume: (result) => resume(Effect.fromResult(result)) })
+        wait({ _tag: "Register", registration, life, isWanted, resume: (result) => resume(Effect.fromResult(result)) })
       )
     )
 
@@ -905,13 +914,18 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     }
   })
 
-  const answerInTime = Effect.fnUntraced(function* (all: ReadonlyArray<Waiting>) {
+  const answerInTime = Effect.fnUntraced(function* (taken: ReadonlyArray<Waiting>) {
     const life = cluster.life()
-    const waiting = all.filter((each) => each.life === life)
+    // Who comes back in a crowd gives up, and comes again: the work of those who have gone would make the others wait longer.
+    const gone = new Set(taken.filter(isLeft))
+    refuse([...gone], "whoever asked has gone")
+    const wanted = taken.filter((each) => !gone.has(each))
+    const waiting = wanted.filter((each) => each.life === life)
     refuse(
-      all.filter((each) => each.life !== life),
+      wanted.filter((each) => each.life !== life),
       outOfTouch
     )
+    if (waiting.length === 0) return
     const batch: Batch = { waiting, life, late: false }
     const impatience = yield* Effect.forkChild(refuseInTime(batch))
     yield* answerOrRefuse(batch)

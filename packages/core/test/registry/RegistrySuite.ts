@@ -126,7 +126,9 @@ const publishAll = Effect.gen(function* () {
 })
 
 const registerAll = (list: ReadonlyArray<Parameters<Registry["Service"]["register"]>[0]>) =>
-  Effect.flatMap(Registry, (registry) => Effect.forEach(list, registry.register, { concurrency: "unbounded" }))
+  Effect.flatMap(Registry, (registry) =>
+    Effect.forEach(list, (each) => registry.register(each), { concurrency: "unbounded" })
+  )
 
 export const suite = <R>(
   name: string,
@@ -193,6 +195,27 @@ export const suite = <R>(
           const expected = [T.nameOf("web"), T.pointerOf("192.0.2.7"), T.pointerOf("2001:db8::7")].sort()
           assert.deepStrictEqual(yield* markedNames, expected)
           assert.deepStrictEqual(ticket?.places.map((place) => place.name).sort(), expected)
+        })
+      )
+
+      test(
+        "a host that nobody waits for any more when its turn comes writes nothing, and the others of its batch are registered",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const [gone, there] = yield* Effect.all(
+            [
+              Effect.flip(registry.register(T.registration("gone", ["192.0.2.7"]), () => false)),
+              registry.register(T.registration("there", ["192.0.2.8"]), () => true)
+            ],
+            { concurrency: "unbounded" }
+          )
+          assert.strictEqual(gone._tag, "RegistryUnavailable")
+          assert.strictEqual(there.outcome, "created")
+          assert.isTrue(Option.isNone(yield* registry.findByName(T.nameOf("gone"))))
+          assert.deepStrictEqual(yield* markedNames, [T.nameOf("there"), T.pointerOf("192.0.2.8")].sort())
+          // One that is alone leaves nothing to write, and does not hold up who comes next.
+          yield* Effect.flip(registry.register(T.registration("gone", ["192.0.2.7"]), () => false))
+          assert.strictEqual((yield* registry.register(T.registration("gone", ["192.0.2.7"]))).outcome, "created")
         })
       )
 

@@ -31,6 +31,8 @@ import type { SqlError } from "effect/sql"
 export interface Asker {
   readonly principal: Principal
   readonly peer: IpAddress.IpAddress
+  /** False once nobody would hear the answer. */
+  readonly isThere: () => boolean
 }
 
 /** It was done, and is on its way to the DNS. */
@@ -146,7 +148,7 @@ export const make = Effect.gen(function* () {
 
   /** Lets the claim in and carries it out. */
   const submit = (
-    { peer, principal }: Asker,
+    { isThere, peer, principal }: Asker,
     { fqdn, hostname, zone }: Pick<Host, "fqdn" | "hostname" | "zone">,
     addresses: ReadonlyArray<IpAddress.IpAddress>,
     wishes: Wishes
@@ -165,18 +167,21 @@ export const make = Effect.gen(function* () {
       return follow(renewed, "renewed")
     }
     return registry
-      .register({
-        fqdn,
-        hostname,
-        zone,
-        addresses,
-        registrant: principal,
-        peer,
-        ...wanted,
-        // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
-        hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal),
-        mayHave: (name) => admission.isGranted(principal, { ...claim, fqdn: name })
-      })
+      .register(
+        {
+          fqdn,
+          hostname,
+          zone,
+          addresses,
+          registrant: principal,
+          peer,
+          ...wanted,
+          // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
+          hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal),
+          mayHave: (name) => admission.isGranted(principal, { ...claim, fqdn: name })
+        },
+        isThere
+      )
       .pipe(
         Effect.flatMap(({ host, outcome, ticket }) => {
           if (outcome !== "renewed")

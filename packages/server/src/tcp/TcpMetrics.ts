@@ -11,7 +11,8 @@ export const sessions = Metric.gauge("prism_sessions", {
 })
 
 export const registrations = Metric.counter("prism_registrations_total", {
-  description: "Registrations by result: created, changed, returned, renewed, refused, failed.",
+  description:
+    "Registrations by result: created, changed, returned, renewed, refused, failed, abandoned (its agent had gone before its turn came, or before it failed; nothing was written).",
   incremental: true
 })
 

@@ -13,13 +13,13 @@ import * as Proof from "@prism-dns/core/protocol/Proof"
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Duration, Effect, Layer, Metric, Option } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer, Metric, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type * as Crypto from "node:crypto"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { Drain } from "../../src/Drain.ts"
 import { Presence } from "../../src/Presence.ts"
-import { sessions } from "../../src/tcp/TcpMetrics.ts"
+import { registrations, sessions } from "../../src/tcp/TcpMetrics.ts"
 import { TcpServer, type TcpServerOptions } from "../../src/tcp/TcpServer.ts"
 import * as Agent from "../harness/AgentClient.ts"
 import * as AgentV2 from "../harness/AgentV2.ts"
@@ -635,6 +635,41 @@ describe("levels", () => {
         { type: "parked", id: 3, host: nameOf("bad"), reason: "no such thing" }
       ])
     }).pipe(Effect.scoped, Effect.provide(server()))
+  )
+})
+
+describe("a registration whose turn has not come", () => {
+  it.live("is not written when its connection is gone by then; one that was begun is, and so is one of version 1", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const server = yield* TcpServer
+      const done = yield* Deferred.make<void>()
+      const held = yield* Effect.forkChild(sql.withTransaction(Deferred.await(done)))
+      const begun = yield* open()
+      begun.send({ type: "register", id: 3, hostname: "begun", ack: "accepted" })
+      // What was sent before somebody else's welcome has been read by then, and the first one taken to its commit.
+      yield* open()
+      yield* open()
+      const left = yield* open()
+      left.send({ type: "register", id: 3, hostname: "left", ack: "accepted" })
+      const old = yield* Agent.connect(yield* address)
+      old.socket.write(Agent.frame("old"))
+      yield* open()
+      for (const { socket } of [begun.client, left.client, old]) socket.resetAndDestroy()
+      yield* waitUntil(
+        "their connections are gone",
+        Effect.sync(server.connections),
+        (connections) => connections === 3
+      )
+      yield* Deferred.succeed(done, undefined)
+      yield* Fiber.join(held)
+      const abandoned = Metric.value(Metric.withAttributes(registrations, { result: "abandoned" }))
+      yield* waitUntil("it is counted", abandoned, ({ count }) => count === 1)
+      yield* waitUntil("the others are there", Effect.all([hostOf("begun"), hostOf("old")]), (hosts) =>
+        hosts.every((host) => host !== undefined)
+      )
+      assert.isUndefined(yield* hostOf("left"))
+    }).pipe(Effect.scoped, Effect.provide(server()), counting)
   )
 })
 
