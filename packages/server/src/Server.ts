@@ -5,7 +5,6 @@
  * outbox → DNS manager → PowerDNS. On stop the parts end in reverse, so what was
  * read from an agent is still answered and what was accepted is already stored.
  */
-import { NodeHttpClient } from "@effect/platform-node"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import * as Retention from "@prism-dns/core/audit/Retention"
@@ -75,6 +74,7 @@ import * as Redis from "./redis/Redis.ts"
 import { HttpAddress } from "./http/HttpAddress.ts"
 import * as HttpServer from "./http/HttpServer.ts"
 import * as Oidc from "./http/Oidc.ts"
+import * as ResettingAgent from "./http/ResettingAgent.ts"
 import { type ServerError, StorageUnavailable } from "./ServerError.ts"
 import * as SignalLine from "./SignalLine.ts"
 import { TcpServer } from "./tcp/TcpServer.ts"
@@ -272,7 +272,7 @@ export const layer = (config: PrismConfig): Layer.Layer<Running, ServerError> =>
     Layer.provideMerge(publisher),
     Layer.provideMerge(ground),
     Layer.provideMerge(time.pipe(Layer.provideMerge(Database.layer(storage, applicationName)))),
-    Layer.provide([NodeHttpClient.layerNodeHttpOptions({ keepAlive: true }), SecureRandom.layerWebCrypto]),
+    Layer.provide([ResettingAgent.layer, SecureRandom.layerWebCrypto]),
     Layer.catchTag("SqlError", (error) =>
       Layer.effectContext(Effect.fail(new StorageUnavailable({ storage: "the registry", detail: detailOf(error) })))
     ),
