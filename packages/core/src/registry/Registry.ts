@@ -156,6 +156,11 @@ export const defaultOptions: RegistryOptions = {
   damping: Damping.defaultOptions
 }
 
+/** From this share of `answerMillisMax` on a transaction is slow: some who wait for it may have gone. */
+const slowShare = 0.2
+
+const silentFor = (millis: number) => `the database has not answered for ${millis / 1000} s`
+
 /** Between two attempts to write while the database is lost, in milliseconds, more or less. */
 const lossMillisBetween = 150
 
@@ -176,8 +181,8 @@ export class Registry extends Context.Service<
   {
     /**
      * Registers a host, or renews its lease. When it returns, the host is durable. The name may be another than the one
-     * asked for where the zone's policy is `suffix`. `isWanted`: asked once, when its turn has come; with false it is not
-     * decided, and fails as unavailable. What was given to a commit stays.
+     * asked for where the zone's policy is `suffix`. `isWanted`: asked when its turn has come, and once more where the
+     * database was slow; with false it is not decided, and fails as unavailable. What was given to a commit stays.
      */
     readonly register: (
       registration: Registration,
@@ -360,10 +365,15 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   /**
    * Decides and writes registrations in one transaction. Their answers hold, and `tickets` settle, only once it has
-   * committed. With `isTrial` it never will.
+   * committed. With `isTrial` it never will. `last` can undo it when its rows are held.
    */
   const writeClaims = Effect.fn("Registry.write")(
-    function* (batch: ReadonlyArray<Pick<Claim, "registration">>, tickets: Array<Ticket>, isTrial: boolean) {
+    function* (
+      batch: ReadonlyArray<Pick<Claim, "registration">>,
+      tickets: Array<Ticket>,
+      isTrial: boolean,
+      last: Effect.Effect<void, RegistryUnavailable | Overtaken> = Effect.void
+    ) {
       const zonesVersion = zones.version
       const known = new Map<DomainName, Host>()
       const asked = new Set<DomainName>()
@@ -508,6 +518,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           yield* zones.verify(zonesVersion)
         }
       }
+      yield* last
       return { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written }
     },
     (effect) => Audit.inTransaction(sql)(effect)
@@ -521,7 +532,11 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       while: (error) =>
         error instanceof ZonesMoved
           ? Effect.as(zones.reload, true)
-          : Effect.succeed(error instanceof CountsMoved || (SqlError.isSqlError(error) && isCollision(error))),
+          : Effect.succeed(
+              error instanceof CountsMoved ||
+                error instanceof Overtaken ||
+                (SqlError.isSqlError(error) && isCollision(error))
+            ),
       times: 5,
       schedule: Schedule.jittered(Schedule.exponential(5))
     })
@@ -568,15 +583,42 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       isProven && cluster.life() === life ? Effect.void : Effect.fail(new RegistryUnavailable({ detail: outOfTouch }))
     )
 
-  const answerClaims = Effect.fnUntraced(function* (claims: ReadonlyArray<Claim>, batch: Batch) {
+  /**
+   * The last of a transaction, when its rows are held: those who waited have not been refused meanwhile, or what they asked
+   * elsewhere since, and were told, would be undone by it. A statement may have been on its way for long: what a cut network
+   * holds back it delivers once it is whole again.
+   */
+  const stillStands = (batch: Batch) =>
+    Effect.suspend((): Effect.Effect<void, RegistryUnavailable> => {
+      if (batch.late) return Effect.fail(new RegistryUnavailable({ detail: silentFor(options.answerMillisMax) }))
+      if (cluster.life() !== batch.life) return Effect.fail(new RegistryUnavailable({ detail: outOfTouch }))
+      return Effect.void
+    })
+
+  /** The same of claims; and where it was slow, nobody of those who asked has gone since `beganMillis`. */
+  const stillAsked = (batch: Batch, claims: ReadonlyArray<Claim>, beganMillis: number) =>
+    Effect.andThen(
+      stillStands(batch),
+      Effect.suspend(() => {
+        const isSlow = elapsedMillis() - beganMillis > options.answerMillisMax * slowShare
+        return isSlow && claims.some(isLeft) ? Effect.fail(new Overtaken()) : Effect.void
+      })
+    )
+
+  const answerClaims = Effect.fnUntraced(function* (all: ReadonlyArray<Claim>, batch: Batch) {
     changedMeanwhile.clear()
     anyChangedMeanwhile = false
+    let claims = all
     const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
       () => {
         const tickets: Array<Ticket> = []
+        const beganMillis = elapsedMillis()
+        claims = withoutThoseGone(claims)
         return Effect.andThen(
           inLifeOf(batch),
-          Effect.onError(writeClaims(claims, tickets, false), () => closeAll(tickets))
+          Effect.onError(writeClaims(claims, tickets, false, stillAsked(batch, claims, beganMillis)), () =>
+            closeAll(tickets)
+          )
         )
       }
     ).pipe(againOnCollision, againOnLoss(batch, true))
@@ -599,7 +641,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const tickets: Array<Ticket> = []
       return Effect.andThen(
         inLifeOf(batch),
-        Effect.onError(writeWords(words, tickets, false), () => closeAll(tickets))
+        Effect.onError(writeWords(words, tickets, false, stillStands(batch)), () => closeAll(tickets))
       )
     }).pipe(againOnCollision, againOnLoss(batch, false))
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
@@ -644,10 +686,15 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   /**
    * Hosts, locked, changed and written by somebody's words: words of one kind, each about another host. `tell` is for when
-   * it has committed. With `isTrial` it never will.
+   * it has committed. With `isTrial` it never will. `last` can undo it when its rows are held.
    */
   const writeWords = Effect.fn("Registry.writeWords")(
-    function* (words: ReadonlyArray<Word>, tickets: Array<Ticket>, isTrial: boolean) {
+    function* (
+      words: ReadonlyArray<Word>,
+      tickets: Array<Ticket>,
+      isTrial: boolean,
+      last: Effect.Effect<void, RegistryUnavailable> = Effect.void
+    ) {
       const found = yield* hosts.lockByName(words.map(({ fqdn }) => fqdn))
       const known = new Map(found.map((host) => [host.fqdn, host]))
       const nowMillis = yield* Clock.currentTimeMillis
@@ -696,6 +743,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         yield* hosts.write(changes, nowMillis, cause)
         yield* outbox.mark(marked, generation, nowMillis, cause)
       }
+      yield* last
       const tell = Effect.gen(function* () {
         for (const { after } of changes) damped.forget(after.fqdn)
         if (marked.length > 0) yield* outbox.wake(new Set(marked.map(({ zone }) => zone)))
@@ -854,6 +902,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     for (const { resume } of waiting) resume(Result.fail(new RegistryUnavailable({ detail })))
   }
 
+  const withoutThoseGone = <A extends Waiting>(waiting: ReadonlyArray<A>): ReadonlyArray<A> => {
+    const gone = new Set(waiting.filter(isLeft))
+    if (gone.size === 0) return waiting
+    refuse([...gone], "whoever asked has gone")
+    return waiting.filter((each) => !gone.has(each))
+  }
+
   const answerOrRefuse = (batch: Batch) =>
     Effect.forEach(
       Words.runsOf(batch.waiting, kindOf),
@@ -903,7 +958,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
    * was given it may still store, which is a success to nobody, and no harm.
    */
   const refuseInTime = Effect.fnUntraced(function* (batch: Batch) {
-    const detail = `the database has not answered for ${options.answerMillisMax / 1000} s`
+    const detail = silentFor(options.answerMillisMax)
     yield* Effect.sleep(options.answerMillisMax)
     batch.late = true
     refuse(batch.waiting, detail)
@@ -917,9 +972,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const answerInTime = Effect.fnUntraced(function* (taken: ReadonlyArray<Waiting>) {
     const life = cluster.life()
     // Who comes back in a crowd gives up, and comes again: the work of those who have gone would make the others wait longer.
-    const gone = new Set(taken.filter(isLeft))
-    refuse([...gone], "whoever asked has gone")
-    const wanted = taken.filter((each) => !gone.has(each))
+    const wanted = withoutThoseGone(taken)
     const waiting = wanted.filter((each) => each.life === life)
     refuse(
       wanted.filter((each) => each.life !== life),
@@ -1042,6 +1095,13 @@ export const publicationOf = (
 class CountsMoved extends Schema.TaggedError<CountsMoved>()("CountsMoved", {}) {
   override get message(): string {
     return "other servers register hosts at the same time, and there are as many as there may be"
+  }
+}
+
+/** Some who asked have gone while it was being written: it is decided anew, without them. */
+class Overtaken extends Schema.TaggedError<Overtaken>()("Overtaken", {}) {
+  override get message(): string {
+    return "the database was slow, and some who asked have gone meanwhile"
   }
 }
 

@@ -97,6 +97,43 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
   )
 
+  it.effect.each([
+    { gone: false, why: "the database has not answered for 0.3 s" },
+    { gone: true, why: "whoever asked has gone" }
+  ])("what waited for the database until it was refused is not stored later: $why", ({ gone, why }) =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const registry = yield* Registry
+      const { host } = yield* registry.register(T.registration("a", "192.0.2.1"))
+      let isThere = true
+      const blocked = yield* Effect.gen(function* () {
+        yield* HostRepo.make(sql).lockByName([host.fqdn])
+        const asked = yield* Effect.forkChild(
+          Effect.flip(registry.register(T.registration("a", "192.0.2.2"), () => isThere))
+        )
+        yield* waitUntil(
+          "it has waited for the host for long",
+          sql<{ readonly n: number }>`
+            SELECT COUNT(*)::int AS n FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'
+              AND clock_timestamp() - query_start > INTERVAL '350 milliseconds'`,
+          ([row]) => row!.n > 0
+        )
+        isThere = !gone
+        return asked
+      }).pipe(sql.withTransaction)
+      const error = yield* Fiber.join(blocked)
+      assert.strictEqual(error.message, `the registry could not be written: ${why}`)
+      // Its turn came after what was refused, and so it finds what that has left.
+      const next = yield* registry.register(T.registration("a", "192.0.2.3"))
+      assert.deepStrictEqual(next.previousAddresses, host.addresses)
+    }).pipe(
+      Effect.provide(
+        Layer.fresh(T.registry({ answerMillisMax: gone ? 1500 : 300 }).pipe(Layer.provideMerge(T.postgres)))
+      )
+    )
+  )
+
   it.effect("two servers that register the same new names at once give each name once, and nobody an error", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
