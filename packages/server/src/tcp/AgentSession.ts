@@ -62,6 +62,9 @@ export interface Slot {
 /** How long a peer may take to read its last answer once we have ended the connection. */
 const lingerMillis = 1000
 
+/** How long a peer that has ended its side is taken to wait for its answers, in milliseconds. */
+const halfClosedMillisMax = 1000
+
 /** What may wait to be taken by a peer until pushing more ends its connection, in bytes. */
 export const unsentBytesMax = 262_144
 
@@ -90,6 +93,7 @@ export class AgentSession {
       this[ownSession].#proceed()
     }
     onEnd = function () {
+      this[ownSession].#peerEndedMillis = performance.now()
       this[ownSession].#stopReading()
     }
     onClose = function () {
@@ -116,6 +120,8 @@ export class AgentSession {
   /** Of the slots, those that hold later requests. */
   #holding = 0
   #state: "open" | "ending" | "closed" = "open"
+  /** When the peer ended its side. */
+  #peerEndedMillis = Number.POSITIVE_INFINITY
 
   constructor({ peer, socket, transport }: Connection, options: SessionOptions) {
     this.peer = peer
@@ -142,6 +148,14 @@ export class AgentSession {
   /** True once it has ended and nobody hears any more. */
   get isClosed(): boolean {
     return this.#state === "closed"
+  }
+
+  /**
+   * False once nobody hears any more, as far as one can tell: it has ended, or the peer ended its side a while ago. Whoever
+   * gives up says the same as whoever only has no more to say, and is told apart by its patience.
+   */
+  get isHeard(): boolean {
+    return this.#state !== "closed" && performance.now() - this.#peerEndedMillis < halfClosedMillisMax
   }
 
   /** Takes the next place in the order of answers, for the request that is being answered. */

@@ -282,7 +282,7 @@ export class SessionV2 implements Protocol {
     const principal = this.#principal
     // Whoever was welcomed has both.
     if (peer === undefined || principal === undefined) return FramesV2.errorText(message.id, internal)
-    const asker = { principal, peer, isThere: () => !this.#session.isClosed }
+    const asker = { principal, peer, isThere: () => this.#session.isHeard }
     const readMillis = this.#shared.now()
     switch (message.type) {
       case "register":
@@ -363,7 +363,7 @@ export class SessionV2 implements Protocol {
 
   #refused(message: MessageV2.Register | MessageV2.Update | MessageV2.Release, refused: RequestsV2.Refused): string {
     const { code } = refused
-    const failed = this.#session.isClosed ? "abandoned" : "failed"
+    const failed = this.#session.isHeard ? "failed" : "abandoned"
     this.#shared.countRegistration(code === "unavailable" || code === "internal" ? failed : "refused")
     this.#record(
       code,

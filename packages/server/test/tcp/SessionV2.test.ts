@@ -671,6 +671,32 @@ describe("a registration whose turn has not come", () => {
       assert.isUndefined(yield* hostOf("left"))
     }).pipe(Effect.scoped, Effect.provide(server()), counting)
   )
+
+  it.live("is not written when its agent ended its side a while ago, as whoever gives up does; the agent is told", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const done = yield* Deferred.make<void>()
+      const held = yield* Effect.forkChild(sql.withTransaction(Deferred.await(done)))
+      const begun = yield* open()
+      begun.send({ type: "register", id: 3, hostname: "begun", ack: "accepted" })
+      yield* open()
+      yield* open()
+      const agent = yield* open({ allowHalfOpen: true })
+      agent.send({ type: "register", id: 3, hostname: "left", ack: "accepted" })
+      agent.client.socket.end()
+      const endedMillis = performance.now()
+      yield* waitUntil(
+        "that was a while ago",
+        Effect.sync(() => performance.now() - endedMillis),
+        (millis) => millis > 2000
+      )
+      yield* Deferred.succeed(done, undefined)
+      yield* Fiber.join(held)
+      assert.deepStrictEqual(short(yield* agent.receive()), ["unavailable"])
+      yield* waitUntil("the other is there", hostOf("begun"), (host) => host !== undefined)
+      assert.isUndefined(yield* hostOf("left"))
+    }).pipe(Effect.scoped, Effect.provide(server()))
+  )
 })
 
 describe("a host of a session", () => {
