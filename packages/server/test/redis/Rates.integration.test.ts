@@ -21,7 +21,7 @@ const options = (redis: Redis.Redis) => ({ url: Result.getOrThrow(RedisUrl.parse
 /** One instance; its link, and what it logs. */
 const instance = Effect.fnUntraced(function* (redis: Redis.Redis, rate: { ratePerSecond: number; burst: number }) {
   const lines: Array<string> = []
-  /** From the start of a request to Redis to its end. */
+  /** From the start of a request to Redis to its end; of those without an answer too. */
   const requests: Array<{ readonly from: number; readonly to: number }> = []
   const watched = Layer.effect(
     RedisLink,
@@ -31,7 +31,8 @@ const instance = Effect.fnUntraced(function* (redis: Redis.Redis, rate: { ratePe
         run: (...args) =>
           Effect.suspend(() => {
             const from = performance.now()
-            return Effect.tap(link.run(...args), () =>
+            return Effect.ensuring(
+              link.run(...args),
               Effect.sync(() => requests.push({ from, to: performance.now() }))
             )
           })
@@ -218,7 +219,18 @@ describe("Redis that is gone", () => {
       assert.strictEqual(taken(a.take, 20), 20)
       assert.strictEqual(taken(late.take, 20), 20)
       yield* connected(a, false)
+      const before = a.requests.length
       assert.strictEqual(taken(a.take, 20), 20)
+      for (const [{ requests }, told] of [
+        [a, before],
+        [late, 0]
+      ] as const) {
+        yield* waitUntil(
+          "it has tried to tell what it let through",
+          Effect.sync(() => requests.length),
+          (all) => all > told
+        )
+      }
       yield* redis.thaw
       yield* connected(a)
       yield* connected(late)
