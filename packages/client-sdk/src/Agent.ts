@@ -269,6 +269,7 @@ export const make = Effect.fnUntraced(function* (
       case "Release":
         return request(action.link, "release", (id) => ({ type: "release", id, host: reached?.host ?? "" }))
       case "Disconnect":
+        if (action.how === "reset") lines.get(action.link)?.connection?.reset()
         lines.delete(action.link)
         return void Effect.runFork(FiberMap.remove(fibers, `link:${action.link}`))
       case "Set":
@@ -560,12 +561,14 @@ export const make = Effect.fnUntraced(function* (
           if (rotation?.id === id) rotation = undefined
           if (Exit.isSuccess(exit)) return
           const error = Cause.squash(exit.cause)
+          // Whoever stops waiting has no answer either.
+          const isAnswered = error instanceof RegistrationFailed && error !== unsettled
           if (error instanceof RegistrationFailed && !unsettledCodes.has(error.code)) {
             isUnsettled = false
             Effect.runSyncExit(KeyStore.save(stateDir, former))
           } else {
             // A second key beside these two would be one too many to find out about.
-            dispatch({ _tag: "Lost", link, reason: unsettled.message })
+            dispatch({ _tag: "Lost", link, reason: unsettled.message, unanswered: !isAnswered })
           }
         })
       )
@@ -633,7 +636,8 @@ export const make = Effect.fnUntraced(function* (
         }
       }
     }
-    return { _tag: "Lost", link, reason }
+    const retryAfterSeconds = error instanceof Connection.ConnectionLost ? error.retryAfterSeconds : undefined
+    return { _tag: "Lost", link, reason, retryAfterSeconds }
   }
 
   // --- Sleep ----------------------------------------------------------------------------------------------------

@@ -30,13 +30,21 @@ export class ConnectionLost extends Error {
   readonly foreign: boolean
   /** The server's own code for it, where it said one that holds for either version. */
   readonly code: string | undefined
+  /** When the server asks to be tried again, where it said so. */
+  readonly retryAfterSeconds: number | undefined
 
   constructor(
     reason: string,
-    kind: { readonly untrusted?: boolean; readonly foreign?: boolean; readonly code?: string | undefined } = {}
+    kind: {
+      readonly untrusted?: boolean
+      readonly foreign?: boolean
+      readonly code?: string | undefined
+      readonly retryAfterSeconds?: number | undefined
+    } = {}
   ) {
     super(reason)
     this.code = kind.code
+    this.retryAfterSeconds = kind.retryAfterSeconds
     this.untrusted = kind.untrusted ?? false
     this.foreign = kind.foreign ?? false
   }
@@ -50,6 +58,12 @@ export interface Connection {
   readonly send: (message: Message.AgentMessage) => void
   /** The next message, in order. */
   readonly receive: Effect.Effect<Message.ServerMessage, ConnectionLost>
+  /**
+   * Ends it at once, and takes back what was sent as far as that can be. Of a connection that is only closed, the system
+   * sends what was not delivered again and again, across a cut that heals too, and a server carries it out: after what
+   * another server was told since. One that is reset (RFC 9293, 3.5.2) drops it. One by TLS is only closed.
+   */
+  readonly reset: () => void
 }
 
 /** How a name becomes addresses. Node's own way asks the system each time. */
@@ -147,14 +161,16 @@ export const open = Effect.fnUntraced(function* (
     if (Result.isFailure(value)) return new ConnectionLost(`the server's message is ${value.failure.code}`)
     const message = Message.decodeServerMessage(value.success)
     if (Result.isSuccess(message)) return message.success
-    const { code, message: said, status, type } = value.success
+    const { code, message: said, retryAfterSeconds, status, type } = value.success
     if (type !== "response") return "pass"
     // Whom a server turns away before a word was said, it tells so in the version that everybody reads.
     if (typeof code === "string" && ofConnection.test(code)) {
       return new ConnectionLost(String(said), { foreign: true, code })
     }
     return typeof code === "string" && passingCodes.has(code)
-      ? new ConnectionLost(`${code}: ${String(said)}`)
+      ? new ConnectionLost(`${code}: ${String(said)}`, {
+          retryAfterSeconds: typeof retryAfterSeconds === "number" ? retryAfterSeconds : undefined
+        })
       : new ConnectionLost(`the server speaks protocol 1 here: ${String(status)}, ${String(said)}`, { foreign: true })
   }
   const take = (chunk: Uint8Array) => {
@@ -187,6 +203,11 @@ export const open = Effect.fnUntraced(function* (
       Effect.sync(() => {
         if (socket.isPaused() && Queue.sizeUnsafe(messages) < heldMax / 2) socket.resume()
       })
-    )
+    ),
+    reset: () => {
+      // With TLS there is no way to reset it.
+      if (tls === undefined && !socket.destroyed) socket.resetAndDestroy()
+      else socket.destroy()
+    }
   }
 })

@@ -14,6 +14,8 @@
  * - on `drain` the name is held by the old connection until the new one has
  *   registered it;
  * - a beat that is not answered in time is a lost connection;
+ * - what was said on a connection that is left without an answer is taken back
+ *   as far as it can be (`reset`), before it is said elsewhere;
  * - what the program wants last is what the server is told last. A change that
  *   the server refuses for good leaves the name as it was.
  *
@@ -96,7 +98,14 @@ export type Input =
   | { readonly _tag: "BeatAnswered"; readonly link: number }
   | { readonly _tag: "LeaseUnknown"; readonly link: number }
   | { readonly _tag: "Drain"; readonly link: number; readonly withinMillis: number }
-  | { readonly _tag: "Lost"; readonly link: number; readonly reason: string }
+  | {
+      readonly _tag: "Lost"
+      readonly link: number
+      readonly reason: string
+      readonly retryAfterSeconds?: number | undefined
+      /** The connection stands, and has not answered in time. */
+      readonly unanswered?: boolean
+    }
   /** Other servers serve the name; the next attempt goes there. */
   | { readonly _tag: "Redirected"; readonly link: number }
   | { readonly _tag: "Due"; readonly timer: Timer }
@@ -133,7 +142,8 @@ export type Action =
   | { readonly _tag: "Update"; readonly link: number; readonly revision: number }
   | { readonly _tag: "Beat"; readonly link: number }
   | { readonly _tag: "Release"; readonly link: number }
-  | { readonly _tag: "Disconnect"; readonly link: number }
+  /** `reset`: what has not been delivered is not to be any more. */
+  | { readonly _tag: "Disconnect"; readonly link: number; readonly how: "close" | "reset" }
   | { readonly _tag: "Set"; readonly timer: Timer; readonly millis: number }
   | { readonly _tag: "Clear"; readonly timer: Timer }
   /** The wish goes back to what was accepted last; whoever asked for the change is told why. */
@@ -169,8 +179,12 @@ const timersOf = (link: number): ReadonlyArray<Action> =>
 const set = (timer: Timer, millis: number): Action => ({ _tag: "Set", timer, millis })
 
 /** All that is to be done about a link that is gone, or shall be. */
-const drop = (link: Link | undefined): ReadonlyArray<Action> =>
-  link === undefined ? [] : [...timersOf(link.id), { _tag: "Disconnect", link: link.id }]
+const drop = (link: Link | undefined, how: "close" | "reset" = "close"): ReadonlyArray<Action> =>
+  link === undefined ? [] : [...timersOf(link.id), { _tag: "Disconnect", link: link.id, how }]
+
+/** How to leave a link of whose request, if one is under way, the answer is not waited for: it may not come in late. */
+const howToLeave = (link: Link | undefined): "close" | "reset" =>
+  link !== undefined && (link.telling !== undefined || link.releasing) ? "reset" : "close"
 
 const failure = ({ code, message, retryAfterSeconds }: Refusal): RegistrationFailed =>
   new RegistrationFailed(code, message, retryAfterSeconds)
@@ -210,7 +224,11 @@ const open = (model: Model, as: "current" | "next", settings: Settings): Step =>
 
 const end = (model: Model, how: "released" | "closed"): Step => ({
   model: { ...model, phase: how, current: undefined, next: undefined, draining: false },
-  actions: [...finish(model), { _tag: "End", how }]
+  // A name that was given up is not to be registered again by what is still under way. Who closes leaves things as said.
+  actions: [
+    ...finish(model, (link) => (how === "released" && link?.telling !== undefined ? "reset" : "close")),
+    { _tag: "End", how }
+  ]
 })
 
 const refuse = (model: Model, why: RegistrationFailed): Step => ({
@@ -218,11 +236,14 @@ const refuse = (model: Model, why: RegistrationFailed): Step => ({
   actions: [...finish(model), { _tag: "End", how: "refused", failure: why }]
 })
 
-const finish = (model: Model): ReadonlyArray<Action> => [
+const finish = (
+  { current, next }: Model,
+  how: (link: Link | undefined) => "close" | "reset" = () => "close"
+): ReadonlyArray<Action> => [
   { _tag: "Clear", timer: { name: "attempt" } },
   { _tag: "Clear", timer: { name: "successor" } },
-  ...drop(model.current),
-  ...drop(model.next)
+  ...drop(current, how(current)),
+  ...drop(next, how(next))
 ]
 
 /** Puts a changed link back into its place. */
@@ -236,7 +257,10 @@ const lose = (
   reason: string,
   settings: Settings,
   random: number,
-  retryAfterSeconds?: number
+  {
+    how = "close",
+    retryAfterSeconds
+  }: { readonly how?: "close" | "reset"; readonly retryAfterSeconds?: number | undefined } = {}
 ): Step => {
   const failures = model.failures + 1
   const tell = (retryInMillis: number | undefined): Action => ({
@@ -252,14 +276,14 @@ const lose = (
     const millis = waiting()
     return {
       model: { ...model, next: undefined, failures },
-      actions: [tell(millis), ...drop(link), set({ name: "successor" }, millis)]
+      actions: [tell(millis), ...drop(link, how), set({ name: "successor" }, millis)]
     }
   }
   if (model.releasing && model.held === 0) return end(model, "released")
   if (model.next !== undefined) {
     return {
       model: { ...model, current: model.next, next: undefined, draining: false },
-      actions: [tell(undefined), ...drop(link), { _tag: "Clear", timer: { name: "successor" } }]
+      actions: [tell(undefined), ...drop(link, how), { _tag: "Clear", timer: { name: "successor" } }]
     }
   }
   const millis = waiting()
@@ -267,7 +291,7 @@ const lose = (
     model: { ...model, current: undefined, draining: false, failures },
     actions: [
       tell(millis),
-      ...drop(link),
+      ...drop(link, how),
       { _tag: "Clear", timer: { name: "successor" } },
       set({ name: "attempt" }, millis)
     ]
@@ -316,7 +340,7 @@ const accepted = (model: Model, link: Link, settings: Settings, random: number):
   let held: Model = { ...put(model, told), held: link.telling, failures: 0 }
   let handOver: ReadonlyArray<Action> = []
   if (held.next?.id === link.id) {
-    handOver = drop(held.current)
+    handOver = drop(held.current, howToLeave(held.current))
     held = { ...held, current: told, next: undefined, draining: false }
   }
   const further = sayNext(held, told, settings)
@@ -345,7 +369,7 @@ const refused = (model: Model, link: Link, refusal: Refusal, settings: Settings,
     if (!link.releasing) return stay(model)
     // It cannot be given up because it is not ours: then it is given up.
     if (!retryable) return end(model, "released")
-    if (closing) return lose(model, link, reason, settings, random, retryAfterSeconds)
+    if (closing) return lose(model, link, reason, settings, random, { retryAfterSeconds })
     return {
       model: { ...put(model, { ...link, releasing: false }), failures: model.failures + 1 },
       actions: [settled, later()]
@@ -354,7 +378,9 @@ const refused = (model: Model, link: Link, refusal: Refusal, settings: Settings,
   if (of === "wish" && !closing) {
     if (link.telling === undefined) return stay(model)
     // Somebody else has it by now: there is nothing left to give up.
-    if (model.releasing && code === "hostname-taken") return end(model, "released")
+    if (model.releasing && code === "hostname-taken") {
+      return end(put(model, { ...link, telling: undefined }), "released")
+    }
     if (retryable) {
       return {
         model: { ...put(model, { ...link, telling: undefined }), failures: model.failures + 1 },
@@ -370,7 +396,7 @@ const refused = (model: Model, link: Link, refusal: Refusal, settings: Settings,
     }
   }
   // A server that is on its way out may say anything of its successor: what counts is what the one says that we end at.
-  if (retryable || isSuccessor) return lose(model, link, reason, settings, random, retryAfterSeconds)
+  if (retryable || isSuccessor) return lose(model, link, reason, settings, random, { retryAfterSeconds })
   if (model.releasing) return end(model, "released")
   return refuse(model, failure(refusal))
 }
@@ -428,7 +454,7 @@ const onLink = (
     }
     case "Drain":
       if (link.id === model.next?.id || link.stage !== "ready") {
-        return lose(model, link, "the server is about to stop", settings, random)
+        return lose(model, link, "the server is about to stop", settings, random, { how: howToLeave(link) })
       }
       if (model.draining) return stay(model)
       return {
@@ -436,7 +462,10 @@ const onLink = (
         actions: [set({ name: "successor" }, Math.round(random * input.withinMillis))]
       }
     case "Lost":
-      return lose(model, link, input.reason, settings, random)
+      return lose(model, link, input.reason, settings, random, {
+        how: input.unanswered === true ? "reset" : "close",
+        retryAfterSeconds: input.retryAfterSeconds
+      })
     case "Redirected": {
       if (link.stage !== "handshaking") return stay(model)
       const as = model.next?.id === link.id ? "next" : "current"
@@ -456,7 +485,7 @@ const onTimer = (model: Model, timer: Timer, settings: Settings, random: number)
   switch (timer.name) {
     case "answer": {
       const limit = link.stage === "connecting" ? settings.connectMillis : answerMillis(link, settings)
-      return lose(model, link, `no answer within ${limit} ms`, settings, random)
+      return lose(model, link, `no answer within ${limit} ms`, settings, random, { how: "reset" })
     }
     case "again":
       return link.stage === "registering" ? register(model, link, settings) : sayNext(model, link, settings)

@@ -21,6 +21,31 @@ const fake = (options?: FakeServerOptions) =>
     (server) => Effect.promise(() => server.stop())
   )
 
+/** A server that is nothing but this. */
+const plain = (onSocket: (socket: Net.Socket) => void) =>
+  Effect.acquireRelease(
+    Effect.promise(
+      () =>
+        new Promise<Net.Server>((resolve) => {
+          const listener = Net.createServer(onSocket)
+          listener.listen(0, "127.0.0.1", () => resolve(listener))
+        })
+    ),
+    (listener) => Effect.sync(() => listener.close())
+  ).pipe(Effect.map((listener) => `127.0.0.1:${(listener.address() as Net.AddressInfo).port}`))
+
+/** A server that reads and answers nothing: what it has read, and how connections have ended for it, in order. */
+const silent = Effect.gen(function* () {
+  const ends: Array<string> = []
+  let chunks = 0
+  const address = yield* plain((socket) => {
+    socket.on("data", () => (chunks += 1))
+    socket.on("end", () => ends.push("end"))
+    socket.on("error", (error: NodeJS.ErrnoException) => ends.push(error.code ?? error.message))
+  })
+  return { address, ends, chunks: () => chunks }
+})
+
 /** Waits that a test can live with where time is real. */
 const quick: Timing = { backoffBaseMillis: 20, backoffCapMillis: 50 }
 
@@ -634,6 +659,49 @@ describe("time", () => {
       yield* TestClock.adjust("2 seconds")
       yield* until("it has the name", () => agent.snapshot().state === "online")
       assert.strictEqual(server.connections, 1)
+    })
+  )
+
+  it.effect("waits as long as a full server asks in the words of version 1 before it comes again", () =>
+    Effect.gen(function* () {
+      let turnedAway = 0
+      const address = yield* plain((socket) => {
+        socket.on("error", () => socket.destroy())
+        turnedAway += 1
+        const answer = { type: "response", status: "error", message: "full", code: "capacity", retryAfterSeconds: 5 }
+        socket.end(Wire.encode(JSON.stringify(answer)))
+        socket.resume()
+      })
+      const { agent, events, seen } = yield* start({ server: address })
+      yield* until("it was turned away", () => seen("disconnected") === 1)
+      const waits = events.flatMap((event) => (event.type === "disconnected" ? [event.data.retryInMillis!] : []))
+      assert.isAtLeast(waits[0]!, 5000)
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual([turnedAway, agent.snapshot().state], [1, "waiting"])
+      yield* pass("it comes again", () => turnedAway === 2)
+    })
+  )
+
+  it.effect(
+    "a server that does not answer in time has its connection reset: what was said is not delivered later",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* silent
+        yield* start({ server: server.address })
+        yield* until("it has said hello", () => server.chunks() > 0)
+        yield* pass("it has given up", () => server.ends.length > 0)
+        assert.strictEqual(server.ends[0], "ECONNRESET")
+      })
+  )
+
+  it.effect("who closes while an answer is waited for ends the connection in order", () =>
+    Effect.gen(function* () {
+      const server = yield* silent
+      const { agent } = yield* start({ server: server.address })
+      yield* until("it has said hello", () => server.chunks() > 0)
+      yield* agent.close
+      yield* until("it is closed", () => server.ends.length > 0)
+      assert.deepStrictEqual(server.ends, ["end"])
     })
   )
 

@@ -24,6 +24,8 @@ const say = (action: Machine.Action): string => {
       return `tell disconnected ${action.link} ${action.failures} ${action.retryInMillis}`
     case "TellConnected":
       return `tell connected ${action.link}`
+    case "Disconnect":
+      return `${action.how === "reset" ? "reset" : "disconnect"} ${action.link}`
     case "End":
       return action.how === "refused" ? `end refused ${action.failure.code}` : `end ${action.how}`
     default:
@@ -93,13 +95,13 @@ describe("Machine", () => {
       "takes a beat without an answer for a lost connection",
       [...online, due("beat"), due("answer")],
       "waiting",
-      ["tell disconnected 1 1 500", "disconnect 1", "set attempt 500"]
+      ["tell disconnected 1 1 500", "reset 1", "set attempt 500"]
     ],
     [
       "takes a handshake without an answer for a lost connection",
       [start, connected(), due("answer")],
       "waiting",
-      ["tell disconnected 1 1 500", "disconnect 1", "set attempt 500"]
+      ["tell disconnected 1 1 500", "reset 1", "set attempt 500"]
     ],
     [
       "goes where it is redirected to at once",
@@ -132,6 +134,12 @@ describe("Machine", () => {
       [start, connected(), refused({ of: "handshake", retryable: true, retryAfterSeconds: 7, closing: true })],
       "waiting",
       ["tell disconnected 1 1 7500", "disconnect 1", "set attempt 7500"]
+    ],
+    [
+      "waits as long as a server asks that turns the connection away",
+      [start, { _tag: "Lost", link: 1, reason: "it is full", retryAfterSeconds: 5 }],
+      "waiting",
+      ["tell disconnected 1 1 5500", "disconnect 1", "set attempt 5500"]
     ],
     [
       "asks again on the same connection where a name is refused for now",
@@ -250,6 +258,18 @@ describe("Machine", () => {
       [...online, drain(), due("successor"), connected(2), welcomed(2), changed, accepted(), accepted(2)],
       "online",
       ["tell connected 2", "set beat:2 45000", "disconnect 1", "update 2 @2", "set answer:2 5000"]
+    ],
+    [
+      "takes back what the old server has not answered when the new one has accepted",
+      [...online, drain(), due("successor"), connected(2), welcomed(2), changed, accepted(2)],
+      "online",
+      ["tell connected 2", "set beat:2 45000", "reset 1", "update 2 @2", "set answer:2 5000"]
+    ],
+    [
+      "takes back a registration that is not answered in time where the name is given up meanwhile",
+      [start, connected(), welcomed(), release, due("answer")],
+      "released",
+      ["reset 1", "end released"]
     ],
     ["gives the name up at once when it is online", [...online, release], "online", ["release 1", "set answer:1 5000"]],
     [

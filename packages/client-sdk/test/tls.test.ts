@@ -63,6 +63,21 @@ describe("over TLS", () => {
     })
   )
 
+  it.live("a server that does not answer in time is left, though its connection cannot be reset", () =>
+    Effect.gen(function* () {
+      const { ca, server } = yield* secured()
+      server.ignoreNext("hello")
+      const timing = { answerMillis: 200, backoffBaseMillis: 20 }
+      const agent = yield* start(server, { ca }, { token: "t", timing })
+      const reasons: Array<string> = []
+      agent.subscribe((event) => {
+        if (event.type === "disconnected") reasons.push(event.data.reason)
+      })
+      yield* agent.waitFor("accepted")
+      assert.include(reasons, "no answer within 200 ms")
+    })
+  )
+
   it.live("a client certificate is who it is", () =>
     Effect.gen(function* () {
       const { authority, ca, server } = yield* secured()

@@ -6,7 +6,7 @@
  * each failure, to one address after the other; on `drain` it holds the old
  * session until the new one has its host; on a new session it says first what it
  * wants to be true; a beat or a request that is not answered in time is a lost
- * connection. All that it asked and was told stands in the records it is given.
+ * connection, which is reset, so that nothing is delivered of it later. All that it asked and was told stands in the records it is given.
  * Leaves to others: what it is to want, and when (`Load`).
  */
 import * as MessageV2 from "@prism-dns/core/protocol/MessageV2"
@@ -187,15 +187,16 @@ export class LoadAgent {
 
   #expectAnswer(link: Link, millis: number): void {
     clearTimeout(link.answer)
-    link.answer = setTimeout(() => this.#lost(link, "no answer in time"), millis)
+    link.answer = setTimeout(() => this.#lost(link, "no answer in time", true), millis)
   }
 
-  #drop(link: Link, why: string): void {
+  #drop(link: Link, why: string, isUnanswered = false): void {
     if (link.isClosed) return
     link.isClosed = true
     clearTimeout(link.answer)
     clearTimeout(link.beat)
-    link.socket.destroy()
+    if (isUnanswered && !link.socket.connecting && !link.socket.destroyed) link.socket.resetAndDestroy()
+    else link.socket.destroy()
     const atMillis = nowMillis()
     if (link.asked !== undefined) link.asked.request.lostMillis = atMillis
     for (const request of link.following.values()) request.lostMillis ??= atMillis
@@ -206,9 +207,9 @@ export class LoadAgent {
     }
   }
 
-  #lost(link: Link, why: string): void {
+  #lost(link: Link, why: string, isUnanswered = false): void {
     if (link.isClosed) return
-    this.#drop(link, why)
+    this.#drop(link, why, isUnanswered)
     if (this.#isOver) return
     if (link === this.#next) {
       // The old one still holds the host.
@@ -343,7 +344,7 @@ export class LoadAgent {
     if (former === undefined) return
     former.holds = false
     if (former.asked !== undefined) former.asked.request.isLeft = true
-    this.#drop(former, "its successor has the host")
+    this.#drop(former, "its successor has the host", former.asked !== undefined)
   }
 
   #refused(link: Link, message: MessageV2.ErrorFrame): void {
