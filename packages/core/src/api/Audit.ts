@@ -13,7 +13,9 @@ import * as Values from "./Values.ts"
 
 export const Entry = Schema.Struct({
   position: Schema.Int.annotate({ description: "1, 2, 3 without gaps: the id of the event, too." }),
-  sequence: Schema.Int.annotate({ description: "As it was written; rises within a zone, and has gaps." }),
+  sequence: Schema.Int.annotate({
+    description: "As it was written; rises along the entries of one subject, and has gaps."
+  }),
   at: Values.Timestamp,
   actor: Schema.String.annotate({ description: "Who did it; `prism`: what follows from time or from what was found." }),
   peer: Schema.optionalKey(Schema.String.annotate({ description: "The address it spoke from." })),

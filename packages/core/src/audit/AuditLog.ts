@@ -2,7 +2,7 @@
  * The audit log, as it is read: entries that are sealed, by their positions.
  *
  * Positions are 1, 2, 3 ... without gaps, in the order in which the entries of
- * each zone were committed. Entries are never changed; retention takes the
+ * each subject were committed. Entries are never changed; retention takes the
  * oldest (`audit/Retention`). Leaves to others: writing (`audit/Entries`),
  * sealing (`audit/Sealer`), and whether all is as it was sealed
  * (`audit/Verification`).

@@ -14,7 +14,7 @@ import { hash } from "node:crypto"
 export interface LogEntry {
   /** 1, 2, 3 ... without gaps. */
   readonly position: number
-  /** As it was written; rises within a zone, and has gaps. */
+  /** As it was written; rises along the entries of one subject, and has gaps. */
   readonly sequence: number
   readonly atMillis: number
   /** The principal's name; `prism` for what Prism does of itself. */

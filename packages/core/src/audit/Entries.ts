@@ -8,9 +8,8 @@
  * they are written. What begins after another has committed has higher ones,
  * whatever it is about. Those of transactions side by side stand in any order,
  * also within a zone: none waits for another. They share the turns of their
- * zones until the commit (`audit/Turns`), by which the sealer knows who may
- * still fill a gap. Sealed, and events, they become once they have committed
- * (`audit/Sealer`).
+ * zones until the commit (`audit/Turns`), and wait for who changes or removes
+ * one. Sealed, and events, they become once they have committed (`audit/Sealer`).
  */
 import { Context, Effect, Metric, Option } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"

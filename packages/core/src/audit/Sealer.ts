@@ -3,22 +3,20 @@
  * write them, to `audit_log`, where they have positions and a chain of hashes.
  *
  * Promises: every committed entry comes to stand in the log once, and none that
- * is not committed; in the order of their sequences, so that those of one subject
- * stand in the order of their commits, and what began after another had committed
- * stands behind it (`audit/Entries`); each batch is one transaction, with a seal
- * that holds the hash of its last entry. A failure delays and loses nothing. The end
+ * is not committed; those of one subject in the order of their commits, and what
+ * began after another had committed behind it; each batch is one transaction, with
+ * a seal that holds the hash of its last entry. A failure delays and loses nothing. The end
  * of the log is known in memory too: where the database's is another than was
  * left there, there is an alarm, and the chain goes on from what was left, so
  * that the place shows when the log is verified. A database server that took over
  * may lack what was sealed last; there the chain goes on from what it has.
  *
- * On PostgreSQL, where transactions run side by side, an entry may be seen before
- * one of a lower sequence is. So what follows without a gap on what was sealed
- * last is sealed at once, and the rest waits until it is known what becomes of the
- * gap: it closes, or nothing is left of the transactions that shared a turn
- * (`audit/Turns`) after it was seen, and whoever looks again still sees it; then it
- * was rolled back, or never drawn. Other transactions are of no matter, however
- * long they last. Nothing is locked meanwhile, and no writer waits.
+ * On PostgreSQL, where transactions run side by side, it seals what one snapshot
+ * shows, in the order of sequences, and asks nothing about numbers that are not
+ * there: what is under way with a lower one comes in at a later position, once it
+ * has committed, and holds up nobody. That keeps both orders: a later one of one
+ * subject, or one that began later, drew its number later (`audit/Entries`), and a
+ * snapshot that sees it sees the earlier one too.
  *
  * It runs after each commit of entries, and looks by itself now and then. Of
  * several servers one seals (`cluster/Jobs`), so that what is sealed together is
@@ -35,22 +33,15 @@ import { AuditLog, type Head } from "./AuditLog.ts"
 import * as AuditMetrics from "./AuditMetrics.ts"
 import * as Chain from "./Chain.ts"
 import * as Entries from "./Entries.ts"
-import * as Turns from "./Turns.ts"
 
 export interface SealerOptions {
   /** Entries in one transaction at the most. */
   readonly batchMax: number
   /** How often it looks without having been woken, in milliseconds. */
   readonly pollMillis: number
-  /**
-   * From a wake to the look at the least, so that what comes together is sealed together, in milliseconds. As soon it looks
-   * again where entries wait for a transaction that is under way, and then twice as late each time.
-   */
+  /** From a wake to the look at the least, so that what comes together is sealed together, in milliseconds. */
   readonly gatherMillis: number
-  /**
-   * The longest rest between two batches, or two looks at what waits, in milliseconds; otherwise it is three times as long
-   * as the last batch took.
-   */
+  /** The longest rest between two batches, in milliseconds; otherwise it is three times as long as the last one took. */
   readonly restMillisMax: number
   /** The longest pause between two attempts that fail, in milliseconds. */
   readonly retryMillisMax: number
@@ -81,7 +72,7 @@ export class Sealer extends Context.Service<
   {
     /** Says that there is something to seal. A hint: a lost one costs time, never truth. */
     readonly wake: Effect.Effect<void>
-    /** Seals all that is committed now: what waits for transactions under way, once they have ended. */
+    /** Seals all that is committed now. */
     readonly drain: Effect.Effect<void, SqlError.SqlError>
   }
 >()("@prism-dns/core/audit/Sealer") {
@@ -131,38 +122,10 @@ export const chain = (head: Head, entries: ReadonlyArray<InboxRow>): ReadonlyArr
   })
 }
 
-/** What became of a batch. */
-export interface Sealed {
-  readonly entries: number
-  /** There may be more. */
-  readonly isFull: boolean
-  /** The first and the last of the entries that were seen, and wait for a transaction under way, by their sequences. */
-  readonly held: readonly [first: number, last: number] | undefined
-}
-
-/** A gap between sequences, as it was seen. */
-interface Gap {
-  /** The highest sequence that was seen: all numbers below had been drawn. */
-  readonly upTo: number
-  /** Who had a turn after that: nobody else may still fill a gap below `upTo`. */
-  readonly writers: Turns.Writers
-}
-
 /**
- * How many of `sequences`, which rise, may be sealed: those that nothing comes before any more, as far as `decided`, and
- * those that follow without a gap.
+ * The turn of the loop: seals one batch, and gives the number of entries in it. `moves`: how many times another database
+ * server has taken over.
  */
-export const countReady = (sequences: ReadonlyArray<number>, decided: number): number => {
-  let last = decided
-  const held = sequences.findIndex((sequence) => {
-    if (sequence > last + 1) return true
-    last = Math.max(last, sequence)
-    return false
-  })
-  return held < 0 ? sequences.length : held
-}
-
-/** The turn of the loop: seals one batch. `moves`: how many times another database server has taken over. */
 export const make = Effect.fnUntraced(function* (
   options: SealerOptions = defaultOptions,
   moves: () => number = () => 0
@@ -177,8 +140,6 @@ export const make = Effect.fnUntraced(function* (
   let left: Head | undefined
   let leftAfterMoves = 0
   let countedMillis = -Infinity
-  /** That entries wait for. */
-  let gap: Gap | undefined
 
   /** Counting what is left costs as much as a third of sealing a batch. */
   const countNowAndThen = Effect.gen(function* () {
@@ -195,21 +156,18 @@ export const make = Effect.fnUntraced(function* (
     )
   })
 
-  /** The end to go on from, with the sequence that stands there, and the first position that is free. */
+  /** The end to go on from, and the first position that is free. */
   const findEnd = Effect.gen(function* () {
     const found = yield* log.head
     if (moves() !== leftAfterMoves) left = undefined
     const isKnown = left === undefined || found.position > left.position || found.hash === left.hash
     const head = isKnown ? found : left!
     if (!isKnown) yield* alarm(`${head.position}:${head.hash}`, `${found.position}:${found.hash}`)
-    const [row] = yield* sql<{ readonly position: number | bigint | null; readonly sequence: number | bigint | null }>`
-      SELECT MAX(position) AS position, (SELECT sequence FROM audit_log WHERE position = ${head.position}) AS sequence
-      FROM audit_log WHERE position > ${head.position}`
+    const [row] = yield* sql<{ readonly position: number | bigint | null }>`
+      SELECT MAX(position) AS position FROM audit_log WHERE position > ${head.position}`
     const last = Number(row?.position ?? 0)
     if (last > head.position) yield* alarm(`${head.position}`, `${last}, which no seal covers`)
-    // Where retention has taken it, or somebody else, it is not known.
-    const sequence = head.position === 0 ? 0 : Number(row?.sequence ?? -Infinity)
-    return { hash: head.hash, position: Math.max(head.position, last), sequence }
+    return { hash: head.hash, position: Math.max(head.position, last) }
   })
 
   /** Entries of early versions are not as they are written today: they are sealed as these are. */
@@ -252,69 +210,16 @@ export const make = Effect.fnUntraced(function* (
         )
     })
 
-  /** What is there, in one snapshot. */
-  const look = sql<InboxRow>`SELECT ${inbox} FROM audit_entry ORDER BY sequence LIMIT ${options.batchMax}`
-
-  const sequencesOf = (rows: ReadonlyArray<InboxRow>) => rows.map(({ sequence }) => Number(sequence))
-
-  /** Up to where nothing comes any more, by the gap that was seen before: for a look after this. */
-  const decidedByGap = Effect.gen(function* () {
-    if (gap === undefined) return -Infinity
-    const { upTo, writers } = gap
-    const now = yield* Turns.writers(sql)
-    const isSame = now.server === writers.server
-    if (isSame && [...writers.transactions].some((one) => now.transactions.has(one))) return -Infinity
-    gap = undefined
-    return isSame ? upTo : -Infinity
-  })
-
-  /** Entries that are there, how many of them may be sealed, and behind what. */
-  const takeReady = Effect.gen(function* () {
-    const decided = yield* decidedByGap
-    const seen = yield* look
-    if (seen.length === 0) return { seen, ready: 0, head: undefined }
-    const head = yield* findEnd
-    const sequences = sequencesOf(seen)
-    const ready = countReady(sequences, Math.max(decided, head.sequence))
-    if (ready === seen.length) {
-      gap = undefined
-      return { seen, ready, head }
-    }
-    if (gap !== undefined && sequences[ready]! <= gap.upTo) return { seen, ready, head }
-    const upTo = sequences.at(-1)!
-    const writers = yield* Turns.writers(sql)
-    if (writers.transactions.size > 0) {
-      gap = { upTo, writers }
-      return { seen, ready, head }
-    }
-    // Whoever could fill it has committed before this look, or will never.
-    gap = undefined
-    const again = yield* look
-    return { seen: again, ready: countReady(sequencesOf(again), upTo), head }
-  })
-
-  const takeAll = Effect.gen(function* () {
-    const seen = yield* look
-    return { seen, ready: seen.length, head: seen.length === 0 ? undefined : yield* findEnd }
-  })
-
   const seal = Effect.gen(function* () {
     yield* sql.onDialectOrElse({
       pg: () => sql`SELECT pg_advisory_xact_lock(${sealLock})`,
       orElse: () => Effect.void
     })
-    const { head, ready, seen } = yield* sql.onDialectOrElse({
-      pg: () => takeReady,
-      // One transaction writes after the other.
-      orElse: () => takeAll
-    })
+    // In one snapshot: who sees an entry sees those that it is to stand behind.
+    const taken = yield* sql<InboxRow>`SELECT ${inbox} FROM audit_entry ORDER BY sequence LIMIT ${options.batchMax}`
+    if (taken.length === 0) return undefined
     const nowMillis = yield* Clock.currentTimeMillis
-    const first = seen[ready]
-    const held = first === undefined ? undefined : ([Number(first.sequence), Number(seen.at(-1)!.sequence)] as const)
-    const waitedMillis = first === undefined ? 0 : nowMillis - Number(first.at)
-    const isFull = seen.length === options.batchMax
-    if (ready === 0 || head === undefined) return { entries: 0, head: undefined, held, isFull: false, waitedMillis }
-    const taken = seen.slice(0, ready)
+    const head = yield* findEnd
     const rows = chain(head, taken)
     const last = rows.at(-1)!
     yield* makeCanonical(rows.filter((row, i) => row.before !== taken[i]!.before || row.after !== taken[i]!.after))
@@ -325,27 +230,28 @@ export const make = Effect.fnUntraced(function* (
     return {
       entries: rows.length,
       head: { position: last.position, hash: last.hash },
-      held,
-      isFull,
-      waitedMillis: isFull ? nowMillis - rows[0]!.at : waitedMillis
+      waitedMillis: nowMillis - rows[0]!.at
     }
   }).pipe(sql.withTransaction)
 
   return Effect.gen(function* () {
     const movesBefore = moves()
-    const { entries, head, held, isFull, waitedMillis } = yield* seal
-    if (head === undefined) {
+    const sealed = yield* seal
+    if (sealed === undefined) {
       // Another server may have sealed.
       log.appended((yield* log.head).position)
-    } else {
-      left = head
-      leftAfterMoves = movesBefore
-      log.appended(head.position)
-      yield* Metric.update(AuditMetrics.position, head.position)
+      yield* Metric.update(AuditMetrics.unsealed, 0)
+      yield* Metric.update(AuditMetrics.sealLag, 0)
+      return 0
     }
-    yield* isFull || held !== undefined ? countNowAndThen : Metric.update(AuditMetrics.unsealed, 0)
-    yield* Metric.update(AuditMetrics.sealLag, Math.max(0, waitedMillis) / 1000)
-    return { entries, held, isFull } satisfies Sealed
+    left = sealed.head
+    leftAfterMoves = movesBefore
+    log.appended(sealed.head.position)
+    yield* Metric.update(AuditMetrics.position, sealed.head.position)
+    const isFull = sealed.entries === options.batchMax
+    yield* isFull ? countNowAndThen : Metric.update(AuditMetrics.unsealed, 0)
+    yield* Metric.update(AuditMetrics.sealLag, isFull ? Math.max(0, sealed.waitedMillis) / 1000 : 0)
+    return sealed.entries
   }).pipe(Effect.withSpan("Sealer.seal"))
 })
 
@@ -399,22 +305,17 @@ const run = Effect.fnUntraced(function* (options: SealerOptions) {
    * the time: while thousands of hosts register at once, they come first.
    */
   const turn = Effect.gen(function* () {
-    let lookMillis = options.gatherMillis
+    // Another server seals: here it is only seen how far it has come.
+    if (!isOurs()) return log.appended((yield* log.head).position)
     for (;;) {
-      // Another server seals: here it is only seen how far it has come.
-      if (!isOurs()) return log.appended((yield* log.head).position)
       const startMillis = yield* Clock.currentTimeMillis
-      const { entries, held, isFull } = yield* seal
+      const entries = yield* seal
       if (failures > 0) yield* Effect.logInfo("entries of the audit are sealed again")
       failures = 0
       if (entries > 0) signals.send("audit")
       sealedMillis = yield* Clock.currentTimeMillis
-      if (held !== undefined) {
-        lookMillis = Math.min(options.restMillisMax, entries > 0 ? options.gatherMillis : 2 * lookMillis)
-        yield* Effect.sleep(lookMillis)
-      } else if (isFull) {
-        yield* Effect.sleep(Math.min(options.restMillisMax, restFactor * (sealedMillis - startMillis)))
-      } else return
+      if (entries < options.batchMax) return
+      yield* Effect.sleep(Math.min(options.restMillisMax, restFactor * (sealedMillis - startMillis)))
     }
   }).pipe(Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failed(cause))))
 
@@ -424,17 +325,7 @@ const run = Effect.fnUntraced(function* (options: SealerOptions) {
   })
 
   const drain = Effect.gen(function* () {
-    /** The last entry that waits and was there when we came to the first that does. */
-    let newest: number | undefined
-    for (;;) {
-      const { held, isFull } = yield* seal
-      if (held === undefined && !isFull) return
-      if (held !== undefined) {
-        newest ??= held[1]
-        if (held[0] > newest) return
-        yield* Effect.sleep(options.gatherMillis)
-      } else yield* Effect.yieldNow
-    }
+    while ((yield* seal) === options.batchMax) yield* Effect.yieldNow
   })
 
   // What others wrote when they stopped, before us, is sealed too, when the database lets us.

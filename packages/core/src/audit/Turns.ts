@@ -6,17 +6,15 @@
  * changes or removes the zone has it alone (`close`), and so finds what was put
  * into it, or is found by who comes later.
  *
- * Promises: entries get their sequences while their writer shares a turn, since
- * the statement that writes them begins with it (`sharing`). So whoever may
- * still fill a gap between sequences is among those who have turns (`writers`),
- * and has committed or will never once it has none any more. The sealer goes by
- * that (`audit/Sealer`).
+ * Promises: entries of a zone get their sequences while their writer shares its
+ * turn, since the statement that writes them begins with it (`sharing`). So they
+ * stand as a whole before what was done to the zone alone, or behind it.
  *
  * Nobody who shares a turn closes it later in the same transaction: two who did
  * would wait for each other. SQLite has one writer, whose turn it always is.
  */
 import { Effect } from "effect"
-import type { SqlClient, SqlError, Statement } from "effect/sql"
+import type { SqlClient, Statement } from "effect/sql"
 
 /** Any number will do, as long as it stays: the first half of the key of PostgreSQL's advisory locks. */
 const turnLock = 7_001_002
@@ -49,26 +47,3 @@ export const close = (sql: SqlClient.SqlClient, zones: Iterable<string>) => take
  */
 export const sharing = (sql: SqlClient.SqlClient, zones: Iterable<string>): Statement.Fragment =>
   sql`(${taking(sql, shared, zones)}) > 0`
-
-/** Who has turns at a moment, on PostgreSQL. */
-export interface Writers {
-  /** Which database server that is, and since when it runs: the names are its own. */
-  readonly server: string
-  /** Transactions, by the names that they have while they last. No later one has the same. */
-  readonly transactions: ReadonlySet<string>
-}
-
-/** What has a turn now, whatever the transaction around sees: locks are no part of a snapshot. */
-export const writers = (sql: SqlClient.SqlClient): Effect.Effect<Writers, SqlError.SqlError> =>
-  Effect.map(
-    sql<{ readonly server: string; readonly transactions: string }>`
-      SELECT pg_postmaster_start_time()::text || ' ' || COALESCE(inet_server_addr()::text, '') AS server, (
-        SELECT COALESCE(json_agg(DISTINCT virtualtransaction), '[]')::text FROM pg_locks
-        WHERE locktype = 'advisory' AND classid = ${turnLock} AND objsubid = 2 AND granted
-          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      ) AS transactions`,
-    ([row]) => ({
-      server: row!.server,
-      transactions: new Set(JSON.parse(row!.transactions) as ReadonlyArray<string>)
-    })
-  )

@@ -3,7 +3,6 @@ import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Metric, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { AuditLog } from "@prism-dns/core/audit/AuditLog"
-import * as AuditMetrics from "@prism-dns/core/audit/AuditMetrics"
 import * as Audit from "@prism-dns/core/audit/Entries"
 import * as Sealer from "@prism-dns/core/audit/Sealer"
 import * as Turns from "@prism-dns/core/audit/Turns"
@@ -74,50 +73,61 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
-  it.effect(
-    "transactions of a zone write side by side; what has a higher sequence waits for what is under way below",
-    () =>
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const seal = yield* Sealer.make()
-        yield* write("before")
-        const first = yield* underWay(write("first"))
-        // These have committed, and waited for nobody.
-        yield* write("second")
-        yield* Audit.writeAll(sql, [entry("elsewhere", { zone: "other.test." })], 3)
-        assert.deepStrictEqual(yield* turns, { granted: 1, waiting: 0 })
-        assert.deepStrictEqual(yield* seal, { entries: 1, isFull: false, held: [3, 4] })
-        assert.deepStrictEqual(yield* seal, { entries: 0, isFull: false, held: [3, 4] })
-        assert.deepStrictEqual(yield* subjects, ["before"])
-        yield* first.commit
-        assert.deepStrictEqual(yield* seal, { entries: 3, isFull: false, held: undefined })
-        assert.deepStrictEqual(yield* subjects, ["before", "first", "second", "elsewhere"])
-      }).pipe(Effect.provide(Layer.fresh(audit)))
-  )
-
-  it.effect("what was rolled back leaves a gap that is passed, however long other transactions last", () =>
+  it.effect("transactions of a zone write side by side; what is under way with a lower sequence holds up nothing", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const seal = yield* Sealer.make()
-      const foreign = yield* underWay(sql`INSERT INTO guard (kind, zone, tripped_at, detail) VALUES ('x', '', 1, '')`)
-      const first = yield* underWay(write("rolled back"))
+      yield* write("before")
+      const first = yield* underWay(write("first"))
+      // These have committed, and waited for nobody.
       yield* write("second")
-      assert.deepStrictEqual((yield* seal).held, [2, 2])
-      yield* first.rollBack
-      // Another one has begun, and is under way: it cannot fill what was drawn before.
-      const third = yield* underWay(write("third"))
-      yield* write("fourth")
-      assert.deepStrictEqual(yield* seal, { entries: 1, isFull: false, held: [4, 4] })
-      assert.deepStrictEqual(yield* subjects, ["second"])
-      yield* third.rollBack
-      // Who knows nothing of what was seen before finds the same.
-      yield* sealAll()
-      assert.deepStrictEqual(yield* subjects, ["second", "fourth"])
-      yield* foreign.commit
+      yield* Audit.writeAll(sql, [entry("elsewhere", { zone: "other.test." })], 3)
+      assert.deepStrictEqual(yield* turns, { granted: 1, waiting: 0 })
+      assert.strictEqual(yield* seal, 3)
+      assert.strictEqual(yield* seal, 0)
+      assert.deepStrictEqual(yield* subjects, ["before", "second", "elsewhere"])
+      yield* first.commit
+      yield* write("after")
+      assert.strictEqual(yield* seal, 2)
+      assert.strictEqual(yield* seal, 0)
+      const entries = yield* (yield* AuditLog).after(0, 10)
+      assert.deepStrictEqual(
+        entries.map(({ position, sequence, subject }) => [position, sequence, subject]),
+        [
+          [1, 1, "before"],
+          [2, 3, "second"],
+          [3, 4, "elsewhere"],
+          [4, 2, "first"],
+          [5, 5, "after"]
+        ]
+      )
     }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
-  it.effect("several gaps, in batches, are passed or filled each by itself", () =>
+  it.effect("what commits while a batch is sealed, with a number below its last, comes in by the next", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const seal = yield* Sealer.make()
+      const first = yield* underWay(write("first"))
+      yield* write("second")
+      // The sealer has looked, and waits for the log.
+      const frozen = yield* underWay(sql`LOCK TABLE audit_log IN SHARE ROW EXCLUSIVE MODE`)
+      const sealing = yield* Effect.forkChild(seal)
+      yield* waitUntil(
+        "the sealer waits",
+        sql`SELECT 1 AS n FROM pg_locks WHERE NOT granted AND locktype = 'relation'`,
+        (rows) => rows.length > 0
+      )
+      yield* first.commit
+      yield* frozen.commit
+      assert.strictEqual(yield* Fiber.join(sealing), 1)
+      assert.deepStrictEqual(yield* subjects, ["second"])
+      assert.strictEqual(yield* seal, 1)
+      assert.deepStrictEqual(yield* subjects, ["second", "first"])
+    }).pipe(Effect.provide(Layer.fresh(audit)))
+  )
+
+  it.effect("several gaps, in batches, are filled or left each by itself", () =>
     Effect.gen(function* () {
       const seal = yield* Sealer.make({ ...Sealer.defaultOptions, batchMax: 2 })
       const one = yield* underWay(write("1"))
@@ -126,59 +136,79 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       yield* write("5")
       const six = yield* underWay(write("6"))
       yield* write("7")
-      assert.deepStrictEqual(yield* seal, { entries: 0, isFull: false, held: [2, 3] })
+      assert.strictEqual(yield* seal, 2)
       yield* four.rollBack
-      assert.deepStrictEqual((yield* seal).held, [2, 3])
       yield* one.commit
-      assert.strictEqual((yield* seal).entries, 2)
-      assert.deepStrictEqual(yield* subjects, ["1", "2"])
-      yield* waitUntil(
-        "all up to the last gap is sealed",
-        Effect.andThen(seal, subjects),
-        (found) => found.length === 3
-      )
-      // What is behind it waits, since somebody who may have drawn a number below it is under way.
-      assert.deepStrictEqual((yield* seal).held, [5, 7])
+      assert.strictEqual(yield* seal, 2)
+      assert.deepStrictEqual(yield* subjects, ["2", "3", "1", "5"])
       yield* six.commit
-      yield* sealAll(2)
-      assert.deepStrictEqual(yield* subjects, ["1", "2", "3", "5", "6", "7"])
+      assert.strictEqual(yield* seal, 2)
+      assert.strictEqual(yield* seal, 0)
+      assert.deepStrictEqual(yield* subjects, ["2", "3", "1", "5", "6", "7"])
     }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
-  it.effect("numbers that nobody has, as after a takeover by another database server, hold up nothing", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const seal = yield* Sealer.make()
-      yield* write("before")
-      yield* seal
-      yield* sql`SELECT setval(pg_get_serial_sequence('audit_entry', 'sequence'), 33)`
-      yield* write("after")
-      assert.deepStrictEqual(yield* seal, { entries: 1, isFull: false, held: undefined })
-      assert.deepStrictEqual(yield* subjects, ["before", "after"])
-    }).pipe(Effect.provide(Layer.fresh(audit)))
-  )
-
-  it.effect("the job seals what waits once the transaction below has ended, and so does who asks for all of it", () =>
+  it.effect("the job, and who asks for all that is committed, wait for nothing that is under way", () =>
     Effect.gen(function* () {
       const log = yield* AuditLog
       const sealer = yield* Sealer.Sealer
       const first = yield* underWay(write("first"))
       yield* write("second")
-      const drained = yield* Effect.forkChild(sealer.drain)
-      yield* waitUntil("it is known that one waits", Metric.value(AuditMetrics.unsealed), ({ value }) => value === 1)
-      assert.deepStrictEqual(yield* subjects, [])
+      yield* sealer.drain
+      assert.deepStrictEqual(yield* subjects, ["second"])
+      yield* write("third")
+      yield* log.awaitBeyond(1)
+      assert.deepStrictEqual(yield* subjects, ["second", "third"])
       yield* first.commit
-      yield* Fiber.join(drained)
-      assert.deepStrictEqual(yield* subjects, ["first", "second"])
-      const third = yield* underWay(write("third"))
-      yield* write("fourth")
-      yield* third.rollBack
       yield* log.awaitBeyond(2)
-      assert.deepStrictEqual(yield* subjects, ["first", "second", "fourth"])
+      assert.deepStrictEqual(yield* subjects, ["second", "third", "first"])
     }).pipe(
       Effect.provide(Layer.fresh(Sealer.Sealer.layer().pipe(Layer.provide(alone), Layer.provideMerge(audit)))),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
+  )
+
+  it.effect(
+    "what begins after another has committed stands behind it, in whatever zones, and each stands there once",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const zones = ["a.test.", "b.test.", undefined]
+        const sealing = yield* Effect.forkChild(Effect.forever(Effect.andThen(sealAll(3), Effect.sleep("1 millis"))))
+        const chains = Array.from({ length: 12 }, (_, chain) => chain)
+        const links = Array.from({ length: 20 }, (_, link) => link)
+        // In each chain one after the other; with every third number drawn, and not used.
+        yield* Effect.forEach(
+          chains,
+          (chain) =>
+            Effect.forEach(
+              links,
+              (link) => {
+                const mine = Audit.writeAll(
+                  sql,
+                  [entry(`${chain}-${link}`, { zone: zones[(chain + link) % zones.length] })],
+                  1
+                )
+                const kept = Effect.andThen(mine, sql`SELECT pg_sleep(${((chain * 7 + link) % 5) / 1000})`)
+                return (chain + link) % 3 === 0
+                  ? Effect.andThen(Effect.flip(Effect.andThen(kept, Effect.fail("no")).pipe(sql.withTransaction)), mine)
+                  : sql.withTransaction(kept)
+              },
+              { discard: true }
+            ),
+          { concurrency: "unbounded", discard: true }
+        )
+        yield* Fiber.interrupt(sealing)
+        yield* sealAll()
+        const found = yield* (yield* AuditLog).after(0, 10_000)
+        assert.strictEqual(found.length, chains.length * links.length)
+        for (const chain of chains) {
+          assert.deepStrictEqual(
+            found.map(({ subject }) => subject).filter((subject) => subject.startsWith(`${chain}-`)),
+            links.map((link) => `${chain}-${link}`)
+          )
+        }
+      }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
   it.effect("who has a zone alone keeps its writers waiting, and they draw no number meanwhile", () =>
@@ -221,22 +251,6 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       yield* Fiber.join(last)
       yield* sealAll()
       assert.deepStrictEqual(yield* subjects, ["first", "alone", "last"])
-    }).pipe(Effect.provide(Layer.fresh(audit)))
-  )
-
-  it.effect("a role that has no rights but to the tables sees who has turns", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      yield* sql`CREATE ROLE plain_writer NOLOGIN NOSUPERUSER`
-      yield* sql`GRANT SELECT, INSERT ON audit_entry TO plain_writer`
-      yield* sql`GRANT USAGE ON registry_generation TO plain_writer`
-      const before = yield* Turns.writers(sql)
-      const writing = yield* underWay(write("under way"))
-      const seen = yield* Effect.andThen(sql`SET LOCAL ROLE plain_writer`, Turns.writers(sql)).pipe(sql.withTransaction)
-      assert.strictEqual(seen.server, before.server)
-      assert.deepStrictEqual([before.transactions.size, seen.transactions.size], [0, 1])
-      yield* Effect.andThen(sql`SET LOCAL ROLE plain_writer`, write("by the role")).pipe(sql.withTransaction)
-      yield* writing.commit
     }).pipe(Effect.provide(Layer.fresh(audit)))
   )
 
