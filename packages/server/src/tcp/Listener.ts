@@ -47,6 +47,9 @@ export interface ListenAddress {
 /** Connections that the kernel holds for us between two rounds of accepting. */
 const acceptBacklog = 4096
 
+/** Sockets that listen at one port: connections that are taken in one turn of the event loop at the most. */
+const listeningSockets = 32
+
 const plain: Plain = { _tag: "Plain" }
 
 /** The port without TLS. */
@@ -307,12 +310,13 @@ const sourceOf = (header: ProxyHeader.ProxyHeader, balancer: IpAddress | undefin
   }
 }
 
-const listen = Effect.fnUntraced(function* (
+/** A port as the system has it: `reusePort`: with others of ours beside it. */
+const open = Effect.fnUntraced(function* (
   service: "tcp" | "tls",
-  { host, port }: ListenOptions,
+  { host, port }: Pick<ListenOptions, "host" | "port">,
+  reusePort: boolean,
   accept: (socket: Net.Socket) => void
 ) {
-  const run = Effect.runForkWith(yield* Effect.context())
   const server = yield* Effect.acquireRelease(
     Effect.sync(() => Net.createServer({ allowHalfOpen: true, noDelay: true }, accept)),
     (server) => Effect.sync(() => server.close())
@@ -321,12 +325,43 @@ const listen = Effect.fnUntraced(function* (
     server.once("error", (error: NodeJS.ErrnoException) =>
       resume(Effect.fail(new ListenFailed({ service, host, port, code: error.code ?? error.message })))
     )
-    server.listen({ host, port, backlog: acceptBacklog }, () => resume(Effect.void))
+    server.listen({ host, port, backlog: acceptBacklog, reusePort }, () => resume(Effect.void))
   })
   server.removeAllListeners("error")
-  server.on("error", (error) => {
-    // Too many open files, for example: the connection is lost, the port stays open.
-    run(Effect.logWarning("a connection could not be accepted").pipe(Effect.annotateLogs({ reason: error.message })))
-  })
-  return { host, port: (server.address() as Net.AddressInfo).port }
+  return server
+})
+
+/**
+ * One port. The event loop takes one connection in each turn from each socket that listens, and a turn is long while there is
+ * much to do: a crowd that comes back waited behind one socket until it gave up. So several listen at the port, among which
+ * Linux shares out who connects (SO_REUSEPORT, socket(7)). Nobody else had the port: it is first taken alone.
+ */
+const listen = Effect.fnUntraced(function* (
+  service: "tcp" | "tls",
+  { host, port }: ListenOptions,
+  accept: (socket: Net.Socket) => void
+) {
+  const run = Effect.runForkWith(yield* Effect.context())
+  const sockets = process.platform === "linux" ? listeningSockets : 1
+  const alone = Effect.map(
+    open(service, { host, port }, false, sockets === 1 ? accept : (socket) => socket.destroy()),
+    (server) => ({ server, address: { host, port: (server.address() as Net.AddressInfo).port } })
+  )
+  const { address, servers } =
+    sockets === 1
+      ? yield* Effect.map(alone, ({ address, server }) => ({ address, servers: [server] }))
+      : yield* Effect.gen(function* () {
+          const { address } = yield* Effect.scoped(alone)
+          const servers = yield* Effect.forEach(Array.from({ length: sockets }), () =>
+            open(service, address, true, accept)
+          )
+          return { address, servers }
+        })
+  for (const server of servers) {
+    server.on("error", (error) => {
+      // Too many open files, for example: the connection is lost, the port stays open.
+      run(Effect.logWarning("a connection could not be accepted").pipe(Effect.annotateLogs({ reason: error.message })))
+    })
+  }
+  return address
 })
