@@ -669,3 +669,38 @@ describe("the files of TLS", () => {
     }).pipe(Effect.provide(layer), Effect.scoped)
   })
 })
+
+describe("a port", () => {
+  it.live("takes a crowd in far fewer turns of the event loop than it has members", (test) =>
+    Effect.gen(function* () {
+      if (process.platform !== "linux") return test.skip("only Linux shares out who connects among several sockets")
+      const seen = observe({ connectionsMax: 1000 })
+      const { port } = yield* listenPlain(seen)
+      const crowd = 300
+      // They stand in the kernel's queue before the first of them is taken.
+      const clients = yield* Effect.acquireRelease(
+        Effect.sync(() => Array.from({ length: crowd }, () => Net.connect({ host: "127.0.0.1", port }))),
+        (clients) => Effect.sync(() => clients.forEach((client) => client.destroy()))
+      )
+      for (const client of clients) client.on("error", () => undefined)
+      let turns = 0
+      yield* Effect.callback<void>((resume) => {
+        const turn = () => {
+          turns += 1
+          if (seen.ready.length === crowd) resume(Effect.void)
+          else setImmediate(turn)
+        }
+        setImmediate(turn)
+      })
+      assert.isBelow(turns, crowd / 3)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("that somebody else has is an error, also when that is one of us", () =>
+    Effect.gen(function* () {
+      const { port } = yield* listenPlain(observe())
+      const error = yield* Effect.flip(listenPlain(observe(), { port }))
+      assert.deepInclude(error, { _tag: "ListenFailed", code: "EADDRINUSE", port })
+    }).pipe(Effect.scoped)
+  )
+})
