@@ -997,6 +997,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     return list.map((host, i) => publicationOf(host, places[i]!, progress))
   })
 
+  const look = yield* Progress.together(sql)
+
   const follow: Registry["Service"]["follow"] = Effect.fn("Registry.follow")(function* (host) {
     const places = placesOf(zones, host).filter(({ zone }) => zones.find(zone) !== undefined)
     const generations = new Map<string, number>()
@@ -1006,7 +1008,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         places.map((place) => ({ ...place, generation: generations.get(Progress.keyOf(place)) })),
         host.generation
       )
-      const progress = yield* Effect.onError(Progress.find(sql, places), () => closeAll([ticket]))
+      const progress = yield* Effect.onError(look(places), () => closeAll([ticket]))
       // What is under way at an older generation, as another host's mark may be, settles no newer ticket.
       const older = places.filter((place) => {
         const key = Progress.keyOf(place)
