@@ -955,7 +955,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   /**
    * Tells those who wait that the database has been silent for too long, and whoever comes while it stays so. What it
-   * was given it may still store, which is a success to nobody, and no harm.
+   * was given is undone when it answers (`stillStands`), unless all that was left was the commit.
    */
   const refuseInTime = Effect.fnUntraced(function* (batch: Batch) {
     const detail = silentFor(options.answerMillisMax)
