@@ -28,8 +28,8 @@ export class ResettingAgent extends Http.Agent {
     const destroy = socket.destroy.bind(socket)
     let isReset = false
     socket.destroy = (error) => {
-      // Of a request that is not sent as a whole, nothing is carried out.
-      const isWhole = !socket.connecting && socket.writableLength === 0
+      // Of a request that is not sent as a whole, nothing is carried out. One whose side was ended is over, and cannot be reset.
+      const isWhole = !socket.connecting && socket.writableLength === 0 && !socket.writableEnded
       if (isReset || socket.destroyed || !isWhole || this.#idle.has(socket)) return destroy(error)
       isReset = true
       return socket.resetAndDestroy()
