@@ -205,8 +205,8 @@ export const open = Effect.fnUntraced(function* (
       })
     ),
     reset: () => {
-      // With TLS there is no way to reset it.
-      if (tls === undefined && !socket.destroyed) socket.resetAndDestroy()
+      // With TLS there is no way to reset it, nor once its side was ended.
+      if (tls === undefined && !socket.destroyed && !socket.writableEnded) socket.resetAndDestroy()
       else socket.destroy()
     }
   }

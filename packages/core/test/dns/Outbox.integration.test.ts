@@ -2,6 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { Outbox, writeServed } from "@prism-dns/core/dns/Outbox"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import { meet } from "../harness/meet.ts"
 import { Postgres } from "../harness/Postgres.ts"
@@ -15,6 +16,10 @@ const inOrder = (round: number) =>
     zone: zone.name,
     name
   }))
+
+/** `name` has come to have an address by which its generation is known. */
+const settle = (outbox: Outbox["Service"], name: DomainName, generation: number) =>
+  outbox.settle(zone, [{ name, generation, rrsets: [RRset.make(name, "A", 60, [`192.0.2.${generation}`])] }], 1)
 
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
   it.effect(
@@ -84,9 +89,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
         const sql = yield* SqlClient.SqlClient
         const outbox = yield* Outbox
         const name = T.nameOf("h1")
-        const settle = (generation: number) =>
-          outbox.settle(zone, [{ name, generation, rrsets: [RRset.make(name, "A", 60, [`192.0.2.${generation}`])] }], 1)
-        yield* settle(1)
+        yield* settle(outbox, name, 1)
         // A settlement writes what is published, and then what is unserved.
         yield* meet(
           sql`UPDATE published SET published_at = 2 WHERE name = ${name}`,
@@ -105,13 +108,11 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       const sql = yield* SqlClient.SqlClient
       const outbox = yield* Outbox
       const name = T.nameOf("h1")
-      const settle = (generation: number) =>
-        outbox.settle(zone, [{ name, generation, rrsets: [RRset.make(name, "A", 60, [`192.0.2.${generation}`])] }], 1)
-      yield* settle(1)
+      yield* settle(outbox, name, 1)
       yield* outbox.mark([{ zone: zone.name, name }], 2, 1, "registered")
       yield* meet(
         sql`UPDATE published SET published_at = 2 WHERE name = ${name}`,
-        settle(2),
+        settle(outbox, name, 2),
         outbox.mark([{ zone: zone.name, name }], 3, 2, "registered")
       )
       // What was settled is older than what was marked meanwhile: the mark stands.

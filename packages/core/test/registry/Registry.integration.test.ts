@@ -9,6 +9,22 @@ import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
 import { suite } from "./RegistrySuite.ts"
 
+/** As a registration does that is under way, holds a host; gives what ends that. */
+const holding = Effect.fnUntraced(function* (hostname: string) {
+  const sql = yield* SqlClient.SqlClient
+  const held = yield* Deferred.make<void>()
+  const done = yield* Deferred.make<void>()
+  const registering = yield* Effect.forkChild(
+    Effect.gen(function* () {
+      yield* HostRepo.make(sql).lockByName([T.nameOf(hostname)])
+      yield* Deferred.succeed(held, undefined)
+      yield* Deferred.await(done)
+    }).pipe(sql.withTransaction)
+  )
+  yield* Deferred.await(held)
+  return Effect.andThen(Deferred.succeed(done, undefined), Fiber.join(registering))
+})
+
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
   suite("the registry", it, T.postgres)
 
@@ -18,19 +34,9 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       const hosts = HostRepo.make(sql)
       const registry = yield* Registry
       for (const name of ["a", "b", "c"]) yield* registry.register(T.registration(name, "192.0.2.1"))
-      const locked = yield* Deferred.make<void>()
-      const done = yield* Deferred.make<void>()
-      const registering = yield* Effect.forkChild(
-        Effect.gen(function* () {
-          yield* hosts.lockByName([T.nameOf("b")])
-          yield* Deferred.succeed(locked, undefined)
-          yield* Deferred.await(done)
-        }).pipe(sql.withTransaction)
-      )
-      yield* Deferred.await(locked)
+      const letGo = yield* holding("b")
       const found = yield* hosts.lockExpired(Number.MAX_SAFE_INTEGER, 10).pipe(sql.withTransaction)
-      yield* Deferred.succeed(done, undefined)
-      yield* Fiber.join(registering)
+      yield* letGo
       assert.sameMembers(
         found.map(({ fqdn }) => fqdn),
         [T.nameOf("a"), T.nameOf("c")]
@@ -77,22 +83,12 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
           }))
         )
         yield* registry.register(T.registration("c", "192.0.2.2"))
-        const locked = yield* Deferred.make<void>()
-        const done = yield* Deferred.make<void>()
-        const registering = yield* Effect.forkChild(
-          Effect.gen(function* () {
-            yield* hosts.lockByName([T.nameOf("b")])
-            yield* Deferred.succeed(locked, undefined)
-            yield* Deferred.await(done)
-          }).pipe(sql.withTransaction)
-        )
-        yield* Deferred.await(locked)
+        const letGo = yield* holding("b")
         assert.deepStrictEqual(yield* hosts.moveSeenOfFree([free!, held!, changed!]), {
           busy: [held!],
           moved: [changed!]
         })
-        yield* Deferred.succeed(done, undefined)
-        yield* Fiber.join(registering)
+        yield* letGo
         assert.deepStrictEqual(yield* hosts.moveSeenOfFree([held!]), { busy: [], moved: [] })
       }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
   )

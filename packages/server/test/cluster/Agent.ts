@@ -195,7 +195,8 @@ export class LoadAgent {
     link.isClosed = true
     clearTimeout(link.answer)
     clearTimeout(link.beat)
-    if (isUnanswered && !link.socket.connecting && !link.socket.destroyed) link.socket.resetAndDestroy()
+    const { connecting, destroyed, writableEnded } = link.socket
+    if (isUnanswered && !connecting && !destroyed && !writableEnded) link.socket.resetAndDestroy()
     else link.socket.destroy()
     const atMillis = nowMillis()
     if (link.asked !== undefined) link.asked.request.lostMillis = atMillis
