@@ -21,6 +21,7 @@ import { freePorts } from "../../../core/test/harness/ports.ts"
 import { Postgres } from "../../../core/test/harness/Postgres.ts"
 import * as PostgresPair from "../../../core/test/harness/PostgresPair.ts"
 import * as PowerDns from "../../../core/test/harness/PowerDns.ts"
+import * as Redis from "../../../core/test/harness/Redis.ts"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { adminToken } from "../harness/Deployment.ts"
 import * as PrismServer from "../harness/PrismServer.ts"
@@ -205,7 +206,7 @@ export const start = Effect.fnUntraced(function* (
       http: { host: place.address, port: httpPort, rateLimit: { reads: rate, changes: rate, failures: rate } },
       storage: { url: registry.url },
       powerdns: { nodes },
-      ...(redis === undefined ? {} : { redis: { url: `redis://${network.outside(outside.redis)}:${redisPort}/0` } }),
+      ...(redis === undefined ? {} : { redis: { url: Redis.urlOf(network.outside(outside.redis), redisPort) } }),
       leases: {
         beatInterval: `${beatSeconds}s`,
         grace: `${graceSeconds}s`,
@@ -512,15 +513,12 @@ const startRedis = Effect.fnUntraced(function* (address: string, port: number) {
   return yield* makePart(
     "redis",
     Effect.gen(function* () {
-      const child = yield* spawn(
-        "redis-server",
-        ["--bind", address, "--port", `${port}`, "--protected-mode", "no", "--save", "", "--dir", folder],
-        folder
-      )
+      const child = yield* spawn("redis-server", [Redis.configure(folder, { address, port })], folder)
+      const asking = ["-h", address, "-p", `${port}`, ...Redis.administration.arguments, "ping"]
       yield* waitUntil(
         "Redis answers",
         Effect.sync(() =>
-          ChildProcess.spawnSync("redis-cli", ["-h", address, "-p", `${port}`, "ping"], { encoding: "utf8" })
+          ChildProcess.spawnSync("redis-cli", asking, { encoding: "utf8", env: Redis.administration.environment })
         ),
         ({ stdout }) => stdout.trim() === "PONG"
       )

@@ -10,7 +10,8 @@ import * as RedisPresence from "../../src/redis/RedisPresence.ts"
 import * as RedisUrl from "../../src/redis/RedisUrl.ts"
 import { ask, register, server, services, zone } from "../http/harness.ts"
 
-const prefix = "test:"
+/** What the user of `deploy/` may write. */
+const prefix = "prism-dns:"
 const web = DomainName.make("web.hosts.test")
 
 const layer = (redis: Redis.Redis, name: string, options: Partial<RedisPresence.PresenceOptions> = {}) =>

@@ -15,7 +15,8 @@ import { RedisLink } from "../../src/redis/RedisLink.ts"
 import * as RedisRates from "../../src/redis/RedisRates.ts"
 import * as RedisUrl from "../../src/redis/RedisUrl.ts"
 
-const prefix = "test:"
+/** What the user of `deploy/` may write. */
+const prefix = "prism-dns:"
 const options = (redis: Redis.Redis) => ({ url: Result.getOrThrow(RedisUrl.parse(redis.url)), retryMillisMax: 200 })
 
 /** One instance; its link, and what it logs. */
