@@ -38,13 +38,42 @@ const program = () => {
   return `${found}/pgbouncer`
 }
 
-const canConnect = (port: number) =>
+const canConnect = (port: number, host: string) =>
   Effect.callback<boolean>((resume) => {
-    const socket = connect(port, "127.0.0.1")
+    const socket = connect(port, host)
     socket.once("connect", () => resume(Effect.succeed(true)))
     socket.once("error", () => resume(Effect.succeed(false)))
     return Effect.sync(() => socket.destroy())
   })
+
+/** Runs it with this file until the scope ends, and waits until it listens there. */
+export const serve = Effect.fnUntraced(function* (
+  file: string,
+  at: { readonly host: string; readonly port: number }
+): Effect.fn.Return<{ readonly reload: Effect.Effect<void>; readonly kill: Effect.Effect<void> }, never, Scope.Scope> {
+  const child = ChildProcess.spawn(program(), [file], {
+    ...identity(),
+    cwd: Path.dirname(file),
+    env: environment,
+    stdio: "ignore"
+  })
+  const isRunning = () => child.exitCode === null && child.signalCode === null
+  const kill = Effect.callback<void>((resume) => {
+    if (!isRunning()) return resume(Effect.void)
+    child.once("exit", () => resume(Effect.void))
+    child.kill("SIGKILL")
+  })
+  yield* Effect.addFinalizer(() => kill)
+  const killAtExit = () => void child.kill("SIGKILL")
+  yield* Effect.acquireRelease(
+    Effect.sync(() => process.on("exit", killAtExit)),
+    () => Effect.sync(() => process.off("exit", killAtExit))
+  )
+  yield* waitUntil(`pgbouncer answers on port ${at.port}`, canConnect(at.port, at.host), (answers) => answers, {
+    within: "10 seconds"
+  })
+  return { reload: Effect.sync(() => void child.kill("SIGHUP")), kill }
+})
 
 /** `connections`: to PostgreSQL, for each database; default 4. */
 export const make = Effect.fnUntraced(function* (
@@ -80,36 +109,16 @@ logfile = ${folder}/log
     )
   }
   configure(target)
-  const child = ChildProcess.spawn(program(), [Path.join(folder, "pgbouncer.ini")], {
-    ...as,
-    cwd: folder,
-    env: environment,
-    stdio: "ignore"
-  })
-  const isRunning = () => child.exitCode === null && child.signalCode === null
-  const kill = Effect.callback<void>((resume) => {
-    if (!isRunning()) return resume(Effect.void)
-    child.once("exit", () => resume(Effect.void))
-    child.kill("SIGKILL")
-  })
-  yield* Effect.addFinalizer(() => kill)
-  const killAtExit = () => void child.kill("SIGKILL")
-  yield* Effect.acquireRelease(
-    Effect.sync(() => process.on("exit", killAtExit)),
-    () => Effect.sync(() => process.off("exit", killAtExit))
-  )
-  yield* waitUntil(`pgbouncer answers on port ${port}`, canConnect(port), (answers) => answers, {
-    within: "10 seconds"
-  })
+  const { kill, reload } = yield* serve(Path.join(folder, "pgbouncer.ini"), { host: "127.0.0.1", port })
   return {
     host: "127.0.0.1",
     port,
     urlOf: (database) => `postgres://${user}@127.0.0.1:${port}/${database}`,
     moveTo: (to) =>
-      Effect.sync(() => {
-        configure(to)
-        child.kill("SIGHUP")
-      }),
+      Effect.andThen(
+        Effect.sync(() => configure(to)),
+        reload
+      ),
     kill
   }
 })

@@ -2,7 +2,8 @@
  * Two real PostgreSQL servers in temporary folders: a primary, and a replica
  * that follows it by streaming.
  *
- * Promises: each on an address and port of its own, TCP only, without password;
+ * Promises: each on an address and port of its own, TCP only, without password,
+ * with the settings that both have in `deploy/`;
  * `synchronous` has the primary wait at each commit until the replica has
  * flushed it. Which of the two is the primary is the test's to change:
  * `promote` one, `kill` or `freeze` the other, start it again as it was (it then
@@ -66,19 +67,27 @@ export interface Pair {
   readonly caughtUp: (primary: Node, replica: Node) => Effect.Effect<void>
 }
 
-const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, options: PairOptions) {
-  const bin = programs()
-  const as = identity()
-  const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(tmpdir(), `prism-pg-${name}-`))),
-    (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
-  )
-  if (as.uid !== undefined) Fs.chownSync(folder, as.uid, as.gid!)
-  const data = Path.join(folder, "data")
-  const logFile = Path.join(folder, "log")
-  const port = yield* freePort
-  const spawning = { ...as, cwd: folder, env: environment }
+const deployed = Path.resolve(import.meta.dirname, "../../../server/deploy/postgresql/server.conf")
 
+/** A PostgreSQL server's processes. */
+export interface Running {
+  /** Starts it with the data it has, and waits until it answers. */
+  readonly start: Effect.Effect<void>
+  readonly stop: Effect.Effect<void>
+  readonly kill: Effect.Effect<void>
+  readonly freeze: Effect.Effect<void, never, Scope.Scope>
+}
+
+/** Those of `postgres` with these arguments; `asked` answers 1 once it takes connections. Killed with the scope. */
+export const makeRunning = Effect.fnUntraced(function* (options: {
+  readonly name: string
+  readonly port: number
+  readonly arguments: ReadonlyArray<string>
+  readonly spawning: ChildProcess.SpawnOptions
+  readonly logFile: string
+  readonly asked: Effect.Effect<string>
+}): Effect.fn.Return<Running, never, Scope.Scope> {
+  const { asked, logFile, name, port } = options
   let child: ChildProcess.ChildProcess | undefined
   const isRunning = () => child !== undefined && child.exitCode === null && child.signalCode === null
   /** The processes of the server: the first one and those it started. */
@@ -103,13 +112,6 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
     () => Effect.sync(() => process.off("exit", killAtExit))
   )
 
-  const query: Node["query"] = (database, sql) =>
-    run(
-      `${bin}/psql`,
-      ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", `${port}`, "-U", user, database],
-      { env: environment, input: sql }
-    )
-
   const ended = Effect.callback<void>((resume) => {
     if (!isRunning()) return resume(Effect.void)
     child!.once("exit", () => resume(Effect.void))
@@ -117,14 +119,15 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
 
   const start = Effect.gen(function* () {
     const log = Fs.openSync(logFile, "a", 0o666)
-    child = ChildProcess.spawn(`${bin}/postgres`, ["-D", data], { ...spawning, stdio: ["ignore", log, log] })
+    child = ChildProcess.spawn(`${programs()}/postgres`, options.arguments, {
+      ...options.spawning,
+      stdio: ["ignore", log, log]
+    })
     Fs.closeSync(log)
     yield* waitUntil(
       `PostgreSQL ${name} answers on port ${port}`,
       Effect.suspend(() =>
-        isRunning()
-          ? query("postgres", "SELECT 1")
-          : Effect.die(new Error(`PostgreSQL ${name} ended: ${Fs.readFileSync(logFile, "utf8")}`))
+        isRunning() ? asked : Effect.die(new Error(`PostgreSQL ${name} ended: ${Fs.readFileSync(logFile, "utf8")}`))
       ),
       (answer) => answer.trim() === "1",
       { within: "20 seconds" }
@@ -149,6 +152,39 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
     }),
     (frozen) => Effect.sync(() => signal(frozen, "SIGCONT"))
   ).pipe(Effect.asVoid)
+
+  yield* Effect.addFinalizer(() => kill)
+  return { start, stop, kill, freeze }
+})
+
+const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, options: PairOptions) {
+  const bin = programs()
+  const as = identity()
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(tmpdir(), `prism-pg-${name}-`))),
+    (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
+  )
+  if (as.uid !== undefined) Fs.chownSync(folder, as.uid, as.gid!)
+  const data = Path.join(folder, "data")
+  const logFile = Path.join(folder, "log")
+  const port = yield* freePort
+  const spawning = { ...as, cwd: folder, env: environment }
+
+  const query: Node["query"] = (database, sql) =>
+    run(
+      `${bin}/psql`,
+      ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", `${port}`, "-U", user, database],
+      { env: environment, input: sql }
+    )
+
+  const { freeze, kill, start, stop } = yield* makeRunning({
+    name,
+    port,
+    arguments: ["-D", data],
+    spawning,
+    logFile,
+    asked: query("postgres", "SELECT 1")
+  })
 
   const promote = Effect.gen(function* () {
     yield* run(`${bin}/pg_ctl`, ["promote", "-D", data, "-W"], spawning)
@@ -198,6 +234,8 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
       ["-D", data, "-U", user, "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
       spawning
     )
+    Fs.copyFileSync(deployed, Path.join(data, "server.conf"))
+    Fs.appendFileSync(Path.join(data, "postgresql.conf"), "include 'server.conf'\n")
     Fs.appendFileSync(
       Path.join(data, "pg_hba.conf"),
       ["127.0.0.0/8", ...(options.network === undefined ? [] : [options.network])]
@@ -208,23 +246,19 @@ const makeNode = Effect.fnUntraced(function* (name: Node["name"], host: string, 
       listen_addresses: host,
       port: `${port}`,
       unix_socket_directories: "",
-      max_connections: "200",
       shared_buffers: "64MB",
       fsync: "off",
       full_page_writes: "off",
-      hot_standby: "on",
-      wal_level: "replica",
-      // What a replica is told while nothing happens, and how soon a cut is noticed.
-      wal_receiver_status_interval: "1s",
       wal_retrieve_retry_interval: "200ms",
-      ...(options.tls !== undefined && { ssl: "on" }),
+      ssl_cert_file: "server.crt",
+      ssl_key_file: "server.key",
+      ssl: options.tls === undefined ? "off" : "on",
       ...options.settings
     })
     certify()
     yield* start
   })
 
-  yield* Effect.addFinalizer(() => kill)
   const node: Node = { name, host, port, at: `${host}:${port}`, query, start, stop, kill, freeze, promote, follow }
   return { node, init }
 })
