@@ -106,6 +106,9 @@ interface InstanceRow {
   readonly now: number | bigint
 }
 
+/** What tells how long an instance has been silent. */
+type ShownRow = Pick<InstanceRow, "id" | "state" | "renewed_at">
+
 interface Details {
   readonly sessions: number
   /** Leases that it does not stand for, and others do. */
@@ -422,7 +425,7 @@ export const make = Effect.fnUntraced(function* (
     Math.max(leaseMillis, Number(until) - Number(renewed_at))
 
   /** Notes which renewals are seen. Each was sent before this moment, and so is no longer valid a lease after it. */
-  const note = (instances: ReadonlyArray<InstanceRow>): void => {
+  const note = (instances: ReadonlyArray<ShownRow>): void => {
     const now = elapsed()
     const noted: typeof shown = new Map()
     for (const each of instances) {
@@ -747,15 +750,37 @@ export const make = Effect.fnUntraced(function* (
     })
   )
 
-  /** Between two turns, unless there is something to do; never less than a moment. Who is about to be dead is looked at then. */
-  const pause = Effect.andThen(
-    Effect.sleep(Math.min(renewMillis, gatherMillis)),
-    Effect.suspend(() => {
-      const due = [...seen.instances.map(leftOf), restsUntilElapsed - elapsed()].filter((left) => left > 0)
-      const pauseMillis = Math.min(failing ? renewMillis / 2 : renewMillis, ...due)
-      return Effect.timeoutOption(sooner.await, Math.max(0, pauseMillis - gatherMillis))
-    })
+  /**
+   * Looks at the others between two turns. Only how long each has been silent: the sooner a renewal is seen, the sooner its
+   * lease is over for whoever looks. What fails here the next turn tells of.
+   */
+  const glance = Effect.suspend(() =>
+    isAlone() || failing || remaining() < enoughMillis
+      ? Effect.void
+      : own
+          .use(
+            (sql) => sql<ShownRow>`
+              SELECT id, state, renewed_at FROM instance WHERE state IN ('live', 'draining')
+              ORDER BY started_at DESC LIMIT ${shownMax}`
+          )
+          .pipe(Effect.map(note), Effect.ignore)
   )
+
+  /** Between two turns, unless there is something to do; never less than a moment. Who is about to be dead is looked at then. */
+  const pause = Effect.gen(function* () {
+    yield* Effect.sleep(Math.min(renewMillis, gatherMillis))
+    const startedElapsed = elapsed() - gatherMillis
+    for (let glances = 1; ; glances++) {
+      const due = [...seen.instances.map(leftOf), restsUntilElapsed - elapsed()].filter((left) => left > 0)
+      const turnMillis = startedElapsed + (failing ? renewMillis / 2 : renewMillis) - elapsed()
+      const pauseMillis = Math.min(turnMillis, ...due)
+      const glanceMillis = startedElapsed + (glances * renewMillis) / looksPerTurn - elapsed()
+      const isGlance = glances < looksPerTurn && glanceMillis < pauseMillis
+      const woken = yield* Effect.timeoutOption(sooner.await, Math.max(0, isGlance ? glanceMillis : pauseMillis))
+      if (!isGlance || Option.isSome(woken)) return
+      yield* glance
+    }
+  })
 
   const leave = Effect.gen(function* () {
     for (const entry of entries.values()) end(entry, false)
@@ -934,6 +959,9 @@ export const make = Effect.fnUntraced(function* (
     drain
   }
 })
+
+/** How often others are looked at from one renewal to the next. */
+const looksPerTurn = 3
 
 /** Wakes that come together are one turn. */
 const gatherMillis = 20

@@ -176,15 +176,20 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Begins each transaction that only the zone's writer may make. */
   const fenceOf = (zone: DomainName) => cluster.fence(zoneLease(zone))
 
-  /** Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. */
+  /**
+   * Makes sure, once, that PowerDNS has the zone, with the settings publishing relies on. Gives whether it was made, and its
+   * names have been marked: then what was read of them before is old.
+   */
   const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
-    if (ready.has(zone.name)) return
+    if (ready.has(zone.name)) return false
     if (yield* provisioner.ensure(zone)) remade.add(zone.name)
-    if (remade.has(zone.name)) {
+    const isMade = remade.has(zone.name)
+    if (isMade) {
       yield* writeAnew(zone)
       remade.delete(zone.name)
     }
     ready.add(zone.name)
+    return isMade
   })
 
   /** The zone has just been made: where we have published into it, it was lost, and all of that is due once more. */
@@ -260,13 +265,16 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     })
 
   const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
-    yield* ensureZone(zone)
-    yield* noteDoubts(zone)
+    const names = marks.map((mark) => mark.name)
+    const read = Effect.all([outbox.published(zone.name, names), source.desired(zone, names)], { concurrency: 2 })
+    // Where another has written until now, its death is told of by how long this takes: nothing waits for what it need not.
+    const [isMade, known] = yield* Effect.all([ensureZone(zone), Effect.andThen(noteDoubts(zone), read)], {
+      concurrency: 2
+    })
+    const [published, wanted] = isMade ? yield* read : known
     const leading = databases.leading()
     const types = managedTypes(zone)
-    const names = marks.map((mark) => mark.name)
-    const published = yield* outbox.published(zone.name, names)
-    const desired = yield* withoutNeedlessPlaceholders(zone, yield* source.desired(zone, names), published)
+    const desired = yield* withoutNeedlessPlaceholders(zone, wanted, published)
     const nowMillis = yield* Clock.currentTimeMillis
 
     // A name we have not written before may hold something of someone else's: look first.
@@ -636,21 +644,24 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   const slots = yield* Semaphore.make(options.zonesAtOnceMax)
 
-  /** One batch; gives the number of names in it. It is taken anew at each attempt: what is due may have changed. */
+  /** One batch, or at least a zone that is ready for one. It is taken anew at each attempt: what is due may have changed. */
   const publishBatch = (name: DomainName) =>
     patiently(
       name,
       slots.withPermit(
         Effect.gen(function* () {
           const zone = zones.find(name)
-          if (zone === undefined || !holding.has(name) || hasLeft.has(name)) return 0
+          if (zone === undefined || !holding.has(name) || hasLeft.has(name)) return nothing
           // Removals wait while there is something new to say, but not for ever.
           const full = fullBatches.get(name) ?? 0
           const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
-          const marks = yield* outbox.due(name, options.batchNamesMax, first)
+          const limit = opened.has(name) ? options.batchNamesMax : Math.min(options.batchNamesMax, firstBatchNamesMax)
+          const marks = yield* outbox.due(name, limit, first)
           if (marks.length > 0) yield* publish(zone, marks)
-          fullBatches.set(name, marks.length === options.batchNamesMax ? full + 1 : 0)
-          return marks.length
+          else yield* ensureZone(zone)
+          const isFull = marks.length === limit
+          fullBatches.set(name, isFull ? full + 1 : 0)
+          return { names: marks.length, isFull }
         })
       )
     )
@@ -668,9 +679,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       // keeps its pace. It does not when that batch was full: then the next one is there already.
       while (true) {
         const startMillis = yield* Clock.currentTimeMillis
-        const names = (yield* publishBatch(zone)) ?? 0
+        const { isFull, names } = (yield* publishBatch(zone)) ?? nothing
         if (names === 0) break
-        if (names === options.batchNamesMax) continue
+        if (isFull) continue
         const nowMillis = yield* Clock.currentTimeMillis
         const { pace, restMillis } = Pace.after(paces.get(zone) ?? Pace.begin, nowMillis, options.batchesPerSecond)
         paces.set(zone, pace)
@@ -720,23 +731,6 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   )
   const listen = outbox.awaitWake.pipe(Effect.flatMap(Effect.forEach(start, { discard: true })), Effect.forever)
 
-  // A zone that cannot be had waits beside the others, not before them.
-  const provisioning = yield* FiberMap.make<DomainName>()
-  const provision = (name: DomainName, held: Held) =>
-    FiberMap.run(
-      provisioning,
-      name,
-      patiently(
-        name,
-        slots.withPermit(
-          Effect.suspend(() => {
-            const zone = zones.find(name)
-            return zone === undefined ? Effect.void : ensureZone(zone)
-          })
-        )
-      ).pipe(Effect.provideService(WriteGuard, held))
-    )
-
   const forget = (name: DomainName) => {
     for (const known of [ready, remade, inDoubt, opened, again]) known.delete(name)
     errors.delete(name)
@@ -753,7 +747,6 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       hasLeft.add(name)
       yield* Effect.timeoutOption(Fiber.await(writer), Math.min(options.handOverMillisMax, held.remainingMillis()))
     }
-    yield* FiberMap.remove(provisioning, name)
     yield* FiberMap.remove(writers, name)
     hasLeft.delete(name)
     holding.delete(name)
@@ -765,7 +758,6 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const tend = (name: DomainName) => (held: Held) =>
     Effect.gen(function* () {
       holding.set(name, held)
-      yield* provision(name, held)
       yield* start(name)
       return yield* Effect.never
     }).pipe(Effect.ensuring(letGo(name, held)))
@@ -824,12 +816,10 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const names = [...moved]
     moved.clear()
     for (const name of names) {
-      const held = holding.get(name)
       if (zones.find(name) === undefined) yield* drop(name)
       else if (!standing.has(name)) yield* standFor(name)
-      else if (held !== undefined) {
+      else if (holding.has(name)) {
         ready.delete(name)
-        yield* provision(name, held)
         yield* start(name)
       }
     }
@@ -886,6 +876,14 @@ const isDelegation = (zone: Zone, { change }: Plan.PlannedChange): boolean =>
   typeOf(change) === "NS" && RRset.changedName(change) !== zone.name
 
 const typeOf = (change: RRset.RRsetChange): string => (change._tag === "Replace" ? change.rrset.type : change.type)
+
+/**
+ * Names in the first batch of a zone that this server comes to write: a small one is soon done, and others take that for the
+ * sign that the zone is written again.
+ */
+const firstBatchNamesMax = 100
+
+const nothing = { names: 0, isFull: false }
 
 /** Of so many full batches in a row one takes removals first. */
 const removalsTurn = 10

@@ -53,9 +53,14 @@ const start = Effect.fnUntraced(function* (name: string, options?: { readonly le
   const cutting = Layer.succeed(OwnConnections, {
     open: Effect.suspend(() => (isCut ? Effect.fail(disconnected) : Effect.succeed(cuttable)))
   })
+  const asked: Array<string> = []
   const cuttable = new Proxy(sql, {
-    apply: (target, self, args: Parameters<typeof sql>) =>
-      isCut ? Effect.fail(disconnected) : Reflect.apply(target, self, args)
+    apply: (target, self, args: Parameters<typeof sql>) => {
+      if (isCut) return Effect.fail(disconnected)
+      const statement = Reflect.apply(target, self, args)
+      if (Array.isArray(args[0])) asked.push(args[0].join("?"))
+      return statement
+    }
   })
   const failover = Failovers.make()
   const context = yield* Layer.build(
@@ -72,6 +77,8 @@ const start = Effect.fnUntraced(function* (name: string, options?: { readonly le
   return {
     name,
     cluster,
+    /** Its statements, in their order. */
+    asked,
     cut: Effect.sync(() => void (isCut = true)),
     heal: Effect.sync(() => void (isCut = false)),
     /** It finds that another database server has taken over. */
@@ -160,6 +167,29 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("a
       )
       assert.isAbove(second.cluster.endedMillis(), 0)
     }).pipe(onDatabase)
+  )
+
+  it.effect(
+    "who is not alone looks at the others between two renewals, so that a silence is known from its beginning",
+    () =>
+      Effect.gen(function* () {
+        const isRenewal = (text: string) => text.includes("UPDATE instance SET state =")
+        const isGlance = (text: string) => text.includes("SELECT id, state, renewed_at FROM instance WHERE state IN")
+        const first = yield* start("first")
+        yield* turns("first", 3)
+        assert.strictEqual(first.asked.filter(isGlance).length, 0)
+        yield* start("second")
+        const lasts = (texts: ReadonlyArray<string>) => {
+          const renewals = texts.flatMap((text, i) => (isRenewal(text) ? [i] : []))
+          return texts.slice(renewals.at(-2), renewals.at(-1))
+        }
+        yield* waitUntil(
+          "it has looked twice between two renewals",
+          Effect.sync(() => lasts(first.asked).filter(isGlance).length),
+          (glances) => glances === 2,
+          within
+        )
+      }).pipe(onDatabase)
   )
 
   it.effect("one that is cut off stops before another goes on, and begins anew as another instance", () =>

@@ -229,6 +229,25 @@ describe("publishing", () => {
   )
 
   test(
+    "the first batch of a zone is small, so that it is soon seen to be written",
+    Effect.gen(function* () {
+      yield* Effect.forEach(
+        Array.from({ length: 250 }, (_, i) => i),
+        (i) => register(`h${i}`, `192.0.2.${i}`),
+        { concurrency: "unbounded" }
+      )
+      yield* pass(2)
+      const sent = yield* patches
+      for (const zone of [T.forward.name, T.reverse4.name]) {
+        assert.deepStrictEqual(
+          sent.filter((patch) => patch.zone === zone).map(({ changes }) => changes!.length),
+          [100, 150]
+        )
+      }
+    })
+  )
+
+  test(
     "a change that comes while its name is being published is published too",
     Effect.gen(function* () {
       const memory = yield* PowerDnsMemory
