@@ -419,30 +419,24 @@ export class Outbox extends Context.Service<
 
       const disclaim = Effect.fnUntraced(function* (zone: Zone, names: ReadonlyArray<DomainName>, nowMillis: number) {
         const gone = names.map((name) => ({ name, present: 0 as const }))
-        yield* lock(
-          "published",
-          names.map((name) => ({ zone: zone.name, name }))
-        )
         const changes = yield* turned(zone, gone)
         yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}`
         yield* remarkFlipped(yield* countBelow(zone, changes), nowMillis)
       })
 
-      /** Names of several labels, which have others above them, that came to have records or ceased to. */
+      /** Locks what is published at the names. Gives those with others above them that came to have records or ceased to. */
       const turned = Effect.fnUntraced(function* (
         zone: Zone,
         rows: ReadonlyArray<{ readonly name: DomainName; readonly present: 0 | 1 }>
       ) {
-        const deep = rows.filter(({ name }) => NonTerminals.above(name, zone).length > 0)
-        if (deep.length === 0) return []
-        const found = yield* sql<{ readonly name: DomainName }>`
-          SELECT name FROM published WHERE zone = ${zone.name} AND present = 1 AND name IN ${asList(
+        const found = yield* sql<{ readonly name: DomainName; readonly present: number | bigint }>`
+          SELECT name, present FROM published WHERE zone = ${zone.name} AND name IN ${asList(
             sql,
-            deep.map(({ name }) => name)
-          )}`
-        const were = new Set(found.map(({ name }) => name))
-        return deep
-          .filter(({ name, present }) => were.has(name) !== (present === 1))
+            rows.map(({ name }) => name)
+          )} ORDER BY ${lockOrder(sql, ["name"])} ${forUpdate}`
+        const were = new Set(found.filter(({ present }) => Number(present) === 1).map(({ name }) => name))
+        return rows
+          .filter(({ name, present }) => were.has(name) !== (present === 1) && isBelowOthers(name, zone))
           .map(({ name, present }) => ({ name, by: present === 1 ? (1 as const) : (-1 as const) }))
       })
 
@@ -467,13 +461,8 @@ export class Outbox extends Context.Service<
         })
         const kept = rows.filter(({ content }) => content !== "[]")
         // What is only written takes its rows in their order by itself.
-        if (kept.length < rows.length || rows.some(({ name }) => NonTerminals.above(name, zone).length > 0)) {
-          yield* lock(
-            "published",
-            rows.map(({ name }) => ({ zone: zone.name, name }))
-          )
-        }
-        const changes = yield* turned(zone, rows)
+        const isLocking = kept.length < rows.length || rows.some(({ name }) => isBelowOthers(name, zone))
+        const changes = isLocking ? yield* turned(zone, rows) : []
         if (kept.length > 0) {
           yield* insertRows(
             sql,
@@ -936,11 +925,7 @@ const placesTable = (sql: SqlClient.SqlClient, places: ReadonlyArray<RecordPlace
  * the marks last, each in the order of names, as `mark` does: so transactions wait, but not for each other, and registrations,
  * which write nothing else of these, do not wait for long.
  */
-const lockRows = (
-  sql: SqlClient.SqlClient,
-  table: "outbox" | "published" | "unserved",
-  places: ReadonlyArray<RecordPlace>
-) =>
+const lockRows = (sql: SqlClient.SqlClient, table: "outbox" | "published", places: ReadonlyArray<RecordPlace>) =>
   sql.onDialectOrElse({
     pg: () => sql`
       SELECT 1 FROM ${sql(table)} WHERE (zone, name) IN (SELECT zone, name FROM ${placesTable(sql, places)})
@@ -958,6 +943,7 @@ export interface ServedSettlement extends RecordPlace {
 /** Writes down that settlements are served, in one transaction. What was settled anew since stays unserved. */
 export const writeServed = Effect.fnUntraced(
   function* (sql: SqlClient.SqlClient, served: ReadonlyArray<ServedSettlement>) {
+    const ofNames = (alias: string) => lockOrder(sql, [`${alias}.zone`, `${alias}.name`])
     const rows = served.map(({ atMillis, generation, name, nodes, zone }) => ({
       zone,
       name,
@@ -965,23 +951,31 @@ export const writeServed = Effect.fnUntraced(
       at: atMillis,
       nodes: JSON.stringify(nodes)
     }))
-    yield* lockRows(sql, "published", served)
-    yield* lockRows(sql, "unserved", served)
-    yield* forRows(sql, { zone: "text", name: "text", generation: "bigint" }, rows, {
-      all: (r) => sql`
-        DELETE FROM unserved WHERE (zone, name, generation) IN (SELECT zone, name, generation FROM ${r})`,
-      each: "DELETE FROM unserved WHERE zone = ?1 AND name = ?2 AND generation = ?3"
-    })
     yield* forRows(sql, { zone: "text", name: "text", generation: "bigint", at: "bigint", nodes: "text" }, rows, {
       all: (r) => sql`
-        UPDATE published SET served_at = r.at, served_nodes = r.nodes FROM ${r}
-        WHERE published.zone = r.zone AND published.name = r.name AND published.generation = r.generation`,
+        WITH locked AS (
+          SELECT p.zone, p.name, r.at, r.nodes FROM published p
+          JOIN ${r} ON p.zone = r.zone AND p.name = r.name AND p.generation = r.generation
+          ORDER BY ${ofNames("p")} FOR UPDATE OF p)
+        UPDATE published SET served_at = locked.at, served_nodes = locked.nodes FROM locked
+        WHERE published.zone = locked.zone AND published.name = locked.name`,
       each: `
         UPDATE published SET served_at = ?4, served_nodes = ?5 WHERE zone = ?1 AND name = ?2 AND generation = ?3`
+    })
+    yield* forRows(sql, { zone: "text", name: "text", generation: "bigint" }, rows, {
+      all: (r) => sql`
+        WITH locked AS (
+          SELECT u.zone, u.name FROM unserved u
+          JOIN ${r} ON u.zone = r.zone AND u.name = r.name AND u.generation = r.generation
+          ORDER BY ${ofNames("u")} FOR UPDATE OF u)
+        DELETE FROM unserved USING locked WHERE unserved.zone = locked.zone AND unserved.name = locked.name`,
+      each: "DELETE FROM unserved WHERE zone = ?1 AND name = ?2 AND generation = ?3"
     })
   },
   (effect, sql) => sql.withTransaction(effect)
 )
+
+const isBelowOthers = (name: DomainName, zone: Zone): boolean => NonTerminals.above(name, zone).length > 0
 
 /** Of a type that hosts have there, or a placeholder. */
 const isOfHosts = (zone: Zone, rrset: RRset.RRset): boolean =>
