@@ -49,7 +49,7 @@ const startPowerDns = Effect.fnUntraced(function* (
   ])
   assert.notMatch(text, /192\.0\.2\.|198\.51\.100\.|example\.net/)
   Fs.writeFileSync(Path.join(folder, "pdns.conf"), text)
-  if (file === "secondary.conf") {
+  if (text.includes("gsqlite3-database=")) {
     const database = new DatabaseSync(Path.join(folder, "pdns.sqlite3"))
     database.exec(Fs.readFileSync(schemas.sqlite, "utf8"))
     database.close()
@@ -116,6 +116,34 @@ const start = Effect.gen(function* () {
   return { primaries, secondary, ports, apiKey }
 })
 
+/** A host that registers is answered by each of `all`, and the doctor finds nothing wrong. */
+const publish = Effect.fnUntraced(function* (
+  powerdns: object,
+  all: ReadonlyArray<{ readonly address: string }>,
+  ports: Ports
+) {
+  const prism = yield* PrismServer.serve({
+    powerdns,
+    auth: { mode: "off" },
+    zones: [zone, "127.in-addr.arpa"].map((name) => ({ name, networks: ["127.0.0.0/8"] }))
+  })
+  assert.strictEqual((yield* Agent.register(prism.ready().tcp, "web-1", { from: "127.0.0.7" })).status, "success")
+  for (const { address } of all) {
+    yield* waitUntil(
+      `${address} answers`,
+      PowerDns.resolve({ host: address, port: ports.dns }, host, "A"),
+      ({ data }) => data.join() === "127.0.0.7",
+      { within: "20 seconds" }
+    )
+  }
+  Fs.copyFileSync(Path.join(prism.folder, "prism.yaml"), Path.join(prism.folder, "doctor.yaml"))
+  const doctor = yield* PrismServer.run(["doctor", "--config", "doctor.yaml"], { folder: prism.folder })
+  assert.match(doctor.stdout, /^0 error, 0 warning, /m)
+  assert.strictEqual(doctor.code, 0, doctor.stdout)
+})
+
+const host = `web-1.${zone}`
+
 describe("PowerDNS with the configuration of deploy/", () => {
   it("pgsql.sql has what Prism asks for", () => {
     const plain = (text: string) =>
@@ -135,41 +163,62 @@ describe("PowerDNS with the configuration of deploy/", () => {
         const { apiKey, ports, primaries, secondary } = yield* start
         const all = [...primaries, secondary]
         const node = ({ address, api }: (typeof all)[number]) => ({ api, apiKey, dns: `${address}:${ports.dns}` })
-        const settings = {
-          powerdns: {
-            nodes: [...primaries.map(node), { role: "secondary", ...node(secondary) }],
-            transfer: {
-              catalog: "catalog.prism.test",
-              tsigName: "xfr.prism.test",
-              tsigSecret: "kp4/24gyYsEzbuTVJRUMoqGFmN3LYgVDzJ/3oRSP7ys="
-            }
-          },
-          auth: { mode: "off" },
-          zones: [zone, "127.in-addr.arpa"].map((name) => ({ name, networks: ["127.0.0.0/8"] }))
+        const powerdns = {
+          nodes: [...primaries.map(node), { role: "secondary", ...node(secondary) }],
+          transfer: {
+            catalog: "catalog.prism.test",
+            tsigName: "xfr.prism.test",
+            tsigSecret: "kp4/24gyYsEzbuTVJRUMoqGFmN3LYgVDzJ/3oRSP7ys="
+          }
         }
-        const prism = yield* PrismServer.serve(settings)
-        const name = `web-1.${zone}`
-        assert.strictEqual((yield* Agent.register(prism.ready().tcp, "web-1", { from: "127.0.0.7" })).status, "success")
-        for (const { address } of all) {
-          yield* waitUntil(
-            `${address} answers`,
-            PowerDns.resolve({ host: address, port: ports.dns }, name, "A"),
-            ({ data }) => data.join() === "127.0.0.7",
-            { within: "20 seconds" }
-          )
-        }
+        yield* publish(powerdns, all, ports)
         for (const { address, status } of all) {
           assert.strictEqual(yield* status(apiKey), 200)
           assert.strictEqual(yield* status(`${apiKey}x`), 401)
           const { stdout } = yield* Effect.promise(() =>
             execFile("dig", [`@${address}`, "-p", `${ports.dns}`, zone, "AXFR"])
           )
-          assert.notInclude(stdout, name)
+          assert.notInclude(stdout, host)
         }
-        Fs.copyFileSync(Path.join(prism.folder, "prism.yaml"), Path.join(prism.folder, "doctor.yaml"))
-        const doctor = yield* PrismServer.run(["doctor", "--config", "doctor.yaml"], { folder: prism.folder })
-        assert.match(doctor.stdout, /^0 error, 0 warning, /m)
-        assert.strictEqual(doctor.code, 0, doctor.stdout)
       }).pipe(Effect.scoped)
+  )
+
+  it.live("primaries with databases of their own, one in SQLite and one in LMDB, answer alike", () =>
+    Effect.gen(function* () {
+      const [dns = 0, api = 0] = yield* freePorts(2)
+      const ports = { dns, api }
+      const apiKey = crypto.randomUUID()
+      // As the README says: these lines of the other file in place of those.
+      const [inFile] = /^launch=gsqlite3$[\s\S]*?^distributor-threads=1$/m.exec(
+        Fs.readFileSync(Path.join(deployed, "secondary.conf"), "utf8")
+      )!
+      const inLmdb = "launch=lmdb\nlmdb-filename=/var/lib/powerdns/pdns.lmdb"
+      const nodes = yield* Effect.forEach(
+        [
+          ["127.0.0.1", inFile],
+          ["127.0.0.2", inLmdb]
+        ] as const,
+        ([address, lines]) =>
+          startPowerDns(
+            "primary.conf",
+            address,
+            ports,
+            [
+              [/^launch=gpgsql$[\s\S]*?^gpgsql-delete-rrset-query=.*$/gm, lines],
+              ["/var/lib/powerdns", "FOLDER"]
+            ],
+            `api-key=${apiKey}\n`
+          )
+      )
+      const powerdns = {
+        nodes: nodes.map(({ address, api }, i) => ({
+          database: i === 0 ? "one" : "two",
+          api,
+          apiKey,
+          dns: `${address}:${dns}`
+        }))
+      }
+      yield* publish(powerdns, nodes, ports)
+    }).pipe(Effect.scoped)
   )
 })
