@@ -256,7 +256,8 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     const began = yield* Clock.currentTimeMillis
     // What a server before us may have under way there has an end before we write.
     let isFresh = yield* lacksNothing(database, name)
-    let isEnsured = false
+    /** Who led when the zone was made ready there: whom it notifies depends on that. */
+    let ensuredUnder: Database | undefined
     const refused = new Map<DomainName, { readonly generation: number; readonly untilMillis: number }>()
 
     const isSettled = (nowMillis: number) => {
@@ -267,7 +268,9 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
 
     const ensure = Effect.gen(function* () {
       const isKnown = yield* debts.isKnown(database.name, name)
-      if (databases.leading() === database) {
+      const leading = databases.leading()
+      if (leading === database) {
+        ensuredUnder = undefined
         // What is published was published there.
         if (!isKnown) yield* asWriter(name, debts.know(database.name, name))
         return
@@ -276,7 +279,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
       if (zone === undefined) return
       const isMade = yield* provisioner.ensureCopy(zone, database.client)
       if (isMade || !isKnown) yield* oweAll(database, name, isMade)
-      isEnsured = true
+      ensuredUnder = leading
     })
 
     const remember = Effect.fnUntraced(function* (
@@ -297,7 +300,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
 
     /** Everything that it lacks and that was not refused lately. */
     const payAll = Effect.gen(function* () {
-      if (!isEnsured) yield* ensure
+      if (ensuredUnder !== databases.leading()) yield* ensure
       let reason: string | undefined
       for (let after: DomainName | undefined; ;) {
         const nowMillis = yield* Clock.currentTimeMillis
@@ -343,7 +346,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
         }
         if (error._tag === "PowerDnsError") {
           if (isAbsence(error)) database.failed()
-          isEnsured = false
+          ensuredUnder = undefined
         }
         const reason = SqlError.isSqlError(error) ? `the registry's database: ${detailOf(error)}` : error.message
         const kind = SqlError.isSqlError(error) ? "database" : error.reason._tag
@@ -381,6 +384,10 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
 
   yield* debts.onOwed((zone) => {
     for (const database of databases.all) tell(zone, database)
+  })
+
+  yield* databases.onLead(() => {
+    for (const all of following.values()) for (const news of all.values()) news.openUnsafe()
   })
 
   let isUnread = false

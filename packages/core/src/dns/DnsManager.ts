@@ -61,7 +61,7 @@ import { Ownership } from "./Ownership.ts"
 import * as Pace from "./Pace.ts"
 import type * as Plan from "./Plan.ts"
 import { Plans } from "./Plans.ts"
-import { Provisioner } from "./Provisioner.ts"
+import { Provisioner, type SeenSerial } from "./Provisioner.ts"
 import * as Publication from "./Publication.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Serving } from "./Serving.ts"
@@ -128,8 +128,19 @@ type WriterError = PublishError | LeaseLost
 /** Names marked in one transaction when a zone is written anew. */
 const anewNamesMax = 1000
 
+/** Zones whose secondaries are asked at once. */
+const looksAtOnce = 16
+
 /** Names that are remembered because they may have been written late. */
 const lateNamesMax = 100_000
+
+/**
+ * Why secondaries are asked how far they are with a zone.
+ * - `begun`: this server has come to write it.
+ * - `moved`: another database has come to lead.
+ * - `unheard`: a secondary still lacks something, some time after it was told.
+ */
+type Occasion = "begun" | "moved" | "unheard" | "unheard for long"
 
 /** Errors of one kind in a row are one line in the log: an outage words itself differently from attempt to attempt. */
 const kindOf = (error: PublishError): string => {
@@ -172,6 +183,12 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Names of a zone in a write that was under way when the zone was lost. */
   const late = new Map<DomainName, Set<DomainName>>()
   const isLate = yield* Latch.make(false)
+  const hasSeveral = databases.all.length > 1
+  /** Zones whose secondaries are to be asked how far they are, where there are several databases. */
+  const due = new Map<DomainName, Occasion>()
+  const isDue = yield* Latch.make(false)
+  /** Zones that are to be made ready once more, with what secondaries answered. */
+  const renewals = new Map<DomainName, { readonly seen: SeenSerial | undefined }>()
 
   /** Begins each transaction that only the zone's writer may make. */
   const fenceOf = (zone: DomainName) => cluster.fence(zoneLease(zone))
@@ -181,8 +198,11 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
    * names have been marked: then what was read of them before is old.
    */
   const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
-    if (ready.has(zone.name)) return false
-    if (yield* provisioner.ensure(zone)) remade.add(zone.name)
+    return ready.has(zone.name) ? false : yield* ensureAnew(zone)
+  })
+
+  const ensureAnew = Effect.fnUntraced(function* (zone: Zone, seen?: SeenSerial) {
+    if (yield* provisioner.ensure(zone, seen)) remade.add(zone.name)
     const isMade = remade.has(zone.name)
     if (isMade) {
       yield* writeAnew(zone)
@@ -656,6 +676,11 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
           const full = fullBatches.get(name) ?? 0
           const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
           const limit = opened.has(name) ? options.batchNamesMax : Math.min(options.batchNamesMax, firstBatchNamesMax)
+          const renewal = renewals.get(name)
+          if (renewal !== undefined) {
+            yield* ensureAnew(zone, renewal.seen)
+            if (renewals.get(name) === renewal) renewals.delete(name)
+          }
           const marks = yield* outbox.due(name, limit, first)
           if (marks.length > 0) yield* publish(zone, marks)
           else yield* ensureZone(zone)
@@ -734,6 +759,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const forget = (name: DomainName) => {
     for (const known of [ready, remade, inDoubt, opened, again]) known.delete(name)
     errors.delete(name)
+    due.delete(name)
+    renewals.delete(name)
     doubtful.delete(name)
     fullBatches.delete(name)
     paces.delete(name)
@@ -758,6 +785,8 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const tend = (name: DomainName) => (held: Held) =>
     Effect.gen(function* () {
       holding.set(name, held)
+      due.set(name, "begun")
+      isDue.openUnsafe()
       yield* start(name)
       return yield* Effect.never
     }).pipe(Effect.ensuring(letGo(name, held)))
@@ -826,6 +855,37 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   })
 
   yield* Effect.forEach(zones.all, ({ name }) => standFor(name), { discard: true })
+  // Secondaries fetch from the database that leads: they are asked how far they are before it is seen to by the writer.
+  if (hasSeveral) {
+    const look = Effect.gen(function* () {
+      yield* isDue.await
+      isDue.closeUnsafe()
+      const found = [...due]
+      due.clear()
+      yield* Effect.forEach(
+        found,
+        Effect.fnUntraced(function* ([name, why]) {
+          const serial = yield* serving.secondarySerial(name)
+          if (!holding.has(name)) return
+          const isForeign =
+            why === "moved" || why === "unheard for long" || renewals.get(name)?.seen?.isForeign === true
+          renewals.set(name, { seen: serial === undefined ? undefined : { serial, isForeign } })
+          yield* start(name)
+        }),
+        { concurrency: looksAtOnce, discard: true }
+      )
+    })
+    yield* databases.onLead(() => {
+      for (const name of holding.keys()) due.set(name, "moved")
+      isDue.openUnsafe()
+    })
+    yield* serving.onUnheard((name, isLong) => {
+      if (!due.has(name)) due.set(name, isLong ? "unheard for long" : "unheard")
+      isDue.openUnsafe()
+    })
+    yield* Effect.forkScoped(Effect.forever(look))
+  }
+
   yield* Effect.forkScoped(Effect.forever(markLate))
   yield* Effect.forkScoped(Effect.forever(follow))
   yield* Effect.forkScoped(poll)

@@ -5,8 +5,9 @@
  * At the primaries, once for each database of theirs: the zone with its kind,
  * signatures, keys for transfers, place in the catalog and whom to notify. At
  * each secondary with an API: where to fetch it from and with which key. With
- * several databases secondaries fetch from the first, since each counts serials
- * of its own; and none is signed, since each would make keys of its own.
+ * several databases secondaries fetch from the one that leads, which alone
+ * notifies them and whose serial is raised above theirs; and none is signed, since
+ * each would make keys of its own.
  *
  * Promises: `ensure` ends when the primary is ready to be written; what it finds
  * there of others' making stays, unless it keeps publishing or transfers from
@@ -20,6 +21,7 @@ import { lookup } from "node:dns/promises"
 import { isIP } from "node:net"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
+import * as Serial from "../domain/Serial.ts"
 import type { Zone } from "../domain/Zone.ts"
 import {
   missingSettings,
@@ -53,6 +55,13 @@ export interface Problem {
   readonly reason: string
 }
 
+/** The latest serial of a zone that a secondary answers. */
+export interface SeenSerial {
+  readonly serial: number
+  /** The database that leads may not have counted it: the same serial there may stand for other records. */
+  readonly isForeign: boolean
+}
+
 export interface ZoneSignature {
   readonly signed: boolean
   readonly keys: ReadonlyArray<ZoneKey>
@@ -64,8 +73,10 @@ export class Provisioner extends Context.Service<
     /**
      * Makes the zone ready at the primaries; fails with `NotFound` when it is missing and not ours to create. Does
      * nothing where nothing is missing, at the cost of a few reads. Gives whether the zone was made, which is said once.
+     * Its serial is raised above the one that was seen at secondaries, where they would not take it for newer. That is a
+     * write: to be called by whoever writes the zone, between other writes.
      */
-    readonly ensure: (zone: Zone) => Effect.Effect<boolean, PowerDnsError>
+    readonly ensure: (zone: Zone, seen?: SeenSerial) => Effect.Effect<boolean, PowerDnsError>
     /** The same at a database that follows the one that leads, by `client`. */
     readonly ensureCopy: (zone: Zone, client: PowerDnsClient["Service"]) => Effect.Effect<boolean, PowerDnsError>
     /** What `problems` is to say of a zone at a node, or nothing any more. */
@@ -102,8 +113,8 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
   const [preferred] = primaries
   const databases = new Map(primaries.map((node) => [node.name, databaseOf(node)]))
   const hasSeveral = new Set(databases.values()).size > 1
-  /** Those from which secondaries fetch. */
-  const sources = primaries.filter((node) => databaseOf(node) === databaseOf(preferred ?? {}))
+  /** Those that have the catalog: each database would give its members other names, and who follows would make each zone anew. */
+  const cataloguers = primaries.filter((node) => databaseOf(node) === databaseOf(preferred ?? {}))
   const secondaries = nodes.filter(({ role }) => role === "secondary")
   const hasSecondaries = secondaries.length > 0
   const catalog = hasSecondaries ? transfer.catalog : undefined
@@ -112,7 +123,11 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
   type Client = PowerDnsClient["Service"]
   const databaseAt = (powerdns: Client): string => databases.get(powerdns.node) ?? unnamedDatabase
   /** Whether secondaries fetch from this one, of several databases. */
-  const isSource = (powerdns: Client): boolean => !hasSeveral || sources.some(({ name }) => name === powerdns.node)
+  const leads = (powerdns: Client): boolean => !hasSeveral || databaseAt(powerdns) === databaseAt(leading)
+  /** Those from which secondaries fetch. */
+  const sources = () => (hasSeveral ? primaries.filter((node) => databaseOf(node) === databaseAt(leading)) : primaries)
+  const hasCatalog = (powerdns: Client): boolean =>
+    !hasSeveral || cataloguers.some(({ name }) => name === powerdns.node)
 
   const problems = new Map<string, Problem>()
   /** Zones that were made in a database, and of which `ensure` has not said so yet: it may fail after that. */
@@ -151,12 +166,16 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
       )
     )
 
-  /** Tells the primary whom to notify: by its own means it knows but the zone's name servers. */
-  const ensureNotified = Effect.fnUntraced(function* (powerdns: Client, zone: DomainName) {
-    const wanted = yield* Effect.forEach(secondaries, ({ dns, name }) => address(name, dns))
+  /**
+   * Tells the primary whom to notify: by its own means it knows but the zone's name servers. One that does not lead is told
+   * not to: what it has may be older.
+   */
+  const ensureNotified = Effect.fnUntraced(function* (powerdns: Client, zone: DomainName, notifies: boolean) {
+    const ours = yield* Effect.forEach(secondaries, ({ dns, name }) => address(name, dns))
     const found = yield* powerdns.getMetadata(zone, "ALSO-NOTIFY")
-    const missing = wanted.filter((each) => !found.includes(each))
-    if (missing.length > 0) yield* powerdns.setMetadata(zone, "ALSO-NOTIFY", [...found, ...missing])
+    const others = found.filter((each) => !ours.includes(each))
+    const isRight = notifies ? ours.every((each) => found.includes(each)) : others.length === found.length
+    if (!isRight) yield* powerdns.setMetadata(zone, "ALSO-NOTIFY", notifies ? [...others, ...ours] : others)
   })
 
   const ensureCatalog = Effect.fnUntraced(function* (powerdns: Client, catalog: DomainName) {
@@ -170,13 +189,13 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     } else {
       yield* powerdns.configureZone(catalog, { primaryKeys })
     }
-    yield* ensureNotified(powerdns, catalog)
+    yield* ensureNotified(powerdns, catalog, true)
   })
 
   /** What all zones share. Its failure keeps them from secondaries, not from being published. */
   const ensureShared = Effect.fnUntraced(function* (powerdns: Client) {
     if (hasSecondaries && tsig !== undefined) yield* powerdns.ensureTsigKey(tsig)
-    if (catalog !== undefined) yield* ensureCatalog(powerdns, catalog)
+    if (catalog !== undefined && hasCatalog(powerdns)) yield* ensureCatalog(powerdns, catalog)
   })
   const sharedZone = transfer.catalog ?? ("." as DomainName)
   const sharedTurn = yield* Semaphore.make(1)
@@ -194,17 +213,38 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
 
   const ensureSoa = Effect.fnUntraced(function* (powerdns: Client, zone: Zone) {
     const soa = (yield* powerdns.rrsets(zone.name, [zone.name])).find(({ type }) => type === "SOA")
-    const [server, , serial] = soa?.contents[0]?.split(" ") ?? []
-    if (server !== placeholderServer) return
-    const content = soaContent(zone.name, zone.nameservers, Number(serial))
+    const serial = Serial.ofSoa(soa?.contents[0])
+    if (serial === undefined || soa?.contents[0]?.startsWith(`${placeholderServer} `) !== true) return
+    const content = soaContent(zone.name, zone.nameservers, serial)
     yield* powerdns.patch(zone.name, [
       { _tag: "Replace", rrset: RRset.make(zone.name, "SOA", soa?.ttlSeconds ?? soaTtlSeconds, [content]) }
     ])
   })
 
-  const ensureAt = Effect.fn("Provisioner.ensure")(function* (zone: Zone, powerdns: Client) {
-    const isFetched = hasSecondaries && isSource(powerdns)
-    const isShared = isFetched && (yield* shared(powerdns))
+  /** What secondaries fetch is not behind what they have: else they would not take it. */
+  const ensureSerial = Effect.fnUntraced(function* (powerdns: Client, zone: DomainName, seen: SeenSerial) {
+    const soa = (yield* powerdns.rrsets(zone, [zone])).find(({ type }) => type === "SOA")
+    const content = soa?.contents[0]
+    const serial = Serial.ofSoa(content)
+    if (soa === undefined || content === undefined || serial === undefined) return
+    if (Serial.isUpToDate(serial, seen.isForeign ? Serial.next(seen.serial) : seen.serial)) return
+    // PowerDNS raises by one what it is sent.
+    const sent = Serial.inSoa(content, seen.serial)
+    yield* powerdns.patch(zone, [{ _tag: "Replace", rrset: RRset.make(zone, "SOA", soa.ttlSeconds, [sent]) }])
+    yield* Effect.logInfo("the serial of a zone was raised above what secondaries have").pipe(
+      Effect.annotateLogs({ zone, node: powerdns.node, serial, secondaries: seen.serial })
+    )
+    yield* flushEverywhere(zone).pipe(
+      Effect.andThen(powerdns.notify(zone)),
+      Effect.catch((error) =>
+        Effect.logDebug("secondaries were not notified").pipe(Effect.annotateLogs({ zone, reason: error.message }))
+      ),
+      Effect.forkIn(scope)
+    )
+  })
+
+  const ensureAt = Effect.fn("Provisioner.ensure")(function* (zone: Zone, powerdns: Client, seen?: SeenSerial) {
+    const isShared = hasSecondaries && (yield* shared(powerdns))
     const found = Option.getOrUndefined(yield* powerdns.findZone(zone.name))
     if (hasSeveral && (zone.dnssec || found?.dnssec === true)) {
       return yield* refuse(
@@ -213,11 +253,11 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
       )
     }
     const wanted: ZoneSettings = {
-      ...(isFetched && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
-      ...(catalog !== undefined && isShared ? { catalog } : {}),
+      ...(hasSecondaries && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
+      ...(catalog !== undefined && isShared && hasCatalog(powerdns) ? { catalog } : {}),
       ...(isShared ? { primaryKeys } : {}),
       // PowerDNS transfers no zone signed with NSEC3 narrow, whoever has signed it.
-      ...(isFetched && (zone.dnssec || found?.dnssec === true)
+      ...(hasSecondaries && (zone.dnssec || found?.dnssec === true)
         ? { dnssec: "chain" }
         : zone.dnssec
           ? { dnssec: "narrow" }
@@ -249,16 +289,20 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
         })
       })
     }
-    if (isFetched) {
-      yield* ensureNotifiedOrNote(powerdns, zone.name)
-      yield* startSecondaries(zone.name)
+    if (hasSecondaries) {
+      yield* orNote(powerdns, zone.name, ensureNotified(powerdns, zone.name, leads(powerdns)))
+      if (leads(powerdns)) {
+        if (seen !== undefined) yield* orNote(powerdns, zone.name, ensureSerial(powerdns, zone.name, seen))
+        yield* startSecondaries(zone.name)
+      }
     }
     return made.delete(`${databaseAt(powerdns)} ${zone.name}`)
   })
 
-  const ensureNotifiedOrNote = (powerdns: Client, zone: DomainName) =>
+  /** What only secondaries lack keeps nobody from publishing. */
+  const orNote = (powerdns: Client, zone: DomainName, effect: Effect.Effect<void, PowerDnsError>) =>
     Effect.catchIf(
-      ensureNotified(powerdns, zone),
+      effect,
       ({ reason }) => !reason.retryable || reason._tag === "Unreachable",
       (error) => note(zone, powerdns.node, error.reason.detail)
     )
@@ -282,6 +326,12 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
   // The secondaries
   // -------------------------------------------------------------------------------------------------------------------
 
+  const isAhead = (serial: number, zone: DomainName) =>
+    Effect.map(
+      leading.findZone(zone),
+      (found) => Option.isSome(found) && !Serial.isUpToDate(found.value.serial, serial)
+    )
+
   /** A zone that is fetched: made, or brought to what it should be, and then fetched at once. */
   const ensureFetched = Effect.fnUntraced(function* (
     node: Node & { readonly api: PowerDnsClient["Service"] },
@@ -297,6 +347,8 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     } else {
       yield* node.api.configureZone(name, settings)
       if (found.serial > 0 && Object.keys(missingSettings(found, settings)).length === 0) return
+      // By force it would go back to a lower serial. Where it lacks something, the primary's is raised.
+      if (hasSeveral && found.serial > 0 && (yield* isAhead(found.serial, name))) return
     }
     yield* node.api.axfrRetrieve(name)
   })
@@ -308,14 +360,17 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     const { api } = node
     if (tsig !== undefined) yield* api.ensureTsigKey(tsig)
     const secondaryKeys = tsig === undefined ? {} : { secondaryKeys: [tsig.name] }
-    const masters = yield* Effect.forEach(sources, ({ dns, name }) => address(name, dns))
+    const addressesOf = (of: ReadonlyArray<Node>) => Effect.forEach(of, ({ dns, name }) => address(name, dns))
+    const masters = yield* addressesOf(sources())
     const found = Option.getOrUndefined(yield* api.findZone(zone))
     if (catalog === undefined) return yield* ensureFetched(node, zone, "Slave", { masters, ...secondaryKeys }, found)
 
     const foundCatalog = Option.getOrUndefined(yield* api.findZone(catalog))
-    yield* ensureFetched(node, catalog, "Consumer", { masters, ...secondaryKeys }, foundCatalog)
-    // The member has its masters from the catalog, but not the key.
-    if (found !== undefined) return yield* ensureFetched(node, zone, "Slave", secondaryKeys, found)
+    const catalogMasters = yield* addressesOf(cataloguers)
+    yield* ensureFetched(node, catalog, "Consumer", { masters: catalogMasters, ...secondaryKeys }, foundCatalog)
+    // The member has its masters from the catalog, but not the key; nor the database that leads instead of the first.
+    const settings = { ...(hasSeveral ? { masters } : {}), ...secondaryKeys }
+    if (found !== undefined) return yield* ensureFetched(node, zone, "Slave", settings, found)
     // The primary notices new members each minute only, but puts them into each transfer.
     yield* api.axfrRetrieve(catalog)
     yield* new PowerDnsError({
@@ -345,14 +400,15 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
           Effect.andThen(settle(zone, name)),
           Effect.orDie // unreachable: the schedule never ends
         )
-        return FiberMap.run(working, `${zone} ${name}`, work, { onlyIfMissing: true })
+        // Another may have come to lead since: then it begins anew.
+        return FiberMap.run(working, `${zone} ${name}`, work, { onlyIfMissing: !hasSeveral })
       },
       { discard: true }
     )
 
   return Provisioner.of({
-    ensure: (zone) => ensureAt(zone, leading),
-    ensureCopy: ensureAt,
+    ensure: (zone, seen) => ensureAt(zone, leading, seen),
+    ensureCopy: (zone, client) => ensureAt(zone, client),
     note: (zone, node, reason) => (reason === undefined ? settle(zone, node) : note(zone, node, reason)),
     notifyNeeded: () => hasSecondaries,
     dnssec: Effect.fn("Provisioner.dnssec")(function* (zone: DomainName) {

@@ -12,10 +12,11 @@
  * are bounded. Leaves to others: writing `unserved` (`dns/Outbox`, with the settlement), and who waits
  * (`dns/Acknowledgements`).
  */
-import { Cause, Clock, Context, Effect, FiberSet, Latch, Layer, Metric } from "effect"
+import { Cause, Clock, Context, Effect, FiberSet, Latch, Layer, Metric, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import type * as RRset from "../domain/RRset.ts"
+import * as Serial from "../domain/Serial.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Node, PowerDnsNodes, type Role } from "../powerdns/PowerDnsNodes.ts"
 import { asList } from "../storage/Rows.ts"
@@ -117,6 +118,13 @@ export class Serving extends Context.Service<
     readonly status: Effect.Effect<ReadonlyArray<NodeStatus>>
     /** The same of some zones: as if there were no other names. */
     readonly statusOf: (isAbout: (zone: DomainName) => boolean) => Effect.Effect<ReadonlyArray<NodeStatus>>
+    /** The latest serial of the zone that a secondary answers; undefined where none answers one. Takes a moment. */
+    readonly secondarySerial: (zone: DomainName) => Effect.Effect<number | undefined>
+    /**
+     * `f` is called, ever more rarely, with a zone of which a secondary that answers still lacks something some time after
+     * it was told; `isLong` once that has gone on for about a minute. Until the scope ends.
+     */
+    readonly onUnheard: (f: (zone: DomainName, isLong: boolean) => void) => Effect.Effect<void, never, Scope.Scope>
   }
 >()("@prism-dns/core/dns/Serving") {
   static readonly layer = (options: Partial<ServingOptions> = {}) =>
@@ -125,7 +133,13 @@ export class Serving extends Context.Service<
   /** Finds out nothing; for tests in which no name server is asked. */
   static readonly layerNone: Layer.Layer<Serving> = Layer.succeed(
     Serving,
-    Serving.of({ published: () => undefined, status: Effect.succeed([]), statusOf: () => Effect.succeed([]) })
+    Serving.of({
+      published: () => undefined,
+      status: Effect.succeed([]),
+      statusOf: () => Effect.succeed([]),
+      secondarySerial: () => Effect.undefined,
+      onUnheard: () => Effect.void
+    })
   )
 }
 
@@ -169,7 +183,9 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   let isBehind = true
   let served: Array<Served> = []
   const notifications = new Map<DomainName, Notification>()
-  const hasSecondaries = all.some(({ role }) => role === "secondary")
+  const secondaries = all.filter(({ role }) => role === "secondary")
+  const hasSecondaries = secondaries.length > 0
+  const unheardBy = new Set<(zone: DomainName, isLong: boolean) => void>()
 
   /** Open while a node has something to do. */
   const working = yield* Latch.make(false)
@@ -320,7 +336,10 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
       if (wanted ? nowMillis < Math.max(dueMillis, lastMillis + pauseMillis) : nowMillis < lastMillis + pauseMillis) {
         continue
       }
-      if (!wanted && !secondariesLack(zone)) continue
+      if (!wanted) {
+        if (!secondariesLack(zone)) continue
+        for (const f of unheardBy) f(zone, pauseMillis >= options.notifyMillisMax)
+      }
       notification.pauseMillis = wanted ? options.notifyMillis : Math.min(2 * pauseMillis, options.notifyMillisMax)
       notification.wanted = false
       notification.lastMillis = nowMillis
@@ -541,7 +560,30 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
       })
     })
 
-  return Serving.of({ published, status: statusOf(() => true), statusOf })
+  const secondarySerial = (zone: DomainName) =>
+    Effect.forEach(
+      secondaries,
+      ({ dns }) =>
+        nameServers.ask(dns, zone, "SOA").pipe(
+          Effect.map(({ contents: [soa] }) => Serial.ofSoa(soa)),
+          Effect.catch(() => Effect.undefined)
+        ),
+      { concurrency: "unbounded" }
+    ).pipe(Effect.map((serials) => Serial.latest(serials.filter((serial) => serial !== undefined))))
+
+  return Serving.of({
+    published,
+    status: statusOf(() => true),
+    statusOf,
+    secondarySerial,
+    onUnheard: (f) =>
+      Effect.asVoid(
+        Effect.acquireRelease(
+          Effect.sync(() => unheardBy.add(f)),
+          () => Effect.sync(() => unheardBy.delete(f))
+        )
+      )
+  })
 })
 
 /** Rows written or read at once. */

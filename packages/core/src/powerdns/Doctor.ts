@@ -11,7 +11,7 @@ import { IpNetwork, NetAddress } from "effect/net"
 import * as Zones from "../dns/Zones.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
-import * as DoctorDns from "./DoctorDns.ts"
+import * as Serial from "../domain/Serial.ts"
 import type {
   ApiAnswers,
   DnsFacts,
@@ -323,10 +323,15 @@ const isPublic = (address: string): boolean => {
 
 const secondariesOf = (facts: Facts): ReadonlyArray<NodeFacts> => facts.nodes.filter(({ role }) => role === "secondary")
 const primariesOf = (facts: Facts): ReadonlyArray<NodeFacts> => facts.nodes.filter(({ role }) => role === "primary")
-/** The secondaries that fetch from a node: those of several databases that is the first. */
+/** The secondaries that a node is to notify: of several databases those that fetch from its own, as far as that is known. */
 const fetchersOf = (facts: Facts, node: NodeFacts): ReadonlyArray<NodeFacts> => {
-  const [preferred] = primariesOf(facts)
-  return preferred === undefined || databaseOf(node) === databaseOf(preferred) ? secondariesOf(facts) : []
+  const nodes = facts.nodes.map(withEndpoint)
+  return secondariesOf(facts).filter((secondary) => {
+    const told = facts.zones.filter(({ name }) => foundAt(secondary, name) !== undefined)
+    return (told.length > 0 ? told : facts.zones).some(
+      ({ name }) => sourceOf(nodes, secondary, name) === databaseOf(node)
+    )
+  })
 }
 
 const settingsFindings = (
@@ -566,8 +571,7 @@ const isAddressOf = (entry: string, { addresses, port }: DnsFacts): boolean => {
 }
 
 const notifyFindings = (facts: Facts, node: NodeFacts, get: Settings, api: ApiAnswers): ReadonlyArray<Finding> => {
-  const secondaries = fetchersOf(facts, node)
-  if (node.role !== "primary" || secondaries.length === 0) return []
+  if (node.role !== "primary" || secondariesOf(facts).length === 0) return []
   const place = { node: node.name }
   if (get("primary") !== "yes" && get("master") !== "yes") {
     return [
@@ -584,7 +588,7 @@ const notifyFindings = (facts: Facts, node: NodeFacts, get: Settings, api: ApiAn
     ...words(get("also-notify")),
     ...[...api.zones.values()].flatMap((zone) => (zone._tag === "Found" ? zone.alsoNotify.flatMap(words) : []))
   ]
-  return secondaries.map(({ dns, name }) =>
+  return fetchersOf(facts, node).map(({ dns, name }) =>
     known.some((entry) => isAddressOf(entry, dns))
       ? say("notify", "ok", place, `primary=yes, and ${name} (${dns.endpoint}) is notified`)
       : say(
@@ -697,7 +701,7 @@ const primaryZoneFindings = (
     findings.push(
       say("zone-kind", "error", place, `is ${found.kind}: its masters overwrite it`, put('{"kind":"Master"}'))
     )
-  } else if (fetchersOf(facts, node).length > 0 && !isMaster(found.kind)) {
+  } else if (secondariesOf(facts).length > 0 && !isMaster(found.kind)) {
     findings.push(
       say("zone-kind", "error", place, `is ${found.kind}, and there are secondaries`, put('{"kind":"Master"}'))
     )
@@ -718,7 +722,7 @@ const primaryZoneFindings = (
     findings.push(say("zone-rectify", "warning", place, "API-RECTIFY is on", put('{"api_rectify":false}')))
   }
   // PowerDNS refuses to transfer narrow zones: with secondaries the chain, and what it costs, is how it should be.
-  const isTransferred = fetchersOf(facts, node).length > 0
+  const isTransferred = secondariesOf(facts).length > 0
   const narrow = `pdnsutil set-nsec3 ${zone} '1 0 0 -' narrow`
   const rectified = put('{"api_rectify":true}')
   const signing = isTransferred ? `pdnsutil set-nsec3 ${zone} '1 0 0 -' && ${rectified}` : narrow
@@ -880,27 +884,53 @@ const dnsFindings = (facts: Facts, node: NodeFacts): ReadonlyArray<Finding> => {
   ]
 }
 
+/** What is known of a node before it was asked by DNS. */
+export interface KnownNode extends Pick<NodeFacts, "role" | "api" | "database"> {
+  /** Where it answers DNS: `192.0.2.53:53`. */
+  readonly endpoint: string
+}
+
+const withEndpoint = (node: NodeFacts): KnownNode => ({ ...node, endpoint: node.dns.endpoint })
+
+const foundAt = ({ api }: Pick<NodeFacts, "api">, zone: DomainName): FoundZone | undefined => {
+  const found = api?._tag === "Answers" ? api.zones.get(zone) : undefined
+  return found?._tag === "Found" ? found : undefined
+}
+
 /**
- * The serial that the zone has at the preferred primary that tells, of the database that the node has: each counts its own.
- * Secondaries fetch from the first.
+ * The database from which a secondary fetches a zone: that of its first master. Where it does not tell, or names none of
+ * ours by its address, it is taken to be the first.
+ */
+const sourceOf = (nodes: ReadonlyArray<KnownNode>, secondary: Pick<NodeFacts, "api">, zone: DomainName) => {
+  const primaries = nodes.filter(({ role }) => role === "primary")
+  const [master] = foundAt(secondary, zone)?.masters ?? []
+  // PowerDNS says nothing of port 53.
+  const isNamed = ({ endpoint }: KnownNode) =>
+    endpoint === master || endpoint === `${master}:53` || endpoint === `[${master}]:53`
+  const source = primaries.find(isNamed) ?? primaries[0]
+  return source === undefined ? undefined : databaseOf(source)
+}
+
+/**
+ * The serial that the zone has at the preferred primary that tells, of the database that the node has or fetches from: each
+ * counts its own.
  */
 export const primarySerial = (
-  nodes: ReadonlyArray<Pick<NodeFacts, "role" | "api" | "database">>,
-  node: Pick<NodeFacts, "role" | "database">,
+  nodes: ReadonlyArray<KnownNode>,
+  node: Pick<NodeFacts, "role" | "database" | "api">,
   zone: DomainName
 ) => {
-  const primaries = nodes.filter(({ role }) => role === "primary")
-  const of = node.role === "secondary" ? (primaries[0] ?? node) : node
-  for (const { api } of primaries.filter((each) => databaseOf(each) === databaseOf(of))) {
-    const found = api?._tag === "Answers" ? api.zones.get(zone) : undefined
-    if (found?._tag === "Found") return found.serial
+  const database = node.role === "secondary" ? sourceOf(nodes, node, zone) : databaseOf(node)
+  for (const each of nodes) {
+    const found = each.role === "primary" && databaseOf(each) === database ? foundAt(each, zone) : undefined
+    if (found !== undefined) return found.serial
   }
   return undefined
 }
 
 const serialFindings = (facts: Facts, node: NodeFacts, zone: DomainName): ReadonlyArray<Finding> => {
   const place = { node: node.name, zone }
-  const wanted = primarySerial(facts.nodes, node, zone)
+  const wanted = primarySerial(facts.nodes.map(withEndpoint), node, zone)
   const answer = node.dns.serials.get(zone)
   if (wanted === undefined || answer === undefined) return []
   const fix =
@@ -917,7 +947,7 @@ const serialFindings = (facts: Facts, node: NodeFacts, zone: DomainName): Readon
   if (answer._tag === "NoZone") {
     return [say("zone", "error", place, `is not served by ${node.dns.endpoint}: ${answer.rcode}`, fix)]
   }
-  return DoctorDns.isUpToDate(answer.serial, wanted)
+  return Serial.isUpToDate(answer.serial, wanted)
     ? [say("serial", "ok", place, `${answer.serial}`)]
     : [
         say(

@@ -11,6 +11,7 @@ import { lookup } from "node:dns/promises"
 import * as Net from "node:net"
 import { NameServers } from "../dns/NameServers.ts"
 import type { DomainName } from "../domain/DomainName.ts"
+import * as Serial from "../domain/Serial.ts"
 import type { SerialAnswer } from "./DoctorFacts.ts"
 import type { DnsEndpoint } from "./PowerDnsNodes.ts"
 
@@ -26,16 +27,12 @@ export const serial = Effect.fnUntraced(function* (endpoint: DnsEndpoint, zone: 
   const servers = yield* NameServers
   return yield* servers.ask(endpoint, zone, "SOA").pipe(
     Effect.map(({ contents: [soa], rcode }): SerialAnswer => {
-      // name server, mailbox, serial
-      const [, , number] = soa?.split(" ") ?? []
-      return number === undefined ? { _tag: "NoZone", rcode } : { _tag: "Serial", serial: Number(number) }
+      const serial = Serial.ofSoa(soa)
+      return serial === undefined ? { _tag: "NoZone", rcode } : { _tag: "Serial", serial }
     }),
     Effect.catch(() => Effect.succeed<SerialAnswer>({ _tag: "Silent" }))
   )
 })
-
-/** True when serial `a` is not behind `b` (RFC 1982). */
-export const isUpToDate = (a: number, b: number): boolean => (a - b) >>> 0 < 0x8000_0000
 
 /** What one says to whoever asks for a zone. */
 export type Transfer = "open" | "refused" | "silent"

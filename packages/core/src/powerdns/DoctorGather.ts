@@ -12,6 +12,7 @@ import { FetchHttpClient, HttpClient, HttpClientRequest, type HttpClientResponse
 import { CircuitBreaker } from "effect/persistence"
 import type { NameServers } from "../dns/NameServers.ts"
 import * as DomainName from "../domain/DomainName.ts"
+import * as Serial from "../domain/Serial.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { primarySerial } from "./Doctor.ts"
 import * as DoctorDns from "./DoctorDns.ts"
@@ -269,13 +270,15 @@ const sawOurQuestion = Effect.fnUntraced(function* (
 // One node by DNS
 // ---------------------------------------------------------------------------------------------------------------------
 
+const endpointOf = ({ host, port }: NodeOptions["dns"]) => `${host.includes(":") ? `[${host}]` : host}:${port}`
+
 const askDns = Effect.fnUntraced(function* (
   node: NodeOptions,
   options: Options,
   wanted: (zone: DomainName.DomainName) => number | undefined
 ): Effect.fn.Return<DnsFacts, never, NameServers> {
   const { host, port } = node.dns
-  const endpoint = `${host.includes(":") ? `[${host}]` : host}:${port}`
+  const endpoint = endpointOf(node.dns)
   const addresses = yield* DoctorDns.addressesOf(host)
   const [address] = addresses
   const serials = new Map<DomainName.DomainName, SerialAnswer>()
@@ -294,7 +297,7 @@ const askDns = Effect.fnUntraced(function* (
     options.zones.flatMap(({ name }) => {
       const serial = wanted(name)
       const answer = serials.get(name)
-      return serial !== undefined && answer?._tag === "Serial" && !DoctorDns.isUpToDate(answer.serial, serial)
+      return serial !== undefined && answer?._tag === "Serial" && !Serial.isUpToDate(answer.serial, serial)
         ? [name]
         : []
     })
@@ -318,11 +321,17 @@ export const gather = Effect.fn("DoctorGather.gather")(function* (
     (node) => (node.api === undefined ? Effect.succeed(undefined) : askApi(node, node.api, options)),
     { concurrency: "unbounded" }
   )
-  const known = options.nodes.map(({ database, name, role }, i) => ({ name, role, database, api: apis[i] }))
+  const known = options.nodes.map(({ database, dns, name, role }, i) => ({
+    name,
+    role,
+    database,
+    api: apis[i],
+    endpoint: endpointOf(dns)
+  }))
   const dns = yield* Effect.forEach(
     options.nodes,
-    (node) => askDns(node, options, (zone) => primarySerial(known, node, zone)),
+    (node, i) => askDns(node, options, (zone) => primarySerial(known, known[i]!, zone)),
     { concurrency: "unbounded" }
   )
-  return known.map((node, i) => ({ ...node, dns: dns[i]! }))
+  return known.map(({ endpoint: _, ...node }, i) => ({ ...node, dns: dns[i]! }))
 })

@@ -4,14 +4,14 @@
  * with it (`dns/Copies`).
  *
  * Promises: the `PowerDnsClient` here reads and writes the one that leads, the
- * first of the configuration if all is well; when none of its primaries answers,
- * the next that does leads at once, since nothing that still comes of the last
- * one can reach another's records. The first one leads again when it has been
- * well for a while and lacks nothing. With one database all of this is
- * `PowerDnsWriter`. Leaves to others: who of the primaries of one database writes
+ * first of the configuration if all is well, and notifies secondaries by it; when
+ * none of its primaries answers, the next that does leads at once, since nothing
+ * that still comes of the last one can reach another's records. The first one
+ * leads again when it has been well for a while and lacks nothing. With one
+ * database all of this is `PowerDnsWriter`. Leaves to others: who of the primaries of one database writes
  * it (`PowerDnsWriter`), and what a copy lacks (`dns/Debts`).
  */
-import { Clock, Context, Effect, Exit, Layer, Stream } from "effect"
+import { Clock, Context, Effect, Exit, Layer, type Scope, Stream } from "effect"
 import type { DomainName } from "../domain/DomainName.ts"
 import { PowerDnsClient } from "./PowerDnsClient.ts"
 import { databaseOf, type Node, PowerDnsNodes, unnamedDatabase } from "./PowerDnsNodes.ts"
@@ -33,10 +33,12 @@ export interface Database {
 export class PowerDnsDatabases extends Context.Service<
   PowerDnsDatabases,
   {
-    /** In the order of preference; secondaries fetch from the first. */
+    /** In the order of preference. */
     readonly all: readonly [Database, ...ReadonlyArray<Database>]
     /** The one that takes the writes first. */
     readonly leading: () => Database
+    /** `f` is called each time another has come to lead, until the scope ends. */
+    readonly onLead: (f: () => void) => Effect.Effect<void, never, Scope.Scope>
   }
 >()("@prism-dns/core/powerdns/PowerDnsDatabases") {
   /** Over the primaries of `PowerDnsNodes`. */
@@ -63,7 +65,7 @@ export class PowerDnsDatabases extends Context.Service<
         failed: () => undefined,
         owing: new Set()
       }
-      return PowerDnsDatabases.of({ all: [one], leading: () => one })
+      return PowerDnsDatabases.of({ all: [one], leading: () => one, onLead: () => Effect.void })
     })
   )
 }
@@ -90,7 +92,18 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
   if (first === undefined) return yield* Effect.die(new Error("no primary among the nodes has an API"))
   let leading = first
   let sinceMillis: number | undefined
-  const databases = PowerDnsDatabases.of({ all: [first, ...rest], leading: () => leading })
+  const listeners = new Set<() => void>()
+  const databases = PowerDnsDatabases.of({
+    all: [first, ...rest],
+    leading: () => leading,
+    onLead: (f) =>
+      Effect.asVoid(
+        Effect.acquireRelease(
+          Effect.sync(() => listeners.add(f)),
+          () => Effect.sync(() => listeners.delete(f))
+        )
+      )
+  })
   if (rest.length === 0) return { client: first.client, writer: first.writer, databases }
 
   const switchTo = Effect.fnUntraced(function* (next: Group, nowMillis: number, why: string) {
@@ -102,6 +115,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
       Effect.annotateLogs({ database: next.name, last: last.name, why })
     )
     yield* Effect.forEach(groups, ({ report }) => report, { discard: true })
+    for (const f of listeners) f()
   })
 
   const decide = Effect.fnUntraced(function* (nowMillis: number) {
@@ -150,7 +164,7 @@ const make = Effect.fnUntraced(function* (options: PowerDnsWriterOptions) {
 
   return {
     databases,
-    client: following(() => leading.client, first.client),
+    client: following(() => leading.client),
     writer: PowerDnsWriter.of({
       status: Effect.gen(function* () {
         const status = yield* leading.writer.status
@@ -191,11 +205,8 @@ const makeGroup = Effect.fnUntraced(function* (
   return group
 })
 
-/** A client that is whichever `current` gives at each call. Secondaries hear of changes from `source`, from which they fetch. */
-const following = (
-  current: () => PowerDnsClient["Service"],
-  source: PowerDnsClient["Service"]
-): PowerDnsClient["Service"] => {
+/** A client that is whichever `current` gives at each call. */
+const following = (current: () => PowerDnsClient["Service"]): PowerDnsClient["Service"] => {
   const now = <A, E>(call: (client: PowerDnsClient["Service"]) => Effect.Effect<A, E>) =>
     Effect.suspend(() => call(current()))
   return PowerDnsClient.of({
@@ -213,7 +224,7 @@ const following = (
     getMetadata: (zone, kind) => now((client) => client.getMetadata(zone, kind)),
     setMetadata: (zone, kind, values) => now((client) => client.setMetadata(zone, kind, values)),
     flush: (name) => now((client) => client.flush(name)),
-    notify: (zone) => source.notify(zone),
+    notify: (zone) => now((client) => client.notify(zone)),
     axfrRetrieve: (zone) => now((client) => client.axfrRetrieve(zone)),
     createZone: (zone) => now((client) => client.createZone(zone)),
     deleteZone: (zone) => now((client) => client.deleteZone(zone)),

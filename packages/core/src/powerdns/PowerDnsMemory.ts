@@ -11,6 +11,7 @@ import { Context, Duration, Effect, Layer, Option, Result, Stream } from "effect
 import * as DomainName from "../domain/DomainName.ts"
 import * as IpAddress from "../domain/IpAddress.ts"
 import * as RRset from "../domain/RRset.ts"
+import * as Serial from "../domain/Serial.ts"
 import {
   isSameTsigKey,
   missingSettings,
@@ -352,8 +353,7 @@ const make = (node: string, version: string) => {
     const held = zone.sets.get(name)?.get("SOA")
     if (held === undefined) return
     const { contents, ttlSeconds } = held.rrset
-    const fields = contents[0]!.split(" ")
-    put(zone.sets, RRset.make(name, "SOA", ttlSeconds, [fields.with(2, `${serial}`).join(" ")]))
+    put(zone.sets, RRset.make(name, "SOA", ttlSeconds, [Serial.inSoa(contents[0]!, serial)]))
   }
 
   const client = PowerDnsClient.of({
@@ -454,7 +454,12 @@ const make = (node: string, version: string) => {
         inZone(name, (zone) => {
           const detail = apply(name, zone.sets, changes, refusedNames)
           if (detail !== undefined) return Result.fail(new Refused({ detail }))
-          if (zone.info.soaEditApi !== "") zone.info = { ...zone.info, serial: zone.info.serial + 1 }
+          // Of an SOA that is sent along it is the serial in it that is raised.
+          const [sent] = changes.flatMap((change) =>
+            change._tag === "Replace" && change.rrset.type === "SOA" ? change.rrset.contents : []
+          )
+          const serial = Serial.ofSoa(sent) ?? zone.info.serial
+          zone.info = { ...zone.info, serial: zone.info.soaEditApi === "" ? serial : Serial.next(serial) }
           raiseSerial(zone)
           return Result.void
         })

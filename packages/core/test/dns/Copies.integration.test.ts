@@ -1,4 +1,4 @@
-/** Two real PowerDNS, each with a database of its own, that Prism keeps alike. */
+/** Two real PowerDNS, each with a database of its own, that Prism keeps alike, and secondaries that follow them. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import * as Copies from "@prism-dns/core/dns/Copies"
@@ -6,16 +6,18 @@ import { Debts } from "@prism-dns/core/dns/Debts"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { NameServers } from "@prism-dns/core/dns/NameServers"
 import { Plans } from "@prism-dns/core/dns/Plans"
-import { Provisioner } from "@prism-dns/core/dns/Provisioner"
+import { Provisioner, type ProvisionerOptions } from "@prism-dns/core/dns/Provisioner"
 import { Reconciler } from "@prism-dns/core/dns/Reconciler"
 import { Serving } from "@prism-dns/core/dns/Serving"
+import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
+import * as Serial from "@prism-dns/core/domain/Serial"
 import type { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsDatabases } from "@prism-dns/core/powerdns/PowerDnsDatabases"
 import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import * as PowerDnsProcess from "@prism-dns/core/powerdns/PowerDnsProcess"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Context, Effect, Exit, Layer, Random, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Random, Redacted, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
 import * as Path from "node:path"
@@ -28,35 +30,58 @@ const zone = T.forward
 
 interface Node {
   readonly name: string
-  readonly role: "primary"
-  readonly database: string
+  readonly role: "primary" | "secondary"
+  readonly database: string | undefined
   readonly server: PowerDns.TestPowerDns["Service"]
   readonly api: PowerDnsClient["Service"]
   readonly dns: PowerDns.Dns
 }
 
+/** One that may have no API. */
+type Follower = Omit<Node, "api"> & { readonly api: Node["api"] | undefined }
+
+/** Each has an address of its own, from which it also sends: secondaries tell them apart by it. */
+const startNode = Effect.fnUntraced(function* (
+  name: string,
+  role: Node["role"],
+  backend: PowerDnsProcess.Backend,
+  host: string
+) {
+  const server = yield* PowerDns.startServer(backend, {
+    "local-address": host,
+    "query-local-address": host,
+    ...(role === "primary"
+      ? { primary: "yes", "allow-axfr-ips": "127.0.0.0/8" }
+      : { secondary: "yes", "allow-notify-from": "127.0.0.0/8" })
+  })
+  const api = yield* PowerDns.clientOf(server, { node: name, requestTimeout: "1 second" })
+  const dns = { host, port: server.dns.port }
+  return { name, role, database: role === "primary" ? name : undefined, server, api, dns }
+})
+
 /** One on LMDB and one on SQLite: they cannot have anything in common. */
 const startNodes = Effect.forEach(
   [
-    ["a", PowerDnsProcess.lmdb],
-    ["b", PowerDnsProcess.sqlite]
+    ["a", PowerDnsProcess.lmdb, "127.0.40.1"],
+    ["b", PowerDnsProcess.sqlite, "127.0.40.2"]
   ] as const,
-  ([name, backend]) =>
-    Effect.gen(function* () {
-      const server = yield* PowerDns.startServer(backend)
-      const api = yield* PowerDns.clientOf(server, { node: name, requestTimeout: "1 second" })
-      return { name, role: "primary" as const, database: name, server, api, dns: server.dns }
-    })
+  ([name, backend, host]) => startNode(name, "primary", backend, host)
 )
 
+const startSecondary = startNode("s", "secondary", PowerDnsProcess.sqlite, "127.0.40.3")
+
 /** A server of Prism with all that it needs for DNS, quicker to decide than in production. */
-const layerOf = (nodes: ReadonlyArray<Node>, registry: Layer.Layer<SqlClient.SqlClient>) =>
+const layerOf = (
+  nodes: ReadonlyArray<Follower>,
+  registry: Layer.Layer<SqlClient.SqlClient>,
+  transfer: ProvisionerOptions["transfer"]
+) =>
   Layer.merge(Reconciler.layer(), Copies.layer({ pollMillis: 50, settleMillis: 500, refusedMillis: 500 })).pipe(
     Layer.provideMerge(DnsManager.layer({ pollMillis: 50, retryMillisMax: 200, batchesPerSecond: 100 })),
     Layer.provideMerge(Plans.layer),
-    Layer.provideMerge(Serving.layer({ probeMillis: 200 })),
+    Layer.provideMerge(Serving.layer({ probeMillis: 200, notifyMillis: 300 })),
     Layer.provideMerge(NameServers.layer),
-    Layer.provideMerge(Provisioner.layer()),
+    Layer.provideMerge(Provisioner.layer({ transfer, retryMillisMax: 500 })),
     Layer.provideMerge(Debts.layer),
     Layer.provideMerge(
       PowerDnsDatabases.layer({
@@ -85,14 +110,19 @@ const onPostgres = Effect.flatMap(Postgres, (postgres) =>
   Effect.map(postgres.createDatabase(), ({ url }) => T.postgresAt(url))
 )
 
-const setUp = Effect.fnUntraced(function* (registry: Layer.Layer<SqlClient.SqlClient>) {
-  const nodes = yield* startNodes
+const setUp = Effect.fnUntraced(function* (
+  registry: Layer.Layer<SqlClient.SqlClient>,
+  secondaries: ReadonlyArray<Follower> = [],
+  transfer: ProvisionerOptions["transfer"] = { tsig: undefined, catalog: undefined }
+) {
+  const primaries = yield* startNodes
+  const nodes = [...primaries, ...secondaries]
   const outer = yield* Effect.scope
   let scope: Scope.Closeable | undefined
   let context: Context.Context<Prism> | undefined
   const start = Effect.gen(function* () {
     scope = yield* Scope.fork(outer)
-    context = yield* Layer.buildWithScope(Layer.fresh(layerOf(nodes, registry)), scope)
+    context = yield* Layer.buildWithScope(Layer.fresh(layerOf(nodes, registry, transfer)), scope)
   })
   /** Ends Prism and starts it again on the same registry. */
   const restart = Effect.suspend(() => Effect.andThen(Scope.close(scope!, Exit.void), start))
@@ -117,7 +147,7 @@ const setUp = Effect.fnUntraced(function* (registry: Layer.Layer<SqlClient.SqlCl
         .map(({ contents, name, ttlSeconds, type }) => `${name} ${ttlSeconds} ${type} ${contents.join(" ")}`)
         .sort()
     )
-  const [a, b] = nodes as [Node, Node]
+  const [a, b] = primaries as [Node, Node]
   const untilHeld = (node: Node, hosts: Readonly<Record<string, string>>, within = "90 seconds" as const) => {
     const wanted = Object.entries(hosts)
       .map(([hostname, address]) => `${T.nameOf(hostname)} ${zone.policy.ttlSeconds} A ${address}`)
@@ -418,6 +448,110 @@ const churn = Effect.fnUntraced(function* (registry: Layer.Layer<SqlClient.SqlCl
   yield* untilAllServed
   yield* untilLeads("a")
   for (const node of [a, b]) yield* untilHeld(node, Object.fromEntries(expected))
+})
+
+/** What a server answers for a host's address. */
+const untilAnswers = ({ dns, name }: Node, hostname: string, answer: string) =>
+  waitUntil(
+    `${name} answers ${answer} for ${hostname}`,
+    Effect.map(PowerDns.resolve(dns, T.nameOf(hostname), "A"), ({ data, rcode }) => data.join(" ") || rcode),
+    (seen) => seen === answer,
+    { within: "60 seconds" }
+  )
+
+const serialAt = ({ api }: Node) =>
+  Effect.map(api.rrsets(zone.name, [zone.name]), (rrsets) =>
+    Serial.ofSoa(rrsets.find(({ type }) => type === "SOA")?.contents[0])
+  )
+
+/** As if a server had counted so many changes more. */
+const countFurther = Effect.fnUntraced(function* ({ api }: Node, changes: number) {
+  const soa = (yield* api.rrsets(zone.name, [zone.name])).find(({ type }) => type === "SOA")!
+  const content = Serial.inSoa(soa.contents[0]!, Serial.ofSoa(soa.contents[0])! + changes)
+  yield* api.patch(zone.name, [{ _tag: "Replace", rrset: RRset.make(zone.name, "SOA", soa.ttlSeconds, [content]) }])
+})
+
+const catalog = DomainName.make("catalog.test")
+const tsig = {
+  name: DomainName.make("xfr"),
+  algorithm: "hmac-sha256",
+  secret: Redacted.make("kp4/24gyYsEzbuTVJRUMoqGFmN3LYgVDzJ/3oRSP7ys=")
+}
+
+describe("a secondary of two primaries with databases of their own", () => {
+  for (const how of [
+    "that Prism sets up",
+    "that learns of it by a catalog, and fetches it by a key",
+    "without an API, that names both as its masters"
+  ] as const) {
+    it.live(
+      `${how} answers what is published by whichever leads, and its serial never goes back`,
+      () =>
+        Effect.gen(function* () {
+          const s = yield* startSecondary
+          const isByHand = how === "without an API, that names both as its masters"
+          const { a, b, inPrism, register, release, until, untilAllServed, untilLeads } = yield* setUp(
+            yield* onSqlite,
+            [isByHand ? { ...s, api: undefined } : s],
+            how === "that learns of it by a catalog, and fetches it by a key" ? { catalog, tsig } : undefined
+          )
+          if (isByHand) {
+            const masters = [a, b].map(({ dns }) => `${dns.host}:${dns.port}`)
+            yield* s.api.createZone({ name: zone.name, kind: "Slave", nameservers: [], masters })
+          }
+          const first = yield* register("one", "192.0.2.1")
+          yield* register("goes", "192.0.2.2")
+          assert.strictEqual((yield* until("served", first))._tag, "Served")
+          yield* untilAllServed
+          // The first has counted much further than the other.
+          yield* countFurther(a, 1000)
+          yield* until("served", yield* register("one", "192.0.2.3"))
+          yield* untilAnswers(s, "one", "192.0.2.3")
+          const before = (yield* serialAt(s))!
+          assert.isTrue(Serial.isUpToDate(before, (yield* serialAt(b))! + 900))
+
+          yield* a.server.kill
+          yield* untilLeads("b")
+          yield* until("applied", yield* register("one", "192.0.2.4"))
+          yield* release("goes")
+          yield* register("comes", "192.0.2.5")
+          yield* untilAnswers(s, "one", "192.0.2.4")
+          yield* untilAnswers(s, "goes", "NXDOMAIN")
+          yield* untilAnswers(s, "comes", "192.0.2.5")
+          const during = (yield* serialAt(s))!
+          assert.isTrue(during > before, `${during} after ${before}`)
+          // As far as the first one would have to catch up to be taken for news.
+          yield* countFurther(b, 1000)
+          yield* until("applied", yield* register("comes", "192.0.2.6"))
+          yield* untilAnswers(s, "comes", "192.0.2.6")
+
+          // It is away itself while the first one comes back.
+          yield* s.server.stop
+          yield* a.server.start
+          yield* untilLeads("a")
+          yield* until("applied", yield* register("one", "192.0.2.7"))
+          yield* s.server.start
+          yield* untilAnswers(s, "one", "192.0.2.7")
+          yield* until("served", yield* register("one", "192.0.2.8"))
+          yield* untilAllServed
+          for (const [name, answer] of [
+            ["one", "192.0.2.8"],
+            ["goes", "NXDOMAIN"],
+            ["comes", "192.0.2.6"]
+          ] as const) {
+            yield* untilAnswers(s, name, answer)
+          }
+          const after = (yield* serialAt(s))!
+          assert.isTrue(after > during + 1000, `${after} after ${during}`)
+          assert.deepStrictEqual(yield* inPrism(Effect.flatMap(Provisioner, ({ problems }) => problems)), [])
+          // Only the one that leads tells it of changes by itself.
+          const told = ({ api }: Node) => api.getMetadata(zone.name, "ALSO-NOTIFY")
+          assert.deepStrictEqual(yield* told(a), [`${s.dns.host}:${s.dns.port}`])
+          yield* waitUntil("the other one tells nobody", told(b), (found) => found.length === 0)
+        }),
+      240_000
+    )
+  }
 })
 
 const without = (all: Readonly<Record<string, string>>, ...names: ReadonlyArray<string>) =>

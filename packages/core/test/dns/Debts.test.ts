@@ -21,7 +21,7 @@ const databases = (...names: ReadonlyArray<string>) =>
         failed: () => undefined,
         owing: new Set()
       }))
-      return PowerDnsDatabases.of({ all: [first!, ...rest], leading: () => first! })
+      return PowerDnsDatabases.of({ all: [first!, ...rest], leading: () => first!, onLead: () => Effect.void })
     })
   ).pipe(Layer.provide(PowerDnsMemory.layer()))
 

@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import { Provisioner, type ProvisionerOptions } from "@prism-dns/core/dns/Provisioner"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
+import * as Serial from "@prism-dns/core/domain/Serial"
 import * as Zone from "@prism-dns/core/domain/Zone"
 import { PowerDnsClient, type TsigKey } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
@@ -19,26 +20,32 @@ const tsig: TsigKey = {
 
 const servers = Effect.fnUntraced(function* (
   roles: Readonly<Record<string, Role>>,
-  transfer: Partial<ProvisionerOptions["transfer"]> = {}
+  transfer: Partial<ProvisionerOptions["transfer"]> = {},
+  databases: Readonly<Record<string, string>> = {}
 ) {
   const nodes = yield* Effect.forEach(Object.entries(roles), ([name, role], i) =>
     Effect.map(Layer.build(PowerDnsMemory.layer({ node: name })), (context) => ({
       name,
       role,
+      database: databases[name],
       api: Context.get(context, PowerDnsClient),
       memory: Context.get(context, PowerDnsMemory),
       dns: { host: `192.0.2.${i + 1}`, port: 5300 + i }
     }))
   )
   const primary = nodes.find(({ role }) => role === "primary")!
+  let leader = primary.api
+  /** Whichever leads at each call. */
+  const leading = new Proxy(primary.api, { get: (_, key: keyof PowerDnsClient["Service"]) => leader[key] })
   const context = yield* Layer.build(
     Provisioner.layer({ transfer: { tsig: undefined, catalog: undefined, ...transfer } }).pipe(
       Layer.provide(PowerDnsNodes.layerOf(nodes)),
-      Layer.provide(Layer.succeed(PowerDnsClient, primary.api))
+      Layer.provide(Layer.succeed(PowerDnsClient, leading))
     )
   )
   const node = (name: string) => nodes.find((each) => each.name === name)!
-  return { provisioner: Context.get(context, Provisioner), primary, node }
+  const lead = (name: string) => void (leader = node(name).api)
+  return { provisioner: Context.get(context, Provisioner), primary, node, lead }
 })
 
 const find = (api: PowerDnsClient["Service"], name: DomainName.DomainName) =>
@@ -248,6 +255,103 @@ describe("a zone at a secondary", () => {
       yield* pass(60)
       assert.deepInclude(yield* find(api, zone.name), { kind: "Slave", secondaryKeys: [tsig.name], catalog })
       assert.deepStrictEqual(yield* provisioner.problems, [])
+    })
+  )
+})
+
+describe("a zone of primaries with databases of their own", () => {
+  const own = { a: "one", b: "two" }
+  const roles = { a: "primary", b: "primary", s: "secondary" } as const
+  const notified = (api: PowerDnsClient["Service"]) => api.getMetadata(zone.name, "ALSO-NOTIFY")
+  const retrieved = ({ memory }: { readonly memory: PowerDnsMemory["Service"] }) =>
+    Effect.map(memory.calls, (calls) => calls.filter(({ operation }) => operation === "axfrRetrieve").length)
+
+  it.effect("may be fetched from each, and is from the one that leads, which alone notifies", () =>
+    Effect.gen(function* () {
+      const { lead, node, provisioner } = yield* servers(roles, { tsig }, own)
+      const both = Effect.gen(function* () {
+        yield* provisioner.ensure(zone)
+        for (const name of ["a", "b"]) yield* provisioner.ensureCopy(zone, node(name).api)
+        yield* pass(3)
+      })
+      yield* both
+      for (const name of ["a", "b"]) {
+        assert.deepInclude(yield* find(node(name).api, zone.name), { kind: "Master", primaryKeys: [tsig.name] })
+      }
+      assert.deepStrictEqual((yield* find(node("s").api, zone.name)).masters, ["192.0.2.1:5300"])
+      assert.deepStrictEqual([yield* notified(node("a").api), yield* notified(node("b").api)], [["192.0.2.3:5302"], []])
+      yield* node("s").memory.forgetCalls
+      yield* node("a").api.setMetadata(zone.name, "ALSO-NOTIFY", ["198.51.100.1:53", "192.0.2.3:5302"])
+      lead("b")
+      yield* both
+      assert.deepStrictEqual((yield* find(node("s").api, zone.name)).masters, ["192.0.2.2:5301"])
+      assert.isAtLeast(yield* retrieved(node("s")), 1)
+      assert.deepStrictEqual(
+        [yield* notified(node("a").api), yield* notified(node("b").api)],
+        [["198.51.100.1:53"], ["192.0.2.3:5302"]]
+      )
+      assert.deepStrictEqual(yield* provisioner.problems, [])
+    })
+  )
+
+  it.effect("has its serial raised above what secondaries have, where they would not take it for newer", () =>
+    Effect.gen(function* () {
+      const { node, provisioner } = yield* servers(roles, {}, own)
+      yield* provisioner.ensure(zone)
+      const serial = Effect.map(find(node("a").api, zone.name), (found) => found.serial)
+      const first = yield* serial
+      yield* provisioner.ensure(zone, { serial: first, isForeign: false })
+      yield* provisioner.ensure(zone, { serial: first - 1, isForeign: true })
+      assert.strictEqual(yield* serial, first)
+      yield* node("a").memory.forgetCalls
+      yield* provisioner.ensure(zone, { serial: first, isForeign: true })
+      assert.strictEqual(yield* serial, first + 1)
+      yield* provisioner.ensure(zone, { serial: first + 1000, isForeign: false })
+      assert.strictEqual(yield* serial, first + 1001)
+      yield* pass(1)
+      const calls = yield* node("a").memory.calls
+      assert.strictEqual(calls.filter(({ operation }) => operation === "notify").length, 2)
+    })
+  )
+
+  it.effect("is not fetched by force where that would take a secondary's serial back", () =>
+    Effect.gen(function* () {
+      const { lead, node, provisioner } = yield* servers(roles, {}, own)
+      yield* provisioner.ensure(zone)
+      yield* provisioner.ensureCopy(zone, node("b").api)
+      yield* pass(3)
+      const before = yield* retrieved(node("s"))
+      // What it fetched of the first one, which has counted further.
+      const [soa] = (yield* node("b").api.rrsets(zone.name, [zone.name])).filter(({ type }) => type === "SOA")
+      const { serial } = yield* find(node("b").api, zone.name)
+      yield* node("s").api.patch(zone.name, [
+        { _tag: "Replace", rrset: RRset.make(zone.name, "SOA", 60, [Serial.inSoa(soa!.contents[0]!, serial + 100)]) }
+      ])
+      lead("b")
+      yield* provisioner.ensure(zone)
+      yield* pass(3)
+      assert.deepStrictEqual((yield* find(node("s").api, zone.name)).masters, ["192.0.2.2:5301"])
+      assert.strictEqual(yield* retrieved(node("s")), before)
+    })
+  )
+
+  it.effect("has its catalog in the first one only, whose members are fetched from the one that leads", () =>
+    Effect.gen(function* () {
+      const { lead, node, provisioner } = yield* servers(roles, { tsig, catalog }, own)
+      yield* provisioner.ensure(zone)
+      yield* provisioner.ensureCopy(zone, node("b").api)
+      assert.strictEqual((yield* find(node("a").api, zone.name)).catalog, catalog)
+      assert.isUndefined((yield* find(node("b").api, zone.name)).catalog)
+      assert.isTrue(Option.isNone(yield* node("b").api.findZone(catalog)))
+      const { api } = node("s")
+      yield* pass(5)
+      // as PowerDNS makes it from the catalog
+      yield* api.createZone({ name: zone.name, kind: "Slave", nameservers: [], masters: ["192.0.2.1:5300"], catalog })
+      lead("b")
+      yield* provisioner.ensure(zone)
+      yield* pass(5)
+      assert.deepInclude(yield* find(api, zone.name), { masters: ["192.0.2.2:5301"], secondaryKeys: [tsig.name] })
+      assert.deepStrictEqual((yield* find(api, catalog)).masters, ["192.0.2.1:5300"])
     })
   )
 })

@@ -6,7 +6,7 @@ import { Zones } from "@prism-dns/core/dns/Zones"
 import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
 import type { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
-import { Effect, Layer } from "effect"
+import { Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import * as T from "../layers.ts"
@@ -406,6 +406,50 @@ describe("secondaries", () => {
       assert.strictEqual(notified.length, after)
     }),
     [{ name: "one" }, { name: "two", role: "secondary", api: false }]
+  )
+})
+
+describe("a secondary", () => {
+  test(
+    "that lacks something after it was told is named again and again, and its serial is known",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      const [one, two] = nodes as [FakeNodes.FakeNode, FakeNodes.FakeNode]
+      const serving = yield* Serving
+      const unheard: Array<readonly [DomainName, boolean]> = []
+      yield* serving.onUnheard((zone, isLong) => void unheard.push([zone, isLong]))
+      yield* pass(500)
+      one.put(a(web, "192.0.2.1"))
+      yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(900)
+      assert.deepStrictEqual(unheard, [])
+      yield* pass(4000)
+      assert.isAtLeast(unheard.length, 1)
+      assert.isTrue(unheard.every(([name, isLong]) => name === zone && !isLong))
+      yield* pass(10_000)
+      assert.isTrue(unheard.at(-1)![1])
+
+      const serial = Effect.gen(function* () {
+        const asked = yield* Effect.forkChild(serving.secondarySerial(zone))
+        yield* pass(1500)
+        return yield* Fiber.join(asked)
+      })
+      assert.isUndefined(yield* serial, "it has no zone")
+      two.cache.clear()
+      two.put(RRset.make(zone, "SOA", 60, ["ns1.hosts.test. hostmaster.hosts.test. 77 10800 3600 604800 60"]))
+      one.put(RRset.make(zone, "SOA", 60, ["ns1.hosts.test. hostmaster.hosts.test. 99 10800 3600 604800 60"]))
+      assert.strictEqual(yield* serial, 77)
+      two.put(a(web, "192.0.2.1"))
+      two.cache.clear()
+      yield* pass(2000)
+      const count = unheard.length
+      yield* pass(20_000)
+      assert.strictEqual(unheard.length, count)
+      two.up = false
+      assert.isUndefined(yield* serial, "it is silent")
+    }),
+    [{ name: "one" }, { name: "two", role: "secondary", api: false }],
+    { notifyMillisMax: 4000 }
   )
 })
 

@@ -661,20 +661,36 @@ describe("a finding", () => {
 })
 
 describe("primaries with databases of their own", () => {
-  const own = (serial: number): NodeFacts => ({
+  const own = (serial: number, changes: Changes = {}): NodeFacts => ({
     ...setup().nodes[0]!,
     name: "b",
     database: "b",
     dns: dnsOf("198.51.100.3", { _tag: "Serial", serial }),
-    api: setup({ found: { serial, kind: "Native" }, settings: { primary: "no" } }).nodes[0]!.api
+    api: setup({ settings: { "also-notify": "" }, found: { serial }, ...changes }).nodes[0]!.api
+  })
+  const wrong = (facts: Facts) =>
+    Doctor.diagnose(facts).flatMap(({ check, node, severity }) =>
+      severity === "error" || severity === "warning" ? [`${check} ${node}`] : []
+    )
+
+  it("have serials of their own, and secondaries fetch from one of them", () => {
+    assert.deepStrictEqual(wrong(setup({ others: [own(99), upToDate] })), [])
+    // It fetches from the second: that one notifies it, and has the serial that it is to have.
+    const follows = (serial: number): NodeFacts => ({
+      ...upToDate,
+      dns: dnsOf("198.51.100.2", { _tag: "Serial", serial }),
+      api: setup({ settings: { secondary: "yes" }, found: { kind: "Slave", masters: ["198.51.100.3"] } }).nodes[0]!.api
+    })
+    const first = { settings: { "also-notify": "" } }
+    const told = own(99, { settings: { "also-notify": "198.51.100.2" } })
+    assert.deepStrictEqual(wrong(setup({ ...first, others: [told, follows(99)] })), [])
+    assert.deepStrictEqual(wrong(setup({ ...first, others: [told, follows(7)] })), ["serial s"])
+    assert.deepStrictEqual(wrong(setup({ ...first, others: [own(99), follows(99)] })), ["notify b"])
   })
 
-  it("have serials of their own, and need not be fetched from", () => {
-    const findings = Doctor.diagnose(setup({ others: [own(99), upToDate] }))
-    assert.deepStrictEqual(
-      findings.filter(({ severity }) => severity === "error" || severity === "warning"),
-      []
-    )
+  it("are each set up to be fetched from: any of them may come to lead", () => {
+    const native = own(99, { found: { serial: 99, kind: "Native" }, settings: { primary: "no" } })
+    assert.deepStrictEqual(wrong(setup({ others: [native, upToDate] })).sort(), ["notify b", "zone-kind b"])
   })
 
   it("sign no zone: each would have keys of its own", () => {

@@ -1,19 +1,6 @@
-/** What doctor reads by itself: serials and the text of a zone. */
+/** What doctor reads by itself: the text of a zone. */
 import { assert, describe, it } from "@effect/vitest"
-import * as DoctorDns from "@prism-dns/core/powerdns/DoctorDns"
 import * as DoctorZoneContent from "@prism-dns/core/powerdns/DoctorZoneContent"
-
-describe("serials, which go round", () => {
-  it.each([
-    [7, 7, true],
-    [8, 7, true],
-    [6, 7, false],
-    [1, 4_294_967_295, true],
-    [4_294_967_295, 1, false]
-  ])("serial %i is up to date with %i: %s", (a, b, expected) => {
-    assert.strictEqual(DoctorDns.isUpToDate(a, b), expected)
-  })
-})
 
 describe("the text of a zone", () => {
   const read = (text: string, pieceLength = text.length) => {

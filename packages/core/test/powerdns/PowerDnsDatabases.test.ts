@@ -132,16 +132,27 @@ describe("of several databases", () => {
     })
   )
 
-  it.effect("secondaries are notified by the first, from which they fetch, whoever leads", () =>
+  it.effect("secondaries are notified by the one that leads, and whoever asks is told when that is another", () =>
     Effect.gen(function* () {
       const nodes = yield* servers(["a", "b"])
       const [a, b] = nodes as [Server, Server]
-      const { client } = yield* over(nodes)
-      yield* pass(1)
-      yield* client.notify(zone)
+      const { client, databases } = yield* over(nodes)
+      const led: Array<string> = []
+      yield* databases.onLead(() => void led.push(databases.leading().name))
       const notified = (server: Server) =>
         Effect.map(server.memory.calls, (calls) => calls.filter(({ operation }) => operation === "notify").length)
+      yield* pass(1)
+      yield* client.notify(zone)
       assert.deepStrictEqual([yield* notified(a), yield* notified(b)], [1, 0])
+      yield* a.memory.down
+      yield* pass(20)
+      yield* client.notify(zone)
+      assert.deepStrictEqual([yield* notified(a), yield* notified(b)], [1, 1])
+      yield* a.memory.up
+      yield* pass(40)
+      yield* client.notify(zone)
+      assert.deepStrictEqual([yield* notified(a), yield* notified(b)], [2, 1])
+      assert.deepStrictEqual(led, ["b", "a"])
     })
   )
 })

@@ -6,6 +6,7 @@ import { assert, layer as withLayer } from "@effect/vitest"
 import { Effect, type Layer, Option, Redacted, Stream } from "effect"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as RRset from "@prism-dns/core/domain/RRset"
+import * as Serial from "@prism-dns/core/domain/Serial"
 import { PowerDnsClient, type TsigKey, type ZoneSettings } from "@prism-dns/core/powerdns/PowerDnsClient"
 
 type Change = RRset.RRsetChange
@@ -181,6 +182,22 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
           [`ns1.${zone}`, `hostmaster.${zone}`, "10800", "3600", "604800", "60"]
         )
         assert.isAbove(Number(serial), 1_700_000_000)
+      })
+    )
+
+    it.effect("each change raises the serial by one, and of an SOA that is sent along the one in it", () =>
+      Effect.gen(function* () {
+        const { at, client, zone } = yield* newZone
+        const serial = Effect.map(client.findZone(zone), (found) => Option.getOrThrow(found).serial)
+        const before = yield* serial
+        yield* client.patch(zone, [replace(at("a"), "A", ["192.0.2.1"])])
+        assert.strictEqual(yield* serial, before + 1)
+        const [soa] = (yield* client.rrsets(zone, [zone])).filter(({ type }) => type === "SOA")
+        const sent = Serial.inSoa(soa!.contents[0]!, before + 1000)
+        yield* client.patch(zone, [{ _tag: "Replace", rrset: RRset.make(zone, "SOA", soa!.ttlSeconds, [sent]) }])
+        assert.strictEqual(yield* serial, before + 1001)
+        const [raised] = (yield* client.rrsets(zone, [zone])).filter(({ type }) => type === "SOA")
+        assert.deepStrictEqual(raised, { ...soa, contents: [Serial.inSoa(sent, before + 1001)] })
       })
     )
 
