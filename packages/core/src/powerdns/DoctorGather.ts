@@ -321,17 +321,12 @@ export const gather = Effect.fn("DoctorGather.gather")(function* (
     (node) => (node.api === undefined ? Effect.succeed(undefined) : askApi(node, node.api, options)),
     { concurrency: "unbounded" }
   )
-  const known = options.nodes.map(({ database, dns, name, role }, i) => ({
-    name,
-    role,
-    database,
-    api: apis[i],
-    endpoint: endpointOf(dns)
-  }))
+  const nodes = options.nodes.map(({ database, name, role }, i) => ({ name, role, database, api: apis[i] }))
+  const known = nodes.map((node, i) => ({ ...node, endpoint: endpointOf(options.nodes[i]!.dns) }))
   const dns = yield* Effect.forEach(
     options.nodes,
     (node, i) => askDns(node, options, (zone) => primarySerial(known, known[i]!, zone)),
     { concurrency: "unbounded" }
   )
-  return known.map(({ endpoint: _, ...node }, i) => ({ ...node, dns: dns[i]! }))
+  return nodes.map((node, i) => ({ ...node, dns: dns[i]! }))
 })
