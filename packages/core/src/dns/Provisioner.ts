@@ -290,21 +290,27 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
       })
     }
     if (hasSecondaries) {
-      yield* orNote(powerdns, zone.name, ensureNotified(powerdns, zone.name, leads(powerdns)))
-      if (leads(powerdns)) {
-        if (seen !== undefined) yield* orNote(powerdns, zone.name, ensureSerial(powerdns, zone.name, seen))
-        yield* startSecondaries(zone.name)
-      }
+      yield* orNote(
+        powerdns,
+        zone.name,
+        Effect.gen(function* () {
+          yield* ensureNotified(powerdns, zone.name, leads(powerdns))
+          if (seen !== undefined && leads(powerdns)) yield* ensureSerial(powerdns, zone.name, seen)
+        })
+      )
+      if (leads(powerdns)) yield* startSecondaries(zone.name)
     }
     return made.delete(`${databaseAt(powerdns)} ${zone.name}`)
   })
 
   /** What only secondaries lack keeps nobody from publishing. */
   const orNote = (powerdns: Client, zone: DomainName, effect: Effect.Effect<void, PowerDnsError>) =>
-    Effect.catchIf(
-      effect,
-      ({ reason }) => !reason.retryable || reason._tag === "Unreachable",
-      (error) => note(zone, powerdns.node, error.reason.detail)
+    effect.pipe(
+      Effect.andThen(settle(zone, powerdns.node)),
+      Effect.catchIf(
+        ({ reason }) => !reason.retryable || reason._tag === "Unreachable",
+        (error) => note(zone, powerdns.node, error.reason.detail)
+      )
     )
 
   /** Servers that share a database with the one that was written know a new zone only after a while, by themselves. */
