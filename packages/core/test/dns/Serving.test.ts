@@ -447,7 +447,7 @@ describe("a secondary", () => {
       assert.strictEqual(unheard.length, count)
       two.up = false
       assert.isUndefined(yield* serial, "it is silent")
-    }),
+    }).pipe(Effect.scoped),
     [{ name: "one" }, { name: "two", role: "secondary", api: false }],
     { notifyMillisMax: 4000 }
   )

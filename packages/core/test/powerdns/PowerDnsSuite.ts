@@ -197,7 +197,7 @@ export const suite = <E>(name: string, layer: Layer.Layer<PowerDnsClient, E>) =>
         yield* client.patch(zone, [{ _tag: "Replace", rrset: RRset.make(zone, "SOA", soa!.ttlSeconds, [sent]) }])
         assert.strictEqual(yield* serial, before + 1001)
         const [raised] = (yield* client.rrsets(zone, [zone])).filter(({ type }) => type === "SOA")
-        assert.deepStrictEqual(raised, { ...soa, contents: [Serial.inSoa(sent, before + 1001)] })
+        assert.deepStrictEqual(raised, { ...soa!, contents: [Serial.inSoa(sent, before + 1001)] })
       })
     )
 
