@@ -1,8 +1,9 @@
 /** How far names have come on their way to the DNS, in one look at the database. */
-import { Effect, Exit, Queue, type Scope } from "effect"
+import { Effect } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import { asTable } from "../storage/Rows.ts"
+import * as Together from "../storage/Together.ts"
 import type { Acknowledgement } from "./Acknowledgements.ts"
 import type { RecordPlace } from "./Zones.ts"
 
@@ -116,46 +117,9 @@ export const find = (
 /** Names in one look of `together` at the most, more or less. */
 const lookMax = 1000
 
-/** The progress of `places`, and perhaps of others. */
-type Look = (places: ReadonlyArray<RecordPlace>) => Effect.Effect<ReadonlyMap<string, Progress>, SqlError.SqlError>
-
-/** Who waits for a look. */
-interface Waiting {
-  readonly places: ReadonlyArray<RecordPlace>
-  readonly resume: (exit: Exit.Exit<ReadonlyMap<string, Progress>, SqlError.SqlError>) => void
-}
-
-/**
- * `find` for many who look at the same time, as sessions do that come back in a crowd: one look at a time, for all who came
- * during the last, so that they take one connection of the database and leave the others to whoever writes. Each look begins
- * after it was asked for. What it gives knows others' places too. Of those who wait there are no more than requests under way.
- * Ends with the scope.
- */
-export const together = Effect.fnUntraced(function* (
-  sql: SqlClient.SqlClient
-): Effect.fn.Return<Look, never, Scope.Scope> {
-  const queue = yield* Queue.unbounded<Waiting>()
-  const findOf: Look = (places) =>
-    places.length === 0
-      ? Effect.succeed(new Map())
-      : Effect.callback((resume) => {
-          Queue.offerUnsafe(queue, { places, resume })
-        })
-
-  yield* Effect.gen(function* () {
-    const some: Array<Waiting> = [yield* Queue.take(queue)]
-    for (let names = some[0]!.places.length; names < lookMax && Queue.sizeUnsafe(queue) > 0;) {
-      const next = yield* Queue.take(queue)
-      some.push(next)
-      names += next.places.length
-    }
-    const exit = yield* Effect.exit(
-      find(
-        sql,
-        some.flatMap(({ places }) => places)
-      )
-    )
-    for (const { resume } of some) resume(exit)
-  }).pipe(Effect.forever, Effect.forkScoped)
-  return findOf
-})
+/** `find` for many who look at the same time (`storage/Together`). What it gives knows others' places too. */
+export const together = (sql: SqlClient.SqlClient) =>
+  Effect.map(
+    Together.make((places: ReadonlyArray<RecordPlace>) => find(sql, places), lookMax),
+    (look) => (places: ReadonlyArray<RecordPlace>) => (places.length === 0 ? find(sql, places) : look(places))
+  )

@@ -394,6 +394,13 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
       Option.map(Option.fromNullishOr(rows[0]), toHost)
     )
 
+  /** By name. */
+  const findNamed = (fqdns: ReadonlyArray<DomainName>) =>
+    Effect.map(
+      sql<HostRow>`SELECT ${columns} FROM host WHERE fqdn IN ${asList(sql, fqdns)}`,
+      (rows): ReadonlyMap<DomainName, Host> => new Map(rows.map((row) => [row.fqdn, toHost(row)]))
+    )
+
   const findAll = ({
     ids,
     names
@@ -430,6 +437,7 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
     findById: (id: string) => findOne(sql`id = ${id}`),
     findByName: (fqdn: DomainName) =>
       Effect.map(byName(sql, fqdn), (rows) => Option.map(Option.fromNullishOr(rows[0]), toHost)),
+    findNamed,
     findAll,
     page: HostLists.make(sql).present,
     countByState

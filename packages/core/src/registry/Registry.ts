@@ -34,6 +34,7 @@ import { Failover } from "../storage/Failover.ts"
 import * as Generation from "../storage/Generation.ts"
 import * as Loss from "../storage/Loss.ts"
 import { detailOf, isCollision } from "../storage/SqlFailure.ts"
+import * as Together from "../storage/Together.ts"
 import * as Zone from "../domain/Zone.ts"
 import * as Damping from "./Damping.ts"
 import {
@@ -998,6 +999,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   })
 
   const look = yield* Progress.together(sql)
+  const findNamed = yield* Together.make(hosts.findNamed, findNamesMax)
+
+  /** Within a transaction what it has written itself is seen too, and on its connection; else many who ask share a look. */
+  const findByName: Registry["Service"]["findByName"] = Effect.fnUntraced(function* (fqdn) {
+    if (Option.isSome(yield* Effect.serviceOption(sql.transactionService))) return yield* hosts.findByName(fqdn)
+    return Option.fromNullishOr((yield* findNamed([fqdn])).get(fqdn))
+  })
 
   const follow: Registry["Service"]["follow"] = Effect.fn("Registry.follow")(function* (host) {
     const places = placesOf(zones, host).filter(({ zone }) => zones.find(zone) !== undefined)
@@ -1052,7 +1060,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     tryOut,
     follow,
     findById: hosts.findById,
-    findByName: hosts.findByName,
+    findByName,
     findAll: hosts.findAll,
     page: hosts.page,
     list: (filter) => Effect.map(hosts.page(filter), ({ hosts }) => hosts),
@@ -1060,6 +1068,9 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     countByState: hosts.countByState
   })
 })
+
+/** Names in one look of `findByName` at the most. */
+const findNamesMax = 1000
 
 /** How often `follow` looks at the most, when what is under way turns out to be older than the host. */
 const followLooksMax = 4
