@@ -67,13 +67,23 @@ export const ExplainStep = Schema.Struct({
 }).annotate({ identifier: "ExplainStep" })
 export type ExplainStep = typeof ExplainStep.Type
 
-export const obstacleKinds = ["waiting", "parked", "held", "writer", "node", "guard", "zone", "foreign"] as const
+export const obstacleKinds = [
+  "waiting",
+  "parked",
+  "held",
+  "writer",
+  "doubt",
+  "node",
+  "guard",
+  "zone",
+  "foreign"
+] as const
 
 export const Obstacle = Schema.Struct({
   kind: Schema.Literals(obstacleKinds).annotate({
     description:
       "`waiting`: to be published shortly. `parked`: refused by PowerDNS. `held`: a plan waits for a person. `writer`: the zone cannot be written. " +
-      "`node`: a name server has not answered so yet. `guard`: a guard has tripped. `zone`: managed no more. `foreign`: someone else's records stand there."
+      "`doubt`: a write that had no answer may still come over it; it is written once more before it is said to be served. `node`: a name server has not answered so yet. `guard`: a guard has tripped. `zone`: managed no more. `foreign`: someone else's records stand there."
   }),
   detail: Schema.String,
   since: Schema.optionalKey(Values.Timestamp),

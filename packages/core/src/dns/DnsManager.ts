@@ -402,7 +402,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   /** Keeps in the database which names are in doubt, so that a restart does not forget them. */
   const noteDoubts = Effect.fnUntraced(function* (zone: Zone) {
     if (!opened.has(zone.name)) {
-      yield* outbox.doubtClaimed(zone.name, fenceOf(zone.name))
+      yield* outbox.doubtClaimed(zone.name, yield* Clock.currentTimeMillis, fenceOf(zone.name))
       opened.add(zone.name)
       inDoubt.add(zone.name)
     }
@@ -585,7 +585,9 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
           name: settlement.name,
           generation: settlement.generation,
           rrsets: answered(settlement),
-          types: outcomes.get(settlement.name)!.changes.map(({ change }) => typeOf(change))
+          types: outcomes.get(settlement.name)!.changes.map(({ change }) => typeOf(change)),
+          // When the doubt is over the name is marked in the same transaction, and published once more.
+          inDoubt: published.get(settlement.name)?.inDoubt === true
         })),
       changed ? powerdns.node : undefined
     )

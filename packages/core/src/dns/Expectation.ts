@@ -52,6 +52,8 @@ export interface Expectation {
   publishedMillis: number
   /** Nodes that were not seen to answer so. */
   remaining: number
+  /** What is answered may be another thing in a moment. */
+  inDoubt: boolean
   /** Nobody asks any more: its zone is managed no longer. */
   gone: boolean
 }

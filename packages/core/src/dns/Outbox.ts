@@ -161,9 +161,13 @@ export class Outbox extends Context.Service<
       names: ReadonlyArray<DomainName>,
       fence?: Effect.Effect<void, E>
     ) => Effect.Effect<void, E | SqlError.SqlError>
-    /** Doubts every name of the zone that was claimed and not settled: a process that ended may have written it. */
+    /**
+     * Doubts every name of the zone that was claimed and not settled: a process that ended may have written it. Those that do
+     * not wait to be looked at are marked, so that the zone is written again and the doubt has an end.
+     */
     readonly doubtClaimed: <E = never>(
       zone: DomainName,
+      nowMillis: number,
       fence?: Effect.Effect<void, E>
     ) => Effect.Effect<void, E | SqlError.SqlError>
     /** The zone was written again: what had no answer is taken by `untilMillis` or never, and is due once more then. */
@@ -334,7 +338,7 @@ export class Outbox extends Context.Service<
       const published = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
         Effect.map(
           sql<PublishedRow>`
-            SELECT name, content, sent, quarantined_until FROM published
+            SELECT name, content, sent, quarantined_until, doubt_until FROM published
             WHERE zone = ${zone} AND name IN ${asList(sql, names)}`,
           (rows) => new Map(rows.map((row) => [row.name, toPublished(row)]))
         )
@@ -612,8 +616,27 @@ export class Outbox extends Context.Service<
         UPDATE published SET doubt_until = ${never}
         WHERE zone = ${zone} AND name IN ${ours(zone, sql`name IN ${asList(sql, names)}`)}`
 
-      const doubtClaimed = (zone: DomainName) => sql`
-        UPDATE published SET doubt_until = ${never} WHERE zone = ${zone} AND name IN ${ours(zone, sql`sent IS NOT NULL`)}`
+      const doubtClaimed = Effect.fnUntraced(function* (zone: DomainName, nowMillis: number) {
+        const doubted = yield* sql<{ readonly name: DomainName }>`
+          UPDATE published SET doubt_until = ${never}
+          WHERE zone = ${zone} AND name IN ${ours(zone, sql`sent IS NOT NULL`)} RETURNING name`
+        if (doubted.length === 0) return
+        const generation = yield* Generation.next(sql)
+        yield* insertRows(
+          sql,
+          "outbox",
+          markColumns,
+          doubted.map(({ name }) => ({
+            zone,
+            name,
+            generation,
+            cause: "doubt",
+            urgency: urgencyOf("doubt"),
+            marked_at: nowMillis
+          })),
+          { by: ["zone", "name"], conflict: "ON CONFLICT (zone, name) DO NOTHING" }
+        )
+      })
 
       const endDoubts = (zone: DomainName, untilMillis: number) => sql`
         UPDATE published SET doubt_until = ${untilMillis}
@@ -893,7 +916,7 @@ export class Outbox extends Context.Service<
             : atOnce(settle(zone, settlements, nowMillis, deletions), fence),
         doubt: (zone, names, fence) =>
           names.length === 0 ? Effect.void : Effect.asVoid(fenced(doubt(zone, names), fence)),
-        doubtClaimed: (zone, fence) => Effect.asVoid(fenced(doubtClaimed(zone), fence)),
+        doubtClaimed: (zone, nowMillis, fence) => atOnce(doubtClaimed(zone, nowMillis), fence),
         endDoubts: (zone, untilMillis, fence) => Effect.asVoid(fenced(endDoubts(zone, untilMillis), fence)),
         recheck: (zone, names, nowMillis, cause, fence) =>
           names.length === 0 ? Effect.void : atOnce(recheck(zone, names, nowMillis, cause), fence),
@@ -1019,8 +1042,8 @@ interface Turned {
   readonly by: 1 | -1
 }
 
-/** A time that does not come by itself. */
-const never = Number.MAX_SAFE_INTEGER
+/** Until when a name is in doubt while nobody knows: a time that does not come by itself. */
+export const never = Number.MAX_SAFE_INTEGER
 
 /** How long deletions are remembered after they count no more: a clock may go back. */
 const deletionsKeptMillis = 86_400_000
@@ -1079,6 +1102,7 @@ interface PublishedRow {
   readonly content: string
   readonly sent: string | null
   readonly quarantined_until: number | bigint | null
+  readonly doubt_until: number | bigint | null
 }
 
 const toPublished = (row: PublishedRow): Published => ({
@@ -1088,5 +1112,6 @@ const toPublished = (row: PublishedRow): Published => ({
     : row.sent.startsWith("*")
       ? { sent: "anything" as const, sentTypes: typesIn(row.sent) }
       : { sent: fromContent(row.name, row.sent) }),
-  quarantinedUntilMillis: row.quarantined_until === null ? undefined : Number(row.quarantined_until)
+  quarantinedUntilMillis: row.quarantined_until === null ? undefined : Number(row.quarantined_until),
+  ...(row.doubt_until === null ? {} : { inDoubt: true })
 })

@@ -19,7 +19,7 @@ export interface Progress {
   readonly parkedReason: string | undefined
   /** PowerDNS took it, and not every name server was seen to answer so. */
   readonly unserved: boolean
-  /** When PowerDNS took it; undefined when nothing of it is published. */
+  /** When PowerDNS took it; undefined when nothing of it is published, and nothing waits to be served. */
   readonly appliedMillis: number | undefined
   /** When every name server was seen to answer so; undefined before, and when nothing of it is published. */
   readonly servedMillis: number | undefined
@@ -77,7 +77,7 @@ export const keyOf = ({ name, zone }: RecordPlace): string => `${zone} ${name}`
 /** What asks for the progress of `places`. */
 export const statement = (sql: SqlClient.SqlClient, places: ReadonlyArray<RecordPlace>) => sql<ProgressRow>`
   SELECT r.zone, r.name, o.generation AS marked, o.marked_at, o.parked_reason, u.generation AS unserved,
-    p.published_at, p.generation AS published_generation, p.served_at, p.served_nodes
+    COALESCE(p.published_at, u.applied_at) AS published_at, p.generation AS published_generation, p.served_at, p.served_nodes
   FROM ${asTable(
     sql,
     "r",

@@ -20,6 +20,7 @@ import { HostHistory, type HostReference, type HostVersion } from "../registry/H
 import { asTable } from "../storage/Rows.ts"
 import { DnsManager } from "./DnsManager.ts"
 import * as NonTerminals from "./NonTerminals.ts"
+import { never } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
 import { RecordSource } from "./RecordSource.ts"
 import { Serving } from "./Serving.ts"
@@ -51,10 +52,11 @@ export interface Step {
 export interface Obstacle {
   /**
    * - `waiting`: it is to be published shortly. `parked`: PowerDNS refused it. `held`: a plan waits for a person.
-   * - `writer`: the zone cannot be written. `node`: a name server has not answered so yet. `guard`: a guard has tripped.
+   * - `writer`: the zone cannot be written. `doubt`: a write without an answer may still come over it.
+   * - `node`: a name server has not answered so yet. `guard`: a guard has tripped.
    * - `zone`: the zone is managed no more. `foreign`: someone else's records stand there.
    */
-  readonly kind: "waiting" | "parked" | "held" | "writer" | "node" | "guard" | "zone" | "foreign"
+  readonly kind: "waiting" | "parked" | "held" | "writer" | "doubt" | "node" | "guard" | "zone" | "foreign"
   readonly detail: string
   readonly sinceMillis?: number | undefined
   readonly plan?: string | undefined
@@ -163,7 +165,13 @@ interface PlaceRow {
   readonly published_at: number | bigint | null
   readonly served_at: number | bigint | null
   readonly served_nodes: string | null
+  readonly doubt_until: number | bigint | null
 }
+
+const doubtSentence = (untilMillis: number): string =>
+  untilMillis === never
+    ? "a write of it had no answer and may still come, until a while after the zone takes another; then it is written once more"
+    : `a write of it had no answer and may still come until ${new Date(untilMillis).toISOString()}; then it is written once more`
 
 const optional = (value: number | bigint | null) => (value === null ? undefined : Number(value))
 
@@ -259,7 +267,8 @@ const make = Effect.gen(function* () {
   const facts = (places: ReadonlyArray<RecordPlace>) =>
     sql<PlaceRow>`
       SELECT r.zone, r.name, o.generation AS marked, o.cause, o.marked_at, o.parked_at, o.parked_reason, o.plan,
-        u.generation AS unserved, u.applied_at, p.content, p.generation, p.published_at, p.served_at, p.served_nodes
+        u.generation AS unserved, u.applied_at, p.content, p.generation, p.published_at, p.served_at, p.served_nodes,
+        p.doubt_until
       FROM ${asTable(
         sql,
         "r",
@@ -339,6 +348,9 @@ const make = Effect.gen(function* () {
       }
     }
     if (row !== undefined && row.unserved !== null) {
+      if (row.doubt_until !== null) {
+        obstacles.push({ kind: "doubt", detail: doubtSentence(Number(row.doubt_until)) })
+      }
       for (const node of yield* serving.status) {
         if (node.unserved === 0) continue
         const isThis = node.oldest?.zone === place.zone && node.oldest.name === place.name

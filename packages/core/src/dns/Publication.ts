@@ -28,6 +28,8 @@ export interface Published {
   readonly sentTypes?: ReadonlyArray<string> | undefined
   /** The record sets are there, disabled, and may be removed after this; `quarantineOver`: now. */
   readonly quarantinedUntilMillis: number | undefined
+  /** What had no answer may still be taken, over what is written now. Default false. */
+  readonly inDoubt?: boolean
 }
 
 /** The quarantine of a name that is marked because its time is over. */

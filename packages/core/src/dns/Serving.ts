@@ -6,7 +6,8 @@
  * cached answers, secondaries are told to fetch, and then each node is asked
  * for the name until it answers with exactly what was published. Promises: a
  * name is served only after every configured node has said so itself, since its
- * latest publication; a node that does not answer delays no other, and is named;
+ * latest publication, and not while a write without an answer may still come over
+ * that; a node that does not answer delays no other, and is named;
  * what is not served yet stands in the table `unserved` and is asked on after a
  * restart, and by the next server that writes the zone; memory and questions
  * are bounded. Leaves to others: writing `unserved` (`dns/Outbox`, with the settlement), and who waits
@@ -79,6 +80,11 @@ export interface Publication {
   readonly rrsets: ReadonlyArray<RRset.RRset>
   /** Types that this may have changed, besides those of `rrsets`. Undefined: any of the zone's managed types. */
   readonly types?: ReadonlyArray<string>
+  /**
+   * A write of before may still come over it. Caches are dropped, secondaries told and nodes asked as ever, but what they
+   * answer may be another thing in a moment, and so it is not served: that is for the publication that follows the doubt.
+   */
+  readonly inDoubt?: boolean
 }
 
 export interface NodeStatus {
@@ -148,6 +154,8 @@ interface Served {
   readonly expectation: Expectation.Expectation
   readonly version: number
   readonly generation: number
+  /** It is asked for once more when the doubt is over, and nobody is told before. */
+  readonly inDoubt: boolean
   readonly publishedMillis: number
   readonly atMillis: number
   readonly nodes: ReadonlyArray<{ readonly node: string; readonly atMillis: number }>
@@ -211,8 +219,8 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const onAnswered = (expectation: Expectation.Expectation): void => {
     if (expectation.remaining > 0) return
     const nodes = expectation.nodes.map(({ answeredMillis }, i) => ({ node: all[i]!.name, atMillis: answeredMillis }))
-    const { generation, publishedMillis, version } = expectation
-    served.push({ expectation, version, generation, publishedMillis, atMillis: now(), nodes })
+    const { generation, inDoubt, publishedMillis, version } = expectation
+    served.push({ expectation, version, generation, inDoubt, publishedMillis, atMillis: now(), nodes })
     keeping.openUnsafe()
   }
 
@@ -272,6 +280,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
         types: Expectation.typesToAsk(wanted, others, managed),
         publishedMillis,
         remaining: all.length,
+        inDoubt: publication.inDoubt === true,
         gone: false
       }
       ofZone.set(name, expectation)
@@ -284,6 +293,7 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
       expectation.types = Expectation.typesToAsk(wanted, [...before, ...others], managed)
       expectation.publishedMillis = publishedMillis
       expectation.remaining = all.length
+      expectation.inDoubt = publication.inDoubt === true
     }
     for (const node of nodes) node.expect(expectation, node.node.name === writtenBy)
     return true
@@ -407,33 +417,35 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
   const commit = Effect.gen(function* () {
     const batch = served.slice(0, commitMax)
     if (batch.length === 0) return
-    yield* Outbox.writeServed(
-      sql,
-      batch.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
-        zone,
-        name,
-        generation,
-        atMillis,
-        nodes: nodes.map(({ atMillis, node }) => [node, atMillis] as const)
-      }))
-    )
+    const certain = batch.filter(({ inDoubt }) => !inDoubt)
+    if (certain.length > 0) {
+      yield* Outbox.writeServed(
+        sql,
+        certain.map(({ atMillis, expectation: { name, zone }, generation, nodes }) => ({
+          zone,
+          name,
+          generation,
+          atMillis,
+          nodes: nodes.map(({ atMillis, node }) => [node, atMillis] as const)
+        }))
+      )
+    }
     const done = new Set(batch)
     served = served.filter((each) => !done.has(each))
-    for (const each of batch) {
-      const { atMillis, expectation, generation, nodes, publishedMillis } = each
-      forget(each)
+    for (const each of batch) forget(each)
+    for (const { atMillis, expectation, generation, nodes, publishedMillis } of certain) {
       acknowledgements.settle(expectation.zone, expectation.name, generation, { _tag: "Served", atMillis, nodes })
       DnsMetrics.servedDuration.updateUnsafe(Math.max(0, atMillis - publishedMillis) / 1000, context)
     }
-    DnsMetrics.servedTotal.updateUnsafe(batch.length, context)
+    DnsMetrics.servedTotal.updateUnsafe(certain.length, context)
   })
 
   /** Where the next page of rows begins. */
   let cursor: { readonly zone: string; readonly name: string } = { zone: "", name: "" }
 
   /**
-   * Takes a page of rows that are not in memory. No served row is deleted meanwhile, so none comes back that is done
-   * with; a name that is in memory is as we were told last, which is never older than the row.
+   * Takes a page of rows that are not in memory. No served row is deleted meanwhile, and no name forgotten, so none comes
+   * back that is done with; a name that is in memory is as we were told last, which is never older than the row.
    */
   const load = Effect.gen(function* () {
     if (cursor.zone === "" && cursor.name === "") isBehind = false
@@ -442,17 +454,21 @@ const make = Effect.fnUntraced(function* (options: ServingOptions) {
       return
     }
     const rows = yield* sql<UnservedRow>`
-      SELECT zone, name, generation, content, applied_at FROM unserved
-      WHERE (zone, name) > (${cursor.zone}, ${cursor.name}) AND zone IN ${asList(sql, [...writing])} ORDER BY zone, name LIMIT ${pageSize}`.pipe(
-      Effect.tapError(() => Effect.sync(() => void (isBehind = true)))
-    )
+      SELECT u.zone, u.name, u.generation, u.content, u.applied_at, p.doubt_until
+      FROM (
+        SELECT zone, name, generation, content, applied_at FROM unserved
+        WHERE (zone, name) > (${cursor.zone}, ${cursor.name}) AND zone IN ${asList(sql, [...writing])}
+        ORDER BY zone, name LIMIT ${pageSize}) AS u
+      LEFT JOIN published p ON p.zone = u.zone AND p.name = u.name
+      ORDER BY u.zone, u.name`.pipe(Effect.tapError(() => Effect.sync(() => void (isBehind = true))))
     for (const row of rows) {
       const zone = zones.find(row.zone)
       // One that another writes by now, or that is managed no more, is not ours to ask for.
       if (zone === undefined || !writing.has(row.zone)) continue
       if (names.get(row.zone)?.has(row.name) !== true) {
         const rrsets = fromContent(row.name, row.content)
-        const publication = { name: row.name, generation: Number(row.generation), rrsets }
+        const inDoubt = row.doubt_until !== null
+        const publication = { name: row.name, generation: Number(row.generation), rrsets, inDoubt }
         if (!expect(row.zone, managedTypes(zone), publication, Number(row.applied_at), undefined)) {
           isBehind = true
           break
@@ -599,6 +615,8 @@ interface UnservedRow {
   readonly generation: number | bigint
   readonly content: string
   readonly applied_at: number | bigint
+  /** Null too where nothing of the name is ours any more. */
+  readonly doubt_until: number | bigint | null
 }
 
 const fromContent = (name: DomainName, content: string): ReadonlyArray<RRset.RRset> =>

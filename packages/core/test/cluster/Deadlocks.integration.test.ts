@@ -126,7 +126,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("t
                 )
                 yield* outbox.settle(zone, settlements, Date.now(), 0)
                 serving.published(zone.name, settlements, "one")
-                yield* outbox.doubtClaimed(zone.name)
+                yield* outbox.doubtClaimed(zone.name, Date.now())
                 yield* outbox.endDoubts(zone.name, Date.now())
               }
             })

@@ -220,6 +220,34 @@ test(
 )
 
 test(
+  "a name that was in doubt when its zone passed on is written once more, though nothing else is to be written",
+  Effect.fnUntraced(function* (leases) {
+    const outbox = yield* Outbox
+    const sql = yield* SqlClient.SqlClient
+    yield* leases.give(lease)
+    yield* register("web", "192.0.2.1")
+    yield* register("db", "192.0.2.2")
+    yield* pass(5)
+    yield* leases.take(lease)
+    // Another has had it since: a write of web without an answer, one with an answer, and then nothing more.
+    yield* sql`UPDATE published SET sent = content, doubt_until = 15000 WHERE name = ${T.nameOf("web")}`
+    yield* outbox.mark([{ zone: zone.name, name: T.nameOf("db") }], 1000, 1, "transferred")
+    const before = yield* calls
+    yield* leases.give("job/elapsed")
+    yield* leases.give(lease)
+    yield* pass(5)
+    assert.isAbove(yield* calls, before)
+    assert.deepStrictEqual(yield* pending, [])
+    const doubts = sql<{ readonly name: string }>`SELECT name FROM published WHERE doubt_until IS NOT NULL`
+    assert.strictEqual((yield* doubts).length, 1)
+    yield* pass(20)
+    assert.deepStrictEqual(yield* doubts, [])
+    assert.deepStrictEqual(yield* sql`SELECT name FROM published WHERE sent IS NOT NULL`, [])
+    assert.deepStrictEqual(yield* pending, [])
+  })
+)
+
+test(
   "what a writer notes after its lease has passed is refused, and is no failure",
   Effect.fnUntraced(function* (leases) {
     const { status } = yield* DnsManager

@@ -453,6 +453,97 @@ describe("a secondary", () => {
   )
 })
 
+const missing = { rcode: "NXDOMAIN", authoritative: true, ttlSeconds: undefined, contents: [] } as const
+
+describe("a name in doubt", () => {
+  test(
+    "is brought to all nodes as ever, and is served by the publication that follows the doubt, of every generation until then",
+    Effect.gen(function* () {
+      const { nodes, notified } = yield* FakeNodes.FakeNodes
+      const serving = yield* Serving
+      const publication = { name: web, rrsets: [a(web, "192.0.2.1")] }
+      yield* pass(100)
+      nodes[1]!.cache.set(`${web} A`, missing)
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      const tickets = yield* publish([{ ...publication, generation: 5, inDoubt: true }])
+      yield* pass(2000)
+      for (const node of nodes) {
+        assert.deepStrictEqual(node.asked, [`${web} A`, `${web} AAAA`], node.node.name)
+        assert.isAbove(node.flushes.length, 0, node.node.name)
+      }
+      assert.deepStrictEqual(notified, [zone])
+      // No node is to blame, and nothing is left in memory.
+      assert.deepStrictEqual(
+        (yield* serving.status).map(({ oldest, unserved }) => ({ oldest, unserved })),
+        [0, 1].map(() => ({ oldest: undefined, unserved: 0 }))
+      )
+      assert.isFalse(isServed(tickets[0]))
+      assert.deepStrictEqual(yield* unserved, [web])
+      assert.isUndefined(yield* servedAt(web))
+      tickets.push(...(yield* publish([{ ...publication, generation: 6 }])))
+      yield* pass(200)
+      assert.deepStrictEqual(tickets.map(isServed), [true, true])
+      assert.deepStrictEqual(yield* unserved, [])
+    }),
+    [{ name: "one" }, { name: "two", role: "secondary" }]
+  )
+
+  test(
+    "that was not seen everywhere when the doubt is over is served when it is",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      nodes[0]!.put(a(web, "192.0.2.1"))
+      const [first] = yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")], inDoubt: true }])
+      yield* pass(100)
+      const [second] = yield* publish([{ name: web, generation: 6, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(100)
+      assert.isFalse(isServed(second))
+      nodes[1]!.put(a(web, "192.0.2.1"))
+      yield* pass(1200)
+      assert.deepStrictEqual([first, second].map(isServed), [true, true])
+    })
+  )
+
+  test(
+    "that was about to be served is not, when the doubt comes before that is written down",
+    Effect.gen(function* () {
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      yield* publish([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")] }])
+      yield* pass(20)
+      const [second] = yield* publish([{ name: web, generation: 6, rrsets: [a(web, "192.0.2.1")], inDoubt: true }])
+      yield* pass(2000)
+      assert.isFalse(isServed(second))
+      assert.deepStrictEqual(yield* unserved, [web])
+      assert.isUndefined(yield* servedAt(web))
+    })
+  )
+
+  it.effect("is asked for after a restart too, and not served before the doubt is over", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const { nodes } = yield* FakeNodes.FakeNodes
+      for (const node of nodes) node.put(a(web, "192.0.2.1"))
+      yield* pass(2000)
+      for (const node of nodes) assert.deepStrictEqual(node.asked, [`${web} A`, `${web} AAAA`])
+      assert.deepStrictEqual(yield* unserved, [web])
+      assert.isUndefined(yield* servedAt(web))
+      yield* sql`UPDATE published SET doubt_until = NULL`
+      yield* pass(1500)
+      assert.deepStrictEqual(yield* unserved, [])
+      assert.isDefined(yield* servedAt(web))
+    }).pipe(
+      Effect.provide(
+        layer(
+          two,
+          { rescanMillis: 3000 },
+          insert([{ name: web, generation: 5, rrsets: [a(web, "192.0.2.1")], inDoubt: true }])
+        )
+      )
+    )
+  )
+})
+
 describe("what is not served yet", () => {
   it.effect("is asked on after a restart, and deleted only at its generation", () =>
     Effect.gen(function* () {

@@ -8,16 +8,17 @@ import { SqlClient } from "effect/sql"
 /** As `Outbox.settle` leaves it. */
 export const insert = Effect.fnUntraced(function* (zone: DomainName, publications: ReadonlyArray<Publication>) {
   const sql = yield* SqlClient.SqlClient
-  for (const { generation, name, rrsets } of publications) {
+  for (const { generation, inDoubt = false, name, rrsets } of publications) {
     const content = JSON.stringify(rrsets.map((each) => [each.type, each.ttlSeconds, each.contents]))
     yield* sql`
       INSERT INTO unserved (zone, name, generation, content, applied_at)
       VALUES (${zone}, ${name}, ${generation}, ${content}, 0)
       ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, content = excluded.content`
     yield* sql`
-      INSERT INTO published (zone, name, content, present, generation, published_at)
-      VALUES (${zone}, ${name}, ${content}, 1, ${generation}, 0)
-      ON CONFLICT (zone, name) DO UPDATE SET generation = excluded.generation, served_at = NULL`
+      INSERT INTO published (zone, name, content, present, generation, published_at, doubt_until)
+      VALUES (${zone}, ${name}, ${content}, 1, ${generation}, 0, ${inDoubt ? 15_000 : null})
+      ON CONFLICT (zone, name) DO UPDATE SET
+        generation = excluded.generation, served_at = NULL, doubt_until = excluded.doubt_until`
   }
 })
 
