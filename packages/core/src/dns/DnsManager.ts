@@ -738,7 +738,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const isToMark = yield* Jobs.standFor("elapsed")
   const markElapsed = Effect.gen(function* () {
     if (!isToMark()) return
-    const marked = yield* outbox.markElapsed(yield* Clock.currentTimeMillis, elapsedMax)
+    const marked = yield* outbox.markElapsed(yield* Clock.currentTimeMillis, elapsedMax, options.doubtMillis)
     // Those that are written here are looked at now; whoever writes the others is told.
     const others = [...marked].filter((zone) => !holding.has(zone))
     if (others.length > 0) yield* outbox.wake(others)

@@ -195,11 +195,12 @@ export class Outbox extends Context.Service<
     ) => Effect.Effect<void, E | SqlError.SqlError>
     /**
      * Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. Marks
-     * that wait keep their cause.
+     * that wait keep their cause. No doubt has longer to go than `doubtMillis`, also where the clock went back.
      */
     readonly markElapsed: (
       nowMillis: number,
-      limit: number
+      limit: number,
+      doubtMillis: number
     ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
     /**
      * Names that count against the zone's budget since `sinceMillis`: those deleted; those that plans which were applied
@@ -657,19 +658,30 @@ export class Outbox extends Context.Service<
       })
 
       const markElapsed = Effect.fnUntraced(
-        function* (nowMillis: number, limit: number) {
-          const places = (column: string) =>
-            sql<RecordPlace>`
-              SELECT zone, name FROM published
-              WHERE ${sql(column)} IS NOT NULL AND ${sql(column)} <= ${nowMillis} LIMIT ${limit}`
-          const doubtful = yield* places("doubt_until")
-          const kept = yield* places("quarantined_until")
-          if (doubtful.length + kept.length === 0) return new Set<DomainName>()
-          yield* lock("published", [...doubtful, ...kept])
+        function* (nowMillis: number, limit: number, doubtMillis: number) {
+          const untilMillis = nowMillis + doubtMillis
+          const found = yield* sql<RecordPlace & { readonly doubt_until: number | bigint }>`
+            SELECT zone, name, doubt_until FROM published
+            WHERE doubt_until IS NOT NULL
+              AND (doubt_until <= ${nowMillis} OR (doubt_until > ${untilMillis} AND doubt_until < ${never}))
+            LIMIT ${limit}`
+          const doubtful = found.filter((row) => Number(row.doubt_until) <= nowMillis)
+          const tooLong = found.filter((row) => Number(row.doubt_until) > nowMillis)
+          const kept = yield* sql<RecordPlace>`
+            SELECT zone, name FROM published
+            WHERE quarantined_until IS NOT NULL AND quarantined_until <= ${nowMillis} LIMIT ${limit}`
+          if (found.length + kept.length === 0) return new Set<DomainName>()
+          yield* lock("published", [...found, ...kept])
+          // One that was doubted anew since stays in doubt.
           if (doubtful.length > 0) {
-            yield* sql`UPDATE published SET doubt_until = NULL WHERE (zone, name) IN (
+            yield* sql`UPDATE published SET doubt_until = NULL WHERE doubt_until <= ${nowMillis} AND (zone, name) IN (
               SELECT zone, name FROM ${placesTable(sql, doubtful)})`
           }
+          if (tooLong.length > 0) {
+            yield* sql`UPDATE published SET doubt_until = ${untilMillis} WHERE doubt_until < ${never} AND (zone, name) IN (
+              SELECT zone, name FROM ${placesTable(sql, tooLong)})`
+          }
+          if (doubtful.length + kept.length === 0) return new Set<DomainName>()
           // Not marked again and again while it waits: the mark stands until it is published.
           if (kept.length > 0) {
             yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (

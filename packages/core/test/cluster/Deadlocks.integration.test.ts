@@ -136,7 +136,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("t
               const outbox = Context.get(two, Outbox)
               const sql = Context.get(two, SqlClient.SqlClient)
               for (let round = 0; round < 2 * rounds; round++) {
-                yield* outbox.markElapsed(Date.now(), 1000)
+                yield* outbox.markElapsed(Date.now(), 1000, 15_000)
                 const names = shuffled(random, hostnames).slice(0, 60).map(T.nameOf)
                 yield* outbox.recheck(zone.name, names, Date.now(), "doubt")
                 const generation = yield* Generation.next(sql)

@@ -317,7 +317,7 @@ describe("a deletion that waits", () => {
       const marked = names(20).map((name) => ({ zone: zone.name, name: T.nameOf(name) }))
       yield* withdraw(names(20), "plan:approved")
       yield* sql`UPDATE published SET sent = content, doubt_until = 1`
-      yield* outbox.markElapsed(10, 100)
+      yield* outbox.markElapsed(10, 100, 15_000)
       const waiting = yield* rows(
         (sql) => sql<{ readonly name: DomainName; readonly cause: string }>`
           SELECT name, cause FROM outbox WHERE cause = 'plan:approved'`

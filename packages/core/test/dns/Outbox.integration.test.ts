@@ -53,7 +53,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
         )
         const elapsing = repeat((round) =>
           Effect.andThen(
-            outbox.markElapsed(10, 5000),
+            outbox.markElapsed(10, 5000, 15_000),
             outbox.recheck(
               zone.name,
               inOrder(round + 1).map(({ name }) => name),

@@ -305,7 +305,7 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     const last = yield* acknowledgements.wait(ticket, "served")
     if (last._tag !== "Served" || !at.alive) return
     served += 1
-    checkServed(fqdn, ticket.generation, acceptedMillis)
+    checkServed(fqdn, ticket.generation)
   })
 
   /** Learns how far a host has come that was registered before. */
@@ -414,9 +414,10 @@ export const run = (scenario: Scenario, database: SimulatedDatabase): Outcome =>
     violate("applied is in PowerDNS", `${fqdn} was applied at ${generation}, and ${Oracle.show(now)} stands there`)
   }
 
-  const checkServed = (fqdn: DomainName.DomainName, generation: number, acceptedMillis: number) => {
-    // Somebody else's hand, or a write given up before, may have changed what was right when it was asked for.
-    if ((disturbed.get(fqdn) ?? 0) >= acceptedMillis || edited.has(fqdn)) return
+  const checkServed = (fqdn: DomainName.DomainName, generation: number) => {
+    // Somebody else's hand may have changed what was right when it was asked for. A write given up before may not: while it
+    // may come, nobody is told.
+    if (edited.has(fqdn)) return
     const allowed = allowedSince(fqdn, generation)
     for (const node of settings.powerdns.nodes) {
       const texts = powerdns.answers(node, fqdn, ["A", "AAAA"])
