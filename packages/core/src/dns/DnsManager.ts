@@ -70,7 +70,7 @@ import { Zones } from "./Zones.ts"
 export interface DnsManagerOptions {
   /** Names in one PATCH at the most. */
   readonly batchNamesMax: number
-  /** Zones written at the same time; each takes one API connection. */
+  /** Zones written at the same time; each takes one API connection. As many may have their first batch beside them. */
   readonly zonesAtOnceMax: number
   /** How often the outbox is asked without having been woken, in milliseconds. */
   readonly pollMillis: number
@@ -284,16 +284,13 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       isLate.openUnsafe()
     })
 
-  const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
+  /** What is known of the marked names, and what is to become of them. Looks, and changes nothing. */
+  const lookAt = Effect.fnUntraced(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
+    const types = managedTypes(zone)
     const names = marks.map((mark) => mark.name)
-    const read = Effect.all([outbox.published(zone.name, names), source.desired(zone, names)], { concurrency: 2 })
-    // Where another has written until now, its death is told of by how long this takes: nothing waits for what it need not.
-    const [isMade, known] = yield* Effect.all([ensureZone(zone), Effect.andThen(noteDoubts(zone), read)], {
+    const [published, wanted] = yield* Effect.all([outbox.published(zone.name, names), source.desired(zone, names)], {
       concurrency: 2
     })
-    const [published, wanted] = isMade ? yield* read : known
-    const leading = databases.leading()
-    const types = managedTypes(zone)
     const desired = yield* withoutNeedlessPlaceholders(zone, wanted, published)
     const nowMillis = yield* Clock.currentTimeMillis
 
@@ -324,7 +321,17 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
           nowMillis
         })
       )
-    const lost = yield* findLost(zone, types, decided, published)
+    return { decided, leftAlone, nowMillis, published }
+  })
+
+  const publish = Effect.fn("DnsManager.publish")(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
+    const looking = Effect.andThen(noteDoubts(zone), lookAt(zone, marks))
+    // Another may have written the zone until a moment ago, and its death lasts as long as this: so both at once. In a zone
+    // that had to be made, what was seen meanwhile says nothing.
+    const [isMade, looked] = yield* Effect.all([ensureZone(zone), Effect.exit(looking)], { concurrency: 2 })
+    const { decided, leftAlone, nowMillis, published } = yield* isMade ? looking : looked
+    const leading = databases.leading()
+    const lost = yield* findLost(zone, managedTypes(zone), decided, published)
     const held = yield* holdBeyondBudget(zone, marks, decided)
     const going = decided.filter(({ name }) => !lost.has(name) && !held.has(name))
     const changed = going.filter(({ changes }) => changes.length > 0)
@@ -665,31 +672,35 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     )
 
   const slots = yield* Semaphore.make(options.zonesAtOnceMax)
+  /** Those whose first batch is to come wait for each other, and for no other. */
+  const firstSlots = yield* Semaphore.make(options.zonesAtOnceMax)
 
   /** One batch, or at least a zone that is ready for one. It is taken anew at each attempt: what is due may have changed. */
   const publishBatch = (name: DomainName) =>
     patiently(
       name,
-      slots.withPermit(
-        Effect.gen(function* () {
-          const zone = zones.find(name)
-          if (zone === undefined || !holding.has(name) || hasLeft.has(name)) return nothing
-          // Removals wait while there is something new to say, but not for ever.
-          const full = fullBatches.get(name) ?? 0
-          const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
-          const limit = opened.has(name) ? options.batchNamesMax : Math.min(options.batchNamesMax, firstBatchNamesMax)
-          const renewal = renewals.get(name)
-          if (renewal !== undefined) {
-            yield* ensureAnew(zone, renewal.seen)
-            if (renewals.get(name) === renewal) renewals.delete(name)
-          }
-          const marks = yield* outbox.due(name, limit, first)
-          if (marks.length > 0) yield* publish(zone, marks)
-          else yield* ensureZone(zone)
-          const isFull = marks.length === limit
-          fullBatches.set(name, isFull ? full + 1 : 0)
-          return { names: marks.length, isFull }
-        })
+      Effect.suspend(() =>
+        (opened.has(name) ? slots : firstSlots).withPermit(
+          Effect.gen(function* () {
+            const zone = zones.find(name)
+            if (zone === undefined || !holding.has(name) || hasLeft.has(name)) return nothing
+            // Removals wait while there is something new to say, but not for ever.
+            const full = fullBatches.get(name) ?? 0
+            const first = full % removalsTurn === removalsTurn - 1 ? "removals" : "changes"
+            const limit = opened.has(name) ? options.batchNamesMax : Math.min(options.batchNamesMax, firstBatchNamesMax)
+            const renewal = renewals.get(name)
+            if (renewal !== undefined) {
+              yield* ensureAnew(zone, renewal.seen)
+              if (renewals.get(name) === renewal) renewals.delete(name)
+            }
+            const marks = yield* outbox.due(name, limit, first)
+            if (marks.length > 0) yield* publish(zone, marks)
+            else yield* ensureZone(zone)
+            const isFull = marks.length === limit
+            fullBatches.set(name, isFull ? full + 1 : 0)
+            return { names: marks.length, isFull }
+          })
+        )
       )
     )
 

@@ -187,7 +187,10 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     } else if (found.kind !== "Producer") {
       yield* refuse(powerdns.node, `the zone ${catalog} exists there and is no catalog (its kind is ${found.kind})`)
     } else {
-      yield* powerdns.configureZone(catalog, { primaryKeys })
+      return yield* sideBySide(
+        powerdns.configureZone(catalog, { primaryKeys }),
+        ensureNotified(powerdns, catalog, true)
+      )
     }
     yield* ensureNotified(powerdns, catalog, true)
   })
@@ -244,8 +247,14 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
   })
 
   const ensureAt = Effect.fn("Provisioner.ensure")(function* (zone: Zone, powerdns: Client, seen?: SeenSerial) {
-    const isShared = hasSecondaries && (yield* shared(powerdns))
-    const found = Option.getOrUndefined(yield* powerdns.findZone(zone.name))
+    const [isShared, maybeFound] = yield* Effect.all(
+      [hasSecondaries ? shared(powerdns) : Effect.succeed(false), powerdns.findZone(zone.name)],
+      { concurrency: 2 }
+    )
+    const found = Option.getOrUndefined(maybeFound)
+    const notified = hasSecondaries
+      ? orNote(powerdns, zone.name, ensureNotified(powerdns, zone.name, leads(powerdns)))
+      : Effect.void
     if (hasSeveral && (zone.dnssec || found?.dnssec === true)) {
       return yield* refuse(
         powerdns.node,
@@ -267,8 +276,7 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
       if (!writableKinds.has(found.kind)) {
         return yield* refuse(powerdns.node, `the zone ${zone.name} is not written there: its kind is ${found.kind}`)
       }
-      yield* powerdns.configureZone(zone.name, wanted)
-      yield* ensureSoa(powerdns, zone)
+      yield* sideBySide(Effect.andThen(powerdns.configureZone(zone.name, wanted), ensureSoa(powerdns, zone)), notified)
     } else if (zone.createIfMissing) {
       const { name, nameservers } = zone
       const isMade = yield* ensureCreated(powerdns.createZone({ kind: "Native", ...wanted, name, nameservers }))
@@ -280,6 +288,7 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
         Effect.andThen(Effect.delay(flushEverywhere(name), flushAgainMillis)),
         Effect.forkIn(scope)
       )
+      yield* notified
     } else {
       return yield* new PowerDnsError({
         node: powerdns.node,
@@ -290,14 +299,9 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
       })
     }
     if (hasSecondaries) {
-      yield* orNote(
-        powerdns,
-        zone.name,
-        Effect.gen(function* () {
-          yield* ensureNotified(powerdns, zone.name, leads(powerdns))
-          if (seen !== undefined && leads(powerdns)) yield* ensureSerial(powerdns, zone.name, seen)
-        })
-      )
+      if (seen !== undefined && leads(powerdns)) {
+        yield* orNote(powerdns, zone.name, ensureSerial(powerdns, zone.name, seen))
+      }
       if (leads(powerdns)) yield* startSecondaries(zone.name)
     }
     return made.delete(`${databaseAt(powerdns)} ${zone.name}`)
@@ -431,6 +435,10 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     problems: Effect.sync(() => [...problems.values()])
   })
 })
+
+/** Steps of which none needs another: whoever takes over a zone waits for all of them. */
+const sideBySide = (...steps: ReadonlyArray<Effect.Effect<void, PowerDnsError>>) =>
+  Effect.all(steps, { concurrency: "unbounded", discard: true })
 
 /** The kinds of zone that may be written at a primary. */
 const writableKinds: ReadonlySet<string> = new Set(["Native", "Master"])
