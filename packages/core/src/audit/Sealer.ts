@@ -35,8 +35,8 @@ import * as Chain from "./Chain.ts"
 import * as Entries from "./Entries.ts"
 
 export interface SealerOptions {
-  /** Entries in one transaction at the most. */
-  readonly batchMax: number
+  /** Entries in one transaction at the most. Undefined: as many as suit the database. */
+  readonly batchMax: number | undefined
   /** How often it looks without having been woken, in milliseconds. */
   readonly pollMillis: number
   /** From a wake to the look at the least, so that what comes together is sealed together, in milliseconds. */
@@ -50,13 +50,20 @@ export interface SealerOptions {
 }
 
 export const defaultOptions: SealerOptions = {
-  batchMax: 500,
+  batchMax: undefined,
   pollMillis: 1000,
   gatherMillis: 50,
   restMillisMax: 200,
   retryMillisMax: 5000,
   stopMillisMax: 5000
 }
+
+/**
+ * PostgreSQL is another process, and most of the time of a batch goes into its statements, whatever its length; on SQLite all
+ * else waits for a batch.
+ */
+const batchMaxOf = (sql: SqlClient.SqlClient, { batchMax }: SealerOptions): number =>
+  batchMax ?? sql.onDialectOrElse({ pg: () => 2000, orElse: () => 500 })
 
 /** How many times as long as a batch took the next one waits. */
 const restFactor = 3
@@ -132,6 +139,7 @@ export const make = Effect.fnUntraced(function* (
 ) {
   const sql = yield* SqlClient.SqlClient
   const log = yield* AuditLog
+  const batchMax = batchMaxOf(sql, options)
   const inbox = sql.literal(
     "sequence, at, actor, peer, action, zone, subject, generation, before, after, reason, cause, request, result"
   )
@@ -216,7 +224,7 @@ export const make = Effect.fnUntraced(function* (
       orElse: () => Effect.void
     })
     // In one snapshot: who sees an entry sees those that it is to stand behind.
-    const taken = yield* sql<InboxRow>`SELECT ${inbox} FROM audit_entry ORDER BY sequence LIMIT ${options.batchMax}`
+    const taken = yield* sql<InboxRow>`SELECT ${inbox} FROM audit_entry ORDER BY sequence LIMIT ${batchMax}`
     if (taken.length === 0) return undefined
     const nowMillis = yield* Clock.currentTimeMillis
     const head = yield* findEnd
@@ -248,7 +256,7 @@ export const make = Effect.fnUntraced(function* (
     leftAfterMoves = movesBefore
     log.appended(sealed.head.position)
     yield* Metric.update(AuditMetrics.position, sealed.head.position)
-    const isFull = sealed.entries === options.batchMax
+    const isFull = sealed.entries === batchMax
     yield* isFull ? countNowAndThen : Metric.update(AuditMetrics.unsealed, 0)
     yield* Metric.update(AuditMetrics.sealLag, isFull ? Math.max(0, sealed.waitedMillis) / 1000 : 0)
     return sealed.entries
@@ -264,6 +272,7 @@ const countInbox = (sql: SqlClient.SqlClient) =>
 
 const run = Effect.fnUntraced(function* (options: SealerOptions) {
   const sql = yield* SqlClient.SqlClient
+  const batchMax = batchMaxOf(sql, options)
   const { onMoved } = yield* Failover
   let moves = 0
   yield* Effect.acquireRelease(
@@ -314,7 +323,7 @@ const run = Effect.fnUntraced(function* (options: SealerOptions) {
       failures = 0
       if (entries > 0) signals.send("audit")
       sealedMillis = yield* Clock.currentTimeMillis
-      if (entries < options.batchMax) return
+      if (entries < batchMax) return
       yield* Effect.sleep(Math.min(options.restMillisMax, restFactor * (sealedMillis - startMillis)))
     }
   }).pipe(Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failed(cause))))
@@ -325,7 +334,7 @@ const run = Effect.fnUntraced(function* (options: SealerOptions) {
   })
 
   const drain = Effect.gen(function* () {
-    while ((yield* seal) === options.batchMax) yield* Effect.yieldNow
+    while ((yield* seal) === batchMax) yield* Effect.yieldNow
   })
 
   // What others wrote when they stopped, before us, is sealed too, when the database lets us.
