@@ -41,7 +41,11 @@ describe("the Redis of a cluster", () => {
         yield* untilConnected(1)
         yield* load.pause
         yield* load.settled()
-        assert.strictEqual(load.history.away.length, before.away, "a host lost its session")
+        assert.strictEqual(
+          load.history.away.length,
+          before.away,
+          `hosts lost their sessions: ${Trial.whys(load, before.away)}`
+        )
         assert.deepStrictEqual(load.errors, [])
         assert.deepStrictEqual(
           load.history.requests
