@@ -51,20 +51,13 @@ describe("on a PostgreSQL primary with a replica", () => {
         Effect.gen(function* () {
           const { database, deployment, one, two } = yield* start({ synchronous: true })
           const load = yield* registering(deployment.tcp())
-          const some = (count: number) =>
-            waitUntil(
-              `${count} are registered`,
-              Effect.sync(() => load.acknowledged.size),
-              (size) => size >= count,
-              { within: "30 seconds" }
-            )
-          yield* some(100)
+          yield* load.some(100)
           const taken = yield* Effect.gen(function* () {
             yield* end === "killed" ? one.kill : one.freeze
             yield* two.promote
             const promotedMillis = yield* Clock.currentTimeMillis
             const before = load.acknowledged.size
-            yield* some(before + 100)
+            yield* load.some(before + 100)
             const first = [...load.acknowledged.values()].find(({ atMillis }) => atMillis >= promotedMillis)
             return first!.atMillis - promotedMillis
           }).pipe(Effect.scoped)
@@ -72,7 +65,7 @@ describe("on a PostgreSQL primary with a replica", () => {
           if (end === "killed") yield* one.start
           assert.strictEqual((yield* one.query("postgres", "SELECT pg_is_in_recovery()")).trim(), "f")
           const known = (yield* one.query(database, "SELECT fqdn FROM host")).trim().split("\n").length
-          yield* some(load.acknowledged.size + 100)
+          yield* load.some(load.acknowledged.size + 100)
           yield* load.stop
           yield* Effect.log(
             `${end}: ${taken} ms after the promotion, ${load.acknowledged.size} acknowledged, ${load.refused.length} refused`
@@ -205,20 +198,13 @@ describe("behind pgbouncer in transaction mode", () => {
       const deployment = yield* Deployment.start({ storage: { url: bouncer.urlOf(database) } })
       assert.include(deployment.prism.output().stderr, "a pool lends the connections to PostgreSQL")
       const load = yield* registering(deployment.tcp())
-      const some = (count: number) =>
-        waitUntil(
-          `${count} are registered`,
-          Effect.sync(() => load.acknowledged.size),
-          (size) => size >= count,
-          { within: "30 seconds" }
-        )
-      yield* some(200)
+      yield* load.some(200)
       yield* caughtUp(one, two)
       yield* one.kill
       yield* two.promote
       yield* bouncer.moveTo(two)
       const before = load.acknowledged.size
-      yield* some(before + 100)
+      yield* load.some(before + 100)
       yield* load.stop
       yield* Effect.log(`behind pgbouncer: ${load.acknowledged.size} acknowledged, ${load.refused.length} refused`)
       yield* checkServed(deployment, load.acknowledged)

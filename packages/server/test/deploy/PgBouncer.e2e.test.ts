@@ -56,16 +56,9 @@ describe("pgbouncer with the configuration of deploy/", () => {
       )
       assert.include(deployment.prism.output().stderr, "a pool lends the connections to PostgreSQL")
       const load = yield* registering(deployment.tcp())
-      const some = (count: number) =>
-        waitUntil(
-          `${count} are registered`,
-          Effect.sync(() => load.acknowledged.size),
-          (size) => size >= count,
-          { within: "30 seconds" }
-        )
       const until = (metric: string) =>
         waitUntil(metric, deployment.metric(metric), (n) => n === 1, { within: "20 seconds" })
-      yield* some(100)
+      yield* load.some(100)
       yield* until("prism_signals_hearing")
       yield* until("prism_storage_replicas")
       // What comes by TCP are LISTEN and the proofs of life; the pool has the rest.
@@ -80,7 +73,7 @@ describe("pgbouncer with the configuration of deploy/", () => {
 
       yield* db1.kill
       yield* db2.promote
-      yield* some(load.acknowledged.size + 100)
+      yield* load.some(load.acknowledged.size + 100)
       yield* load.stop
       yield* Effect.log(`${load.acknowledged.size} acknowledged, ${load.refused.length} refused`)
       const there = new Set((yield* db2.query("SELECT hostname FROM prism.host", "prism")).trim().split("\n"))

@@ -22,14 +22,7 @@ describe("PostgreSQL with the configuration of deploy/", () => {
           { NODE_EXTRA_CA_CERTS: pair.authority.certificate }
         )
         const load = yield* registering(deployment.tcp())
-        const some = (count: number) =>
-          waitUntil(
-            `${count} are registered`,
-            Effect.sync(() => load.acknowledged.size),
-            (size) => size >= count,
-            { within: "30 seconds" }
-          )
-        yield* some(100)
+        yield* load.some(100)
         yield* waitUntil("the replica answers lists", deployment.metric("prism_storage_replicas"), (n) => n === 1, {
           within: "20 seconds"
         })
@@ -42,7 +35,7 @@ describe("PostgreSQL with the configuration of deploy/", () => {
 
         yield* db1.kill
         yield* db2.promote
-        yield* some(load.acknowledged.size + 100)
+        yield* load.some(load.acknowledged.size + 100)
         yield* load.stop
         const there = new Set((yield* db2.query("SELECT hostname FROM prism.host", "prism")).trim().split("\n"))
         for (const name of load.acknowledged.keys()) assert.isTrue(there.has(name), `${name} was acknowledged`)

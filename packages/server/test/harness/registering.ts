@@ -1,6 +1,7 @@
 /** Hosts that register one after another while something goes wrong, and what they were told. */
 import { Clock, Effect, Fiber } from "effect"
 import * as Agent from "./AgentClient.ts"
+import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 
 const addressOf = (i: number) => `127.50.${i >> 7}.${1 + (i & 127)}`
 
@@ -31,6 +32,14 @@ export const registering = Effect.fnUntraced(function* (tcp: { readonly host: st
   return {
     acknowledged,
     refused,
+    /** Waits until so many were acknowledged. */
+    some: (count: number) =>
+      waitUntil(
+        `${count} are registered`,
+        Effect.sync(() => acknowledged.size),
+        (size) => size >= count,
+        { within: "30 seconds" }
+      ),
     stop: Effect.suspend(() => {
       load.isStopped = true
       return Fiber.join(fiber)
