@@ -37,6 +37,8 @@ export interface Load {
   readonly errors: Records["errors"]
   /** Changes that were asked for so far. */
   readonly changes: () => number
+  /** How many changes a second that zone has, at least, while the load goes on. */
+  readonly changesPerSecond: (zone: string) => number
   /** Waits until all agents are connected and have, or while changes go on have had, what they want. */
   readonly settled: (within?: "10 seconds" | "30 seconds" | "60 seconds") => Effect.Effect<void>
   /** Nothing is changed any more; sessions go on. */
@@ -138,6 +140,10 @@ export const start = Effect.fnUntraced(function* (
     history: { requests, away, polls, writes: cluster.writes },
     errors,
     changes: () => changes,
+    changesPerSecond: (zone) =>
+      zone.includes("127.in-addr.arpa")
+        ? (options.protocol1 * movingShare * 1000) / beatMillis
+        : options.changesPerSecond / cluster.zones.length,
     settled: (within = "30 seconds") =>
       Effect.suspend(() => {
         const since = nowMillis()
