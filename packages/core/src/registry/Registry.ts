@@ -54,7 +54,7 @@ import * as HostRepo from "./HostRepo.ts"
 import { Leases, type Seen } from "./Leases.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as Words from "./Words.ts"
-import { type HostMoved, type HostRetired, HostUnknown, type Word, type WordEvent } from "./Words.ts"
+import { HostMoved, type HostRetired, HostUnknown, type Word, type WordEvent } from "./Words.ts"
 
 /** The registry's database did not take the change; nothing of it is stored. Trying again later may help. */
 export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>()("RegistryUnavailable", {
@@ -68,7 +68,13 @@ export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>
 export { HostMoved, HostRetired, HostUnknown } from "./Words.ts"
 
 /** Why a registration was not taken. */
-export type RegisterError = HostnameTaken | HostnameFlapping | QuotaExceeded | ZoneGone | RegistryUnavailable
+export type RegisterError =
+  | HostnameTaken
+  | HostnameFlapping
+  | QuotaExceeded
+  | ZoneGone
+  | HostMoved
+  | RegistryUnavailable
 
 /** How far a host's present generation has come, and who tells of what is still to come. */
 export interface Followed {
@@ -217,8 +223,9 @@ export class Registry extends Context.Service<
     /**
      * Changes, retires, transfers or releases a host by somebody's word. Its lease is dropped: an agent that beats on says
      * anew what its host is. Changes that arrive while a commit is under way share the next one, as registrations do.
+     * `isWanted`: as that of `register`; undefined: a word that counts also when whoever said it has gone.
      */
-    readonly change: (word: Word) => Effect.Effect<Changed, WordError>
+    readonly change: (word: Word, isWanted?: () => boolean) => Effect.Effect<Changed, WordError>
     /** Each of `requests`, those about one host in their order; in as few commits as hold them. */
     readonly requestAll: (requests: ReadonlyArray<Request>) => Effect.Effect<ReadonlyArray<HandledRequest>>
     /**
@@ -272,11 +279,12 @@ interface Spoken {
   readonly _tag: "Word"
   readonly word: Word
   readonly life: number
+  readonly isWanted?: (() => boolean) | undefined
   readonly resume: (result: Result.Result<Changed, WordError>) => void
 }
 
-/** Whoever asked has gone. What is somebody's word counts in any case. */
-const isLeft = (waiting: Waiting): boolean => waiting._tag === "Register" && waiting.isWanted?.() === false
+/** Whoever asked has gone, and has perhaps asked another server for something newer since. */
+const isLeft = ({ isWanted }: Waiting): boolean => isWanted?.() === false
 
 /** Those whose commits are under way. */
 interface Batch {
@@ -388,7 +396,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* Generation.next(sql)
       const changes = new Map<DomainName, HostRepo.ActorChange>()
-      const answers: Array<Result.Result<Registered, HostnameTaken | HostnameFlapping | QuotaExceeded | ZoneGone>> = []
+      const answers: Array<Result.Result<Registered, Exclude<RegisterError, RegistryUnavailable>>> = []
       const flappings = new Map<DomainName, Damping.Flapping>()
       const refusedZones: Array<DomainName> = []
       const askedFor = new Map<DomainName, DomainName>()
@@ -404,6 +412,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           continue
         }
         const current = known.get(registration.fqdn)
+        if (current !== undefined && registration.isExpected?.(current.generation) === false) {
+          answers.push(Result.fail(new HostMoved({ fqdn, generation: current.generation })))
+          continue
+        }
         const policy = zones.find(registration.zone)?.policy ?? Zone.defaultPolicy
         const isSuffixed = policy.conflict === "suffix"
         const newId = current === undefined || isSuffixed ? yield* random.uuidV7() : ""
@@ -596,13 +608,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       return Effect.void
     })
 
-  /** The same of claims; and where it was slow, nobody of those who asked has gone since `beganMillis`. */
-  const stillAsked = (batch: Batch, claims: ReadonlyArray<Claim>, beganMillis: number) =>
+  /** The same; and where it was slow, nobody of those who asked has gone since `beganMillis`. */
+  const stillAsked = (batch: Batch, asked: ReadonlyArray<Waiting>, beganMillis: number) =>
     Effect.andThen(
       stillStands(batch),
       Effect.suspend(() => {
         const isSlow = elapsedMillis() - beganMillis > options.answerMillisMax * slowShare
-        return isSlow && claims.some(isLeft) ? Effect.fail(new Overtaken()) : Effect.void
+        return isSlow && asked.some(isLeft) ? Effect.fail(new Overtaken()) : Effect.void
       })
     )
 
@@ -636,13 +648,18 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     if (flappings.size > 0) yield* reportDamping(damped.set(flappings), refusedZones)
   })
 
-  const answerWords = Effect.fnUntraced(function* (spoken: ReadonlyArray<Spoken>, batch: Batch) {
-    const words = spoken.map(({ word }) => word)
+  const answerWords = Effect.fnUntraced(function* (all: ReadonlyArray<Spoken>, batch: Batch) {
+    let spoken = all
     const { answers, tell, tickets } = yield* Effect.suspend(() => {
       const tickets: Array<Ticket> = []
+      const beganMillis = elapsedMillis()
+      spoken = withoutThoseGone(spoken)
+      const words = spoken.map(({ word }) => word)
       return Effect.andThen(
         inLifeOf(batch),
-        Effect.onError(writeWords(words, tickets, false, stillStands(batch)), () => closeAll(tickets))
+        Effect.onError(writeWords(words, tickets, false, stillAsked(batch, spoken, beganMillis)), () =>
+          closeAll(tickets)
+        )
       )
     }).pipe(againOnCollision, againOnLoss(batch, false))
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
@@ -694,7 +711,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       words: ReadonlyArray<Word>,
       tickets: Array<Ticket>,
       isTrial: boolean,
-      last: Effect.Effect<void, RegistryUnavailable> = Effect.void
+      last: Effect.Effect<void, RegistryUnavailable | Overtaken> = Effect.void
     ) {
       const found = yield* hosts.lockByName(words.map(({ fqdn }) => fqdn))
       const known = new Map(found.map((host) => [host.fqdn, host]))
@@ -773,10 +790,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       )
     )
 
-  const change: Registry["Service"]["change"] = (word) =>
+  const change: Registry["Service"]["change"] = (word, isWanted) =>
     Effect.flatMap(asked, (life) =>
       Effect.callback((resume) =>
-        wait({ _tag: "Word", word, life, resume: (result) => resume(Effect.fromResult(result)) })
+        wait({ _tag: "Word", word, life, isWanted, resume: (result) => resume(Effect.fromResult(result)) })
       )
     )
 
@@ -827,7 +844,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const { host } = yield* isInner ? changeWithin(word) : change(word)
       return host
     },
-    Effect.catchTags({ SqlError: unavailable, HostMoved: Effect.die, HostRetired: Effect.die })
+    Effect.catchTags({ SqlError: unavailable, Overtaken: Effect.die, HostMoved: Effect.die, HostRetired: Effect.die })
   )
 
   const retire: Registry["Service"]["retire"] = (fqdn, actor, reason) =>

@@ -93,22 +93,33 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       }).pipe(Effect.provide(Layer.fresh(T.registry().pipe(Layer.provideMerge(T.postgres)))))
   )
 
-  it.effect.each([
-    { gone: false, why: "the database has not answered for 0.3 s" },
-    { gone: true, why: "whoever asked has gone" }
-  ])("what waited for the database until it was refused is not stored later: $why", ({ gone, why }) =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const registry = yield* Registry
-      const { host } = yield* registry.register(T.registration("a", "192.0.2.1"))
-      let isThere = true
-      const blocked = yield* Effect.gen(function* () {
-        yield* HostRepo.make(sql).lockByName([host.fqdn])
-        const asked = yield* Effect.forkChild(
-          Effect.flip(registry.register(T.registration("a", "192.0.2.2"), () => isThere))
+  it.effect.each(
+    [
+      { gone: false, why: "the database has not answered for 0.3 s" },
+      { gone: true, why: "whoever asked has gone" }
+    ].flatMap((each) => [
+      { ...each, asked: "a registration" },
+      { ...each, asked: "a word" }
+    ])
+  )(
+    "$asked that waited for the database until it was refused is not stored later: $why",
+    ({ asked: what, gone, why }) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const registry = yield* Registry
+        const { host } = yield* registry.register(T.registration("a", "192.0.2.1"))
+        let isThere = true
+        const isWanted = () => isThere
+        const letGo = yield* holding("a")
+        const word = { event: "retired", fqdn: host.fqdn, actor: { name: "a", peer: "192.0.2.1" } } as const
+        const blocked = yield* Effect.forkChild(
+          what === "a word"
+            ? Effect.asVoid(registry.change(word, isWanted))
+            : Effect.asVoid(registry.register(T.registration("a", "192.0.2.2"), isWanted))
         )
         yield* waitUntil(
           "it has waited for the host for long",
+          // Not in a transaction, which sees what was there when it looked first.
           sql<{ readonly n: number }>`
             SELECT COUNT(*)::int AS n FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -116,18 +127,18 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
           ([row]) => row!.n > 0
         )
         isThere = !gone
-        return asked
-      }).pipe(sql.withTransaction)
-      const error = yield* Fiber.join(blocked)
-      assert.strictEqual(error.message, `the registry could not be written: ${why}`)
-      // Its turn came after what was refused, and so it finds what that has left.
-      const next = yield* registry.register(T.registration("a", "192.0.2.3"))
-      assert.deepStrictEqual(next.previousAddresses, host.addresses)
-    }).pipe(
-      Effect.provide(
-        Layer.fresh(T.registry({ answerMillisMax: gone ? 1500 : 300 }).pipe(Layer.provideMerge(T.postgres)))
+        yield* letGo
+        const error = yield* Effect.flip(Fiber.join(blocked))
+        assert.strictEqual(error.message, `the registry could not be written: ${why}`)
+        // Its turn came after what was refused, and so it finds what that has left.
+        const next = yield* registry.register(T.registration("a", "192.0.2.3"))
+        assert.deepStrictEqual(next.previousAddresses, host.addresses)
+        assert.strictEqual(next.outcome, "changed")
+      }).pipe(
+        Effect.provide(
+          Layer.fresh(T.registry({ answerMillisMax: gone ? 1500 : 300 }).pipe(Layer.provideMerge(T.postgres)))
+        )
       )
-    )
   )
 
   it.effect("two servers that register the same new names at once give each name once, and nobody an error", () =>

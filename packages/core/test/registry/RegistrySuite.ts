@@ -19,7 +19,7 @@ import { anonymous, HostnameFlapping, type Wishes } from "@prism-dns/core/regist
 import * as Expiry from "@prism-dns/core/registry/Expiry"
 import { Guards } from "@prism-dns/core/registry/Guards"
 import { Leases } from "@prism-dns/core/registry/Leases"
-import { type Registered, type RegisterError, Registry } from "@prism-dns/core/registry/Registry"
+import { HostMoved, type Registered, type RegisterError, Registry } from "@prism-dns/core/registry/Registry"
 import * as T from "../layers.ts"
 
 interface HistoryRow {
@@ -216,6 +216,30 @@ export const suite = <R>(
           // One that is alone leaves nothing to write, and does not hold up who comes next.
           yield* Effect.flip(registry.register(T.registration("gone", ["192.0.2.7"]), () => false))
           assert.strictEqual((yield* registry.register(T.registration("gone", ["192.0.2.7"]))).outcome, "created")
+        })
+      )
+
+      test(
+        "what was decided by a host that is another by now, or is asked for by nobody, changes nothing",
+        Effect.gen(function* () {
+          const registry = yield* Registry
+          const seen = (yield* registry.register(T.registration("a", "192.0.2.1"))).host
+          const isExpected = (generation: number) => generation === seen.generation
+          const retired = {
+            event: "retired",
+            fqdn: seen.fqdn,
+            actor: { name: "ada", peer: "198.51.100.1" },
+            isExpected
+          } as const
+          assert.strictEqual((yield* Effect.flip(registry.change(retired, () => false)))._tag, "RegistryUnavailable")
+          const { host } = yield* registry.register({ ...T.registration("a", "192.0.2.2"), isExpected })
+          const moved = new HostMoved({ fqdn: host.fqdn, generation: host.generation })
+          assert.deepStrictEqual(yield* Effect.flip(registry.change(retired, () => true)), moved)
+          const late = registry.register({ ...T.registration("a", "192.0.2.1"), isExpected })
+          assert.deepStrictEqual(yield* Effect.flip(late), moved)
+          assert.deepStrictEqual(yield* registry.findByName(host.fqdn), Option.some(host))
+          // Of a host that is not there nothing can be expected.
+          yield* registry.register({ ...T.registration("b", "192.0.2.3"), isExpected: () => false })
         })
       )
 

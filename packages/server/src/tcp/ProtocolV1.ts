@@ -146,6 +146,8 @@ export const make = Effect.fnUntraced(function* (options: ProtocolOptions) {
             const retryAfterSeconds = Math.max(1, (failure.untilMillis - now()) / 1000)
             return Effect.succeed(notTaken({ code: "hostname-flapping", message: failure.message, retryAfterSeconds }))
           }
+          // Nothing is expected of the host: what is there is what was asked last.
+          case "HostMoved":
           case "RegistryUnavailable":
             giveBack()
             count("failed")

@@ -22,7 +22,7 @@ import * as Zone from "@prism-dns/core/domain/Zone"
 import type { Ack, Register, Release, Update } from "@prism-dns/core/protocol/MessageV2"
 import { isOwner, mayActFor, type Wishes } from "@prism-dns/core/registry/Decision"
 import { Leases } from "@prism-dns/core/registry/Leases"
-import { type RegisterError, Registry, type RegistryUnavailable } from "@prism-dns/core/registry/Registry"
+import { HostMoved, type RegisterError, Registry, type RegistryUnavailable } from "@prism-dns/core/registry/Registry"
 import { detailOf } from "@prism-dns/core/storage/SqlFailure"
 import { Clock, Effect, Option, Result } from "effect"
 import type { SqlError } from "effect/sql"
@@ -33,6 +33,8 @@ export interface Asker {
   readonly peer: IpAddress.IpAddress
   /** False once nobody would hear the answer. */
   readonly isThere: () => boolean
+  /** What its session had done last of that host, by its generation; undefined: nothing that stands. */
+  readonly generationOf: (fqdn: string) => number | undefined
 }
 
 /** It was done, and is on its way to the DNS. */
@@ -83,6 +85,12 @@ export interface Requests {
   readonly release: (asker: Asker, message: Release, held: ReadonlyArray<Host>) => Refused | Effect.Effect<Outcome>
 }
 
+/** A look at a host that took longer is no ground for a change of it, in milliseconds: agents give up about then. */
+const lookMillisMax = 2000
+
+/** How often a change is decided anew at the most, since the session's own requests before it are done meanwhile. */
+const looksMax = 64
+
 export const make = Effect.gen(function* () {
   const registry = yield* Registry
   const admission = yield* Admission
@@ -91,6 +99,8 @@ export const make = Effect.gen(function* () {
   const zones = yield* Zones
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
+  /** By a clock that only goes on. */
+  const elapsedMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
   const zonesOf = ({ anonymous, grant }: Principal) =>
     anonymous
@@ -151,8 +161,9 @@ export const make = Effect.gen(function* () {
     { isThere, peer, principal }: Asker,
     { fqdn, hostname, zone }: Pick<Host, "fqdn" | "hostname" | "zone">,
     addresses: ReadonlyArray<IpAddress.IpAddress>,
-    wishes: Wishes
-  ): Refused | Effect.Effect<Outcome> => {
+    wishes: Wishes,
+    isExpected?: (generation: number) => boolean
+  ): Refused | Effect.Effect<Outcome, HostMoved> => {
     const claim: Claim = { fqdn, zone, addresses, peer, protocol: "2.0", ttlSeconds: wishes.ttlSeconds ?? undefined }
     const verdict = admission.admit(principal, claim, now())
     if (verdict._tag === "Refused") {
@@ -176,6 +187,7 @@ export const make = Effect.gen(function* () {
           registrant: principal,
           peer,
           ...wanted,
+          isExpected,
           // Anonymous hosts have no owner in common that could be given so many: their zone's bound is theirs.
           hostsMax: principal.anonymous ? undefined : admission.hostsMax(principal),
           mayHave: (name) => admission.isGranted(principal, { ...claim, fqdn: name })
@@ -189,12 +201,13 @@ export const make = Effect.gen(function* () {
           admission.giveBack(principal, claim)
           return follow(host, outcome)
         }),
-        Effect.catch((failure) =>
-          Effect.sync(() => {
-            if (failure._tag === "RegistryUnavailable") admission.giveBack(principal, claim)
-            return { ...explain(failure, now(), zones.find(zone)?.policy), subject: fqdn }
-          })
-        )
+        Effect.catch((failure) => {
+          if (failure._tag === "RegistryUnavailable" || failure._tag === "HostMoved")
+            admission.giveBack(principal, claim)
+          return failure._tag === "HostMoved"
+            ? Effect.fail(failure)
+            : Effect.succeed({ ...explain(failure, now(), zones.find(zone)?.policy), subject: fqdn })
+        })
       )
   }
 
@@ -205,11 +218,13 @@ export const make = Effect.gen(function* () {
     const addresses = parseAddresses(message.addresses, asker.peer)
     if (Result.isFailure(addresses)) return addresses.failure
     const { name: fqdn, zone } = placed.success
-    return submit(asker, { fqdn, hostname, zone }, addresses.success, {
+    const outcome = submit(asker, { fqdn, hostname, zone }, addresses.success, {
       // What is left out is not wished for, whatever the host had before.
       ttlSeconds: message.ttlSeconds ?? null,
       labels: message.labels ?? {}
     })
+    // Nothing is expected of the host.
+    return Effect.isEffect(outcome) ? Effect.catchTag(outcome, "HostMoved", Effect.die) : outcome
   }
 
   /** The host of a name that the asker may act for, as the database has it. */
@@ -231,12 +246,39 @@ export const make = Effect.gen(function* () {
 
   const unknown = (name: string) => refused("host-unknown", `this session has no host ${name}`)
 
+  /**
+   * Looks at a host of the asker's, for what is asked of it as it is. Who asked may have gone to another server, and want
+   * something newer there, once this one was taken for dead while it looked, or had to look for so long.
+   */
+  const lookAt = Effect.fnUntraced(function* (asker: Asker, name: string, held: ReadonlyArray<Host>) {
+    const life = cluster.life()
+    const since = elapsedMillis()
+    const found = yield* findOwn(asker, name, held)
+    return cluster.life() === life && elapsedMillis() - since < lookMillisMax ? found : undefined
+  })
+
+  const isAsSeen =
+    (seen: Host) =>
+    (generation: number): boolean =>
+      generation === seen.generation
+
+  /**
+   * What was decided by a look at a host that was changed since: once more where the same session did that, whose requests
+   * are carried out side by side. Else not at all, for what is newer than the look must not be undone.
+   */
+  const byLook = <E>({ generationOf }: Asker, attempt: Effect.Effect<Outcome, E | HostMoved>) =>
+    attempt.pipe(
+      Effect.retry({
+        while: (error) => isMoved(error) && generationOf(error.fqdn) === error.generation,
+        times: looksMax
+      }),
+      Effect.catchIf(isMoved, () => Effect.succeed<Outcome>(unavailable))
+    )
+
   const update: Requests["update"] = (asker, message, held) =>
     Effect.gen(function* () {
-      const life = cluster.life()
-      const found = yield* findOwn(asker, message.host, held)
-      // This server was taken for dead while it looked: who asked has gone to another, and may want something newer.
-      if (cluster.life() !== life) return unavailable
+      const found = yield* lookAt(asker, message.host, held)
+      if (found === undefined) return unavailable
       if (Option.isNone(found)) return unknown(message.host)
       const host = found.value
       const addresses =
@@ -244,19 +286,24 @@ export const make = Effect.gen(function* () {
           ? Result.succeed(host.addresses)
           : parseAddresses(message.addresses === "observed" ? undefined : message.addresses, asker.peer)
       if (Result.isFailure(addresses)) return addresses.failure
-      const outcome = submit(asker, host, addresses.success, message)
+      const outcome = submit(asker, host, addresses.success, message, isAsSeen(host))
       return Effect.isEffect(outcome) ? yield* outcome : outcome
-    }).pipe(recover)
+    }).pipe((attempt) => recover(byLook(asker, attempt)))
 
   const release: Requests["release"] = (asker, message, held) =>
     Effect.gen(function* () {
-      const life = cluster.life()
-      const found = yield* findOwn(asker, message.host, held)
-      if (cluster.life() !== life) return unavailable
+      const found = yield* lookAt(asker, message.host, held)
+      if (found === undefined) return unavailable
       if (Option.isNone(found)) return unknown(message.host)
       const { fqdn } = found.value
       const actor = { name: asker.principal.name, peer: asker.peer }
-      return yield* registry.retire(fqdn, actor, "released by its agent").pipe(
+      const isExpected = isAsSeen(found.value)
+      // Not `retire`, which counts whatever became of the host: a late one would undo what was registered elsewhere since.
+      const given = registry.change(
+        { event: "retired", fqdn, actor, reason: "released by its agent", isExpected },
+        asker.isThere
+      )
+      return yield* given.pipe(
         Effect.map(({ host, ticket }): Outcome => ({
           _tag: "Done",
           host,
@@ -267,11 +314,13 @@ export const make = Effect.gen(function* () {
         Effect.catchTag("HostRetired", () => follow(found.value, "released")),
         Effect.catchTag("HostUnknown", () => Effect.succeed<Outcome>(unknown(message.host)))
       )
-    }).pipe(recover)
+    }).pipe((attempt) => recover(byLook(asker, attempt)))
 
   const requests: Requests = { zonesOf, elsewhere, register, update, release }
   return requests
 })
+
+const isMoved = (error: unknown): error is HostMoved => error instanceof HostMoved
 
 const recover = (effect: Effect.Effect<Outcome, SqlError.SqlError | RegistryUnavailable>): Effect.Effect<Outcome> =>
   Effect.catch(effect, () => Effect.succeed<Outcome>(unavailable)).pipe(
@@ -305,7 +354,11 @@ const takenRetrySeconds = 60
 const passesOn = (policy: Zone.ZonePolicy | undefined): boolean =>
   policy?.conflict === "take-over-if-expired" || policy?.conflict === "suffix"
 
-const explain = (failure: RegisterError, nowMillis: number, policy: Zone.ZonePolicy | undefined): Refused => {
+const explain = (
+  failure: Exclude<RegisterError, HostMoved>,
+  nowMillis: number,
+  policy: Zone.ZonePolicy | undefined
+): Refused => {
   switch (failure._tag) {
     case "HostnameTaken":
       return refused(

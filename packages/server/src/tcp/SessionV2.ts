@@ -282,7 +282,12 @@ export class SessionV2 implements Protocol {
     const principal = this.#principal
     // Whoever was welcomed has both.
     if (peer === undefined || principal === undefined) return FramesV2.errorText(message.id, internal)
-    const asker = { principal, peer, isThere: () => this.#session.isHeard }
+    const asker: RequestsV2.Asker = {
+      principal,
+      peer,
+      isThere: () => this.#session.isHeard,
+      generationOf: (fqdn) => this.#hosts.find((host) => host.fqdn === fqdn)?.generation
+    }
     const readMillis = this.#shared.now()
     switch (message.type) {
       case "register":

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Refusals } from "@prism-dns/core/audit/Refusals"
 import { authFailures } from "@prism-dns/core/auth/AuthMetrics"
 import { Identities } from "@prism-dns/core/auth/Identities"
+import { unlimited } from "@prism-dns/core/auth/Principal"
 import { Revocations } from "@prism-dns/core/auth/Revocations"
 import { Acknowledgements } from "@prism-dns/core/dns/Acknowledgements"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
@@ -13,7 +14,8 @@ import * as Proof from "@prism-dns/core/protocol/Proof"
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Deferred, Duration, Effect, Fiber, Layer, Metric, Option } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer, Metric, Option, Redacted } from "effect"
+import { IpNetwork } from "effect/net"
 import { SqlClient } from "effect/sql"
 import type * as Crypto from "node:crypto"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
@@ -76,6 +78,17 @@ const short = (messages: ReadonlyArray<ServerMessage>) =>
         ? message.code
         : message.type
   )
+
+/** The next `count` answers to requests; levels that come later are passed over. */
+const answers = (agent: AgentV2.AgentV2, count: number): Effect.Effect<ReadonlyArray<ServerMessage>, Error> =>
+  Effect.gen(function* () {
+    const found: Array<ServerMessage> = []
+    while (found.length < count) {
+      const [message] = yield* agent.receive()
+      if (message!.type === "error" || (message!.type === "ack" && message.level === "accepted")) found.push(message)
+    }
+    return found
+  })
 
 const hostOf = (hostname: string) =>
   Effect.flatMap(Registry, (registry) => Effect.map(registry.findByName(nameOf(hostname)), Option.getOrUndefined))
@@ -699,6 +712,14 @@ describe("a registration whose turn has not come", () => {
   )
 })
 
+/** May say any address of the loopback network, and not only that it comes from. */
+const fleet = {
+  name: "fleet",
+  token: Redacted.make("good"),
+  role: "agent" as const,
+  grant: { ...unlimited, networks: [IpNetwork.fromStringUnsafe("127.0.0.0/8")] }
+}
+
 describe("a host of a session", () => {
   it.live("has the addresses, the TTL and the labels that are wished for; what an update leaves out stays", () =>
     Effect.gen(function* () {
@@ -730,6 +751,31 @@ describe("a host of a session", () => {
       assert.strictEqual((yield* hostOf("gone"))?.state, "retired")
       assert.strictEqual((yield* agent.beat).length, 1)
     }).pipe(Effect.scoped, Effect.provide(server()))
+  )
+
+  it.live("is as the last of several requests in one go wants it, each made over what those before it left", () =>
+    Effect.gen(function* () {
+      const { agent } = yield* openByKey(AgentV2.makeKey(), "enrol")
+      yield* agent.register("quick", { addresses: ["127.0.0.1"], ack: "accepted" })
+      agent.send(
+        { type: "register", id: 60, hostname: "quick", addresses: ["127.0.0.2"], ack: "accepted" },
+        { type: "update", id: 61, host: nameOf("quick"), labels: { rack: "7" }, ack: "accepted" },
+        { type: "update", id: 62, host: nameOf("quick"), ttlSeconds: 90, ack: "accepted" }
+      )
+      const changed = ["accepted changed final", "accepted changed final", "accepted changed final"]
+      assert.deepStrictEqual(short(yield* answers(agent, 3)), changed)
+      assert.deepInclude(yield* hostOf("quick"), {
+        addresses: [IpAddress.make("127.0.0.2")],
+        labels: { rack: "7" },
+        ttlSeconds: 90
+      })
+      agent.send(
+        { type: "register", id: 63, hostname: "quick", addresses: ["127.0.0.3"], ack: "accepted" },
+        { type: "release", id: 64, host: nameOf("quick"), ack: "accepted" }
+      )
+      assert.deepStrictEqual(short(yield* answers(agent, 2)), ["accepted changed final", "accepted released final"])
+      assert.deepInclude(yield* hostOf("quick"), { state: "retired", addresses: [IpAddress.make("127.0.0.3")] })
+    }).pipe(Effect.scoped, Effect.provide(server({}, "open", Refusals.layerNone, { tokens: [fleet] })))
   )
 
   it.live("may be released again, by a later session of its owner too, and by no other", () =>

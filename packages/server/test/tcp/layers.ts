@@ -66,6 +66,8 @@ export interface Around {
   readonly tokens?: ReadonlyArray<ConfiguredToken>
   readonly random?: Layer.Layer<SecureRandom.SecureRandom>
   readonly ticketsMax?: number
+  /** Of the registry; else one in memory. */
+  readonly database?: Parameters<typeof Database.layer>[0]
 }
 
 const defaultTokens: ReadonlyArray<ConfiguredToken> = [
@@ -116,7 +118,9 @@ export const server = (
         Groups.make(around.groups ?? [])
       )
     ),
-    Layer.provideMerge(Database.layer({ url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })),
+    Layer.provideMerge(
+      Database.layer(around.database ?? { url: { _tag: "Sqlite", filename: ":memory:" }, connectionsMax: 1 })
+    ),
     Layer.provide(around.random ?? SecureRandom.layerWebCrypto),
     Layer.orDie
   )
