@@ -389,7 +389,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       .filter(([name, rrsets]) => !published.has(name) && rrsets.every(NonTerminals.isPlaceholder))
       .map(([name]) => name)
     if (names.length === 0) return desired
-    const others = new Set((yield* powerdns.rrsets(zone.name, names)).map(({ name }) => name))
+    const others = new Set((yield* foreignNames.read(zone.name, names)).map(({ name }) => name))
     return new Map(Array.from(desired).filter(([name]) => !others.has(name)))
   })
 
@@ -402,7 +402,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       .filter(([, { sent }]) => sent === "anything")
       .map(([name]) => name)
     if (names.length === 0 || !NonTerminals.isKept(zone)) return new Set<DomainName>()
-    const found = yield* powerdns.rrsets(zone.name, names)
+    const found = yield* foreignNames.read(zone.name, names)
     return new Set(found.filter(NonTerminals.isPlaceholder).map(({ name }) => name))
   })
 
@@ -443,7 +443,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     const lost = new Set<DomainName>()
     if (doubted.length === 0) return lost
     const found = Map.groupBy(
-      yield* powerdns.rrsets(
+      yield* foreignNames.read(
         zone.name,
         doubted.map(({ name }) => name)
       ),

@@ -123,8 +123,8 @@ export class Outbox extends Context.Service<
       zone: DomainName,
       names: ReadonlyArray<DomainName>
     ) => Effect.Effect<ReadonlyMap<DomainName, Published>, SqlError.SqlError>
-    /** How many names of the zone are ours. */
-    readonly countPublished: (zone: DomainName) => Effect.Effect<number, SqlError.SqlError>
+    /** How many names of the zone are ours; counts no further than `atMost`, whose cost it then is. */
+    readonly countPublished: (zone: DomainName, atMost?: number) => Effect.Effect<number, SqlError.SqlError>
     /**
      * Records, safe from a power cut, before a write that these names are ours and what is being written there, so that
      * a crash in between leaves no record without owner, and none that we believe to be another.
@@ -344,11 +344,16 @@ export class Outbox extends Context.Service<
           (rows) => new Map(rows.map((row) => [row.name, toPublished(row)]))
         )
 
-      const countPublished = (zone: DomainName) =>
-        Effect.map(
-          sql<{ readonly names: number | bigint }>`SELECT COUNT(*) AS names FROM published WHERE zone = ${zone}`,
+      const countPublished = (zone: DomainName, atMost?: number) => {
+        const ours = sql`FROM published WHERE zone = ${zone}`
+        return Effect.map(
+          atMost === undefined
+            ? sql<{ readonly names: number | bigint }>`SELECT COUNT(*) AS names ${ours}`
+            : sql<{ readonly names: number | bigint }>`
+                SELECT COUNT(*) AS names FROM (SELECT 1 ${ours} LIMIT ${atMost}) AS some_of_them`,
           ([row]) => Number(row!.names)
         )
+      }
 
       const publishedNames = (zone: DomainName, after: DomainName | undefined, limit: number) =>
         Effect.map(

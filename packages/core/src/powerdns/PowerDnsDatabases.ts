@@ -217,7 +217,7 @@ const following = (current: () => PowerDnsClient["Service"]): PowerDnsClient["Se
     serverConfiguration: now((client) => client.serverConfiguration),
     listZones: now((client) => client.listZones),
     findZone: (zone) => now((client) => client.findZone(zone)),
-    rrsets: (zone, names) => now((client) => client.rrsets(zone, names)),
+    rrsets: (zone, names, recordsAtLeast) => now((client) => client.rrsets(zone, names, recordsAtLeast)),
     exportZone: (zone) => now((client) => client.exportZone(zone)),
     records: (zone) => Stream.suspend(() => current().records(zone)),
     zoneKeys: (zone) => now((client) => client.zoneKeys(zone)),

@@ -42,6 +42,8 @@ export interface Call {
   readonly changes?: ReadonlyArray<RRset.RRsetChange>
   /** Of `rrsets`. */
   readonly names?: ReadonlyArray<DomainName.DomainName>
+  /** Of `rrsets`. */
+  readonly recordsAtLeast?: number | undefined
 }
 
 /** How many of the latest calls are kept. */
@@ -424,9 +426,9 @@ const make = (node: string, version: string) => {
           return Result.void
         })
       ),
-    rrsets: (name, names) =>
+    rrsets: (name, names, recordsAtLeast) =>
       answer(
-        { operation: "rrsets", zone: name, names },
+        { operation: "rrsets", zone: name, names, recordsAtLeast },
         inZone(name, ({ sets }) => Result.succeed([...new Set(names)].flatMap((each) => shown(sets.get(each)))))
       ),
     exportZone: (name) =>

@@ -331,7 +331,7 @@ export const make = Effect.fnUntraced(function* (
     serverConfiguration: read((api) => api.serverConfiguration),
     listZones: read((api) => api.listZones),
     findZone: (zone) => read((api) => api.findZone(zone)),
-    rrsets: (zone, names) => read((api) => api.rrsets(zone, names)),
+    rrsets: (zone, names, recordsAtLeast) => read((api) => api.rrsets(zone, names, recordsAtLeast)),
     exportZone: (zone) => read((api) => api.exportZone(zone)),
     records: (zone) => Stream.suspend(() => writer.api.records(zone)),
     zoneKeys: (zone) => read((api) => api.zoneKeys(zone)),

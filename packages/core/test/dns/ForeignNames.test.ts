@@ -6,6 +6,7 @@ import * as RRset from "@prism-dns/core/domain/RRset"
 import { PowerDnsClient } from "@prism-dns/core/powerdns/PowerDnsClient"
 import { PowerDnsMemory } from "@prism-dns/core/powerdns/PowerDnsMemory"
 import { Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { sqlite } from "../layers.ts"
 
@@ -29,6 +30,16 @@ const setUp = Effect.gen(function* () {
   return { at, client, exports, memory, patchAsPrism }
 })
 
+/** So many names of the zone are ours; what PowerDNS holds of them does not matter here. */
+const publishedLongAgo = (count: number) =>
+  Effect.flatMap(
+    SqlClient.SqlClient,
+    (sql) => sql`
+      INSERT INTO published (zone, name, content, present, generation, published_at)
+      WITH RECURSIVE numbers(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ${count})
+      SELECT ${zone}, 'old-' || i || '.' || ${zone}, '[["A",60,["192.0.2.1"]]]', 1, 1, 1 FROM numbers`
+  )
+
 describe("ForeignNames", () => {
   it.effect("few names are read one by one, and what someone put there a moment ago is seen", () =>
     Effect.gen(function* () {
@@ -48,6 +59,47 @@ describe("ForeignNames", () => {
       yield* patchAsPrism(a("new-1", "192.0.2.1"))
       yield* patchAsPrism(a("new-2", "192.0.2.2"))
       assert.deepStrictEqual(yield* at(many.slice(3)), [name("new-7")])
+      assert.strictEqual(yield* exports, 1)
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("in a large zone many names too are read by themselves, and seen as they are now", () =>
+    Effect.gen(function* () {
+      const { at, exports, memory } = yield* setUp
+      yield* publishedLongAgo(30_000)
+      assert.deepStrictEqual(yield* at(many), [])
+      yield* memory.put(zone, a("new-7", "192.0.2.7"))
+      assert.deepStrictEqual(yield* at(many), [name("new-7")])
+      assert.strictEqual(yield* exports, 0)
+      const sizes = (yield* memory.calls).flatMap(({ recordsAtLeast }) => recordsAtLeast ?? [])
+      assert.deepStrictEqual(sizes, [10_001, 10_001])
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("a large zone is read once as many names were asked for within a minute as cost the same", () =>
+    Effect.gen(function* () {
+      const { at, exports } = yield* setUp
+      yield* publishedLongAgo(20_000)
+      yield* at(many)
+      yield* TestClock.adjust(ForeignNames.snapshotMillisMax)
+      yield* at(many)
+      assert.strictEqual(yield* exports, 0)
+      yield* at(many) // 40 names, and 500 records for each
+      yield* at(many)
+      assert.strictEqual(yield* exports, 1)
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("a zone that is large by what others have there is read whole to find that out, and then by name", () =>
+    Effect.gen(function* () {
+      const { at, client, exports, memory } = yield* setUp
+      yield* Effect.forEach(
+        Array.from({ length: 11_000 }, (_, i) => a(`other-${i}`, "192.0.2.1")),
+        (rrset) => memory.put(zone, rrset)
+      )
+      assert.deepStrictEqual(yield* at(many), [])
+      yield* client.patch(zone, [{ _tag: "Replace", rrset: a("new-9", "192.0.2.9") }])
+      assert.deepStrictEqual(yield* at(many), [name("new-9")])
       assert.strictEqual(yield* exports, 1)
     }).pipe(Effect.provide(layer))
   )

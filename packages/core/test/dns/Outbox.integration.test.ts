@@ -103,6 +103,21 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
   )
 
+  it.effect("names that are ours are counted, no further than is asked for", () =>
+    Effect.gen(function* () {
+      const outbox = yield* Outbox
+      const names = ["h1", "h2", "h3"].map(T.nameOf)
+      yield* outbox.claim(
+        zone.name,
+        names.map((name) => ({ name, sent: [] })),
+        1
+      )
+      const counts = yield* Effect.forEach([undefined, 2, 3, 4], (atMost) => outbox.countPublished(zone.name, atMost))
+      assert.deepStrictEqual(counts, [3, 2, 3, 3])
+      assert.strictEqual(yield* outbox.countPublished(T.reverse4.name, 2), 0)
+    }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
+  )
+
   it.effect("a settlement that waits for what is published holds no mark that a registration needs meanwhile", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
