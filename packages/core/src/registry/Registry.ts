@@ -269,10 +269,19 @@ interface Claim {
   readonly registration: Registration
   /** Of this server in the cluster, when it was asked. */
   readonly life: number
+  /** When that was; undefined: it counts whatever has become of the host since. */
+  readonly asked?: AskedAt | undefined
   /** Whether whoever asked still waits; undefined: it counts in any case. */
   readonly isWanted?: (() => boolean) | undefined
   /** Only the first answer counts. */
   readonly resume: (result: Result.Result<Registered, RegisterError>) => void
+}
+
+interface AskedAt {
+  /** By a clock that only goes on. */
+  readonly elapsedMillis: number
+  /** The highest generation that this server knew of; undefined: none yet. */
+  readonly generation: number | undefined
 }
 
 interface Spoken {
@@ -344,6 +353,29 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       ? suffixedNames(registration.fqdn, options.suffixesMax).filter((name) => registration.mayHave?.(name) ?? true)
       : []
 
+  const clock = yield* Clock.Clock
+  /** By a clock that only goes on: that of the day may be set meanwhile. */
+  const elapsedMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const isSlow = (sinceMillis: number) => elapsedMillis() - sinceMillis > options.answerMillisMax * slowShare
+  /** The highest generation that this server has seen given out, since it started. */
+  let generationSeen: number | undefined
+  const nextGeneration = Effect.tap(Generation.next(sql), (generation) =>
+    Effect.sync(() => {
+      generationSeen = Math.max(generationSeen ?? 0, generation)
+    })
+  )
+
+  /**
+   * What was asked long ago of a host that was changed after that: whoever asked has perhaps gone to another server, and this
+   * is older than what it asked there. A cut network takes the word of that away too, but delivers what was under way.
+   */
+  const isOvertaken = (asked: AskedAt | undefined, current: Host | undefined): boolean =>
+    asked?.generation !== undefined &&
+    current !== undefined &&
+    current.generation > asked.generation &&
+    isSlow(asked.elapsedMillis) &&
+    !cluster.isAlone()
+
   /** What is known of the zones and owners that may come to have a host more by `batch`. */
   const countsFor = (batch: ReadonlyArray<Pick<Claim, "registration">>, known: ReadonlyMap<DomainName, Host>) => {
     const moving = new Set<DomainName>()
@@ -378,25 +410,25 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
    */
   const writeClaims = Effect.fn("Registry.write")(
     function* (
-      batch: ReadonlyArray<Pick<Claim, "registration">>,
+      batch: ReadonlyArray<Pick<Claim, "registration" | "asked">>,
       tickets: Array<Ticket>,
       isTrial: boolean,
       last: Effect.Effect<void, RegistryUnavailable | Overtaken> = Effect.void
     ) {
       const zonesVersion = zones.version
       const known = new Map<DomainName, Host>()
-      const asked = new Set<DomainName>()
+      const names = new Set<DomainName>()
       for (const { registration } of batch) {
-        asked.add(registration.fqdn)
-        for (const name of suffixes(registration)) asked.add(name)
+        names.add(registration.fqdn)
+        for (const name of suffixes(registration)) names.add(name)
       }
-      for (const host of yield* hosts.lockByName([...asked])) known.set(host.fqdn, host)
+      for (const host of yield* hosts.lockByName([...names])) known.set(host.fqdn, host)
       const conflicts = yield* hostConflicts(sql, zones, newPlaces(batch, known))
       const tally = HostCounts.tally(yield* countsFor(batch, known))
       const nowMillis = yield* Clock.currentTimeMillis
-      const generation = yield* Generation.next(sql)
+      const generation = yield* nextGeneration
       const changes = new Map<DomainName, HostRepo.ActorChange>()
-      const answers: Array<Result.Result<Registered, Exclude<RegisterError, RegistryUnavailable>>> = []
+      const answers: Array<Result.Result<Registered, RegisterError>> = []
       const flappings = new Map<DomainName, Damping.Flapping>()
       const refusedZones: Array<DomainName> = []
       const askedFor = new Map<DomainName, DomainName>()
@@ -404,7 +436,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const renewed: Array<Seen> = []
 
       // In order of arrival, each against what those before it left; a name that changes twice is written once.
-      for (const { registration } of batch) {
+      for (const { asked, registration } of batch) {
         const { fqdn, zone } = registration
         // It was placed before: the zone may have gone since, or one have come that the name belongs to.
         if (zones.zoneOf(fqdn)?.name !== zone) {
@@ -454,6 +486,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           }
           case "Write": {
             const { after, before, event } = decision
+            if (isOvertaken(asked, before)) {
+              answers.push(Result.fail(new RegistryUnavailable({ detail: "the host was changed since it was asked" })))
+              break
+            }
             if (event === "changed" && before !== undefined && before.addresses.join() !== after.addresses.join()) {
               const flapping = Damping.claim(
                 flappings.get(after.fqdn) ?? damped.find(after.fqdn),
@@ -554,9 +590,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       schedule: Schedule.jittered(Schedule.exponential(5))
     })
 
-  const clock = yield* Clock.Clock
-  /** By a clock that only goes on: that of the day may be set meanwhile. */
-  const elapsedMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   /** Since when the database was lost, and nothing has been committed after; undefined: it is there. */
   let lostSinceMillis: number | undefined
 
@@ -613,8 +646,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     Effect.andThen(
       stillStands(batch),
       Effect.suspend(() => {
-        const isSlow = elapsedMillis() - beganMillis > options.answerMillisMax * slowShare
-        return isSlow && asked.some(isLeft) ? Effect.fail(new Overtaken()) : Effect.void
+        return isSlow(beganMillis) && asked.some(isLeft) ? Effect.fail(new Overtaken()) : Effect.void
       })
     )
 
@@ -716,7 +748,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const found = yield* hosts.lockByName(words.map(({ fqdn }) => fqdn))
       const known = new Map(found.map((host) => [host.fqdn, host]))
       const nowMillis = yield* Clock.currentTimeMillis
-      const generation = yield* Generation.next(sql)
+      const generation = yield* nextGeneration
       const changes: Array<HostRepo.ActorChange> = []
       const marked: Array<RecordPlace> = []
       const answers: Array<Result.Result<Changed, HostUnknown | HostMoved | HostRetired>> = []
@@ -786,7 +818,14 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const register: Registry["Service"]["register"] = (registration, isWanted) =>
     Effect.flatMap(asked, (life) =>
       Effect.callback((resume) =>
-        wait({ _tag: "Register", registration, life, isWanted, resume: (result) => resume(Effect.fromResult(result)) })
+        wait({
+          _tag: "Register",
+          registration,
+          life,
+          asked: { elapsedMillis: elapsedMillis(), generation: generationSeen },
+          isWanted,
+          resume: (result) => resume(Effect.fromResult(result))
+        })
       )
     )
 

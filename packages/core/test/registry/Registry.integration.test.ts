@@ -1,5 +1,7 @@
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer } from "effect"
+import { Cluster } from "@prism-dns/core/cluster/Cluster"
+import * as Generation from "@prism-dns/core/storage/Generation"
+import { Deferred, Effect, Fiber, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import * as HostRepo from "@prism-dns/core/registry/HostRepo"
 import { Registry } from "@prism-dns/core/registry/Registry"
@@ -24,6 +26,25 @@ const holding = Effect.fnUntraced(function* (hostname: string) {
   yield* Deferred.await(held)
   return Effect.andThen(Deferred.succeed(done, undefined), Fiber.join(registering))
 })
+
+/** Waits until something has waited so long for a host. Not in a transaction, which sees what was there when it looked first. */
+const untilItWaits = Effect.fnUntraced(function* (interval: string) {
+  const sql = yield* SqlClient.SqlClient
+  yield* waitUntil(
+    `something has waited ${interval} for a host`,
+    sql<{ readonly n: number }>`
+      SELECT COUNT(*)::int AS n FROM pg_stat_activity
+      WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND clock_timestamp() - query_start > ${interval}::interval`,
+    ([row]) => row!.n > 0
+  )
+})
+
+/** A server that knows of another one. */
+const amongOthers = Layer.effect(
+  Cluster,
+  Effect.map(Cluster, (alone) => Cluster.of({ ...alone, isAlone: () => false }))
+).pipe(Layer.provide(Cluster.layerAlone))
 
 layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("on PostgreSQL", (it) => {
   suite("the registry", it, T.postgres)
@@ -105,7 +126,6 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
     "$asked that waited for the database until it was refused is not stored later: $why",
     ({ asked: what, gone, why }) =>
       Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
         const registry = yield* Registry
         const { host } = yield* registry.register(T.registration("a", "192.0.2.1"))
         let isThere = true
@@ -117,15 +137,7 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
             ? Effect.asVoid(registry.change(word, isWanted))
             : Effect.asVoid(registry.register(T.registration("a", "192.0.2.2"), isWanted))
         )
-        yield* waitUntil(
-          "it has waited for the host for long",
-          // Not in a transaction, which sees what was there when it looked first.
-          sql<{ readonly n: number }>`
-            SELECT COUNT(*)::int AS n FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'
-              AND clock_timestamp() - query_start > INTERVAL '350 milliseconds'`,
-          ([row]) => row!.n > 0
-        )
+        yield* untilItWaits("350 milliseconds")
         isThere = !gone
         yield* letGo
         const error = yield* Effect.flip(Fiber.join(blocked))
@@ -137,6 +149,66 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       }).pipe(
         Effect.provide(
           Layer.fresh(T.registry({ answerMillisMax: gone ? 1500 : 300 }).pipe(Layer.provideMerge(T.postgres)))
+        )
+      )
+  )
+
+  it.effect.each([
+    {
+      isBefore: false,
+      isAlone: false,
+      outcome: "the registry could not be written: the host was changed since it was asked"
+    },
+    { isBefore: true, isAlone: false, outcome: "changed" },
+    { isBefore: false, isAlone: true, outcome: "changed" }
+  ])(
+    "what waited for long is not stored over what another server has stored since it was asked: $outcome, before $isBefore, alone $isAlone",
+    ({ isAlone, isBefore, outcome }) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const registry = yield* Registry
+        yield* registry.register(T.registration("a", "192.0.2.1"))
+        const elsewhere = Effect.gen(function* () {
+          const generation = yield* Generation.next(sql)
+          yield* sql`UPDATE host SET generation = ${generation}, labels = '{"rack":"7"}'`
+        })
+        if (isBefore) {
+          yield* elsewhere
+          // It has seen newer generations than that, if not that.
+          yield* registry.register(T.registration("b", "192.0.2.9"))
+        }
+        const held = yield* Deferred.make<void>()
+        const done = yield* Deferred.make<void>()
+        const other = yield* Effect.forkChild(
+          Effect.gen(function* () {
+            yield* HostRepo.make(sql).lockByName([T.nameOf("a")])
+            yield* Deferred.succeed(held, undefined)
+            yield* Deferred.await(done)
+            if (!isBefore) yield* elsewhere
+          }).pipe(sql.withTransaction)
+        )
+        yield* Deferred.await(held)
+        const late = yield* Effect.forkChild(registry.register(T.registration("a", "192.0.2.2"), () => true))
+        yield* untilItWaits("350 milliseconds")
+        yield* Deferred.succeed(done, undefined)
+        yield* Fiber.join(other)
+        const told = yield* Effect.match(Fiber.join(late), {
+          onFailure: ({ message }) => message,
+          onSuccess: ({ outcome }) => outcome
+        })
+        assert.strictEqual(told, outcome)
+        const host = Option.getOrThrow(yield* registry.findByName(T.nameOf("a")))
+        assert.deepStrictEqual(host.addresses, [T.address(outcome === "changed" ? "192.0.2.2" : "192.0.2.1")])
+        // Whoever still wants it asks again.
+        const again = yield* registry.register(T.registration("a", "192.0.2.2"), () => true)
+        assert.strictEqual(again.outcome, outcome === "changed" ? "renewed" : "changed")
+      }).pipe(
+        Effect.provide(
+          Layer.fresh(
+            T.registry({ answerMillisMax: 1500 }, T.zones, isAlone ? Cluster.layerAlone : amongOthers).pipe(
+              Layer.provideMerge(T.postgres)
+            )
+          )
         )
       )
   )
