@@ -58,20 +58,17 @@ for (const backend of ["sqlite", "lmdb"] as const) {
       ) => it.effect(name, () => Effect.provide(body, prism()))
 
       test(
-        "a registration is answered by DNS when its ticket is settled, forward and reverse, within a second",
+        "a registration is answered by DNS when its ticket is settled, forward and reverse",
         Effect.gen(function* () {
           const first = yield* register("zero", ["192.0.2.9", "2001:db8::9"]) // makes the zones
           yield* (yield* Acknowledgements).wait(first.ticket!)
-          const start = performance.now()
           const { ticket } = yield* register("one", ["192.0.2.1", "2001:db8::1"])
           const outcome = yield* (yield* Acknowledgements).wait(ticket!)
-          const millis = performance.now() - start
           assert.strictEqual(outcome._tag, "Applied")
           assert.deepStrictEqual(yield* data("one.hosts.test", "A"), ["192.0.2.1"])
           assert.deepStrictEqual(yield* data("one.hosts.test", "AAAA"), ["2001:db8::1"])
           assert.deepStrictEqual(yield* data(T.pointerOf("192.0.2.1"), "PTR"), ["one.hosts.test"])
           assert.deepStrictEqual(yield* data(T.pointerOf("2001:db8::1"), "PTR"), ["one.hosts.test"])
-          assert.isBelow(millis, 1000)
         })
       )
 

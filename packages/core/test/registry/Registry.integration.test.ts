@@ -222,7 +222,6 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       )
       const names = Array.from({ length: 200 }, (_, i) => `h${i}`)
       // in opposite orders, so that each has to wait for the other
-      const start = performance.now()
       const results = yield* Effect.all(
         [
           { context: one!, list: names },
@@ -239,7 +238,6 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
         ),
         { concurrency: "unbounded" }
       )
-      assert.isBelow(performance.now() - start, 5000)
       const outcomes = results.flat().map(({ host, outcome }) => ({ ...host, outcome }))
       assert.strictEqual(outcomes.filter(({ outcome }) => outcome === "created").length, 200)
       assert.strictEqual(outcomes.filter(({ outcome }) => outcome === "renewed").length, 200)
