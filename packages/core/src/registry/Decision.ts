@@ -45,7 +45,7 @@ export interface Registration extends Wishes {
   /** Who asked for it, where that is not the registrant by itself; for the audit. */
   readonly actor?: Actor | undefined
   readonly reason?: string | undefined
-  /** Whether the host is as whoever asks thinks, by its generation; undefined: whatever it is. Never asked of a new one. */
+  /** Whether a host that would be changed is as whoever asks thinks, by its generation; undefined: whatever it is. */
   readonly isExpected?: ((generation: number) => boolean) | undefined
 }
 

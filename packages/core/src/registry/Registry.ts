@@ -444,10 +444,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           continue
         }
         const current = known.get(registration.fqdn)
-        if (current !== undefined && registration.isExpected?.(current.generation) === false) {
-          answers.push(Result.fail(new HostMoved({ fqdn, generation: current.generation })))
-          continue
-        }
         const policy = zones.find(registration.zone)?.policy ?? Zone.defaultPolicy
         const isSuffixed = policy.conflict === "suffix"
         const newId = current === undefined || isSuffixed ? yield* random.uuidV7() : ""
@@ -486,6 +482,11 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           }
           case "Write": {
             const { after, before, event } = decision
+            // Only of what would be written: what was committed, and not heard of, is decided anew and found done.
+            if (before !== undefined && registration.isExpected?.(before.generation) === false) {
+              answers.push(Result.fail(new HostMoved({ fqdn: before.fqdn, generation: before.generation })))
+              break
+            }
             if (isOvertaken(asked, before)) {
               answers.push(Result.fail(new RegistryUnavailable({ detail: "the host was changed since it was asked" })))
               break

@@ -127,6 +127,19 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
     }
 
     for (const moment of ["unsent", "unanswered"] as const) {
+      it.effect(`during the commit, ${moment}: what was decided by a look at a host succeeds, and is done once`, () =>
+        Effect.gen(function* () {
+          const { counts, registry, way } = yield* start
+          const { host } = yield* registry.register(T.registration("web-1", "192.0.2.1"))
+          way.cutAt("COMMIT", moment)
+          const isExpected = (generation: number) => generation === host.generation
+          const registered = yield* registry.register({ ...T.registration("web-1", "192.0.2.2"), isExpected })
+          assert.strictEqual(way.cuts(), 1)
+          assert.strictEqual(registered.outcome, moment === "unsent" ? "changed" : "renewed")
+          assert.deepInclude(yield* counts, { hosts: 1, versions: 2, entries: 2 })
+        }).pipe(Effect.scoped)
+      )
+
       it.effect(
         `during the commit, ${moment}: somebody's word is not repeated, and it is said that it may have been done`,
         () =>
