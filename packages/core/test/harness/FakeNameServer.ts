@@ -7,6 +7,7 @@ import dnsPacket from "dns-packet"
 import { Effect } from "effect"
 import { createSocket } from "node:dgram"
 import * as Net from "node:net"
+import { freePorts } from "./ports.ts"
 
 export interface Reply {
   readonly rcode?: "NOERROR" | "NXDOMAIN" | "SERVFAIL" | "REFUSED"
@@ -39,6 +40,9 @@ const encode = (query: dnsPacket.DecodedPacket, reply: Reply): Buffer =>
 
 /** Starts one; `questions` counts what it was asked over UDP. */
 export const start = (respond: Respond) =>
+  Effect.flatMap(freePorts(1), ([port]) => listen(respond, port!))
+
+const listen = (respond: Respond, port: number) =>
   Effect.acquireRelease(
     Effect.callback<{ host: string; port: number; questions: () => number; close: () => void }>((resume) => {
       let questions = 0
@@ -65,8 +69,8 @@ export const start = (respond: Respond) =>
         for (const reply of respond(query.questions![0]!, "udp"))
           udp.send(encode(query, reply), from.port, from.address)
       })
-      udp.bind(0, "127.0.0.1", () => {
-        const { port } = udp.address()
+      for (const socket of [udp, tcp]) socket.once("error", (error) => resume(Effect.die(error)))
+      udp.bind(port, "127.0.0.1", () => {
         tcp.listen(port, "127.0.0.1", () =>
           resume(
             Effect.succeed({
