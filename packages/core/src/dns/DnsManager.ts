@@ -771,6 +771,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
 
   const forget = (name: DomainName) => {
     for (const known of [ready, remade, inDoubt, opened, again]) known.delete(name)
+    foreignNames.forget(name)
     errors.delete(name)
     due.delete(name)
     renewals.delete(name)

@@ -64,6 +64,8 @@ export interface ForeignNames {
   ) => Effect.Effect<ReadonlyArray<RRset.RRset>, PowerDnsError | SqlError.SqlError>
   /** A PATCH of ours was taken. */
   readonly wrote: (zone: DomainName) => void
+  /** The zone is not ours to write any more: nothing of it is remembered. */
+  readonly forget: (zone: DomainName) => void
 }
 
 export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Service"]): ForeignNames => {
@@ -171,6 +173,10 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
     wrote: (zone) => {
       const snapshot = snapshots.get(zone)
       if (snapshot !== undefined) snapshot.expectedSerial += 1
+    },
+    forget: (zone) => {
+      snapshots.delete(zone)
+      asked.delete(zone)
     }
   }
 }

@@ -27,7 +27,7 @@ const setUp = Effect.gen(function* () {
     Effect.map(foreignNames.at(zone, names), (found) => found.map((rrset) => rrset.name))
   const patchAsPrism = (rrset: RRset.RRset) =>
     Effect.map(client.patch(zone, [{ _tag: "Replace", rrset }]), () => foreignNames.wrote(zone))
-  return { at, client, exports, memory, patchAsPrism }
+  return { at, client, exports, forget: foreignNames.forget, memory, patchAsPrism }
 })
 
 /** So many names of the zone are ours; what PowerDNS holds of them does not matter here. */
@@ -60,6 +60,16 @@ describe("ForeignNames", () => {
       yield* patchAsPrism(a("new-2", "192.0.2.2"))
       assert.deepStrictEqual(yield* at(many.slice(3)), [name("new-7")])
       assert.strictEqual(yield* exports, 1)
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("of a zone that another server writes by now nothing is remembered", () =>
+    Effect.gen(function* () {
+      const { at, exports, forget } = yield* setUp
+      yield* at(many)
+      forget(zone)
+      yield* at(many)
+      assert.strictEqual(yield* exports, 2)
     }).pipe(Effect.provide(layer))
   )
 
