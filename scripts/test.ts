@@ -1,7 +1,8 @@
 /**
  * `./prism test`, once everything it needs is there: type check, lint, bundle,
  * then the suites. Its last line is `N passed, N failed`; a step that is no
- * test counts as one failure when it fails. `--only SUITE` runs that suite alone; `--only
+ * test counts as one failure when it fails. What failed is said once more in front of that line, with its
+ * message, for who sees the end of the output alone. `--only SUITE` runs that suite alone; `--only
  * cluster-full` runs the suite of clusters as large as what is promised of them, which takes an hour.
  */
 import { spawnSync } from "node:child_process"
@@ -23,8 +24,17 @@ if (asked === fullCluster) process.env["PRISM_CLUSTER"] = "full"
 const only = asked === fullCluster ? "cluster" : asked
 
 let passed = 0
-let failed = 0
 let skipped = 0
+/** What failed, each with as much of its message as says why. */
+const failures: Array<string> = []
+
+const linesOfMessage = 20
+const charactersOfMessage = 1_500
+
+const fail = (what: string, message = "") => {
+  const lines = message.slice(0, charactersOfMessage).split("\n").slice(0, linesOfMessage)
+  failures.push([what, ...lines.filter((line) => line !== "").map((line) => `    ${line}`)].join("\n"))
+}
 
 /** Runs a program in front of everyone's eyes. */
 const run = (name: string, program: string, ...args: ReadonlyArray<string>): boolean => {
@@ -35,9 +45,7 @@ const run = (name: string, program: string, ...args: ReadonlyArray<string>): boo
 }
 
 const step = (name: string, program: string, ...args: ReadonlyArray<string>) => {
-  if (run(name, program, ...args)) return
-  failed++
-  console.error(`prism: ${name} failed`)
+  if (!run(name, program, ...args)) fail(name)
 }
 
 interface Report {
@@ -45,8 +53,14 @@ interface Report {
   readonly numPendingTests: number
   readonly numTodoTests: number
   readonly testResults: ReadonlyArray<{
+    readonly name: string
     readonly status: string
-    readonly assertionResults: ReadonlyArray<{ readonly status: string }>
+    readonly message: string
+    readonly assertionResults: ReadonlyArray<{
+      readonly status: string
+      readonly fullName: string
+      readonly failureMessages: ReadonlyArray<string>
+    }>
   }>
 }
 
@@ -65,18 +79,21 @@ const suite = (name: string) => {
     "--reporter=json",
     `--outputFile.json=${file}`
   )
-  let failures = 0
+  const before = failures.length
   if (Fs.existsSync(file)) {
     const report = JSON.parse(Fs.readFileSync(file, "utf8")) as Report
     passed += report.numPassedTests
     skipped += report.numPendingTests + report.numTodoTests
-    for (const { assertionResults, status } of report.testResults) {
-      const here = assertionResults.filter((result) => result.status === "failed").length
+    for (const { assertionResults, message, name: path, status } of report.testResults) {
+      const here = assertionResults.filter((result) => result.status === "failed")
+      const place = Path.relative(root, path)
+      for (const { failureMessages, fullName } of here) fail(`${place}: ${fullName}`, failureMessages.join("\n"))
       // A file that could not be loaded has no tests, yet it failed.
-      failures += here === 0 && status === "failed" ? 1 : here
+      if (here.length === 0 && status === "failed") fail(place, message)
     }
   }
-  failed += failures === 0 && !good ? 1 : failures
+  // An error outside of every test is in no report; vitest has printed it above.
+  if (failures.length === before && !good) fail(`${name} tests`, "an error outside of every test, see above")
 }
 
 Fs.mkdirSync(results, { recursive: true })
@@ -89,5 +106,6 @@ if (only === undefined) {
 if (only === undefined || only === "e2e" || only === "cluster") step("bundle", process.execPath, "scripts/bundle.ts")
 for (const name of suites) if (only === undefined || only === name) suite(name)
 
-process.exitCode = failed === 0 ? 0 : 1
-console.log(`\n${passed} passed, ${failed} failed${skipped === 0 ? "" : `, ${skipped} skipped`}`)
+process.exitCode = failures.length === 0 ? 0 : 1
+if (failures.length > 0) console.log(`\n== failed\n\n${failures.join("\n\n")}`)
+console.log(`\n${passed} passed, ${failures.length} failed${skipped === 0 ? "" : `, ${skipped} skipped`}`)
