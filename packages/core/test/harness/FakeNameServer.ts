@@ -39,8 +39,7 @@ const encode = (query: dnsPacket.DecodedPacket, reply: Reply): Buffer =>
   })
 
 /** Starts one; `questions` counts what it was asked over UDP. */
-export const start = (respond: Respond) =>
-  Effect.flatMap(freePorts(1), ([port]) => listen(respond, port!))
+export const start = (respond: Respond) => Effect.flatMap(freePorts(1), ([port]) => listen(respond, port!))
 
 const listen = (respond: Respond, port: number) =>
   Effect.acquireRelease(
