@@ -91,45 +91,42 @@ export class Debts extends Context.Service<
       if (configured.length > 1) yield* sql`DELETE FROM debtor WHERE name NOT IN ${asList(sql, configured)}`
       else yield* sql`DELETE FROM debtor`
 
+      const bothTypes = sql.onDialectOrElse({
+        pg: () => `(SELECT COALESCE(jsonb_agg(DISTINCT type), '[]')::text
+          FROM jsonb_array_elements_text(debt.types::jsonb || excluded.types::jsonb) AS t (type))`,
+        orElse: () => `(SELECT json_group_array(value) FROM (
+          SELECT value FROM json_each(debt.types) UNION SELECT value FROM json_each(excluded.types)))`
+      })
       const listeners = new Set<(zone: DomainName) => void>()
 
-      const standing = (debtors: ReadonlyArray<string>, zone: DomainName, names: ReadonlyArray<DomainName>) =>
-        sql<DebtRow & { readonly debtor: string }>`
-          SELECT debtor, name, generation, types, unseen FROM debt
-          WHERE debtor IN ${asList(sql, debtors)} AND zone = ${zone} AND name IN ${asList(sql, names)}`
-
       return Debts.of({
-        owe: Effect.fnUntraced(function* (zone, debtors, debts) {
-          if (debtors.length === 0 || debts.length === 0) return
-          const names = debts.map(({ name }) => name)
-          const found = new Map(
-            (yield* standing(debtors, zone, names)).map((row) => [`${row.debtor} ${row.name}`, toDebt(row)])
-          )
+        owe: (zone, debtors, debts) => {
+          if (debtors.length === 0 || debts.length === 0) return Effect.void
           const rows = debtors.flatMap((debtor) =>
-            debts.map(({ generation, name, types, unseen }) => {
-              const before = found.get(`${debtor} ${name}`)
-              return {
-                debtor,
-                zone,
-                name,
-                generation,
-                types: JSON.stringify([...new Set([...(before?.types ?? []), ...types])]),
-                unseen: (before?.unseen ?? unseen) ? 1 : 0
+            debts.map(({ generation, name, types, unseen }) => ({
+              debtor,
+              zone,
+              name,
+              generation,
+              types: JSON.stringify(types),
+              unseen: unseen ? 1 : 0
+            }))
+          )
+          // Of one that stands nothing is read before: whoever pays may have looked at the name by then (`seen`).
+          return Effect.asVoid(
+            insertRows(
+              sql,
+              "debt",
+              { debtor: "text", zone: "text", name: "text", generation: "bigint", types: "text", unseen: "bigint" },
+              rows,
+              {
+                by: ["debtor", "name"],
+                conflict: `ON CONFLICT (debtor, zone, name) DO UPDATE SET
+                  generation = excluded.generation, types = ${bothTypes}`
               }
-            })
+            )
           )
-          yield* insertRows(
-            sql,
-            "debt",
-            { debtor: "text", zone: "text", name: "text", generation: "bigint", types: "text", unseen: "bigint" },
-            rows,
-            {
-              by: ["debtor", "name"],
-              conflict: `ON CONFLICT (debtor, zone, name) DO UPDATE SET
-                generation = excluded.generation, types = excluded.types, unseen = excluded.unseen`
-            }
-          )
-        }),
+        },
         wake: (zone) => {
           for (const f of listeners) f(zone)
         },
@@ -160,7 +157,11 @@ export class Debts extends Context.Service<
             (rows) => rows.map(toDebt)
           ),
         among: (debtor, zone, names) =>
-          Effect.map(standing([debtor], zone, names), (rows) => new Set(rows.map(({ name }) => name))),
+          Effect.map(
+            sql<{ readonly name: DomainName }>`
+              SELECT name FROM debt WHERE debtor = ${debtor} AND zone = ${zone} AND name IN ${asList(sql, names)}`,
+            (rows) => new Set(rows.map(({ name }) => name))
+          ),
         seen: (debtor, zone, names) =>
           names.length === 0
             ? Effect.void
