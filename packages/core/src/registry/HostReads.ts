@@ -27,7 +27,7 @@ import { OwnWrites, type Writes } from "../storage/Writes.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
 import { toHost, type HostRow } from "./HostRows.ts"
-import { publicationOf } from "./Registry.ts"
+import { publicationOf } from "./Publications.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 /** A host as it stands in the database. */

@@ -82,6 +82,13 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
       (rows) => rows.map(toHost)
     )
 
+  /** Whether a change of a host was committed at this generation, of late. */
+  const hasVersion = (fqdn: DomainName, generation: number) =>
+    Effect.map(
+      sql`SELECT 1 FROM host_history WHERE fqdn = ${fqdn} AND generation = ${generation} LIMIT 1`,
+      (rows) => rows.length > 0
+    )
+
   /** One statement for each table, whatever the number of hosts. Gives the counts that it has changed, as they are now. */
   const write = Effect.fnUntraced(function* (changes: ReadonlyArray<ActorChange>, nowMillis: number, cause: Cause) {
     const created = changes.filter(({ before }) => before === undefined).map(({ after }) => after)
@@ -423,6 +430,7 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
 
   return {
     lockByName,
+    hasVersion,
     write,
     countsOf,
     moveSeen,

@@ -2,18 +2,18 @@
  * The host registry: what should be true of every host's name.
  *
  * A change of a host, its history row, its audit entry and the marks of the
- * names it touches commit together or not at all. Registrations that arrive
- * while a commit is under way share the next one: one transaction and one
- * statement for each table, whatever their number. A beat that changes nothing
- * is answered from memory. When the database is lost, registrations are decided
- * anew on the server that takes over, also where the commit may have been done:
- * then they turn out to be renewals.
+ * names it touches commit together or not at all. Registrations share a commit
+ * (`GroupCommit`): one transaction and one statement for each table, whatever
+ * their number. A beat that changes nothing is answered from memory. When the
+ * database is lost, all that waits is decided anew on the server that takes over,
+ * also where the commit may have been done: registrations then turn out to be
+ * renewals, and for what somebody said it is looked up.
  *
  * Leaves to others: whether the registrant may register at all (`auth/Policy`),
  * what becomes of leases that pass (`registry/Expiry`), and publishing
  * (`dns/DnsManager`).
  */
-import { Cause, Clock, Context, Effect, Fiber, Layer, Option, Queue, Result, Schedule, Schema } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Option, Result, Schedule, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as Metric from "effect/Metric"
 import { SqlClient, SqlError } from "effect/sql"
@@ -22,11 +22,10 @@ import * as Turns from "../audit/Turns.ts"
 import { Signals } from "../cluster/Signals.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import type { Host, HostState, Publication } from "../domain/Host.ts"
-import { Asked, outOfTouch } from "../cluster/Asked.ts"
+import { Asked } from "../cluster/Asked.ts"
 import { Cluster } from "../cluster/Cluster.ts"
 import { Acknowledgements, type Ticket } from "../dns/Acknowledgements.ts"
 import { Outbox } from "../dns/Outbox.ts"
-import * as Progress from "../dns/Progress.ts"
 import { hostConflicts } from "../dns/RecordChanges.ts"
 import { type RecordPlace, Zones, ZonesMoved } from "../dns/Zones.ts"
 import { Durability } from "../storage/Durability.ts"
@@ -48,23 +47,18 @@ import {
   suffixedNames,
   takenByRecord
 } from "./Decision.ts"
+import * as GroupCommit from "./GroupCommit.ts"
+import { RegistryUnavailable } from "./GroupCommit.ts"
 import * as HostCounts from "./HostCounts.ts"
 import { placesOf } from "./HostRecords.ts"
 import * as HostRepo from "./HostRepo.ts"
 import { Leases, type Seen } from "./Leases.ts"
+import * as Publications from "./Publications.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as Words from "./Words.ts"
 import { HostMoved, type HostRetired, HostUnknown, type Word, type WordEvent } from "./Words.ts"
 
-/** The registry's database did not take the change; nothing of it is stored. Trying again later may help. */
-export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>()("RegistryUnavailable", {
-  detail: Schema.String
-}) {
-  override get message(): string {
-    return `the registry could not be written: ${this.detail}`
-  }
-}
-
+export { RegistryUnavailable } from "./GroupCommit.ts"
 export { HostMoved, HostRetired, HostUnknown } from "./Words.ts"
 
 /** Why a registration was not taken. */
@@ -75,13 +69,6 @@ export type RegisterError =
   | ZoneGone
   | HostMoved
   | RegistryUnavailable
-
-/** How far a host's present generation has come, and who tells of what is still to come. */
-export interface Followed {
-  /** Has reached what is reached already, and settles with the rest. */
-  readonly ticket: Ticket
-  readonly publication: Publication
-}
 
 /** What became of a host by somebody's word. */
 export interface GivenUp {
@@ -139,15 +126,7 @@ export interface Registered {
   readonly ticket: Ticket | undefined
 }
 
-export interface RegistryOptions {
-  /** Registrations and changes in one commit at the most. */
-  readonly batchMax: number
-  /** How long registrations that keep coming are gathered for one commit at the most, in milliseconds. */
-  readonly gatherMillisMax: number
-  /** Registrations and changes that may wait for a commit; beyond it callers are told that the registry is unavailable. */
-  readonly waitingMax: number
-  /** How long the database may take over a commit until those who wait are told so, in milliseconds. */
-  readonly answerMillisMax: number
+export interface RegistryOptions extends GroupCommit.GroupCommitOptions {
   /** Names that a zone of the policy `suffix` has to give beside the one asked for. */
   readonly suffixesMax: number
   /** How names that several machines claim in turn are damped. */
@@ -162,11 +141,6 @@ export const defaultOptions: RegistryOptions = {
   suffixesMax: 8,
   damping: Damping.defaultOptions
 }
-
-/** From this share of `answerMillisMax` on a transaction is slow: some who wait for it may have gone. */
-const slowShare = 0.2
-
-const silentFor = (millis: number) => `the database has not answered for ${millis / 1000} s`
 
 /** Between two attempts to write while the database is lost, in milliseconds, more or less. */
 const lossMillisBetween = 150
@@ -237,7 +211,7 @@ export class Registry extends Context.Service<
       look: (tried: ReadonlyArray<HandledRequest>) => Effect.Effect<A, E>
     ) => Effect.Effect<A, E | RegistryUnavailable>
     /** Follows the present generation of `host` on its way to the DNS: for who has its lease, and changes nothing. */
-    readonly follow: (host: Host) => Effect.Effect<Followed, SqlError.SqlError>
+    readonly follow: (host: Host) => Effect.Effect<Publications.Followed, SqlError.SqlError>
     readonly findById: (id: string) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     readonly findByName: (fqdn: DomainName) => Effect.Effect<Option.Option<Host>, SqlError.SqlError>
     /** Those that there are of these ids and names, in no order. */
@@ -264,16 +238,11 @@ export class Registry extends Context.Service<
 /** A request that waits for its commit, and who is told what became of it. */
 type Waiting = Claim | Spoken
 
-interface Claim {
+interface Claim extends GroupCommit.Waiting {
   readonly _tag: "Register"
   readonly registration: Registration
-  /** Of this server in the cluster, when it was asked. */
-  readonly life: number
-  /** When that was; undefined: it counts whatever has become of the host since. */
+  /** When it was asked; undefined: it counts whatever has become of the host since. */
   readonly asked?: AskedAt | undefined
-  /** Whether whoever asked still waits; undefined: it counts in any case. */
-  readonly isWanted?: (() => boolean) | undefined
-  /** Only the first answer counts. */
   readonly resume: (result: Result.Result<Registered, RegisterError>) => void
 }
 
@@ -284,24 +253,25 @@ interface AskedAt {
   readonly generation: number | undefined
 }
 
-interface Spoken {
+interface Spoken extends GroupCommit.Waiting {
   readonly _tag: "Word"
   readonly word: Word
-  readonly life: number
-  readonly isWanted?: (() => boolean) | undefined
   readonly resume: (result: Result.Result<Changed, WordError>) => void
 }
 
-/** Whoever asked has gone, and has perhaps asked another server for something newer since. */
-const isLeft = ({ isWanted }: Waiting): boolean => isWanted?.() === false
+type Batch = GroupCommit.Batch<Waiting>
 
-/** Those whose commits are under way. */
-interface Batch {
-  readonly waiting: ReadonlyArray<Waiting>
-  /** Of this server, when all of it was asked. */
-  readonly life: number
-  /** They were told already that it takes too long. */
-  late: boolean
+/** What an attempt to write words has come to, once it is committed. */
+interface WordsWritten {
+  readonly words: ReadonlyArray<Word>
+  /** In the order of the words. */
+  readonly answers: ReadonlyArray<Result.Result<Changed, HostUnknown | HostMoved | HostRetired>>
+  readonly generation: number
+  /** One of the hosts that it has changed. */
+  readonly changed: DomainName
+  readonly tickets: ReadonlyArray<Ticket>
+  /** For when it has committed. */
+  readonly tell: Effect.Effect<void>
 }
 
 const make = Effect.fnUntraced(function* (options: RegistryOptions) {
@@ -356,7 +326,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const clock = yield* Clock.Clock
   /** By a clock that only goes on: that of the day may be set meanwhile. */
   const elapsedMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-  const isSlow = (sinceMillis: number) => elapsedMillis() - sinceMillis > options.answerMillisMax * slowShare
   /** The highest generation that this server has seen given out, since it started. */
   let generationSeen: number | undefined
   const nextGeneration = Effect.tap(Generation.next(sql), (generation) =>
@@ -373,7 +342,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     asked?.generation !== undefined &&
     current !== undefined &&
     current.generation > asked.generation &&
-    isSlow(asked.elapsedMillis) &&
+    commits.isSlow(asked.elapsedMillis) &&
     !cluster.isAlone()
 
   /** What is known of the zones and owners that may come to have a host more by `batch`. */
@@ -413,7 +382,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       batch: ReadonlyArray<Pick<Claim, "registration" | "asked">>,
       tickets: Array<Ticket>,
       isTrial: boolean,
-      last: Effect.Effect<void, RegistryUnavailable | Overtaken> = Effect.void
+      last: Effect.Effect<void, RegistryUnavailable | GroupCommit.Overtaken> = Effect.void
     ) {
       const zonesVersion = zones.version
       const known = new Map<DomainName, Host>()
@@ -584,7 +553,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
           ? Effect.as(zones.reload, true)
           : Effect.succeed(
               error instanceof CountsMoved ||
-                error instanceof Overtaken ||
+                error instanceof GroupCommit.Overtaken ||
                 (SqlError.isSqlError(error) && isCollision(error))
             ),
       times: 5,
@@ -596,10 +565,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   /**
    * The database was lost: its work is decided anew, on whichever server has taken over, for as long as one is likely to,
-   * and not any more once those who wait were told that it takes too long. `isIdempotent`: also where it may have been done.
+   * and not any more once those who wait were told that it takes too long.
    */
   const againOnLoss =
-    (batch: Batch, isIdempotent: boolean) =>
+    (batch: Batch) =>
     <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       effect.pipe(
         Effect.tap(() =>
@@ -612,8 +581,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
             if (!Loss.isLost(error)) return false
             const nowMillis = elapsedMillis()
             lostSinceMillis ??= nowMillis
-            if (batch.late || nowMillis - lostSinceMillis >= failover.patienceMillis) return false
-            if (Loss.isUncertain(error) && !isIdempotent) return false
+            if (batch.isLate() || nowMillis - lostSinceMillis >= failover.patienceMillis) return false
             yield* Metric.update(RegistryMetrics.batchesRepeated, 1)
             return true
           }),
@@ -621,85 +589,52 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         })
       )
 
-  /**
-   * Before each attempt: what was asked before this server was taken for dead is not carried out. Whoever asked has gone to
-   * another server, where it may have asked for something newer since.
-   */
-  const inLifeOf = ({ life }: Batch) =>
-    Effect.flatMap(cluster.proven, (isProven) =>
-      isProven && cluster.life() === life ? Effect.void : Effect.fail(new RegistryUnavailable({ detail: outOfTouch }))
-    )
-
-  /**
-   * The last of a transaction, when its rows are held: those who waited have not been refused meanwhile, or what they asked
-   * elsewhere since, and were told, would be undone by it. A statement may have been on its way for long: what a cut network
-   * holds back it delivers once it is whole again.
-   */
-  const stillStands = (batch: Batch) =>
-    Effect.suspend((): Effect.Effect<void, RegistryUnavailable> => {
-      if (batch.late) return Effect.fail(new RegistryUnavailable({ detail: silentFor(options.answerMillisMax) }))
-      if (cluster.life() !== batch.life) return Effect.fail(new RegistryUnavailable({ detail: outOfTouch }))
-      return Effect.void
-    })
-
-  /** The same; and where it was slow, nobody of those who asked has gone since `beganMillis`. */
-  const stillAsked = (batch: Batch, asked: ReadonlyArray<Waiting>, beganMillis: number) =>
-    Effect.andThen(
-      stillStands(batch),
-      Effect.suspend(() => {
-        return isSlow(beganMillis) && asked.some(isLeft) ? Effect.fail(new Overtaken()) : Effect.void
-      })
-    )
-
-  const answerClaims = Effect.fnUntraced(function* (all: ReadonlyArray<Claim>, batch: Batch) {
+  const answerClaims = Effect.fnUntraced(function* (asked: ReadonlyArray<Claim>, batch: Batch) {
     changedMeanwhile.clear()
     anyChangedMeanwhile = false
-    let claims = all
-    const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* Effect.suspend(
-      () => {
+    let claims = asked
+    const { answers, askedFor, flappings, nowMillis, places, refusedZones, tickets, written } = yield* batch
+      .attempt(asked, (wanted, last) => {
         const tickets: Array<Ticket> = []
-        const beganMillis = elapsedMillis()
-        claims = withoutThoseGone(claims)
-        return Effect.andThen(
-          inLifeOf(batch),
-          Effect.onError(writeClaims(claims, tickets, false, stillAsked(batch, claims, beganMillis)), () =>
-            closeAll(tickets)
-          )
-        )
-      }
-    ).pipe(againOnCollision, againOnLoss(batch, true))
+        claims = wanted
+        return Effect.onError(writeClaims(wanted, tickets, false, last), () => closeAll(tickets))
+      })
+      .pipe(againOnCollision, againOnLoss(batch))
     if (written.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
     for (const { after } of anyChangedMeanwhile ? [] : written) {
       if ((changedMeanwhile.get(after.fqdn) ?? 0) > after.generation) continue
       leases.hold(after, nowMillis, askedFor.get(after.fqdn))
     }
-    if (batch.late) yield* closeAll(tickets)
+    if (batch.isLate()) yield* closeAll(tickets)
     answers.forEach((result, i) => claims[i]!.resume(result))
     yield* outbox.wake(new Set(places.map((place) => place.zone)))
     yield* Metric.update(RegistryMetrics.commitSize, claims.length)
     if (flappings.size > 0) yield* reportDamping(damped.set(flappings), refusedZones)
   })
 
-  const answerWords = Effect.fnUntraced(function* (all: ReadonlyArray<Spoken>, batch: Batch) {
-    let spoken = all
-    const { answers, tell, tickets } = yield* Effect.suspend(() => {
-      const tickets: Array<Ticket> = []
-      const beganMillis = elapsedMillis()
-      spoken = withoutThoseGone(spoken)
-      const words = spoken.map(({ word }) => word)
-      return Effect.andThen(
-        inLifeOf(batch),
-        Effect.onError(writeWords(words, tickets, false, stillAsked(batch, spoken, beganMillis)), () =>
-          closeAll(tickets)
-        )
+  const answerWords = Effect.fnUntraced(function* (asked: ReadonlyArray<Spoken>, batch: Batch) {
+    const attempts: Array<WordsWritten> = []
+    const opened: Array<Array<Ticket>> = []
+    const { answers, tell, tickets, words } = yield* batch
+      .attempt(asked, (wanted, last) => {
+        const tickets: Array<Ticket> = []
+        opened.push(tickets)
+        const words = wanted.map(({ word }) => word)
+        return writeWords(words, tickets, false, last, attempts)
+      })
+      .pipe(
+        againOnCollision,
+        againOnLoss(batch),
+        Effect.onError(() => closeAll(opened.flat()))
       )
-    }).pipe(againOnCollision, againOnLoss(batch, false))
+    yield* closeAll(opened.filter((others) => others !== tickets).flat())
     if (tickets.length > 0) yield* Effect.onError(durability.flush, () => closeAll(tickets))
     acknowledgements.committed(tickets)
-    if (batch.late) yield* closeAll(tickets)
-    answers.forEach((result, i) => spoken[i]!.resume(result))
-    yield* Metric.update(RegistryMetrics.commitSize, spoken.length)
+    if (batch.isLate()) yield* closeAll(tickets)
+    const speakers = new Map(asked.map((spoken) => [spoken.word, spoken]))
+    answers.forEach((result, i) => speakers.get(words[i]!)!.resume(result))
+    yield* Metric.update(RegistryMetrics.commitSize, words.length)
     yield* tell
   })
 
@@ -737,16 +672,22 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   /**
    * Hosts, locked, changed and written by somebody's words: words of one kind, each about another host. `tell` is for when
-   * it has committed. With `isTrial` it never will. `last` can undo it when its rows are held.
+   * it has committed. With `isTrial` it never will. `last` can undo it when its rows are held. Of `attempts`, to which it
+   * adds itself, one may have been committed, though nobody heard of it: then that is what became of the words. It is seen
+   * once the rows are held, since the commit of one that is still under way is waited for.
    */
   const writeWords = Effect.fn("Registry.writeWords")(
     function* (
       words: ReadonlyArray<Word>,
       tickets: Array<Ticket>,
       isTrial: boolean,
-      last: Effect.Effect<void, RegistryUnavailable | Overtaken> = Effect.void
+      last: Effect.Effect<void, RegistryUnavailable | GroupCommit.Overtaken> = Effect.void,
+      attempts: Array<WordsWritten> = []
     ) {
       const found = yield* hosts.lockByName(words.map(({ fqdn }) => fqdn))
+      for (const attempt of attempts) {
+        if (yield* hosts.hasVersion(attempt.changed, attempt.generation)) return attempt
+      }
       const known = new Map(found.map((host) => [host.fqdn, host]))
       const nowMillis = yield* Clock.currentTimeMillis
       const generation = yield* nextGeneration
@@ -799,19 +740,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         for (const { after } of changes) damped.forget(after.fqdn)
         if (marked.length > 0) yield* outbox.wake(new Set(marked.map(({ zone }) => zone)))
       })
-      return { answers, tell, tickets }
+      const written = { words, answers, generation, tell, tickets }
+      const [first] = changes
+      if (first !== undefined) attempts.push({ ...written, changed: first.after.fqdn })
+      return written
     },
     (effect) => Audit.inTransaction(sql)(effect)
   )
-
-  const queue = yield* Queue.bounded<Waiting>(options.waitingMax)
-  let closed = false
-
-  const wait = (waiting: Waiting): void => {
-    if (closed) return refuse([waiting], "the server is stopping")
-    if (Queue.offerUnsafe(queue, waiting)) return
-    refuse([waiting], `more than ${options.waitingMax} registrations are waiting already`)
-  }
 
   /** In which life of this server it is asked. */
   const asked = Effect.map(Asked, (asked) => asked?.life ?? cluster.life())
@@ -819,7 +754,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const register: Registry["Service"]["register"] = (registration, isWanted) =>
     Effect.flatMap(asked, (life) =>
       Effect.callback((resume) =>
-        wait({
+        commits.wait({
           _tag: "Register",
           registration,
           life,
@@ -833,7 +768,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const change: Registry["Service"]["change"] = (word, isWanted) =>
     Effect.flatMap(asked, (life) =>
       Effect.callback((resume) =>
-        wait({ _tag: "Word", word, life, isWanted, resume: (result) => resume(Effect.fromResult(result)) })
+        commits.wait({ _tag: "Word", word, life, isWanted, resume: (result) => resume(Effect.fromResult(result)) })
       )
     )
 
@@ -854,10 +789,15 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       requests.forEach((request, at) => {
         if (request._tag === "Register") {
           const { registration } = request
-          wait({ _tag: "Register", registration, life, resume: (result) => put(at, result) })
+          commits.wait({ _tag: "Register", registration, life, resume: (result) => put(at, result) })
         } else {
           const { word } = request
-          wait({ _tag: "Word", word, life, resume: (result) => put(at, Result.map(result, toHandled(word.event))) })
+          commits.wait({
+            _tag: "Word",
+            word,
+            life,
+            resume: (result) => put(at, Result.map(result, toHandled(word.event)))
+          })
         }
       })
     })
@@ -956,17 +896,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       )
     ) as Effect.Effect<A, E | RegistryUnavailable>
 
-  const refuse = (waiting: ReadonlyArray<Waiting>, detail: string) => {
-    for (const { resume } of waiting) resume(Result.fail(new RegistryUnavailable({ detail })))
-  }
-
-  const withoutThoseGone = <A extends Waiting>(waiting: ReadonlyArray<A>): ReadonlyArray<A> => {
-    const gone = new Set(waiting.filter(isLeft))
-    if (gone.size === 0) return waiting
-    refuse([...gone], "whoever asked has gone")
-    return waiting.filter((each) => !gone.has(each))
-  }
-
   const answerOrRefuse = (batch: Batch) =>
     Effect.forEach(
       Words.runsOf(batch.waiting, kindOf),
@@ -976,7 +905,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
         const answered = claims.length > 0 ? answerClaims(claims, batch) : answerWords(spoken, batch)
         return Effect.catchCause(answered, (cause) => {
           const reason = detailOf(Cause.squash(cause))
-          refuse(requests, reason)
+          GroupCommit.refuse(requests, reason)
           return Effect.logError(
             claims.length > 0 ? "registrations could not be stored" : "changes of hosts could not be stored"
           ).pipe(Effect.annotateLogs({ registrations: requests.length, reason }))
@@ -985,77 +914,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       { discard: true }
     )
 
-  // Runs after the loop below has ended: nobody is left to wait for an answer that does not come.
-  yield* Effect.addFinalizer(() =>
-    Effect.map(Queue.clear(queue), (rest) => {
-      closed = true
-      refuse(rest, "the server is stopping")
-    })
-  )
-  /**
-   * Waits for a registration, and then for its company: as long as each turn of the event loop brings more, up to
-   * `gatherMillisMax`. Connections are accepted one a turn, so a commit in every turn would be a commit for each; one
-   * that comes alone waits for two empty turns, some microseconds.
-   */
-  const gather = Effect.gen(function* () {
-    yield* Queue.peek(queue)
-    const deadlineMillis = (yield* Clock.currentTimeMillis) + options.gatherMillisMax
-    let waiting = Queue.sizeUnsafe(queue)
-    let emptyTurns = 0
-    while (emptyTurns < 2 && waiting < options.batchMax && (yield* Clock.currentTimeMillis) < deadlineMillis) {
-      yield* Effect.yieldNow
-      const size = Queue.sizeUnsafe(queue)
-      emptyTurns = size > waiting ? 0 : emptyTurns + 1
-      waiting = size
-    }
-    return yield* Queue.takeBetween(queue, 1, options.batchMax)
-  })
+  const commits = yield* GroupCommit.make<Waiting>(options, cluster, answerOrRefuse)
 
-  /**
-   * Tells those who wait that the database has been silent for too long, and whoever comes while it stays so. What it
-   * was given is undone when it answers (`stillStands`), unless all that was left was the commit.
-   */
-  const refuseInTime = Effect.fnUntraced(function* (batch: Batch) {
-    const detail = silentFor(options.answerMillisMax)
-    yield* Effect.sleep(options.answerMillisMax)
-    batch.late = true
-    refuse(batch.waiting, detail)
-    yield* Effect.logError("registrations are refused").pipe(Effect.annotateLogs({ reason: detail }))
-    while (true) {
-      refuse(yield* Queue.clear(queue), detail)
-      yield* Effect.sleep(1000)
-    }
-  })
-
-  const answerInTime = Effect.fnUntraced(function* (taken: ReadonlyArray<Waiting>) {
-    const life = cluster.life()
-    // Who comes back in a crowd gives up, and comes again: the work of those who have gone would make the others wait longer.
-    const wanted = withoutThoseGone(taken)
-    const waiting = wanted.filter((each) => each.life === life)
-    refuse(
-      wanted.filter((each) => each.life !== life),
-      outOfTouch
-    )
-    if (waiting.length === 0) return
-    const batch: Batch = { waiting, life, late: false }
-    const impatience = yield* Effect.forkChild(refuseInTime(batch))
-    yield* answerOrRefuse(batch)
-    yield* Fiber.interrupt(impatience)
-  })
-
-  // What was taken is answered, also when we are stopped meanwhile.
-  yield* Effect.uninterruptibleMask((restore) => Effect.flatMap(restore(gather), answerInTime)).pipe(
-    Effect.forever,
-    Effect.forkScoped
-  )
-
-  const publications: Registry["Service"]["publications"] = Effect.fn("Registry.publications")(function* (list) {
-    const places = list.map((host) => placesOf(zones, host))
-    const progress = yield* Progress.find(sql, places.flat())
-    return list.map((host, i) => publicationOf(host, places[i]!, progress))
-  })
-
-  const look = yield* Progress.together(sql)
   const findNamed = yield* Together.make(hosts.findNamed, findNamesMax)
 
   /** Within a transaction what it has written itself is seen too, and on its connection; else many who ask share a look. */
@@ -1064,48 +924,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
     return Option.fromNullishOr((yield* findNamed([fqdn])).get(fqdn))
   })
 
-  const follow: Registry["Service"]["follow"] = Effect.fn("Registry.follow")(function* (host) {
-    const places = placesOf(zones, host).filter(({ zone }) => zones.find(zone) !== undefined)
-    const generations = new Map<string, number>()
-    for (let looks = 1; ; looks++) {
-      // Opened before the look, so that nothing comes to pass between the two that nobody tells it.
-      const ticket = acknowledgements.open(
-        places.map((place) => ({ ...place, generation: generations.get(Progress.keyOf(place)) })),
-        host.generation
-      )
-      const progress = yield* Effect.onError(look(places), () => closeAll([ticket]))
-      // What is under way at an older generation, as another host's mark may be, settles no newer ticket.
-      const older = places.filter((place) => {
-        const key = Progress.keyOf(place)
-        const { generation } = progress.get(key) ?? {}
-        if (generation === undefined || generation >= (generations.get(key) ?? host.generation)) return false
-        generations.set(key, generation)
-        return true
-      })
-      if (older.length > 0 && looks < followLooksMax) {
-        acknowledgements.close(ticket)
-        continue
-      }
-      tellReached(ticket, places, progress)
-      acknowledgements.committed([ticket])
-      return { ticket, publication: publicationOf(host, places, progress) }
-    }
-  })
-
-  /** Tells a ticket what its records had reached before it was opened, in the order in which they did. */
-  const tellReached = (
-    ticket: Ticket,
-    places: ReadonlyArray<RecordPlace>,
-    progress: ReadonlyMap<string, Progress.Progress>
-  ) => {
-    const reached = places.flatMap((place) => {
-      const known = progress.get(Progress.keyOf(place))
-      const outcome = known === undefined ? undefined : Progress.reached(known)
-      return outcome === undefined ? [] : [{ place, outcome }]
-    })
-    reached.sort((a, b) => a.outcome.atMillis - b.outcome.atMillis)
-    for (const { outcome, place } of reached) acknowledgements.tell(ticket, place, outcome)
-  }
+  const { follow, publications } = yield* Publications.make(sql, zones, acknowledgements)
 
   return Registry.of({
     register,
@@ -1129,49 +948,10 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 /** Names in one look of `findByName` at the most. */
 const findNamesMax = 1000
 
-/** How often `follow` looks at the most, when what is under way turns out to be older than the host. */
-const followLooksMax = 4
-
-/** How far the present generation of `host` has come, by the progress of its `places`. */
-export const publicationOf = (
-  host: Host,
-  places: ReadonlyArray<RecordPlace>,
-  progress: ReadonlyMap<string, Progress.Progress>
-): Publication => {
-  const names = places.flatMap((place) => progress.get(Progress.keyOf(place)) ?? [])
-  const waiting = names.flatMap(({ markedMillis }) => markedMillis ?? [])
-  if (waiting.length > 0) {
-    const parked = names.find(({ parkedReason }) => parkedReason !== undefined)
-    return {
-      level: "accepted",
-      generation: host.generation,
-      atMillis: Math.min(...waiting),
-      ...(parked?.parkedReason === undefined ? {} : { error: parked.parkedReason })
-    }
-  }
-  const isServed = !names.some(({ unserved }) => unserved)
-  const times = names.map(
-    ({ appliedMillis, servedMillis }) => (isServed ? servedMillis : undefined) ?? appliedMillis ?? 0
-  )
-  // A withdrawn host has no record left that could say when.
-  return {
-    level: isServed ? "served" : "applied",
-    generation: host.generation,
-    atMillis: Math.max(host.withdrawnSinceMillis ?? 0, ...times)
-  }
-}
-
 /** Other servers have counted hosts meanwhile, and with ours there are too many: the batch is decided anew. */
 class CountsMoved extends Schema.TaggedError<CountsMoved>()("CountsMoved", {}) {
   override get message(): string {
     return "other servers register hosts at the same time, and there are as many as there may be"
-  }
-}
-
-/** Some who asked have gone while it was being written: it is decided anew, without them. */
-class Overtaken extends Schema.TaggedError<Overtaken>()("Overtaken", {}) {
-  override get message(): string {
-    return "the database was slow, and some who asked have gone meanwhile"
   }
 }
 

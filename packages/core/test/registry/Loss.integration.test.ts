@@ -1,11 +1,12 @@
 /** A registry whose connection to PostgreSQL is lost at the worst of times. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Redacted, type Scope } from "effect"
+import { Context, Effect, Layer, Redacted, Result, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Net from "node:net"
 import * as Asked from "@prism-dns/core/cluster/Asked"
-import { Registry } from "@prism-dns/core/registry/Registry"
+import { Registry, type Request } from "@prism-dns/core/registry/Registry"
+import type { Word } from "@prism-dns/core/registry/Words"
 import { Failover } from "@prism-dns/core/storage/Failover"
 import * as Loss from "@prism-dns/core/storage/Loss"
 import { audit } from "../harness/audit.ts"
@@ -140,23 +141,49 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
         }).pipe(Effect.scoped)
       )
 
-      it.effect(
-        `during the commit, ${moment}: somebody's word is not repeated, and it is said that it may have been done`,
-        () =>
+      for (const event of ["released", "retired", "changed", "transferred"] as const) {
+        it.effect(`during the commit, ${moment}: somebody's word (${event}) is carried out once, and answered so`, () =>
           Effect.gen(function* () {
             const { counts, registry, way } = yield* start
             const { host } = yield* registry.register(T.registration("web-1", "192.0.2.1"))
             way.cutAt("COMMIT", moment)
-            const error = yield* Effect.flip(registry.release(host.fqdn, actor, "a test"))
-            assert.strictEqual(error._tag, "RegistryUnavailable")
-            assert.include(error.message, "it may have been done, look before you repeat it")
-            assert.deepInclude(yield* counts, {
-              hosts: moment === "unsent" ? 1 : 0,
-              entries: moment === "unsent" ? 1 : 2
-            })
+            const edits = { changed: { labels: { rack: "7" } }, transferred: { owner: "ops" } }
+            const said = { fqdn: host.fqdn, actor, reason: "a test" }
+            const word: Word =
+              event === "released" || event === "retired"
+                ? { event, ...said }
+                : { event, ...said, edit: () => edits[event] }
+            const { before, changed } = yield* registry.change(word)
+            assert.strictEqual(way.cuts(), 1)
+            assert.isTrue(changed)
+            assert.strictEqual(before.generation, host.generation)
+            assert.deepInclude(yield* counts, { hosts: event === "released" ? 0 : 1, versions: 2, entries: 2 })
           }).pipe(Effect.scoped)
-      )
+        )
+      }
     }
+
+    it.effect("during the commit of several words: each is answered, also those that changed nothing", () =>
+      Effect.gen(function* () {
+        const { counts, registry, way } = yield* start
+        const names = ["web-1", "web-2"]
+        const registered = yield* Effect.forEach(names, (name, i) =>
+          registry.register(T.registration(name, `192.0.2.${i + 1}`))
+        )
+        const words = [...registered.map(({ host }) => host.fqdn), T.nameOf("none")].map((fqdn): Request => ({
+          _tag: "Word",
+          word: { event: "released", fqdn, actor }
+        }))
+        way.cutAt("COMMIT", "unanswered")
+        const handled = yield* registry.requestAll(words)
+        assert.strictEqual(way.cuts(), 1)
+        assert.deepStrictEqual(
+          handled.map((each) => (Result.isSuccess(each) ? each.success.outcome : each.failure._tag)),
+          ["released", "released", "HostUnknown"]
+        )
+        assert.deepInclude(yield* counts, { hosts: 0, versions: 4, entries: 4 })
+      }).pipe(Effect.scoped)
+    )
 
     it.effect("before the commit: somebody's word is carried out all the same, once", () =>
       Effect.gen(function* () {
