@@ -8,6 +8,7 @@ import { Effect, Layer, Option, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { IpNetwork } from "effect/net"
 import { SqlClient } from "effect/sql"
+import { isDeepStrictEqual } from "node:util"
 import { Identities, IdentityRefused, type IdentitiesOptions } from "@prism-dns/core/auth/Identities"
 import { type Grant, type Principal, unlimited } from "@prism-dns/core/auth/Principal"
 import { type Revocation, Revocations } from "@prism-dns/core/auth/Revocations"
@@ -100,9 +101,12 @@ const everything = Effect.gen(function* () {
   return JSON.stringify(rows, (_, value: unknown) => (typeof value === "bigint" ? Number(value) : value))
 })
 
+/** What is announced from now on, each once: the look at what other servers have revoked may say it a second time. */
 const announced = Effect.map(Revocations, ({ listen }) => {
   const heard: Array<Revocation> = []
-  listen((revocation) => heard.push(revocation))
+  listen((revocation) => {
+    if (!heard.some((each) => isDeepStrictEqual(each, revocation))) heard.push(revocation)
+  })
   return heard
 })
 

@@ -221,7 +221,7 @@ describe("bench", () => {
     assert.deepStrictEqual(Fs.readdirSync(folder), [])
     const processes = ChildProcess.execFileSync("ps", ["-eo", "args"], { encoding: "utf8" })
     assert.notInclude(processes, folder)
-  })
+  }, 180_000)
 
   it("a report stores what a benchmark gave, and writes the page", async () => {
     const docs = Path.join(folder, "docs")
@@ -237,7 +237,7 @@ describe("bench", () => {
     for (const name of Object.keys(stored.figures)) assert.include(page, `| \`${name}\` |`)
     const unknown = await bench(["--report", "nothing", "--docs", docs])
     assert.strictEqual(unknown.code, 2)
-  }, 60_000)
+  }, 180_000)
 
   it("lists what there is, and refuses what there is not", async () => {
     const list = await bench(["--list"])
