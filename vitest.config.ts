@@ -2,7 +2,10 @@ import { defineConfig } from "vitest/config"
 
 const clusters = "packages/server/test/cluster/**/*.e2e.test.ts"
 
-/** What must be running decides the project: nothing, one real program, the whole server as its own process, or several. */
+/**
+ * What must be running decides the project: nothing, one real program, the whole server as its own process, or several. The
+ * limits are for tests that hang: none comes near, also on a machine with much else to do.
+ */
 const project = (name: string, suffix: string, timeoutMillis: number) => ({
   extends: true as const,
   test: {
@@ -15,7 +18,7 @@ const project = (name: string, suffix: string, timeoutMillis: number) => ({
         ? ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/node_modules/**"]
         : [clusters, "**/node_modules/**"],
     testTimeout: timeoutMillis,
-    hookTimeout: 60_000
+    hookTimeout: 120_000
   }
 })
 
@@ -26,9 +29,9 @@ export default defineConfig({
     // What a passing test logs is nobody's concern.
     silent: "passed-only",
     projects: [
-      project("unit", "test", 20_000),
-      project("integration", "integration.test", 60_000),
-      project("e2e", "e2e.test", 120_000),
+      project("unit", "test", 60_000),
+      project("integration", "integration.test", 120_000),
+      project("e2e", "e2e.test", 240_000),
       {
         extends: true,
         // What a cluster promises has bounds of time: one at a time, and no output held back.

@@ -14,7 +14,8 @@ export class WaitedInVain extends Error {
 
 /**
  * Runs `look` until `holds` is true of what it gives, and gives that. A failing `look` is a thing seen, like any other.
- * Default: within 5 s, a look each 10 ms.
+ * Default: within 20 s, a look each 10 ms: a machine with much else to do may stand for seconds, and who does not wait in vain
+ * waits no longer for it.
  */
 export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
   what: string,
@@ -22,7 +23,7 @@ export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
   holds: (seen: A) => boolean,
   options?: { readonly within?: Duration.Input; readonly every?: Duration.Input }
 ) {
-  const within = Duration.fromInputUnsafe(options?.within ?? "5 seconds")
+  const within = Duration.fromInputUnsafe(options?.within ?? "20 seconds")
   const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(within)
   while (true) {
     const left = deadline - (yield* Clock.currentTimeMillis)
