@@ -6,9 +6,9 @@
  * in the next batch.
  *
  * Promises: a name is looked at until it was published or parked; a failure of
- * PowerDNS delays, and loses nothing; no zone waits for another that fails. Leaves
- * to others: who marks names (`registry/Registry`), and finding drift
- * (`dns/Reconciler`).
+ * PowerDNS delays, and loses nothing; no zone waits through the pauses of another
+ * that fails. Leaves to others: who marks names (`registry/Registry`), and finding
+ * drift (`dns/Reconciler`).
  *
  * A zone that comes while we run is made ready like those of the start, and one
  * that goes is written no more: its writer ends, whatever it is about to do.

@@ -36,7 +36,7 @@ import { Serving } from "./Serving.ts"
 
 /** Who writes zones on this server. */
 export interface Writer {
-  /** How long after a write that ended without an answer its names are written once more, in milliseconds. */
+  /** As `DnsManagerOptions.doubtMillis`. */
   readonly doubtMillis: number
   /** This server holds the zone's lease. */
   readonly isHeld: (zone: DomainName) => boolean

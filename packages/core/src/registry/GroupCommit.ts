@@ -12,7 +12,10 @@ import { Clock, Effect, Fiber, Queue, Result, Schema } from "effect"
 import { outOfTouch } from "../cluster/Asked.ts"
 import type { Cluster } from "../cluster/Cluster.ts"
 
-/** The registry's database did not take the change; nothing of it is stored. Trying again later may help. */
+/**
+ * The registry's database did not take the change; nothing of it is stored, unless the sentence says that it may have been
+ * done. Trying again later may help.
+ */
 export class RegistryUnavailable extends Schema.TaggedError<RegistryUnavailable>()("RegistryUnavailable", {
   detail: Schema.String
 }) {
@@ -43,7 +46,7 @@ export interface GroupCommitOptions {
 export interface Waiting {
   /** Of this server in the cluster, when it was asked. */
   readonly life: number
-  /** Whether whoever asked still waits; undefined: it counts in any case. */
+  /** Whether whoever asked still waits, and never again once not; undefined: it counts in any case. */
   readonly isWanted?: (() => boolean) | undefined
   /** Only the first answer counts. */
   readonly resume: (result: Result.Result<never, RegistryUnavailable>) => void
@@ -203,5 +206,5 @@ export const make = Effect.fnUntraced(function* <W extends Waiting>(
     Effect.forkScoped
   )
 
-  return { wait, elapsedMillis, isSlow }
+  return { wait, isSlow }
 })

@@ -83,9 +83,9 @@ export const make = (sql: SqlClient.SqlClient, signals?: Pick<SignalsService, "s
     )
 
   /** Whether a change of a host was committed at this generation, of late. */
-  const hasVersion = (fqdn: DomainName, generation: number) =>
+  const hasVersion = (fqdn: DomainName, event: HostEvent, generation: number) =>
     Effect.map(
-      sql`SELECT 1 FROM host_history WHERE fqdn = ${fqdn} AND generation = ${generation} LIMIT 1`,
+      sql`SELECT 1 FROM host_history WHERE fqdn = ${fqdn} AND generation = ${generation} AND event = ${event} LIMIT 1`,
       (rows) => rows.length > 0
     )
 

@@ -268,7 +268,7 @@ interface WordsWritten {
   readonly answers: ReadonlyArray<Result.Result<Changed, HostUnknown | HostMoved | HostRetired>>
   readonly generation: number
   /** One of the hosts that it has changed. */
-  readonly changed: DomainName
+  readonly changedHost: DomainName
   readonly tickets: ReadonlyArray<Ticket>
   /** For when it has committed. */
   readonly tell: Effect.Effect<void>
@@ -616,16 +616,23 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   const answerWords = Effect.fnUntraced(function* (asked: ReadonlyArray<Spoken>, batch: Batch) {
     const attempts: Array<WordsWritten> = []
     const opened: Array<Array<Ticket>> = []
+    /** The loss of an attempt's commit: it is what is said where no later attempt came to an end. */
+    let uncertain: SqlError.SqlError | undefined
     const { answers, tell, tickets, words } = yield* batch
       .attempt(asked, (wanted, last) => {
         const tickets: Array<Ticket> = []
         opened.push(tickets)
         const words = wanted.map(({ word }) => word)
-        return writeWords(words, tickets, false, last, attempts)
+        return Effect.tapError(writeWords(words, tickets, false, last, attempts), (error) =>
+          Effect.sync(() => {
+            if (Loss.isLost(error) && Loss.isUncertain(error)) uncertain ??= error
+          })
+        )
       })
       .pipe(
         againOnCollision,
         againOnLoss(batch),
+        Effect.mapError((error) => uncertain ?? error),
         Effect.onError(() => closeAll(opened.flat()))
       )
     yield* closeAll(opened.filter((others) => others !== tickets).flat())
@@ -673,7 +680,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   /**
    * Hosts, locked, changed and written by somebody's words: words of one kind, each about another host. `tell` is for when
    * it has committed. With `isTrial` it never will. `last` can undo it when its rows are held. Of `attempts`, to which it
-   * adds itself, one may have been committed, though nobody heard of it: then that is what became of the words. It is seen
+   * adds itself where it changes something, one may have been committed, though nobody heard of it: then that is what became of the words. It is seen
    * once the rows are held, since the commit of one that is still under way is waited for.
    */
   const writeWords = Effect.fn("Registry.writeWords")(
@@ -684,9 +691,14 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       last: Effect.Effect<void, RegistryUnavailable | GroupCommit.Overtaken> = Effect.void,
       attempts: Array<WordsWritten> = []
     ) {
+      const { event = "changed" } = words[0] ?? {}
       const found = yield* hosts.lockByName(words.map(({ fqdn }) => fqdn))
       for (const attempt of attempts) {
-        if (yield* hosts.hasVersion(attempt.changed, attempt.generation)) return attempt
+        if (!(yield* hosts.hasVersion(attempt.changedHost, event, attempt.generation))) continue
+        // What was to tell others of it went with its connection.
+        const names = attempt.words.map(({ fqdn }) => fqdn)
+        yield* sql.afterCommit(Effect.sync(() => signals.send("hosts", names)))
+        return attempt
       }
       const known = new Map(found.map((host) => [host.fqdn, host]))
       const nowMillis = yield* Clock.currentTimeMillis
@@ -694,7 +706,6 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       const changes: Array<HostRepo.ActorChange> = []
       const marked: Array<RecordPlace> = []
       const answers: Array<Result.Result<Changed, HostUnknown | HostMoved | HostRetired>> = []
-      const { event = "changed" } = words[0] ?? {}
       for (const word of words) {
         const { actor, fqdn, reason } = word
         const before = known.get(fqdn)
@@ -742,7 +753,7 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
       })
       const written = { words, answers, generation, tell, tickets }
       const [first] = changes
-      if (first !== undefined) attempts.push({ ...written, changed: first.after.fqdn })
+      if (first !== undefined) attempts.push({ ...written, changedHost: first.after.fqdn })
       return written
     },
     (effect) => Audit.inTransaction(sql)(effect)

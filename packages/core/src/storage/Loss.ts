@@ -6,7 +6,7 @@
  * connection for. `telling` makes that a failure like any other. Lost before its
  * COMMIT was sent, nothing of a transaction is there, and it may be repeated;
  * after that nobody knows (`isUncertain`), and it may be repeated only where
- * doing it twice comes to the same.
+ * doing it twice comes to the same, or where it can be looked up.
  */
 import { Cause, Effect, Option } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"

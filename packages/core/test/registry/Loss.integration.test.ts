@@ -17,18 +17,13 @@ import * as T from "../layers.ts"
 type Moment = "unsent" | "unanswered"
 
 /** A way to PostgreSQL that is cut once at a statement. */
-const breakable = (
-  port: number
-): Effect.Effect<
-  { readonly port: number; readonly cutAt: (word: string, moment: Moment) => void; readonly cuts: () => number },
-  never,
-  Scope.Scope
-> =>
+const breakable = (port: number): Effect.Effect<Way, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.callback<{ readonly server: Net.Server; readonly state: State }>((resume) => {
-        const state: State = { armed: undefined, cuts: 0, sockets: new Set() }
+        const state: State = { armed: undefined, cuts: 0, isClosed: false, sockets: new Set() }
         const server = Net.createServer((client) => {
+          if (state.isClosed) return client.resetAndDestroy()
           const upstream = Net.connect(port, "127.0.0.1")
           let isCutting = false
           const end = () => {
@@ -45,6 +40,9 @@ const breakable = (
             if (armed === undefined || !chunk.toString("latin1").includes(armed.word)) return upstream.write(chunk)
             state.armed = undefined
             state.cuts += 1
+            state.isClosed = armed.isForGood
+            if (armed.isForGood)
+              for (const other of state.sockets) if (other !== client && other !== upstream) other.destroy()
             if (armed.moment === "unsent") return end()
             isCutting = true
             return upstream.write(chunk)
@@ -61,20 +59,28 @@ const breakable = (
     ),
     ({ server, state }) => ({
       port: (server.address() as Net.AddressInfo).port,
-      cutAt: (word, moment) => {
-        state.armed = { word, moment }
+      cutAt: (word, moment, isForGood = false) => {
+        state.armed = { word, moment, isForGood }
       },
       cuts: () => state.cuts
     })
   )
 
+interface Way {
+  readonly port: number
+  /** `isForGood`: with all its connections, and none is let through after it. */
+  readonly cutAt: (word: string, moment: Moment, isForGood?: boolean) => void
+  readonly cuts: () => number
+}
+
 interface State {
-  armed: { readonly word: string; readonly moment: Moment } | undefined
+  armed: { readonly word: string; readonly moment: Moment; readonly isForGood: boolean } | undefined
   cuts: number
+  isClosed: boolean
   readonly sockets: Set<Net.Socket>
 }
 
-const start = Effect.gen(function* () {
+const startWith = Effect.fnUntraced(function* (patienceMillis: number) {
   const { database, port, url, user } = yield* (yield* Postgres).createDatabase()
   const direct = Context.get(yield* Layer.build(Layer.fresh(T.postgresAt(url))), SqlClient.SqlClient)
   const way = yield* breakable(port)
@@ -90,7 +96,7 @@ const start = Effect.gen(function* () {
     )
   )
   const services = yield* Layer.build(Layer.fresh(T.registry().pipe(Layer.provide(client)))).pipe(
-    Effect.provideService(Failover, { patienceMillis: 5000, onMoved: () => () => undefined })
+    Effect.provideService(Failover, { patienceMillis, onMoved: () => () => undefined })
   )
   const registry = Context.get(services, Registry)
   const counts = Effect.map(
@@ -102,6 +108,8 @@ const start = Effect.gen(function* () {
   )
   return { registry, way, counts }
 })
+
+const start = startWith(5000)
 
 const actor = { name: "ops", peer: undefined }
 
@@ -184,6 +192,20 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })(
         assert.deepInclude(yield* counts, { hosts: 0, versions: 4, entries: 4 })
       }).pipe(Effect.scoped)
     )
+
+    for (const moment of ["unsent", "unanswered"] as const) {
+      it.effect(`during the commit, ${moment}, and for good: it is said that somebody's word may have been done`, () =>
+        Effect.gen(function* () {
+          const { counts, registry, way } = yield* startWith(500)
+          const { host } = yield* registry.register(T.registration("web-1", "192.0.2.1"))
+          way.cutAt("COMMIT", moment, true)
+          const error = yield* Effect.flip(registry.release(host.fqdn, actor, "a test"))
+          assert.strictEqual(error._tag, "RegistryUnavailable")
+          assert.include(error.message, "it may have been done, look before you repeat it")
+          assert.deepInclude(yield* counts, { hosts: moment === "unsent" ? 1 : 0 })
+        }).pipe(Effect.scoped)
+      )
+    }
 
     it.effect("before the commit: somebody's word is carried out all the same, once", () =>
       Effect.gen(function* () {
