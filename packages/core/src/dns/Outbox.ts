@@ -51,6 +51,8 @@ export interface Settlement {
   readonly isOurs?: boolean
   /** What stood there before as far as is known, where PowerDNS was sent a change. Undefined: it was not. */
   readonly former?: Published | "nothing" | undefined
+  /** It was known that anything might stand there, and so it was written whatever stood there. */
+  readonly rewritten?: boolean
 }
 
 /** What a name server is to answer with, once it has what was settled. */
@@ -389,7 +391,10 @@ export class Outbox extends Context.Service<
             by: ["name"],
             conflict: `ON CONFLICT (zone, name) DO UPDATE SET
               sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
-                THEN published.sent || '\n' || excluded.sent ELSE excluded.sent END`
+                  THEN published.sent || '\n' || excluded.sent
+                WHEN published.sent NOT LIKE '*%' AND excluded.sent LIKE '*%'
+                  THEN excluded.sent || '\n' || published.sent
+                ELSE excluded.sent END`
           }
         )
 
@@ -450,6 +455,9 @@ export class Outbox extends Context.Service<
           .map(({ name, present }) => ({ name, by: present === 1 ? (1 as const) : (-1 as const) }))
       })
 
+      /** Of what is published: nothing else may stand there, nor come. Not so where it was said, meanwhile perhaps, that it may. */
+      const isSettled = "published.doubt_until IS NULL AND (published.sent IS NULL OR published.sent NOT LIKE '*%')"
+
       const settle = Effect.fnUntraced(function* (
         zone: Zone,
         settlements: ReadonlyArray<Settlement>,
@@ -501,7 +509,7 @@ export class Outbox extends Context.Service<
               by: ["name"],
               conflict: `ON CONFLICT (zone, name) DO UPDATE SET
                   content = excluded.content,
-                  sent = CASE WHEN published.doubt_until IS NULL THEN NULL ELSE published.sent END,
+                  sent = CASE WHEN ${isSettled} THEN NULL ELSE published.sent END,
                   present = excluded.present,
                   others = excluded.others,
                   quarantined_until = excluded.quarantined_until,
@@ -517,7 +525,7 @@ export class Outbox extends Context.Service<
             sql,
             rows.filter(({ content }) => content === "[]").map(({ name }) => name)
           )
-          yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND doubt_until IS NULL`
+          yield* sql`DELETE FROM published WHERE zone = ${zone.name} AND name IN ${gone} AND ${sql.literal(isSettled)}`
           // One in doubt is ours until nothing can come any more.
           yield* sql`
               UPDATE published SET content = '[]', present = 0, others = 0, quarantined_until = NULL, served_at = NULL,
@@ -536,6 +544,7 @@ export class Outbox extends Context.Service<
         const flipped = yield* countBelow(zone, changes)
         if (flipped.length > 0) yield* lockMarks(zone.name, settlements, flipped, nowMillis)
         yield* clearMarks(zone.name, settlements)
+        yield* forgetRewritten(zone.name, settlements)
         yield* remarkFlipped(flipped, nowMillis)
         yield* Audit.writeAll(
           sql,
@@ -613,6 +622,19 @@ export class Outbox extends Context.Service<
             each: "DELETE FROM outbox WHERE zone = ?1 AND name = ?2 AND generation = ?3"
           }
         )
+
+      /**
+       * That anything might have stood there is over, unless it was said once more since (`recheck`, with a mark that stands):
+       * what was read then is older than that.
+       */
+      const forgetRewritten = Effect.fnUntraced(function* (zone: DomainName, settlements: ReadonlyArray<Settlement>) {
+        const names = settlements.filter(({ rewritten }) => rewritten === true).map(({ name }) => name)
+        if (names.length === 0) return
+        const over = sql`zone = ${zone} AND name IN ${asList(sql, names)} AND doubt_until IS NULL
+          AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.zone = published.zone AND o.name = published.name)`
+        yield* sql`DELETE FROM published WHERE content = '[]' AND ${over}`
+        yield* sql`UPDATE published SET sent = NULL WHERE ${over}`
+      })
 
       /** Names of a zone that are ours and of which `condition` is true, locked in their order where others may lock them too. */
       const ours = (zone: DomainName, condition: Statement.Fragment) =>

@@ -440,7 +440,8 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
         const { deletion, quarantinedUntilMillis, rrsets } = outcome
         const isOurs = rrsets.length > 0 || published.has(name)
         const former = outcome.changes.length === 0 ? undefined : (published.get(name) ?? "nothing")
-        settlements.push({ name, generation, rrsets, quarantinedUntilMillis, isOurs, former })
+        const rewritten = published.get(name)?.sent === "anything"
+        settlements.push({ name, generation, rrsets, quarantinedUntilMillis, isOurs, former, rewritten })
         if (deletion === "inferred" || deletion === "by-plan") deletions += 1
       }
     }

@@ -80,3 +80,51 @@ describe("a doubt", () => {
     })
   )
 })
+
+describe("that anything may stand at a name", () => {
+  const published = Effect.flatMap(Outbox, (outbox) =>
+    Effect.map(outbox.published(zone.name, [web]), (published) => published.get(web))
+  )
+  const marked = Effect.map(marks, ([mark]) => mark!.generation)
+
+  for (const after of [rrsets, []]) {
+    const what = after.length > 0 ? "what is there" : "that nothing is there any more"
+    test(
+      `stays known where it is said while ${what} is published, until that was done once more`,
+      Effect.gen(function* () {
+        const outbox = yield* Outbox
+        yield* outbox.settle(zone, [{ name: web, generation: 1, rrsets }], 1)
+        yield* outbox.mark([{ zone: zone.name, name: web }], 2, 2, "registered")
+        yield* outbox.claim(zone.name, [{ name: web, sent: rrsets }], 2)
+        // Another part finds out meanwhile that more may stand there, and has the name looked at.
+        yield* outbox.claim(zone.name, [{ name: web, sent: "anything", types: ["TXT"] }], 3)
+        yield* outbox.recheck(zone.name, [web], 3, "doubt")
+        yield* outbox.settle(zone, [{ name: web, generation: 2, rrsets: after }], 4)
+        assert.deepStrictEqual((yield* published)?.rrsets, after)
+        assert.strictEqual((yield* published)?.sent, "anything")
+        assert.sameMembers([...((yield* published)?.sentTypes ?? [])], ["A", "TXT"])
+        const generation = yield* marked
+        yield* outbox.settle(zone, [{ name: web, generation, rrsets: after, rewritten: true }], 5)
+        assert.deepStrictEqual(yield* marks, [])
+        const last = yield* published
+        if (after.length > 0) assert.deepInclude(last, { rrsets: after, sent: undefined })
+        else assert.isUndefined(last)
+      })
+    )
+  }
+
+  test(
+    "is not over where it was said once more while it was written whatever stood there",
+    Effect.gen(function* () {
+      const outbox = yield* Outbox
+      yield* outbox.settle(zone, [{ name: web, generation: 1, rrsets }], 1)
+      yield* outbox.recheck(zone.name, [web], 2, "doubt")
+      const generation = yield* marked
+      yield* outbox.recheck(zone.name, [web], 3, "doubt")
+      yield* outbox.settle(zone, [{ name: web, generation, rrsets, rewritten: true }], 4)
+      assert.strictEqual((yield* published)?.sent, "anything")
+      yield* outbox.settle(zone, [{ name: web, generation: yield* marked, rrsets, rewritten: true }], 5)
+      assert.deepInclude(yield* published, { rrsets, sent: undefined })
+    })
+  )
+})
