@@ -12,6 +12,7 @@ import { Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Versions from "../cluster/Versions.ts"
 import type { DomainName } from "../domain/DomainName.ts"
+import { lockOrder } from "../storage/Rows.ts"
 
 /**
  * - `managed`: a host's, or a placeholder of ours.
@@ -131,6 +132,14 @@ export class Ownership extends Context.Service<
   {
     /** Whether the name is one that Prism leaves alone. From memory. */
     readonly isIgnored: (zone: DomainName, name: DomainName) => boolean
+    /**
+     * Those of `names` that Prism leaves alone, as the database has it, and will until the transaction around ends: whoever
+     * takes a pattern of the zone back waits for it.
+     */
+    readonly holdIgnored: (
+      zone: DomainName,
+      names: ReadonlyArray<DomainName>
+    ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
     /** The patterns that a zone ignores, or all zones, in order. */
     readonly list: (zone?: DomainName) => Effect.Effect<ReadonlyArray<IgnoredPattern>, SqlError.SqlError>
     /** Reads the patterns again; to be called after a transaction has changed them. */
@@ -151,6 +160,17 @@ export class Ownership extends Context.Service<
           (rows) => rows.map(toIgnored)
         )
 
+      const forShare = sql.literal(sql.onDialectOrElse({ pg: () => "FOR SHARE", orElse: () => "" }))
+      const holdIgnored: Ownership["Service"]["holdIgnored"] = (zone, names) =>
+        Effect.map(
+          sql<{ readonly pattern: string }>`
+            SELECT pattern FROM ignored WHERE zone = ${zone} ORDER BY ${lockOrder(sql, ["pattern"])} ${forShare}`,
+          (rows) => {
+            const held = rows.map(({ pattern }) => makePattern(zone, pattern))
+            return new Set(names.filter((name) => held.some(({ matches }) => matches(name))))
+          }
+        )
+
       const reload = Effect.map(list(), (rows) => {
         const read = new Map<DomainName, Array<Pattern>>()
         for (const { pattern, zone } of rows) {
@@ -165,6 +185,7 @@ export class Ownership extends Context.Service<
       yield* Versions.follow(sql, { topic: "ownership", reload })
       return Ownership.of({
         isIgnored: (zone, name) => patterns.get(zone)?.some(({ matches }) => matches(name)) === true,
+        holdIgnored,
         list,
         reload
       })

@@ -671,7 +671,11 @@ const make = Effect.gen(function* () {
         ON CONFLICT (zone, pattern) DO NOTHING`
     }
     if (removed.length > 0) {
-      yield* sql`DELETE FROM ignored WHERE zone = ${zone.name} AND pattern IN ${asList(sql, removed)}`
+      // Waits for whoever parks names because of a pattern (`Ownership.holdIgnored`): what is parked is then seen below.
+      yield* sql`
+        DELETE FROM ignored WHERE zone = ${zone.name} AND pattern IN (
+          SELECT pattern FROM ignored WHERE zone = ${zone.name} AND pattern IN ${asList(sql, removed)}
+          ORDER BY ${lockOrder(sql, ["pattern"])} ${forUpdate})`
       yield* markParked(page, removed)
     }
     if (changes.length > 0) yield* bump

@@ -12,6 +12,7 @@
  */
 import { Clock, Duration, Effect, Exit } from "effect"
 import * as Metric from "effect/Metric"
+import { SqlClient } from "effect/sql"
 import { Cluster, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
@@ -48,6 +49,7 @@ export interface Writer {
 const anewNamesMax = 1000
 
 export const make = Effect.fnUntraced(function* (writer: Writer) {
+  const sql = yield* SqlClient.SqlClient
   const cluster = yield* Cluster
   const outbox = yield* Outbox
   const source = yield* RecordSource
@@ -80,7 +82,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     // Another may have written the zone until a moment ago, and its death lasts as long as this: so both at once. In a zone
     // that had to be made, what was seen meanwhile says nothing.
     const [isMade, looked] = yield* Effect.all([ensureZone(zone), Effect.exit(looking)], { concurrency: 2 })
-    const { decided, leftAlone, nowMillis, published } = yield* isMade ? looking : looked
+    const { decided, foreign, ignored, nowMillis, published } = yield* isMade ? looking : looked
     const leading = databases.leading()
     const lost = yield* findLost(zone, managedTypes(zone), decided, published)
     const held = yield* holdBeyondBudget(zone, marks, decided)
@@ -111,12 +113,13 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       nowMillis,
       fenceOf(zone.name)
     )
-    const refused = [...leftAlone, ...refusals]
+    const refused = [...foreign, ...refusals]
 
     // Where another came to lead meanwhile, each may have taken a part only.
     const debtors = databases.all.filter((each) => each !== leading || each !== databases.leading())
     yield* settle(zone, marks, published, going, refused, debtors)
-    yield* count(zone, changed, refused)
+    const parked = yield* parkIgnored(zone, ignored)
+    yield* count(zone, changed, [...refused, ...parked])
   })
 
   /**
@@ -222,9 +225,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
 
     // A name we have not written before may hold something of someone else's: look first.
     const isIgnored = (name: DomainName) => ownership.isIgnored(zone.name, name)
-    const ignored = names
-      .filter(isIgnored)
-      .map((name) => ({ name, reason: "a person has said that Prism is to ignore this name" }))
+    const ignored = marks.filter(({ name }) => isIgnored(name))
     const newcomers = new Map<DomainName, ReadonlyArray<string>>()
     for (const name of names) {
       if (isIgnored(name)) continue
@@ -232,8 +233,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       if (news.length > 0) newcomers.set(name, news)
     }
     const foreign = newcomers.size === 0 ? [] : yield* findForeign(zone, newcomers, desired, published)
-    const leftAlone = [...foreign, ...ignored]
-    const notToWrite = new Set(leftAlone.map(({ name }) => name))
+    const notToWrite = new Set([...foreign, ...ignored].map(({ name }) => name))
     const strays = yield* findStrayPlaceholders(zone, published)
     const decided = marks
       .filter((mark) => !notToWrite.has(mark.name))
@@ -247,7 +247,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
           nowMillis
         })
       )
-    return { decided, leftAlone, nowMillis, published }
+    return { decided, foreign, ignored, nowMillis, published }
   })
 
   /** Below a delegation PowerDNS signs nothing, once it has looked where one begins: that costs the zone, and is rare. */
@@ -481,6 +481,32 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
         })),
       changed ? powerdns.node : undefined
     )
+    yield* tellParked(zone, parkings, atMillis)
+  })
+
+  /**
+   * Parks names that are ignored. What is known of that here may be older than a person's word that they no longer are, which
+   * would not find them parked yet: those stay due, and are looked at once more.
+   */
+  const parkIgnored = Effect.fnUntraced(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
+    if (marks.length === 0) return []
+    const atMillis = yield* Clock.currentTimeMillis
+    const parkings = yield* Effect.gen(function* () {
+      yield* fenceOf(zone.name)
+      const names = marks.map(({ name }) => name)
+      const ignored = yield* ownership.holdIgnored(zone.name, names)
+      const parkings = marks
+        .filter(({ name }) => ignored.has(name))
+        .map(({ generation, name }): Parking => ({ name, generation, reason: ignoredReason }))
+      yield* outbox.park(zone.name, parkings, atMillis)
+      return parkings
+    }).pipe(sql.withTransaction)
+    yield* tellParked(zone, parkings, atMillis)
+    if (parkings.length < marks.length) yield* ownership.reload
+    return parkings
+  })
+
+  const tellParked = Effect.fnUntraced(function* (zone: Zone, parkings: ReadonlyArray<Parking>, atMillis: number) {
     for (const { generation, name, reason } of parkings) {
       acknowledgements.settle(zone.name, name, generation, { _tag: "Parked", atMillis, reason })
       yield* Effect.logWarning("name parked").pipe(Effect.annotateLogs({ zone: zone.name, name, reason }))
@@ -558,6 +584,8 @@ const typeOf = (change: RRset.RRsetChange): string => (change._tag === "Replace"
  */
 const isAboutContent = (reason: PowerDnsError["reason"]): boolean =>
   reason._tag === "Refused" || (reason._tag === "Malformed" && (reason.status === 400 || reason.status === 413))
+
+const ignoredReason = "a person has said that Prism is to ignore this name"
 
 /** A name that cannot be published, and why. */
 interface Refusal {
