@@ -328,6 +328,7 @@ export const make = (sql: SqlClient.SqlClient) => {
       (rows) => new Set(rows.map(({ name }) => name))
     )
 
+  /** A mark at generation 0 only holds a place within the transaction. */
   const facts = Effect.fnUntraced(function* (zone: DomainName, names: ReadonlyArray<DomainName>) {
     const among = asList(sql, names)
     const marks = yield* sql<{
@@ -335,7 +336,7 @@ export const make = (sql: SqlClient.SqlClient) => {
       readonly generation: number | bigint
       readonly plan: string | null
       readonly cause: string
-    }>`SELECT name, generation, plan, cause FROM outbox WHERE zone = ${zone} AND name IN ${among}`
+    }>`SELECT name, generation, plan, cause FROM outbox WHERE zone = ${zone} AND name IN ${among} AND generation > 0`
     const published = yield* sql<{
       readonly name: DomainName
       readonly generation: number | bigint

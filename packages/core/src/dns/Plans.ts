@@ -34,6 +34,7 @@ import { asList, asTable, integer, lockOrder } from "../storage/Rows.ts"
 import type { Cause } from "./Cause.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import { isRecordType } from "../domain/RecordContent.ts"
+import * as NonTerminals from "./NonTerminals.ts"
 import { Outbox } from "./Outbox.ts"
 import * as RecordChanges from "./RecordChanges.ts"
 import { makePattern, Ownership } from "./Ownership.ts"
@@ -538,6 +539,43 @@ const make = Effect.gen(function* () {
     return refusals
   })
 
+  /**
+   * Whoever adopts or releases decides behind the turn of records, and while nobody claims or settles what is ours at the names:
+   * a write of them is over, or is seen.
+   */
+  const holdPublished = Effect.fnUntraced(function* ({ changes, zone }: Page) {
+    yield* records.takeTurn(zone.name, false)
+    const names = [...new Set(changes.map(({ name }) => name))]
+    yield* sql`
+      SELECT name FROM published WHERE zone = ${zone.name} AND name IN ${asList(sql, names)}
+      ORDER BY ${lockOrder(sql, ["name"])} ${forUpdate}`
+  })
+
+  /**
+   * Nobody marks the page's names while `body` runs, until the transaction ends: whoever publishes would look at them as they
+   * were before. A mark that is not there cannot be locked, so one is put there and taken away again; also at names above
+   * these, which a settlement may mark. As settlements do, the zone's row is taken before marks.
+   */
+  const holdingMarks = <A, E>({ changes, nowMillis, zone }: Page, body: Effect.Effect<A, E>) =>
+    sql.onDialectOrElse({
+      pg: () =>
+        Effect.gen(function* () {
+          const names = new Set(changes.flatMap(({ name }) => [name, ...NonTerminals.above(name, zone)]))
+          const rows = Array.from(names, (name) => ({ name }))
+          yield* sql`SELECT zone FROM zone_publication WHERE zone = ${zone.name} FOR UPDATE`
+          yield* sql`
+            INSERT INTO outbox (zone, name, generation, cause, urgency, marked_at)
+            SELECT ${zone.name}, name, 0, 'registered', 0, ${integer(sql, nowMillis)}
+            FROM ${asTable(sql, "r", { name: "text" }, rows)} ORDER BY ${lockOrder(sql, ["name"])}
+            ON CONFLICT (zone, name) DO UPDATE SET generation = outbox.generation`
+          const done = yield* body
+          yield* sql`
+            DELETE FROM outbox WHERE zone = ${zone.name} AND generation = 0 AND name IN ${asList(sql, [...names])}`
+          return done
+        }),
+      orElse: (): Effect.Effect<A, E | SqlError.SqlError> => body
+    })
+
   const forgetUnserved = (zone: DomainName, names: ReadonlyArray<DomainName>) =>
     sql`DELETE FROM unserved WHERE zone = ${zone} AND name IN ${asList(sql, names)}`
 
@@ -545,6 +583,7 @@ const make = Effect.gen(function* () {
     page: Page,
     standing: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
   ) {
+    yield* holdPublished(page)
     const { facts, names, refusals } = yield* lookUp(page)
     const { generation, nowMillis, zone } = page
     const changesOf = Map.groupBy(page.changes, ({ name }) => name)
@@ -579,7 +618,6 @@ const make = Effect.gen(function* () {
       generation,
       sinceMillis: nowMillis
     }))
-    yield* records.takeTurn(zone.name, false)
     yield* records.insert(adopted)
     yield* records.writeHistory(
       adopted.map((record) => ({ event: "adopted", record })),
@@ -596,16 +634,14 @@ const make = Effect.gen(function* () {
     )
     // Nothing was written, so there is nothing that name servers have yet to show.
     yield* forgetUnserved(zone.name, going)
-    // A host that waited for the name has it now, and a placeholder there is needed no more.
-    const waiting = going.filter((name) => facts.get(name)?.mark !== undefined || published.has(name))
-    yield* outbox.mark(placesAt(zone.name, waiting), generation, nowMillis, `plan:${page.plan.id}`)
+    // A host that waits for the name, or comes at this moment, has it now, and a placeholder there is needed no more.
+    yield* outbox.mark(placesAt(zone.name, going), generation, nowMillis, `plan:${page.plan.id}`)
     return refusals
   })
 
-  const release = Effect.fnUntraced(function* (page: Page) {
+  const releaseWithin = Effect.fnUntraced(function* (page: Page) {
     const { facts, hosts, names, refusals } = yield* lookUp(page)
     const { generation, nowMillis, zone } = page
-    yield* records.takeTurn(zone.name, false)
     const asked = new Set(page.changes.map(({ name, type }) => `${name} ${type}`))
     const managed = Map.groupBy(
       (yield* records.recordsAt(zone.name, names)).filter(
@@ -652,6 +688,8 @@ const make = Effect.gen(function* () {
     yield* forgetUnserved(zone.name, going)
     return refusals
   })
+
+  const release = (page: Page) => Effect.andThen(holdPublished(page), holdingMarks(page, releaseWithin(page)))
 
   const ignore = Effect.fnUntraced(function* (page: Page) {
     const { changes, nowMillis, plan, zone } = page

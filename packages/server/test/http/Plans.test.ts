@@ -140,13 +140,18 @@ describe("plans", () => {
       yield* published(["web-1"])
       yield* put("printer-1", "203.0.113.1")
       yield* put("printer-2", "203.0.113.2")
-      const { plans } = yield* client
+      const { plans, publications } = yield* client
       const apply = (id: string) => plans.apply({ params: { plan: id }, query: {}, payload: {} })
 
       const adopt = yield* make({ kind: "adopt", pattern: "printer-*", reason: "they are ours now" })
       assert.deepStrictEqual([adopt.body.counts.adopt, adopt.body.reason], [2, "they are ours now"])
       assert.isFalse("reconciliation" in adopt.body)
       assert.strictEqual((yield* apply(adopt.body.id)).applied, 2)
+      yield* waitUntil(
+        "what was adopted is looked at",
+        publications.list({ query: {} }),
+        ({ items }) => items.length === 0
+      )
       yield* put("printer-1", "203.0.113.99")
       assert.deepStrictEqual((yield* make()).body.counts.update, 1)
 
