@@ -228,7 +228,8 @@ const beatByProtocol1 = Effect.fnUntraced(function* (
         for (const each of levels.slice(0, levels.indexOf(level) + 1)) {
           request.told.push({ level: each, atMillis, generation: undefined, outcome: undefined })
         }
-        if (host.successMillis !== undefined && atMillis - host.successMillis > 2 * beatMillis) {
+        // It has no session to lose. Its answer waits for a commit and for its name to be applied, and the next beat is a beat later.
+        if (host.successMillis !== undefined && atMillis - host.successMillis > cluster.leaseMillis) {
           away.push({
             host: request.host,
             fromMillis: host.successMillis,
