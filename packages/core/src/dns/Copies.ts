@@ -20,7 +20,6 @@ import { Cluster, type LeaseLost, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
-import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { isAbsence } from "../powerdns/PowerDnsWriter.ts"
 import { WriteGuard } from "../powerdns/WriteGuard.ts"
 import * as Generation from "../storage/Generation.ts"
@@ -29,6 +28,7 @@ import { type Debt, Debts } from "./Debts.ts"
 import * as HeldZones from "./HeldZones.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { Outbox } from "./Outbox.ts"
+import * as Patches from "./Patches.ts"
 import { Provisioner } from "./Provisioner.ts"
 import * as Publication from "./Publication.ts"
 import { Zones } from "./Zones.ts"
@@ -59,11 +59,6 @@ const refusedMax = 10_000
 
 /** Names read at once to be looked at before they are written the first time. */
 const looksAtOnce = 4
-
-interface Refusal {
-  readonly name: DomainName
-  readonly reason: string
-}
 
 export const layer = (options: Partial<CopiesOptions> = {}) =>
   Layer.effectDiscard(
@@ -140,7 +135,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     published: ReadonlyMap<DomainName, Publication.Published>
   ) {
     const unseen = batch.filter((debt) => debt.unseen)
-    const refusals: Array<Refusal> = []
+    const refusals: Array<Patches.Refusal> = []
     const found = yield* Effect.forEach(unseen, ({ name }) => database.client.rrsets(zone, [name]), {
       concurrency: looksAtOnce
     })
@@ -170,36 +165,6 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     return refusals
   })
 
-  /** Sends changes by name as one PATCH; halves what is refused until the bad names stand alone. */
-  const write = (
-    database: Database,
-    zone: DomainName,
-    names: ReadonlyArray<{ readonly name: DomainName; readonly changes: ReadonlyArray<RRset.RRsetChange> }>
-  ): Effect.Effect<ReadonlyArray<Refusal>, PowerDnsError> =>
-    database.client
-      .patch(
-        zone,
-        names.flatMap(({ changes }) => changes)
-      )
-      .pipe(
-        Effect.as<ReadonlyArray<Refusal>>([]),
-        Effect.catchIf(
-          ({ reason }) => reason._tag === "Refused",
-          (error) => {
-            const [only] = names
-            if (names.length === 1 && only !== undefined) {
-              return Effect.succeed([{ name: only.name, reason: error.reason.detail }])
-            }
-            const middle = names.length >> 1
-            return Effect.zipWith(
-              write(database, zone, names.slice(0, middle)),
-              Effect.suspend(() => write(database, zone, names.slice(middle))),
-              (first, second) => [...first, ...second]
-            )
-          }
-        )
-      )
-
   /** One batch of a database that follows. */
   const pay = Effect.fnUntraced(function* (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) {
     const names = batch.map(({ name }) => name)
@@ -207,10 +172,11 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     const foreign = yield* findForeign(database, zone, batch, published)
     const left = new Set(foreign.map(({ name }) => name))
     const going = batch.filter(({ name }) => !left.has(name))
-    const refusals = yield* write(
-      database,
-      zone,
-      going.map(({ name, types }) => ({ name, changes: changesAt(name, types, published.get(name)) }))
+    const refusals = yield* Patches.send(going, (some) =>
+      database.client.patch(
+        zone,
+        some.flatMap(({ name, types }) => changesAt(name, types, published.get(name)))
+      )
     )
     for (const { name } of refusals) left.add(name)
     // Where it came to lead meanwhile, the publisher may have written these names before this did.
@@ -285,7 +251,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     const remember = Effect.fnUntraced(function* (
       nowMillis: number,
       batch: ReadonlyArray<Debt>,
-      refusals: ReadonlyArray<Refusal>
+      refusals: ReadonlyArray<Patches.Refusal>
     ) {
       const generations = new Map(batch.map((debt) => [debt.name, debt.generation]))
       for (const { name: each, reason } of refusals) {

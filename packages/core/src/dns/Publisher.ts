@@ -19,7 +19,6 @@ import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
-import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import { type Debt, Debts } from "./Debts.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
@@ -28,6 +27,7 @@ import * as ForeignNames from "./ForeignNames.ts"
 import { answered, type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { Ownership } from "./Ownership.ts"
+import * as Patches from "./Patches.ts"
 import type * as Plan from "./Plan.ts"
 import { Plans } from "./Plans.ts"
 import { Provisioner, type SeenSerial } from "./Provisioner.ts"
@@ -160,45 +160,25 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     yield* outbox.wake([zone.name])
   })
 
-  /** Sends the changes of some names as one PATCH; halves what PowerDNS refuses until the bad names stand alone. */
-  const write = (
-    zone: Zone,
-    names: ReadonlyArray<Publication.Decided>
-  ): Effect.Effect<ReadonlyArray<Refusal>, PowerDnsError> =>
-    powerdns
-      .patch(
-        zone.name,
-        names.flatMap(({ changes }) => changes.map(({ change }) => change))
-      )
-      .pipe(
-        Effect.tapError((error) =>
-          Effect.sync(() => {
-            if (error.reason._tag !== "Uncertain") return
-            const noted = doubtful.get(zone.name) ?? new Set()
-            for (const { name } of names) noted.add(name)
-            doubtful.set(zone.name, noted)
-          })
-        ),
-        Effect.map((): ReadonlyArray<Refusal> => {
-          foreignNames.wrote(zone.name)
-          return []
-        }),
-        Effect.catchIf(
-          ({ reason }) => isAboutContent(reason),
-          (error) => {
-            const [only] = names
-            if (names.length === 1 && only !== undefined) {
-              return Effect.succeed([{ name: only.name, reason: error.reason.detail }])
-            }
-            const middle = names.length >> 1
-            return Effect.zipWith(
-              write(zone, names.slice(0, middle)),
-              Effect.suspend(() => write(zone, names.slice(middle))),
-              (first, second) => [...first, ...second]
-            )
-          }
+  const write = (zone: Zone, names: ReadonlyArray<Publication.Decided>) =>
+    Patches.send(names, (some) =>
+      powerdns
+        .patch(
+          zone.name,
+          some.flatMap(({ changes }) => changes.map(({ change }) => change))
         )
-      )
+        .pipe(
+          Effect.tapError((error) =>
+            Effect.sync(() => {
+              if (error.reason._tag !== "Uncertain") return
+              const noted = doubtful.get(zone.name) ?? new Set()
+              for (const { name } of some) noted.add(name)
+              doubtful.set(zone.name, noted)
+            })
+          ),
+          Effect.tap(() => Effect.sync(() => foreignNames.wrote(zone.name)))
+        )
+    )
 
   /**
    * What was sent under a lease that has passed meanwhile may have come after what another has written since; so may what was
@@ -401,7 +381,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     desired: Plan.RecordsByName,
     published: ReadonlyMap<DomainName, Publication.Published>
   ) {
-    const foreign = new Map<DomainName, Refusal>()
+    const foreign = new Map<DomainName, Patches.Refusal>()
     for (const found of yield* foreignNames.at(zone.name, [...newcomers.keys()])) {
       if (foreign.has(found.name)) continue
       const news = newcomers.get(found.name)!
@@ -424,7 +404,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     marks: ReadonlyArray<Mark>,
     published: ReadonlyMap<DomainName, Publication.Published>,
     going: ReadonlyArray<Publication.Decided>,
-    refused: ReadonlyArray<Refusal>,
+    refused: ReadonlyArray<Patches.Refusal>,
     debtors: ReadonlyArray<Database>
   ) {
     const reasons = new Map(refused.map(({ name, reason }) => [name, reason]))
@@ -516,7 +496,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
   const count = Effect.fnUntraced(function* (
     zone: Zone,
     changed: ReadonlyArray<Publication.Decided>,
-    refused: ReadonlyArray<Refusal>
+    refused: ReadonlyArray<Patches.Refusal>
   ) {
     const bad = new Set(refused.map(({ name }) => name))
     const results = { written: 0, deleted: 0, refused: refused.length }
@@ -578,17 +558,4 @@ const isDelegation = (zone: Zone, { change }: Plan.PlannedChange): boolean =>
 
 const typeOf = (change: RRset.RRsetChange): string => (change._tag === "Replace" ? change.rrset.type : change.type)
 
-/**
- * True when PowerDNS refuses what was sent, and not the sending: then some of it alone is to blame. The answer 400 says
- * that the body is too large, among other things.
- */
-const isAboutContent = (reason: PowerDnsError["reason"]): boolean =>
-  reason._tag === "Refused" || (reason._tag === "Malformed" && (reason.status === 400 || reason.status === 413))
-
 const ignoredReason = "a person has said that Prism is to ignore this name"
-
-/** A name that cannot be published, and why. */
-interface Refusal {
-  readonly name: DomainName
-  readonly reason: string
-}

@@ -680,8 +680,8 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
   /**
    * Hosts, locked, changed and written by somebody's words: words of one kind, each about another host. `tell` is for when
    * it has committed. With `isTrial` it never will. `last` can undo it when its rows are held. Of `attempts`, to which it
-   * adds itself where it changes something, one may have been committed, though nobody heard of it: then that is what became of the words. It is seen
-   * once the rows are held, since the commit of one that is still under way is waited for.
+   * adds itself where it changes something, one may have been committed, though nobody heard of it: then that is what
+   * became of the words. It is seen once the rows are held: the commit of one that is still under way is waited for.
    */
   const writeWords = Effect.fn("Registry.writeWords")(
     function* (
