@@ -12,7 +12,8 @@
  * - only what the server says cannot be had (not `retryable`) ends it, and only
  *   on the connection that counts;
  * - on `drain` the name is held by the old connection until the new one has
- *   registered it;
+ *   registered it; two servers are never asked side by side, or what the one has
+ *   done would be news to the other;
  * - a beat that is not answered in time is a lost connection;
  * - what was said on a connection that is left without an answer is taken back
  *   as far as it can be (`reset`), before it is said elsewhere;
@@ -33,6 +34,8 @@ export interface Settings {
 export type Stage =
   | "connecting"
   | "handshaking"
+  /** A successor whose predecessor waits for an answer: what it is told depends on that. */
+  | "welcomed"
   /** The name has been asked for, or will be again in a moment. */
   | "registering"
   | "ready"
@@ -169,6 +172,8 @@ export interface Step {
 export const stateOf = ({ current, draining, phase }: Model): StateName => {
   if (phase !== "active") return phase
   if (current === undefined) return "waiting"
+  // Whoever is welcomed registers once it is the one that counts.
+  if (current.stage === "welcomed") return "registering"
   if (current.stage !== "ready") return current.stage
   return draining ? "draining" : "online"
 }
@@ -182,9 +187,16 @@ const set = (timer: Timer, millis: number): Action => ({ _tag: "Set", timer, mil
 const drop = (link: Link | undefined, how: "close" | "reset" = "close"): ReadonlyArray<Action> =>
   link === undefined ? [] : [...timersOf(link.id), { _tag: "Disconnect", link: link.id, how }]
 
+/** The server has been asked for something, and has not answered. */
+const isAsking = (link: Link | undefined): boolean =>
+  link !== undefined && (link.telling !== undefined || link.releasing)
+
 /** How to leave a link of whose request, if one is under way, the answer is not waited for: it may not come in late. */
-const howToLeave = (link: Link | undefined): "close" | "reset" =>
-  link !== undefined && (link.telling !== undefined || link.releasing) ? "reset" : "close"
+const howToLeave = (link: Link | undefined): "close" | "reset" => (isAsking(link) ? "reset" : "close")
+
+/** What there is to say is for the successor of `link`, and not for `link` any more. */
+const isSucceeded = ({ current, next }: Model, link: Link): boolean =>
+  current?.id === link.id && (next?.stage === "welcomed" || next?.stage === "registering")
 
 const failure = ({ code, message, retryAfterSeconds }: Refusal): RegistrationFailed =>
   new RegistrationFailed(code, message, retryAfterSeconds)
@@ -274,9 +286,10 @@ const lose = (
   if (model.next?.id === link.id) {
     // The old connection still holds the name.
     const millis = waiting()
+    const further = goOn({ ...model, next: undefined, failures }, settings, random)
     return {
-      model: { ...model, next: undefined, failures },
-      actions: [tell(millis), ...drop(link, how), set({ name: "successor" }, millis)]
+      model: further.model,
+      actions: [tell(millis), ...drop(link, how), set({ name: "successor" }, millis), ...further.actions]
     }
   }
   if (model.releasing && model.held === 0) return end(model, "released")
@@ -311,7 +324,7 @@ const register = (model: Model, link: Link, settings: Settings): Step => ({
 /** What a link that holds the name has to say next: that it is given up, or what has changed. */
 const sayNext = (model: Model, link: Link, settings: Settings): Step => {
   const limit = set({ name: "answer", link: link.id }, answerMillis(link, settings))
-  if (link.releasing || link.telling !== undefined) return { model, actions: [] }
+  if (isAsking(link) || isSucceeded(model, link)) return stay(model)
   if (model.releasing) {
     return {
       model: put(model, { ...link, releasing: true }),
@@ -323,11 +336,30 @@ const sayNext = (model: Model, link: Link, settings: Settings): Step => {
       ]
     }
   }
-  if (model.wanted === model.held) return { model, actions: [] }
+  if (model.wanted === model.held) return stay(model)
   return {
     model: put(model, { ...link, telling: model.wanted }),
     actions: [{ _tag: "Update", link: link.id, revision: model.wanted }, limit]
   }
+}
+
+/** The connection that counts has no successor any more: it says what was left to that. */
+const goOn = (model: Model, settings: Settings, random: number): Step => {
+  const { current } = model
+  if (current === undefined || isAsking(current)) return stay(model)
+  if (current.stage === "ready") return sayNext(model, current, settings)
+  if (current.stage !== "registering") return stay(model)
+  return { model, actions: [set({ name: "again", link: current.id }, Math.round(random * 1000))] }
+}
+
+/** A successor that was welcomed registers once its predecessor has its answer, or is gone. */
+const succeed = ({ actions, model }: Step, settings: Settings): Step => {
+  const { current, next, phase } = model
+  const waiting = current?.stage === "welcomed" ? current : next?.stage === "welcomed" ? next : undefined
+  if (phase !== "active" || waiting === undefined) return { model, actions }
+  if (waiting === next && isAsking(current)) return { model, actions }
+  const registered = register(model, waiting, settings)
+  return { model: registered.model, actions: [...actions, ...registered.actions] }
 }
 
 const accepted = (model: Model, link: Link, settings: Settings, random: number): Step => {
@@ -335,12 +367,10 @@ const accepted = (model: Model, link: Link, settings: Settings, random: number):
   const told: Link = { ...link, stage: "ready", telling: undefined }
   const wasReady = link.stage === "ready"
   const clear: ReadonlyArray<Action> = link.beating ? [] : [{ _tag: "Clear", timer: { name: "answer", link: link.id } }]
-  // What was accepted last counts, also where it is older: an update on the old connection can overtake a registration
-  // on the new one, and what differs is then told again.
   let held: Model = { ...put(model, told), held: link.telling, failures: 0 }
   let handOver: ReadonlyArray<Action> = []
   if (held.next?.id === link.id) {
-    handOver = drop(held.current, howToLeave(held.current))
+    handOver = drop(held.current)
     held = { ...held, current: told, next: undefined, draining: false }
   }
   const further = sayNext(held, told, settings)
@@ -423,8 +453,8 @@ const onLink = (
       }
     case "Welcomed": {
       if (link.stage !== "handshaking") return stay(model)
-      const welcomed = { ...link, beatMillis: input.beatMillis }
-      return register({ ...put(model, welcomed), beatMillis: input.beatMillis }, welcomed, settings)
+      const welcomed: Link = { ...link, stage: "welcomed", beatMillis: input.beatMillis }
+      return { model: { ...put(model, welcomed), beatMillis: input.beatMillis }, actions: timersOf(link.id) }
     }
     case "Accepted":
       return accepted(model, link, settings, random)
@@ -488,6 +518,7 @@ const onTimer = (model: Model, timer: Timer, settings: Settings, random: number)
       return lose(model, link, `no answer within ${limit} ms`, settings, random, { how: "reset" })
     }
     case "again":
+      if (isSucceeded(model, link)) return stay(model)
       return link.stage === "registering" ? register(model, link, settings) : sayNext(model, link, settings)
     case "beat":
       return beat(model, link, settings)
@@ -517,8 +548,10 @@ const woke = (model: Model, settings: Settings, random: number): Step => {
 }
 
 /** The next step. Final states take nothing more. */
-export const transition = (model: Model, input: Input, settings: Settings, random: number): Step => {
-  if (model.phase !== "active") return stay(model)
+export const transition = (model: Model, input: Input, settings: Settings, random: number): Step =>
+  model.phase === "active" ? succeed(react(model, input, settings, random), settings) : stay(model)
+
+const react = (model: Model, input: Input, settings: Settings, random: number): Step => {
   switch (input._tag) {
     case "Start":
       return model.links === 0 ? open(model, "current", settings) : stay(model)

@@ -254,16 +254,52 @@ describe("Machine", () => {
       ["update 1 @2", "set answer:1 5000"]
     ],
     [
-      "tells the new server what the old one took while the new one registered",
-      [...online, drain(), due("successor"), connected(2), welcomed(2), changed, accepted(), accepted(2)],
+      "registers nothing elsewhere while the old server has not answered",
+      [...online, drain(), changed, due("successor"), connected(2), welcomed(2)],
+      "draining",
+      []
+    ],
+    [
+      "registers with the new server once the old one has answered, and tells it all that came up since",
+      [...online, drain(), changed, due("successor"), connected(2), welcomed(2), changed, accepted()],
+      "draining",
+      ["register 2 @3", "set answer:2 5000"]
+    ],
+    [
+      "registers with the new server what the old one does not take now",
+      [...online, drain(), changed, due("successor"), connected(2), welcomed(2), refused({ retryable: true })],
+      "draining",
+      ["set again:1 500", "register 2 @2", "set answer:2 5000"]
+    ],
+    [
+      "registers with the new server once the old one is silent for too long, and takes back what was said there",
+      [...online, drain(), changed, due("successor"), connected(2), welcomed(2), due("answer")],
+      "registering",
+      ["tell disconnected 1 1 undefined", "reset 1", "register 2 @2", "set answer:2 5000"]
+    ],
+    [
+      "tells nothing to the old server while the new one registers",
+      [...online, drain(), due("successor"), connected(2), welcomed(2), changed, release],
+      "draining",
+      []
+    ],
+    [
+      "tells the new server what came up while it registered",
+      [...online, drain(), due("successor"), connected(2), welcomed(2), changed, accepted(2)],
       "online",
       ["tell connected 2", "set beat:2 45000", "disconnect 1", "update 2 @2", "set answer:2 5000"]
     ],
     [
-      "takes back what the old server has not answered when the new one has accepted",
-      [...online, drain(), due("successor"), connected(2), welcomed(2), changed, accepted(2)],
+      "tells the old server what came up where the new one is lost before it has accepted",
+      [...online, drain(), due("successor"), connected(2), welcomed(2), changed, lost(2)],
+      "draining",
+      ["tell disconnected 2 1 500", "disconnect 2", "set successor 500", "update 1 @2", "set answer:1 5000"]
+    ],
+    [
+      "gives the name up at the new server once the old one has answered",
+      [...online, drain(), changed, due("successor"), connected(2), welcomed(2), release, accepted(), accepted(2)],
       "online",
-      ["tell connected 2", "set beat:2 45000", "reset 1", "update 2 @2", "set answer:2 5000"]
+      ["tell connected 2", "set beat:2 45000", "disconnect 1", "release 2", "set answer:2 5000"]
     ],
     [
       "takes back a registration that is not answered in time where the name is given up meanwhile",
@@ -395,6 +431,10 @@ describe("Machine", () => {
           if (action._tag === "Register" || action._tag === "Update" || action._tag === "Beat") {
             assert.isTrue(open.has(action.link), "speaks on what is open")
           }
+          if (action._tag === "Register" || action._tag === "Update" || action._tag === "Release") {
+            const other = [model.current, model.next].find((each) => each !== undefined && each.id !== action.link)
+            assert.isTrue(other?.telling === undefined && other?.releasing !== true, "asks one server at a time")
+          }
         }
         const links = [model.current, model.next].flatMap((each) => (each === undefined ? [] : [each.id]))
         assert.sameMembers([...open], links, "what is open is what is known")
@@ -413,7 +453,10 @@ describe("Machine", () => {
         if (draining && next === undefined) assert.isTrue(timers.has("successor"))
         for (const { beating, id, stage, telling } of next === undefined ? [current] : [current, next]) {
           const isDue = (name: string) => timers.has(`${name}:${id}`)
-          assert.isTrue(isDue("answer") || isDue("again") || (stage === "ready" && isDue("beat")), `${stage} of ${id}`)
+          // Whoever waits for its predecessor's answer goes on with that.
+          const isBound = stage === "welcomed" && timers.has(`answer:${current.id}`)
+          const isBeating = stage === "ready" && isDue("beat")
+          assert.isTrue(isDue("answer") || isDue("again") || isBeating || isBound, `${stage} of ${id}`)
           if (beating || (telling !== undefined && stage !== "connecting")) assert.isTrue(isDue("answer"))
         }
       }

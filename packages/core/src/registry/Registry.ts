@@ -927,7 +927,13 @@ const make = Effect.fnUntraced(function* (options: RegistryOptions) {
 
   const commits = yield* GroupCommit.make<Waiting>(options, cluster, answerOrRefuse)
 
-  const findNamed = yield* Together.make(hosts.findNamed, findNamesMax)
+  const lookUp = (names: ReadonlyArray<DomainName>) =>
+    Effect.tapError(hosts.findNamed(names), (error) =>
+      Effect.logWarning("hosts could not be looked up").pipe(
+        Effect.annotateLogs({ hosts: names.length, reason: detailOf(error) })
+      )
+    )
+  const findNamed = yield* Together.make(lookUp, findNamesMax)
 
   /** Within a transaction what it has written itself is seen too, and on its connection; else many who ask share a look. */
   const findByName: Registry["Service"]["findByName"] = Effect.fnUntraced(function* (fqdn) {

@@ -150,6 +150,11 @@ export class AgentSession {
     return this.#state === "closed"
   }
 
+  /** The peer has said that it will say no more. */
+  get hasPeerEnded(): boolean {
+    return this.#peerEndedMillis !== Number.POSITIVE_INFINITY
+  }
+
   /**
    * False once nobody hears any more, as far as one can tell: it has ended, or the peer ended its side a while ago. Whoever
    * gives up says the same as whoever only has no more to say, and is told apart by its patience.

@@ -72,6 +72,9 @@ export const refused = (code: string, message: string, retryAfterSeconds?: numbe
 })
 
 export const unavailable = refused("unavailable", "the registry is not available", 5)
+/** The registry answers, and what was asked has been overtaken: it may be asked again soon. */
+const overtaken = refused("unavailable", "the host was changed elsewhere while this waited; ask again", 1)
+const looked = refused("unavailable", "the registry took too long to look the host up; ask again", 5)
 const internal = refused("internal", "the server failed to answer", undefined, true)
 
 export interface Requests {
@@ -272,13 +275,13 @@ export const make = Effect.gen(function* () {
         while: (error) => isMoved(error) && generationOf(error.fqdn) === error.generation,
         times: looksMax
       }),
-      Effect.catchIf(isMoved, () => Effect.succeed<Outcome>(unavailable))
+      Effect.catchIf(isMoved, () => Effect.succeed<Outcome>(overtaken))
     )
 
   const update: Requests["update"] = (asker, message, held) =>
     Effect.gen(function* () {
       const found = yield* lookAt(asker, message.host, held)
-      if (found === undefined) return unavailable
+      if (found === undefined) return looked
       if (Option.isNone(found)) return unknown(message.host)
       const host = found.value
       const addresses =
@@ -293,7 +296,7 @@ export const make = Effect.gen(function* () {
   const release: Requests["release"] = (asker, message, held) =>
     Effect.gen(function* () {
       const found = yield* lookAt(asker, message.host, held)
-      if (found === undefined) return unavailable
+      if (found === undefined) return looked
       if (Option.isNone(found)) return unknown(message.host)
       const { fqdn } = found.value
       const actor = { name: asker.principal.name, peer: asker.peer }
@@ -323,7 +326,9 @@ export const make = Effect.gen(function* () {
 const isMoved = (error: unknown): error is HostMoved => error instanceof HostMoved
 
 const recover = (effect: Effect.Effect<Outcome, SqlError.SqlError | RegistryUnavailable>): Effect.Effect<Outcome> =>
-  Effect.catch(effect, () => Effect.succeed<Outcome>(unavailable)).pipe(
+  effect.pipe(
+    // The registry has logged why.
+    Effect.catch(() => Effect.succeed<Outcome>(unavailable)),
     Effect.catchCause((cause) => Effect.logError("a request failed", cause).pipe(Effect.as<Outcome>(internal)))
   )
 

@@ -56,6 +56,8 @@ export class SessionV2 implements Protocol {
   #hosts: ReadonlyArray<Host> = noHosts
   /** Requests under way that may bring one more. */
   #adding = 0
+  /** It was told to look for another server. */
+  #isSentAway = false
   #following: Set<Following> | undefined
 
   constructor(shared: Shared, session: AgentSession) {
@@ -144,7 +146,16 @@ export class SessionV2 implements Protocol {
 
   /** Tells the agent to look for another server. */
   drain(): void {
+    this.#isSentAway = true
     this.#session.push(this.#drainText)
+  }
+
+  /**
+   * Whoever was sent to another server and ends its side has gone there, or was cut off by a load balancer and will go:
+   * what it asks there is newer than what it waits for here.
+   */
+  get #isThere(): boolean {
+    return this.#session.isHeard && !(this.#isSentAway && this.#session.hasPeerEnded)
   }
 
   get #drainText(): string {
@@ -235,7 +246,9 @@ export class SessionV2 implements Protocol {
     if (session.isOpen) session.allowSilence(this.#shared.leaseMillis)
     this.#shared.sessions.add(this, principal)
     session.respond(slot, this.#welcome(id, principal))
-    if (this.#shared.sessions.isDraining()) session.follow(slot, this.#drainText)
+    if (!this.#shared.sessions.isDraining()) return
+    this.#isSentAway = true
+    session.follow(slot, this.#drainText)
   }
 
   #welcome(id: number, principal: Principal): string {
@@ -285,7 +298,7 @@ export class SessionV2 implements Protocol {
     const asker: RequestsV2.Asker = {
       principal,
       peer,
-      isThere: () => this.#session.isHeard,
+      isThere: () => this.#isThere,
       generationOf: (fqdn) => this.#hosts.find((host) => host.fqdn === fqdn)?.generation
     }
     const readMillis = this.#shared.now()

@@ -4,7 +4,7 @@
  *
  * Promises: it connects for ever, at random moments that lie further apart with
  * each failure, to one address after the other; on `drain` it holds the old
- * session until the new one has its host; on a new session it says first what it
+ * session until the new one has its host, and asks nothing of the new one while the old one owes an answer; on a new session it says first what it
  * wants to be true; a beat or a request that is not answered in time is a lost
  * connection, which is reset, so that nothing is delivered of it later. All that it asked and was told stands in the records it is given.
  * Leaves to others: what it is to want, and when (`Load`).
@@ -216,6 +216,7 @@ export class LoadAgent {
       // The old one still holds the host.
       this.#next = undefined
       this.#again("next")
+      this.#say()
     } else if (link === this.#current) {
       this.#current = undefined
       if (this.#next === undefined) this.#again("current")
@@ -245,7 +246,8 @@ export class LoadAgent {
   /** Says what is wanted, on the connection that counts, unless that was said or something is under way. */
   #say(): void {
     const link = this.#next?.isWelcome === true ? this.#next : this.#current
-    if (link?.isWelcome !== true || link.asked !== undefined) return
+    // What the one does would be news to the other, were both asked side by side.
+    if (link?.isWelcome !== true || link.asked !== undefined || this.#current?.asked !== undefined) return
     if (this.#wanted.length === 0) {
       if (this.#isSettled) return
       this.#ask(link, "release")
@@ -344,7 +346,6 @@ export class LoadAgent {
     this.#next = undefined
     if (former === undefined) return
     former.holds = false
-    if (former.asked !== undefined) former.asked.request.isLeft = true
     this.#drop(former, "its successor has the host", former.asked !== undefined)
   }
 

@@ -1096,4 +1096,24 @@ describe("a server that drains", () => {
       assert.strictEqual((yield* agent.beat).length, 1)
     }).pipe(Effect.scoped, Effect.provide(server()))
   )
+
+  it.live(
+    "does not carry out what waits for its turn when the agent ends its side: it has gone where it was sent",
+    () =>
+      Effect.gen(function* () {
+        const registry = yield* Registry
+        const agent = yield* open({ allowHalfOpen: true })
+        yield* (yield* Drain).start
+        yield* agent.expect("drain")
+        const names = Array.from({ length: 100 }, (_, i) => `gone-${i}`)
+        agent.send(...names.map((hostname, i) => ({ type: "register", id: 10 + i, hostname, ack: "accepted" })))
+        agent.client.socket.end()
+        // Some may have had their turn before.
+      let [answer] = yield* agent.receive()
+      while (answer!.type === "ack") [answer] = yield* agent.receive()
+      assert.deepInclude(answer, { type: "error", code: "unavailable", retryable: true })
+        yield* agent.client.closed
+        assert.isTrue(Option.isNone(yield* registry.findByName(nameOf("gone-99"))))
+      }).pipe(Effect.scoped, Effect.provide(server({ pipelineMax: 8 })))
+  )
 })
