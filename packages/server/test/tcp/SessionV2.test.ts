@@ -1109,9 +1109,9 @@ describe("a server that drains", () => {
         agent.send(...names.map((hostname, i) => ({ type: "register", id: 10 + i, hostname, ack: "accepted" })))
         agent.client.socket.end()
         // Some may have had their turn before.
-      let [answer] = yield* agent.receive()
-      while (answer!.type === "ack") [answer] = yield* agent.receive()
-      assert.deepInclude(answer, { type: "error", code: "unavailable", retryable: true })
+        let [answer] = yield* agent.receive()
+        while (answer!.type === "ack") [answer] = yield* agent.receive()
+        assert.deepInclude(answer, { type: "error", code: "unavailable", retryable: true })
         yield* agent.client.closed
         assert.isTrue(Option.isNone(yield* registry.findByName(nameOf("gone-99"))))
       }).pipe(Effect.scoped, Effect.provide(server({ pipelineMax: 8 })))
