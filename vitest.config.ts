@@ -1,3 +1,4 @@
+import * as Os from "node:os"
 import { defineConfig } from "vitest/config"
 
 const clusters = "packages/server/test/cluster/**/*.e2e.test.ts"
@@ -6,9 +7,10 @@ const clusters = "packages/server/test/cluster/**/*.e2e.test.ts"
  * What must be running decides the project: nothing, one real program, the whole server as its own process, or several. The
  * limits are for tests that hang: none comes near, also on a machine with much else to do.
  */
-const project = (name: string, suffix: string, timeoutMillis: number) => ({
+const project = (name: string, suffix: string, timeoutMillis: number, isolate = true) => ({
   extends: true as const,
   test: {
+    isolate,
     // What a passing test logs is nobody's concern.
     silent: "passed-only",
     name,
@@ -28,8 +30,11 @@ export default defineConfig({
   test: {
     // What a passing test logs is nobody's concern.
     silent: "passed-only",
+    // Most of them wait for other processes: by default two cores would have one worker.
+    maxWorkers: Math.max(2, Os.availableParallelism() - 1),
     projects: [
-      project("unit", "test", 60_000),
+      // To load Effect anew for each of so many small files would take longer than the tests do.
+      project("unit", "test", 60_000, false),
       project("integration", "integration.test", 120_000),
       project("e2e", "e2e.test", 240_000),
       {

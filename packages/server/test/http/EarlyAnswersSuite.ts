@@ -71,12 +71,11 @@ export const suite = (it: Vitest.MethodsNonLive<Services>) => {
       const { url } = yield* HttpAddress
       const count = Effect.promise(async () => {
         const text = await (await fetch(`${url}/metrics`)).text()
-        const line = text
-          .split("\n")
-          .find((each) =>
-            /^prism_http_request_duration_seconds_count\{.*route="\/v1\/hosts\/:host".*status="200"/.test(each)
-          )
-        return Number(line?.split(" ").at(-1) ?? 0)
+        // One line for each method.
+        const counted = text.matchAll(
+          /^prism_http_request_duration_seconds_count\{.*route="\/v1\/hosts\/:host".*status="200".*\} (\d+)$/gm
+        )
+        return counted.reduce((sum, [, requests]) => sum + Number(requests), 0)
       })
       const before = yield* count
       const keptBefore = yield* answeredFromMemory
