@@ -709,9 +709,11 @@ export class Outbox extends Context.Service<
               SELECT zone, name FROM ${placesTable(sql, tooLong)})`
           }
           if (doubtful.length + kept.length === 0) return new Set<DomainName>()
-          // Not marked again and again while it waits: the mark stands until it is published.
+          // Not marked again and again while it waits: the mark stands until it is published. A host that came back while
+          // its row was waited for has its records enabled, and keeps what is known of them.
           if (kept.length > 0) {
-            yield* sql`UPDATE published SET quarantined_until = ${quarantineOver} WHERE (zone, name) IN (
+            yield* sql`UPDATE published SET quarantined_until = ${quarantineOver}
+              WHERE quarantined_until <= ${nowMillis} AND (zone, name) IN (
               SELECT zone, name FROM ${placesTable(sql, kept)})`
           }
           yield* mark(

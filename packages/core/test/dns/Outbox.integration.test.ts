@@ -135,4 +135,22 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       assert.deepStrictEqual(yield* sql`SELECT name, generation::int FROM published`, [{ name, generation: 2 }])
     }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
   )
+
+  it.effect("the quarantine of a host that comes back at the moment it is over stays ended", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const outbox = yield* Outbox
+      const name = T.nameOf("h1")
+      yield* settle(outbox, name, 1)
+      yield* sql`UPDATE published SET quarantined_until = 5 WHERE name = ${name}`
+      yield* meet(
+        sql`UPDATE published SET quarantined_until = NULL WHERE name = ${name}`,
+        outbox.markElapsed(10, 100, 15_000),
+        Effect.void
+      )
+      assert.deepStrictEqual(yield* sql`SELECT name, quarantined_until FROM published`, [
+        { name, quarantined_until: null }
+      ])
+    }).pipe(Effect.provide(Layer.fresh(T.shared([zone]).pipe(Layer.provideMerge(T.postgres)))))
+  )
 })
