@@ -34,7 +34,7 @@ export interface Settings {
 export type Stage =
   | "connecting"
   | "handshaking"
-  /** A successor whose predecessor waits for an answer: what it is told depends on that. */
+  /** A successor whose predecessor waits for an answer: what it is told depends on that, for a moment. */
   | "welcomed"
   /** The name has been asked for, or will be again in a moment. */
   | "registering"
@@ -186,6 +186,12 @@ const set = (timer: Timer, millis: number): Action => ({ _tag: "Set", timer, mil
 /** All that is to be done about a link that is gone, or shall be. */
 const drop = (link: Link | undefined, how: "close" | "reset" = "close"): ReadonlyArray<Action> =>
   link === undefined ? [] : [...timersOf(link.id), { _tag: "Disconnect", link: link.id, how }]
+
+/**
+ * How long a successor waits for what its predecessor owes, in milliseconds: a server that drains because it is cut off from
+ * the registry answers nothing, and nobody hears the beats that it is sent.
+ */
+const patienceMillis = 1000
 
 /** The server has been asked for something, and has not answered. */
 const isAsking = (link: Link | undefined): boolean =>
@@ -454,7 +460,13 @@ const onLink = (
     case "Welcomed": {
       if (link.stage !== "handshaking") return stay(model)
       const welcomed: Link = { ...link, stage: "welcomed", beatMillis: input.beatMillis }
-      return { model: { ...put(model, welcomed), beatMillis: input.beatMillis }, actions: timersOf(link.id) }
+      return {
+        model: { ...put(model, welcomed), beatMillis: input.beatMillis },
+        actions:
+          model.next?.id === link.id && isAsking(model.current)
+            ? [set({ name: "answer", link: link.id }, patienceMillis)]
+            : []
+      }
     }
     case "Accepted":
       return accepted(model, link, settings, random)
@@ -514,6 +526,10 @@ const onTimer = (model: Model, timer: Timer, settings: Settings, random: number)
   if (link === undefined) return stay(model)
   switch (timer.name) {
     case "answer": {
+      if (link.stage === "welcomed" && model.current !== undefined && model.current.id !== link.id) {
+        const reason = `no answer, and its successor has waited for it for ${patienceMillis} ms`
+        return lose(model, model.current, reason, settings, random, { how: "reset" })
+      }
       const limit = link.stage === "connecting" ? settings.connectMillis : answerMillis(link, settings)
       return lose(model, link, `no answer within ${limit} ms`, settings, random, { how: "reset" })
     }

@@ -4,7 +4,7 @@
  *
  * Promises: it connects for ever, at random moments that lie further apart with
  * each failure, to one address after the other; on `drain` it holds the old
- * session until the new one has its host, and asks nothing of the new one while the old one owes an answer; on a new session it says first what it
+ * session until the new one has its host, and asks nothing of the new one while the old one owes an answer, for a moment at the most; on a new session it says first what it
  * wants to be true; a beat or a request that is not answered in time is a lost
  * connection, which is reset, so that nothing is delivered of it later. All that it asked and was told stands in the records it is given.
  * Leaves to others: what it is to want, and when (`Load`).
@@ -47,6 +47,8 @@ const backoffBaseMillis = 1000
 const backoffCapMillis = 4000
 const connectMillisMax = 4000
 const answerMillisMax = 10_000
+/** How long a successor waits for what its predecessor owes. */
+const patienceMillis = 1000
 
 /** A connection of the agent. */
 interface Link {
@@ -294,6 +296,7 @@ export class LoadAgent {
         this.#failures = 0
         this.#beatIn(link, link.beatMillis * (0.5 + 0.5 * this.#options.dice.next()))
         if (link === this.#next && this.#wanted.length === 0 && this.#isSettled) this.#replace(link)
+        if (link === this.#next && this.#current?.asked !== undefined) this.#awaitFormer(link)
         return this.#say()
       }
       case "ack": {
@@ -347,6 +350,17 @@ export class LoadAgent {
     if (former === undefined) return
     former.holds = false
     this.#drop(former, "its successor has the host", former.asked !== undefined)
+  }
+
+  /** The old connection owes an answer: it is waited for, but not for long. */
+  #awaitFormer(link: Link): void {
+    clearTimeout(link.answer)
+    link.answer = setTimeout(() => {
+      const former = this.#current
+      if (link.isClosed || link !== this.#next || former?.asked === undefined) return
+      former.asked.request.isLeft = true
+      this.#lost(former, "it owed an answer to its successor", true)
+    }, patienceMillis)
   }
 
   #refused(link: Link, message: MessageV2.ErrorFrame): void {

@@ -34,6 +34,8 @@ export interface Request {
   refused: { readonly code: string; readonly message: string; readonly atMillis: number } | undefined
   /** When the connection ended, or was given up, before all was told. */
   lostMillis: number | undefined
+  /** It was the agent that went on to another session and did not wait for the rest. */
+  isLeft?: boolean
 }
 
 /** A host was not connected from one time to another; undefined: until the end. */
