@@ -74,7 +74,8 @@ export const refused = (code: string, message: string, retryAfterSeconds?: numbe
 export const unavailable = refused("unavailable", "the registry is not available", 5)
 /** The registry answers, and what was asked has been overtaken: it may be asked again soon. */
 const overtaken = refused("unavailable", "the host was changed elsewhere while this waited; ask again", 1)
-const looked = refused("unavailable", "the registry took too long to look the host up; ask again", 5)
+/** What a look of so long ago says is no ground for a change (`lookMillisMax`). */
+const lookedTooLong = refused("unavailable", "the registry took too long to look the host up; ask again", 5)
 const internal = refused("internal", "the server failed to answer", undefined, true)
 
 export interface Requests {
@@ -281,7 +282,7 @@ export const make = Effect.gen(function* () {
   const update: Requests["update"] = (asker, message, held) =>
     Effect.gen(function* () {
       const found = yield* lookAt(asker, message.host, held)
-      if (found === undefined) return looked
+      if (found === undefined) return lookedTooLong
       if (Option.isNone(found)) return unknown(message.host)
       const host = found.value
       const addresses =
@@ -296,7 +297,7 @@ export const make = Effect.gen(function* () {
   const release: Requests["release"] = (asker, message, held) =>
     Effect.gen(function* () {
       const found = yield* lookAt(asker, message.host, held)
-      if (found === undefined) return looked
+      if (found === undefined) return lookedTooLong
       if (Option.isNone(found)) return unknown(message.host)
       const { fqdn } = found.value
       const actor = { name: asker.principal.name, peer: asker.peer }

@@ -4,9 +4,11 @@
  *
  * Promises: it connects for ever, at random moments that lie further apart with
  * each failure, to one address after the other; on `drain` it holds the old
- * session until the new one has its host, and asks nothing of the new one while the old one owes an answer, for a moment at the most; on a new session it says first what it
- * wants to be true; a beat or a request that is not answered in time is a lost
- * connection, which is reset, so that nothing is delivered of it later. All that it asked and was told stands in the records it is given.
+ * session until the new one has its host, and asks nothing of the new one while
+ * the old one owes an answer, for a moment at the most; on a new session it says
+ * first what it wants to be true; a beat or a request that is not answered in
+ * time is a lost connection, which is reset, so that nothing is delivered of it
+ * later. All that it asked and was told stands in the records it is given.
  * Leaves to others: what it is to want, and when (`Load`).
  */
 import * as MessageV2 from "@prism-dns/core/protocol/MessageV2"
