@@ -1,10 +1,11 @@
 /**
- * A real pgbouncer in transaction mode before a PostgreSQL of the harness: a
+ * A real pgbouncer before a PostgreSQL of the harness. In transaction mode a
  * connection to it has a connection to PostgreSQL only while a transaction runs,
- * and another one for the next.
+ * and another one for the next; in session mode it has one until it is closed.
  *
  * Promises: on a free port of 127.0.0.1, without password; few connections to
- * PostgreSQL, so that they do change hands; gone with the scope.
+ * PostgreSQL unless more are asked for, so that they do change hands; gone with
+ * the scope.
  */
 import { Effect, type Scope } from "effect"
 import * as ChildProcess from "node:child_process"
@@ -75,10 +76,16 @@ export const serve = Effect.fnUntraced(function* (
   return { reload: Effect.sync(() => void child.kill("SIGHUP")), kill }
 })
 
-/** `connections`: to PostgreSQL, for each database; default 4. */
+export interface Options {
+  /** For how long a connection to PostgreSQL is lent. Default transaction. */
+  readonly mode?: "session" | "transaction"
+  /** To PostgreSQL, for each database. Default 4. */
+  readonly connections?: number
+}
+
 export const make = Effect.fnUntraced(function* (
   target: { readonly host: string; readonly port: number },
-  options: { readonly connections?: number } = {}
+  options: Options = {}
 ): Effect.fn.Return<PgBouncer, never, Scope.Scope> {
   const as = identity()
   const folder = yield* Effect.acquireRelease(
@@ -99,7 +106,7 @@ listen_port = ${port}
 unix_socket_dir =
 auth_type = any
 auth_file = ${folder}/users
-pool_mode = transaction
+pool_mode = ${options.mode ?? "transaction"}
 default_pool_size = ${options.connections ?? 4}
 max_client_conn = 500
 server_login_retry = 0.2

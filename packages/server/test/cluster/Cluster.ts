@@ -1,7 +1,7 @@
 /**
  * A cluster as it runs in production, small: Prism servers (the bundle) on one
- * PostgreSQL, two PowerDNS primaries on one database and a secondary, HAProxy in
- * front of the agents' port, Redis. Each is a real process with an address of
+ * PostgreSQL, two PowerDNS primaries on one database (by a pgbouncer) and a
+ * secondary, HAProxy in front of the agents' port, Redis. Each is a real process with an address of
  * its own, the same port everywhere.
  *
  * Verbs, for each part: start, stop, kill, freeze, thaw; for Prism servers also
@@ -17,6 +17,7 @@ import { Context, Effect, Exit, Layer, Redacted, Scope } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as PgBouncer from "../../../core/test/harness/PgBouncer.ts"
 import { freePorts } from "../../../core/test/harness/ports.ts"
 import { Postgres } from "../../../core/test/harness/Postgres.ts"
 import * as PostgresPair from "../../../core/test/harness/PostgresPair.ts"
@@ -441,7 +442,9 @@ const startNames = Effect.fnUntraced(function* (
   const database = yield* postgres.createDatabase(
     `${Fs.readFileSync(schemaFile, "utf8")}\n${pgsqlLock}\n${pgsqlIndexes}`
   )
-  const shared = PowerDnsProcess.pgsql({ ...database, host: database.socketDirectory })
+  // As deploy/powerdns has it: each request to the API of PowerDNS opens a connection, and PostgreSQL a process for it.
+  const bouncer = yield* PgBouncer.make(database, { mode: "session", connections: 90 })
+  const shared = PowerDnsProcess.pgsql({ ...database, host: bouncer.host, port: bouncer.port })
   const roles = [
     ...Array.from({ length: primaries }, () => "primary" as const),
     ...(hasSecondary ? ["secondary" as const] : [])
