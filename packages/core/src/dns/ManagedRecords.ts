@@ -28,6 +28,7 @@ import { Acknowledgements, type Ticket } from "./Acknowledgements.ts"
 import { Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
 import * as Progress from "./Progress.ts"
+import { knownTypes } from "./Publication.ts"
 import * as RecordChanges from "./RecordChanges.ts"
 import {
   auditView,
@@ -148,6 +149,8 @@ export class ManagedRecords extends Context.Service<
   )
 }
 
+const keyOf = ({ name, type }: SetPlace): string => `${name} ${type}`
+
 const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const zones = yield* Zones
@@ -187,37 +190,40 @@ const make = Effect.gen(function* () {
     }
   )
 
+  /** Those of `sets` that are not known to be ours: neither published, nor sent and perhaps taken. */
+  const unknownAmong = Effect.fnUntraced(function* <A extends SetPlace>(zone: Zone, sets: ReadonlyArray<A>) {
+    if (sets.length === 0) return sets
+    const published = yield* outbox.published(zone.name, [...new Set(sets.map(({ name }) => name))])
+    return sets.filter(({ name, type }) => {
+      const known = published.get(name)
+      return known?.sent !== "anything" && !knownTypes(known).has(type)
+    })
+  })
+
   /** Sets that would take the place of what somebody else has in PowerDNS, with what stands there. */
   const foreignSets = Effect.fnUntraced(function* (zone: Zone, changes: ReadonlyArray<RecordChange>) {
-    const puts = changes.filter(({ after }) => after !== undefined)
-    const published = yield* outbox.published(
-      zone.name,
-      puts.map(({ name }) => name)
-    )
-    const isKnown = ({ name, type }: RecordChange) => {
-      const known = published.get(name)
-      if (known === undefined) return false
-      return known.sent === "anything" || [...known.rrsets, ...(known.sent ?? [])].some((each) => each.type === type)
-    }
     // The zone's own name servers are there from the start.
-    const newcomers = puts.filter((put) => !isKnown(put) && !(put.type === "NS" && put.name === zone.name))
-    const foreign = new Map<string, RRset.RRset>()
-    if (newcomers.length === 0) return foreign
-    const wanted = new Map(newcomers.map((put) => [`${put.name} ${put.type}`, put]))
+    const puts = changes.filter(
+      ({ after, name, type }) => after !== undefined && !(type === "NS" && name === zone.name)
+    )
+    const newcomers = yield* unknownAmong(zone, puts)
+    if (newcomers.length === 0) return new Map<string, RRset.RRset>()
+    const wanted = new Map(newcomers.map((put) => [keyOf(put), put]))
     const found = yield* powerdns.rrsets(zone.name, [...new Set(newcomers.map(({ name }) => name))]).pipe(
       Effect.timeout(lookMillisMax),
       // The publisher looks again, and parks what it finds.
       Effect.orElseSucceed(() => [])
     )
-    for (const rrset of found) {
-      const put = wanted.get(`${rrset.name} ${rrset.type}`)
+    const others = found.filter((rrset) => {
+      const after = wanted.get(keyOf(rrset))?.after
       const isSame =
-        put?.after?.ttlSeconds === rrset.ttlSeconds &&
-        put.after.contents.length === rrset.contents.length &&
-        put.after.contents.every((content) => rrset.contents.includes(content))
-      if (put !== undefined && !isSame) foreign.set(`${rrset.name} ${rrset.type}`, rrset)
-    }
-    return foreign
+        after?.ttlSeconds === rrset.ttlSeconds &&
+        after.contents.length === rrset.contents.length &&
+        after.contents.every((content) => rrset.contents.includes(content))
+      return after !== undefined && !isSame
+    })
+    // What was published meanwhile, before we looked, is ours; it is known by now, since it is noted before it is sent.
+    return new Map((yield* unknownAmong(zone, others)).map((rrset) => [keyOf(rrset), rrset]))
   })
 
   /** What is refused before the registry is asked. */
@@ -228,7 +234,7 @@ const make = Effect.gen(function* () {
       if (ownership.isIgnored(zone.name, name)) {
         return new RecordConflict({ name, type, reason: `${name} is ignored by a person's word; undo that first` })
       }
-      const standing = foreign.get(`${name} ${type}`)
+      const standing = foreign.get(keyOf({ name, type }))
       return standing === undefined
         ? undefined
         : new RecordConflict({

@@ -20,8 +20,9 @@ import { HostHistory, type HostReference, type HostVersion } from "../registry/H
 import { asTable } from "../storage/Rows.ts"
 import { DnsManager } from "./DnsManager.ts"
 import * as NonTerminals from "./NonTerminals.ts"
-import { never } from "./Outbox.ts"
+import { never, Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
+import { knownTypes } from "./Publication.ts"
 import { RecordSource } from "./RecordSource.ts"
 import { Serving } from "./Serving.ts"
 import { type RecordPlace, Zones } from "./Zones.ts"
@@ -182,6 +183,7 @@ const make = Effect.gen(function* () {
   const history = yield* HostHistory
   const serving = yield* Serving
   const manager = yield* DnsManager
+  const outbox = yield* Outbox
   const ownership = yield* Ownership
   const powerdns = yield* PowerDnsClient
   const guards = Guards.make(sql)
@@ -475,6 +477,10 @@ const make = Effect.gen(function* () {
       }
     }
 
+  /** Whether records of the type are ours at the name: published, or sent and perhaps taken. */
+  const isOurs = (zone: Zone.Zone, name: DomainName, type: string) =>
+    Effect.map(outbox.published(zone.name, [name]), (published) => knownTypes(published.get(name)).has(type))
+
   /** What the record is of: who it belongs to, and since which generation. */
   const originOf = Effect.fnUntraced(function* (zone: Zone.Zone, name: DomainName, type: string, chain: NameChain) {
     const address = Zone.addressOfPointer(name, zone)
@@ -506,7 +512,7 @@ const make = Effect.gen(function* () {
     const none = { owner: undefined, claims, steps: [] as ReadonlyArray<Step> }
     if (wanted !== undefined && NonTerminals.isPlaceholder(wanted)) return { origin: "placeholder" as const, ...none }
     if (ownership.isIgnored(zone.name, name)) return { origin: "ignored" as const, ...none }
-    if (chain.published?.some((rrset) => rrset.type === type) === true) return { origin: "going" as const, ...none }
+    if (yield* isOurs(zone, name, type)) return { origin: "going" as const, ...none }
     const standing = yield* powerdns.rrsets(zone.name, [name]).pipe(
       Effect.timeout(lookMillisMax),
       Effect.orElseSucceed((): ReadonlyArray<RRset.RRset> => [])
@@ -520,9 +526,11 @@ const make = Effect.gen(function* () {
   const record: Provenance["Service"]["record"] = Effect.fn("Provenance.record")(function* (zone, name, type) {
     const [chain] = yield* chains([{ zone: zone.name, name }])
     const found = yield* originOf(zone, name, type, chain!)
+    // What was published meanwhile, before we looked, is ours, and noted by now: what was read before that is old.
+    if (found.origin === "foreign" && (yield* isOurs(zone, name, type))) return yield* record(zone, name, type)
     const only = (rrsets: ReadonlyArray<RRset.RRset>) => rrsets.filter((rrset) => rrset.type === type)
     const published = "published" in found ? found.published : chain!.published && only(chain!.published)
-    const isOurs = found.origin !== "foreign" && found.origin !== "ignored" && found.origin !== "none"
+    const hasSteps = found.origin !== "foreign" && found.origin !== "ignored" && found.origin !== "none"
     return {
       ...chain!,
       type,
@@ -531,7 +539,7 @@ const make = Effect.gen(function* () {
       origin: found.origin,
       owner: found.owner,
       claims: found.claims,
-      steps: [...found.steps, ...(isOurs ? chain!.steps : [])],
+      steps: [...found.steps, ...(hasSteps ? chain!.steps : [])],
       obstacles: [
         ...chain!.obstacles,
         ...(found.origin === "foreign"

@@ -53,6 +53,7 @@ import { Outbox } from "./Outbox.ts"
 import { Ownership } from "./Ownership.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { type NewChange, type Plan, Plans, type Said } from "./Plans.ts"
+import * as Publication from "./Publication.ts"
 import * as ReconcileMetrics from "./ReconcileMetrics.ts"
 import { managedTypes, RecordSource } from "./RecordSource.ts"
 import { Zones } from "./Zones.ts"
@@ -260,8 +261,10 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
       })
     )
     let last: DomainName | undefined
-    yield* Stream.runForEach(actualRecords(zone, copy), (records) =>
-      Effect.sync(() => {
+    yield* Stream.runForEach(
+      actualRecords(zone, copy),
+      Effect.fnUntraced(function* (records) {
+        const strangers: Array<DomainName> = []
         for (const record of records) {
           const { content, name, ttlSeconds, type } = record
           const isOurs = knows(digest, types, record)
@@ -271,10 +274,14 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
           } else if (isOurs) {
             digest.add("actual", name, type, ttlSeconds, content)
           } else if (name !== last) {
-            noteForeign(totals, name)
+            strangers.push(name)
           }
           last = name
         }
+        if (strangers.length === 0) return
+        // What was published since we began to read is ours, and noted before it was sent.
+        const published = yield* outbox.published(zone.name, strangers)
+        for (const name of strangers) if (!mayBeOfHosts(types, published.get(name))) noteForeign(totals, name)
       })
     )
     return { digest, totals, published }
@@ -676,6 +683,13 @@ const know = (digest: Digest.Digest, types: ReadonlySet<string>, rrset: RRset.RR
 const knows = (digest: Digest.Digest, types: ReadonlySet<string>, record: RawRecord): boolean =>
   (DriftOf.isOfHosts(types, record) && digest.knows(record.name)) ||
   (!types.has(record.type) && digest.knows(setKey(record.name, record.type)))
+
+/** Whether records of hosts, or a placeholder, are ours at a name, or may be. */
+const mayBeOfHosts = (types: ReadonlySet<string>, published: Publication.Published | undefined): boolean =>
+  published !== undefined &&
+  (published.sent === "anything" ||
+    Publication.isOnlyPlaceholder(published) ||
+    Array.from(Publication.knownTypes(published)).some((type) => types.has(type)))
 
 /** The types that PowerDNS took, as record sets. */
 const typesIn = (name: DomainName, content: string): ReadonlyArray<RRset.RRset> =>

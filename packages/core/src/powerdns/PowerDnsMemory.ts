@@ -57,6 +57,8 @@ export class PowerDnsMemory extends Context.Service<
     readonly failNext: (reason: Reason, operation?: Operation) => Effect.Effect<void>
     /** The next call (of `operation`, if given) begins this much later. */
     readonly delayNext: (duration: Duration.Input, operation?: Operation) => Effect.Effect<void>
+    /** The next call (of `operation`, if given) begins once this is done: what happens while somebody waits for its answer. */
+    readonly beforeNext: (work: Effect.Effect<void>, operation?: Operation) => Effect.Effect<void>
     /** The next PATCH is applied, and yet answered by `Uncertain`. */
     readonly applyThenTimeOut: Effect.Effect<void>
     /** From now on every call fails with `Unreachable`. */
@@ -281,7 +283,7 @@ interface MemoryZone {
 
 type Fault =
   | { readonly _tag: "Fail"; readonly reason: Reason; readonly operation: Operation | undefined }
-  | { readonly _tag: "Delay"; readonly duration: Duration.Input; readonly operation: Operation | undefined }
+  | { readonly _tag: "Before"; readonly work: Effect.Effect<void>; readonly operation: Operation | undefined }
   | { readonly _tag: "ApplyThenTimeOut"; readonly operation: "patch" }
 
 const make = (node: string, version: string) => {
@@ -307,7 +309,7 @@ const make = (node: string, version: string) => {
       if (calls.length > callsMax) calls.shift()
       const { operation } = call
       const fail = (reason: Reason) => Effect.fail(new PowerDnsError({ node, operation, reason }))
-      const delay = takeFault("Delay", operation)
+      const before = takeFault("Before", operation)
       const rest = Effect.suspend(() => {
         if (isDown) return fail(new Unreachable({ detail: "cannot connect (ECONNREFUSED: the server is down)" }))
         const failure = takeFault("Fail", operation)
@@ -318,7 +320,7 @@ const make = (node: string, version: string) => {
           ? Effect.succeed(result.success)
           : fail(new Uncertain({ detail: "no answer within 10s" }))
       })
-      return delay === undefined ? rest : Effect.delay(rest, delay.duration)
+      return before === undefined ? rest : Effect.andThen(before.work, rest)
     })
 
   const inZone =
@@ -526,9 +528,13 @@ const make = (node: string, version: string) => {
     return zone
   }
 
+  const beforeNext = (work: Effect.Effect<void>, operation?: Operation) =>
+    Effect.sync(() => void faults.push({ _tag: "Before", work, operation }))
+
   const handle = PowerDnsMemory.of({
     failNext: (reason, operation) => Effect.sync(() => void faults.push({ _tag: "Fail", reason, operation })),
-    delayNext: (duration, operation) => Effect.sync(() => void faults.push({ _tag: "Delay", duration, operation })),
+    delayNext: (duration, operation) => beforeNext(Effect.sleep(duration), operation),
+    beforeNext,
     applyThenTimeOut: Effect.sync(() => void faults.push({ _tag: "ApplyThenTimeOut", operation: "patch" })),
     down: Effect.sync(() => void (isDown = true)),
     up: Effect.sync(() => void (isDown = false)),

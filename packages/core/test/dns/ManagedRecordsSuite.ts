@@ -360,6 +360,26 @@ export const suite = <R>(
     )
 
     test(
+      "are not taken for somebody else's where they were published at the moment they are changed again",
+      Effect.gen(function* () {
+        const memory = yield* PowerDnsMemory
+        yield* register("first", "192.0.2.1")
+        yield* pass(1)
+        // Nothing is known of the name yet when PowerDNS is asked what stands there; then it is another's change, and out.
+        yield* memory.beforeNext(
+          Effect.orDie(Effect.andThen(put("www", "TXT", "a"), pass(1))).pipe(
+            Effect.provide(yield* Effect.context<Services>())
+          ),
+          "rrsets"
+        )
+        const done = yield* put("www", "TXT", "b")
+        assert.strictEqual(done._tag === "Changed" ? done.event : done._tag, "changed")
+        yield* pass(1)
+        assert.include(yield* held, 'www TXT "b"')
+      })
+    )
+
+    test(
       "give the waiting caller their way to the DNS",
       Effect.gen(function* () {
         const acknowledgements = yield* Acknowledgements

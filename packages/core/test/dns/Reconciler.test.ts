@@ -89,6 +89,23 @@ const written = Effect.map(query<{ n: number }>("SELECT total_changes() AS n"), 
 
 describe("a look at a zone", () => {
   test(
+    "takes nothing for foreign that was published while it was read, and what is foreign for what it is",
+    Effect.gen(function* () {
+      yield* registerAll(names(5))
+      yield* put("printer", "A", "203.0.113.9")
+      const memory = yield* PowerDnsMemory
+      yield* memory.beforeNext(
+        Effect.provide(Effect.orDie(registerAll(["late"])), yield* Effect.context<Services>()),
+        "records"
+      )
+      const { drift, foreignNames, plan } = yield* look()
+      assert.include(yield* served, "late A 198.51.100.1")
+      assert.deepStrictEqual([drift.foreign, foreignNames], [1, [T.nameOf("printer")]])
+      assert.strictEqual(plan.counts.changes, 0)
+    })
+  )
+
+  test(
     "that is as it should be writes nothing, anywhere, and keeps no plan",
     Effect.gen(function* () {
       yield* registerAll(names(20))

@@ -85,6 +85,19 @@ test(
 )
 
 test(
+  "something may happen while one call waits for its answer, which sees it; the next call waits for nothing",
+  Effect.gen(function* () {
+    const memory = yield* PowerDnsMemory
+    const { at, client, zone } = yield* newZone
+    const set = RRset.make(at("a"), "A", 60, ["192.0.2.1"])
+    yield* memory.beforeNext(memory.put(zone, set), "rrsets")
+    assert.deepStrictEqual(yield* client.rrsets(zone, [at("a")]), [set])
+    yield* memory.remove(zone, at("a"), "A")
+    assert.deepStrictEqual(yield* client.rrsets(zone, [at("a")]), [])
+  })
+)
+
+test(
   "other writers put and remove sets unseen, and calls are told in order",
   Effect.gen(function* () {
     const memory = yield* PowerDnsMemory

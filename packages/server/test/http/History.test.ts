@@ -1,5 +1,6 @@
 import { assert, describe, layer } from "@effect/vitest"
 import * as Client from "@prism-dns/core/api/Client"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
 import * as DomainName from "@prism-dns/core/domain/DomainName"
 import * as IpAddress from "@prism-dns/core/domain/IpAddress"
 import * as RRset from "@prism-dns/core/domain/RRset"
@@ -421,6 +422,22 @@ describe("/v1/hosts as of a time", () => {
             other.obstacles.map(({ kind }) => kind),
             ["foreign"]
           )
+          const late = DomainName.make(`late.${zone}`)
+          const outbox = yield* Outbox
+          yield* waitUntil("the publisher asks nothing", Effect.orDie(outbox.list({ limit: 10 })), (marks) =>
+            marks.every(({ parkedReason }) => parkedReason !== undefined)
+          )
+          const publishing = Effect.andThen(register("late", "192.0.2.33"), applied(late))
+          yield* powerdns.beforeNext(
+            Effect.provide(Effect.orDie(publishing), yield* Effect.context<Effect.Services<typeof publishing>>()),
+            "rrsets"
+          )
+          assert.strictEqual((yield* explain(late, "A")).origin, "host")
+          // Sent, and not known to be taken; whoever wanted it wants it no more.
+          const sent = RRset.make(DomainName.make(`sent.${zone}`), "TXT", 60, ['"hello"'])
+          yield* outbox.claim(zone, [{ name: sent.name, sent: [sent] }], Date.now())
+          yield* powerdns.put(zone, sent)
+          assert.strictEqual((yield* explain(sent.name, "TXT")).origin, "going")
           const refused = DomainName.make(`refused.${zone}`)
           yield* powerdns.refuseName(refused, "PowerDNS does not like this name")
           yield* register("refused", "192.0.2.32")

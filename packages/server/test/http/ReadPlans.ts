@@ -1,5 +1,6 @@
 /** Everything that is read of hosts, of now and of the past, by every filter: for tests of how databases do it. */
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
+import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Ownership } from "@prism-dns/core/dns/Ownership"
 import { PastRecords } from "@prism-dns/core/dns/PastRecords"
 import { Provenance } from "@prism-dns/core/dns/Provenance"
@@ -64,6 +65,7 @@ export const reads = (nowMillis: number): ReadonlyArray<Read> => {
     Layer.provide(Layer.mock(DnsManager)({ status: Effect.succeed([]) })),
     Layer.provide(Layer.mock(Serving)({ published: () => undefined, status: Effect.succeed([]) })),
     Layer.provide(Layer.mock(Ownership)({ isIgnored: () => false })),
+    Layer.provide(Layer.mock(Outbox)({ published: () => Effect.succeed(new Map()) })),
     Layer.provide(Layer.mock(PowerDnsClient)({ node: "none", rrsets: () => Effect.succeed([]) })),
     Layer.provide(Zones.layer([Zone.make(zone), reverse]))
   )
