@@ -77,6 +77,11 @@ export class Provisioner extends Context.Service<
      * write: to be called by whoever writes the zone, between other writes.
      */
     readonly ensure: (zone: Zone, seen?: SeenSerial) => Effect.Effect<boolean, PowerDnsError>
+    /**
+     * Whether the zone may be written before `ensure` has seen to the rest, as where another server wrote it until a moment
+     * ago. It costs one read.
+     */
+    readonly isWritable: (zone: Zone) => Effect.Effect<boolean, PowerDnsError>
     /** The same at a database that follows the one that leads, by `client`. */
     readonly ensureCopy: (zone: Zone, client: PowerDnsClient["Service"]) => Effect.Effect<boolean, PowerDnsError>
     /** What `problems` is to say of a zone at a node, or nothing any more. */
@@ -246,6 +251,13 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     )
   })
 
+  /** What publishing relies on, of the settings of a zone. */
+  const writtenAs = (zone: Zone, found: ZoneInfo | undefined): ZoneSettings => ({
+    ...(hasSecondaries && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
+    // PowerDNS transfers no zone signed with NSEC3 narrow, whoever has signed it.
+    ...(hasSecondaries && isSigned(zone, found) ? { dnssec: "chain" } : zone.dnssec ? { dnssec: "narrow" } : {})
+  })
+
   const ensureAt = Effect.fn("Provisioner.ensure")(function* (zone: Zone, powerdns: Client, seen?: SeenSerial) {
     const [isShared, maybeFound] = yield* Effect.all(
       [hasSecondaries ? shared(powerdns) : Effect.succeed(false), powerdns.findZone(zone.name)],
@@ -255,22 +267,16 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
     const notified = hasSecondaries
       ? orNote(powerdns, zone.name, ensureNotified(powerdns, zone.name, leads(powerdns)))
       : Effect.void
-    if (hasSeveral && (zone.dnssec || found?.dnssec === true)) {
+    if (hasSeveral && isSigned(zone, found)) {
       return yield* refuse(
         powerdns.node,
         `the zone ${zone.name} is signed, and each of several databases would have keys of its own: that needs one database`
       )
     }
     const wanted: ZoneSettings = {
-      ...(hasSecondaries && (found === undefined || found.kind === "Native") ? { kind: "Master" } : {}),
+      ...writtenAs(zone, found),
       ...(catalog !== undefined && isShared && hasCatalog(powerdns) ? { catalog } : {}),
-      ...(isShared ? { primaryKeys } : {}),
-      // PowerDNS transfers no zone signed with NSEC3 narrow, whoever has signed it.
-      ...(hasSecondaries && (zone.dnssec || found?.dnssec === true)
-        ? { dnssec: "chain" }
-        : zone.dnssec
-          ? { dnssec: "narrow" }
-          : {})
+      ...(isShared ? { primaryKeys } : {})
     }
     if (found !== undefined) {
       if (!writableKinds.has(found.kind)) {
@@ -419,6 +425,16 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
   return Provisioner.of({
     ensure: (zone, seen) => ensureAt(zone, leading, seen),
     ensureCopy: (zone, client) => ensureAt(zone, client),
+    isWritable: Effect.fn("Provisioner.isWritable")(function* (zone: Zone) {
+      const found = Option.getOrUndefined(yield* leading.findZone(zone.name))
+      return (
+        found !== undefined &&
+        writableKinds.has(found.kind) &&
+        !made.has(`${databaseAt(leading)} ${zone.name}`) &&
+        !(hasSeveral && isSigned(zone, found)) &&
+        Object.keys(missingSettings(found, writtenAs(zone, found))).length === 0
+      )
+    }),
     note: (zone, node, reason) => (reason === undefined ? settle(zone, node) : note(zone, node, reason)),
     notifyNeeded: () => hasSecondaries,
     dnssec: Effect.fn("Provisioner.dnssec")(function* (zone: DomainName) {
@@ -439,6 +455,8 @@ const make = Effect.fnUntraced(function* ({ retryMillisMax = 30_000, transfer }:
 /** Steps of which none needs another: whoever takes over a zone waits for all of them. */
 const sideBySide = (...steps: ReadonlyArray<Effect.Effect<void, PowerDnsError>>) =>
   Effect.all(steps, { concurrency: "unbounded", discard: true })
+
+const isSigned = (zone: Zone, found: ZoneInfo | undefined): boolean => zone.dnssec || found?.dnssec === true
 
 /** The kinds of zone that may be written at a primary. */
 const writableKinds: ReadonlySet<string> = new Set(["Native", "Master"])

@@ -12,13 +12,14 @@
  */
 import { Clock, Duration, Effect, Exit } from "effect"
 import * as Metric from "effect/Metric"
-import { SqlClient } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import { Cluster, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as RRset from "../domain/RRset.ts"
 import type { Zone } from "../domain/Zone.ts"
 import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
+import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import { type Debt, Debts } from "./Debts.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
@@ -81,10 +82,10 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     const looking = Effect.andThen(noteDoubts(zone), lookAt(zone, marks))
     // Another may have written the zone until a moment ago, and its death lasts as long as this: so both at once. In a zone
     // that had to be made, what was seen meanwhile says nothing.
-    const [isMade, looked] = yield* Effect.all([ensureZone(zone), Effect.exit(looking)], { concurrency: 2 })
-    const { decided, foreign, ignored, nowMillis, published } = yield* isMade ? looking : looked
+    const [isMade, looked] = yield* Effect.all([ensureForBatch(zone), Effect.exit(looking)], { concurrency: 2 })
+    const { decided, doubted, foreign, ignored, nowMillis, published } = yield* isMade ? looking : looked
     const leading = databases.leading()
-    const lost = yield* findLost(zone, managedTypes(zone), decided, published)
+    const lost = yield* leaveLost(zone, decided, doubted, published)
     const held = yield* holdBeyondBudget(zone, marks, decided)
     const going = decided.filter(({ name }) => !lost.has(name) && !held.has(name))
     const changed = going.filter(({ changes }) => changes.length > 0)
@@ -128,6 +129,12 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
    */
   const ensureZone = Effect.fnUntraced(function* (zone: Zone) {
     return ready.has(zone.name) ? false : yield* ensureAnew(zone)
+  })
+
+  /** Whoever takes over a zone that may be written as it is writes first, and sees to the rest before its next batch. */
+  const ensureForBatch = Effect.fnUntraced(function* (zone: Zone) {
+    const isFirst = !opened.has(zone.name) && !ready.has(zone.name) && !remade.has(zone.name)
+    return isFirst && (yield* provisioner.isWritable(zone)) ? false : yield* ensureZone(zone)
   })
 
   const ensureAnew = Effect.fnUntraced(function* (zone: Zone, seen?: SeenSerial) {
@@ -212,9 +219,16 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       const news = newTypes(zone, types, desired.get(name) ?? [], published.get(name))
       if (news.length > 0) newcomers.set(name, news)
     }
-    const foreign = newcomers.size === 0 ? [] : yield* findForeign(zone, newcomers, desired, published)
+    // Three looks at PowerDNS, and none of them needs another.
+    const [foreign, strays, doubted] = yield* Effect.all(
+      [
+        newcomers.size === 0 ? Effect.succeed([]) : findForeign(zone, newcomers, desired, published),
+        findStrayPlaceholders(zone, published),
+        readDoubted(zone, desired, published)
+      ],
+      { concurrency: 3 }
+    )
     const notToWrite = new Set([...foreign, ...ignored].map(({ name }) => name))
-    const strays = yield* findStrayPlaceholders(zone, published)
     const decided = marks
       .filter((mark) => !notToWrite.has(mark.name))
       .map((mark) =>
@@ -227,7 +241,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
           nowMillis
         })
       )
-    return { decided, foreign, ignored, nowMillis, published }
+    return { decided, doubted, foreign, ignored, nowMillis, published }
   })
 
   /** Below a delegation PowerDNS signs nothing, once it has looked where one begins: that costs the zone, and is rare. */
@@ -291,29 +305,33 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     inDoubt.delete(zone.name)
   })
 
-  /** Names to be deleted that are in doubt, and at which something stands that is not ours: they are left alone. */
-  const findLost = Effect.fnUntraced(function* (
+  /** What stands at the names that are in doubt and are to have nothing. */
+  const readDoubted = Effect.fnUntraced(function* (
     zone: Zone,
-    types: ReadonlyArray<string>,
+    desired: Plan.RecordsByName,
+    published: ReadonlyMap<DomainName, Publication.Published>
+  ): Effect.fn.Return<Doubted, PowerDnsError | SqlError.SqlError> {
+    const names = Array.from(published)
+      .filter(([name, known]) => isDoubted(known) && (desired.get(name) ?? []).length === 0)
+      .map(([name]) => name)
+    const found = names.length === 0 ? [] : yield* foreignNames.read(zone.name, names)
+    return Map.groupBy(found, ({ name }) => name)
+  })
+
+  /** Names to be deleted that are in doubt, and at which something stands that is not ours, are left alone. Gives them. */
+  const leaveLost = Effect.fnUntraced(function* (
+    zone: Zone,
     decided: ReadonlyArray<Publication.Decided>,
+    doubted: Doubted,
     published: ReadonlyMap<DomainName, Publication.Published>
   ) {
-    const doubted = decided.filter(({ name, rrsets }) => {
-      const known = published.get(name)
-      return rrsets.length === 0 && known !== undefined && Publication.isUncertain(known) && known.sent !== "anything"
-    })
+    const types = managedTypes(zone)
     const lost = new Set<DomainName>()
-    if (doubted.length === 0) return lost
-    const found = Map.groupBy(
-      yield* foreignNames.read(
-        zone.name,
-        doubted.map(({ name }) => name)
-      ),
-      ({ name }) => name
-    )
-    for (const { name } of doubted) {
+    for (const { name, rrsets } of decided) {
+      const found = doubted.get(name)
+      if (found === undefined || rrsets.length > 0) continue
       const ours = Publication.typesAt(types, [], published.get(name))
-      const standing = (found.get(name) ?? []).filter(({ type }) => ours.includes(type))
+      const standing = found.filter(({ type }) => ours.includes(type))
       const [other] = Publication.notOurs(published.get(name)!, standing)
       if (other === undefined) continue
       lost.add(name)
@@ -321,7 +339,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
         "a name that was to be deleted holds a record that Prism did not make, it is left alone"
       ).pipe(Effect.annotateLogs({ zone: zone.name, name, type: other.type, contents: other.contents.join(", ") }))
     }
-    yield* outbox.disclaim(zone, [...lost], yield* Clock.currentTimeMillis, fenceOf(zone.name))
+    if (lost.size > 0) yield* outbox.disclaim(zone, [...lost], yield* Clock.currentTimeMillis, fenceOf(zone.name))
     return lost
   })
 
@@ -552,6 +570,12 @@ const newTypes = (
   )
   return news.some((type) => hostTypes.includes(type)) ? [...new Set([...hostTypes, ...news])] : news
 }
+
+/** What stands at names that are in doubt. */
+type Doubted = ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
+
+/** What a write that had no answer may have left there can be told from what is someone else's. */
+const isDoubted = (known: Publication.Published): boolean => Publication.isUncertain(known) && known.sent !== "anything"
 
 const isDelegation = (zone: Zone, { change }: Plan.PlannedChange): boolean =>
   typeOf(change) === "NS" && RRset.changedName(change) !== zone.name

@@ -654,6 +654,46 @@ describe("zones", () => {
   )
 })
 
+describe("a zone that another began to write", () => {
+  for (const [what, isGone, expected] of [
+    ["is written before the rest is seen to", false, ["patch", "configureZone"]],
+    ["and that is gone is made first", true, ["createZone", "patch"]]
+  ] as const) {
+    it.effect(what, () =>
+      Effect.gen(function* () {
+        const memory = yield* PowerDnsMemory
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const life = yield* Layer.build(Layer.fresh(manager()))
+            yield* Effect.gen(function* () {
+              yield* pass(1)
+              yield* memory.delayNext("10 seconds", "rrsets")
+              yield* memory.delayNext("10 seconds", "rrsets")
+              yield* register("web", "192.0.2.7")
+              // less than the answer takes
+              yield* TestClock.adjust("1 millis")
+            }).pipe(Effect.provide(life))
+          })
+        )
+        if (isGone) yield* (yield* PowerDnsClient).deleteZone(T.forward.name)
+        yield* memory.forgetCalls
+        yield* Effect.gen(function* () {
+          yield* pass(5)
+          assert.deepStrictEqual(yield* served(T.forward), ["web.hosts.test. A 192.0.2.7"])
+          assert.isTrue((yield* statusOf(T.forward.name)).ready)
+        }).pipe(Effect.provide(Layer.fresh(manager())))
+        const operations = (yield* memory.calls)
+          .filter((call) => "zone" in call && call.zone === T.forward.name)
+          .map(({ operation }) => operation)
+        assert.deepStrictEqual(
+          operations.filter((operation) => (expected as ReadonlyArray<string>).includes(operation)),
+          [...expected]
+        )
+      }).pipe(Effect.provide(outside))
+    )
+  }
+})
+
 describe("after a crash", () => {
   /** Where the server died: the call that never came back, and whether it took effect. */
   const moments = [

@@ -145,6 +145,31 @@ describe("a zone at the primary", () => {
     })
   )
 
+  it.effect("may be written before the rest is seen to only when publishing lacks nothing there", () =>
+    Effect.gen(function* () {
+      const signed = Zone.make(zone.name, { dnssec: true })
+      const alone = yield* servers({ a: "primary" })
+      assert.isFalse(yield* alone.provisioner.isWritable(zone))
+      yield* alone.provisioner.ensure(zone)
+      assert.isTrue(yield* alone.provisioner.isWritable(zone))
+      assert.isFalse(yield* alone.provisioner.isWritable(signed))
+
+      for (const [kind, expected] of [
+        ["Native", false],
+        ["Master", true],
+        ["Slave", false]
+      ] as const) {
+        const fetched = yield* servers({ a: "primary", s: "secondary" }, { tsig, catalog })
+        yield* fetched.primary.api.createZone({ name: zone.name, kind, nameservers: [], masters: ["192.0.2.9:53"] })
+        assert.strictEqual(yield* fetched.provisioner.isWritable(zone), expected, kind)
+      }
+
+      const two = yield* servers({ a: "primary", b: "primary" }, {}, { a: "one", b: "two" })
+      yield* two.primary.api.createZone({ name: zone.name, kind: "Native", nameservers: [], dnssec: "narrow" })
+      assert.isFalse(yield* two.provisioner.isWritable(zone))
+    })
+  )
+
   it.effect("that is fetched from elsewhere is not written", () =>
     Effect.gen(function* () {
       const { primary, provisioner } = yield* servers({ a: "primary" })
