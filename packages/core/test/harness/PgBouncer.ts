@@ -10,7 +10,7 @@
 import { Effect, type Scope } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
-import { connect } from "node:net"
+import { connect, type NetConnectOpts } from "node:net"
 import { tmpdir } from "node:os"
 import * as Path from "node:path"
 import { freePort } from "./ports.ts"
@@ -39,9 +39,9 @@ const program = () => {
   return `${found}/pgbouncer`
 }
 
-const canConnect = (port: number, host: string) =>
+const canConnect = (at: NetConnectOpts) =>
   Effect.callback<boolean>((resume) => {
-    const socket = connect(port, host)
+    const socket = connect(at)
     socket.once("connect", () => resume(Effect.succeed(true)))
     socket.once("error", () => resume(Effect.succeed(false)))
     return Effect.sync(() => socket.destroy())
@@ -50,7 +50,7 @@ const canConnect = (port: number, host: string) =>
 /** Runs it with this file until the scope ends, and waits until it listens there. */
 export const serve = Effect.fnUntraced(function* (
   file: string,
-  at: { readonly host: string; readonly port: number }
+  at: { readonly host: string; readonly port: number } | { readonly path: string }
 ): Effect.fn.Return<{ readonly reload: Effect.Effect<void>; readonly kill: Effect.Effect<void> }, never, Scope.Scope> {
   const child = ChildProcess.spawn(program(), [file], {
     ...identity(),
@@ -70,9 +70,8 @@ export const serve = Effect.fnUntraced(function* (
     Effect.sync(() => process.on("exit", killAtExit)),
     () => Effect.sync(() => process.off("exit", killAtExit))
   )
-  yield* waitUntil(`pgbouncer answers on port ${at.port}`, canConnect(at.port, at.host), (answers) => answers, {
-    within: "10 seconds"
-  })
+  const place = "path" in at ? at.path : `port ${at.port}`
+  yield* waitUntil(`pgbouncer answers at ${place}`, canConnect(at), (answers) => answers, { within: "10 seconds" })
   return { reload: Effect.sync(() => void child.kill("SIGHUP")), kill }
 })
 

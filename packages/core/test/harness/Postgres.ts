@@ -51,13 +51,13 @@ export const programs = (): string => {
   )
 }
 
-/** Who the server runs as: ourselves, or user postgres when we are root. */
-export const identity = (): { readonly uid?: number; readonly gid?: number } => {
+/** Who a server runs as: ourselves, or when we are root the user of that name. */
+export const identity = (name = "postgres"): { readonly uid?: number; readonly gid?: number } => {
   if (process.getuid?.() !== 0) return {}
   const line = Fs.readFileSync("/etc/passwd", "utf8")
     .split("\n")
-    .find((each) => each.startsWith("postgres:"))
-  if (line === undefined) throw new Error("we are root, and there is no user postgres to run PostgreSQL as")
+    .find((each) => each.startsWith(`${name}:`))
+  if (line === undefined) throw new Error(`we are root, and there is no user ${name} to run a server as`)
   const [, , uid, gid] = line.split(":").map(Number)
   return { uid: uid!, gid: gid! }
 }
