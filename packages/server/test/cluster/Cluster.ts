@@ -1,8 +1,8 @@
 /**
  * A cluster as it runs in production, small: Prism servers (the bundle) on one
- * PostgreSQL, two PowerDNS primaries on one database (by a pgbouncer) and a
- * secondary, HAProxy in front of the agents' port, Redis. Each is a real process with an address of
- * its own, the same port everywhere.
+ * PostgreSQL, two PowerDNS primaries on one database (by a pgbouncer) or with one
+ * each, and a secondary, HAProxy in front of the agents' port, Redis. Each is a
+ * real process with an address of its own, the same port everywhere.
  *
  * Verbs, for each part: start, stop, kill, freeze, thaw; for Prism servers also
  * cut, heal and setClock. All that was started ends with the scope, also after a
@@ -81,6 +81,8 @@ export interface Options {
   readonly zones?: number
   /** PowerDNS primaries. Default 2. */
   readonly primaries?: number
+  /** Whether the primaries share a PostgreSQL, or have an LMDB each. Default: shared. */
+  readonly databases?: "shared" | "own" | undefined
   /** A PowerDNS that fetches the zones. Default true. */
   readonly secondary?: boolean
   /** A PostgreSQL that follows the first, synchronously. Default false. */
@@ -160,10 +162,7 @@ export const start = Effect.fnUntraced(function* (
   const writes: Array<Write> = []
 
   const [registry, names] = yield* Effect.all(
-    [
-      startRegistry(network, options),
-      startNames(network, { dnsPort, apiPort }, options.primaries ?? 2, options.secondary ?? true)
-    ],
+    [startRegistry(network, options), startNames(network, { dnsPort, apiPort }, options)],
     { concurrency: "unbounded" }
   )
   const redis = options.redis === true ? yield* startRedis(network.outside(outside.redis), redisPort) : undefined
@@ -187,6 +186,7 @@ export const start = Effect.fnUntraced(function* (
         return {
           name: node.name,
           role: node.role,
+          ...(options.databases === "own" && node.role === "primary" ? { database: node.name } : {}),
           api: `http://${proxies}:${port}`,
           apiKey: names.apiKey,
           dns: `${node.dns.host}:${node.dns.port}`
@@ -431,20 +431,38 @@ const makePart = Effect.fnUntraced(function* (
   }
 })
 
-const startNames = Effect.fnUntraced(function* (
-  network: Network.Network,
-  { apiPort, dnsPort }: { readonly apiPort: number; readonly dnsPort: number },
-  primaries: number,
-  hasSecondary: boolean
-) {
-  const apiKey = Redacted.make(crypto.randomUUID())
+/** One database of all primaries. */
+const sharedDatabase = Effect.gen(function* () {
   const postgres = Context.get(yield* Layer.build(Postgres.layer()), Postgres)
   const database = yield* postgres.createDatabase(
     `${Fs.readFileSync(schemaFile, "utf8")}\n${pgsqlLock}\n${pgsqlIndexes}`
   )
   // As deploy/powerdns has it: each request to the API of PowerDNS opens a connection, and PostgreSQL a process for it.
   const bouncer = yield* PgBouncer.make(database, { mode: "session", connections: 90 })
-  const shared = PowerDnsProcess.pgsql({ ...database, host: bouncer.host, port: bouncer.port })
+  const doubled = Effect.map(
+    postgres.query(
+      database.database,
+      "SELECT name, type, content, COUNT(*) FROM records WHERE type IS NOT NULL GROUP BY domain_id, name, type, content HAVING COUNT(*) > 1 " +
+        "UNION ALL SELECT name, type, 'start of authority', COUNT(*) FROM records WHERE type = 'SOA' GROUP BY domain_id, name, type HAVING COUNT(*) > 1"
+    ),
+    (text) => text.split("\n").filter((line) => line !== "")
+  )
+  return { backend: PowerDnsProcess.pgsql({ ...database, host: bouncer.host, port: bouncer.port }), doubled }
+})
+
+/** An LMDB for each primary. It has one value for all that is at a name, so nothing stands there twice. */
+const ownDatabases = Effect.succeed({
+  backend: PowerDnsProcess.lmdb,
+  doubled: Effect.succeed<ReadonlyArray<string>>([])
+})
+
+const startNames = Effect.fnUntraced(function* (
+  network: Network.Network,
+  { apiPort, dnsPort }: { readonly apiPort: number; readonly dnsPort: number },
+  { databases, primaries = 2, secondary: hasSecondary = true }: Options
+) {
+  const apiKey = Redacted.make(crypto.randomUUID())
+  const { backend, doubled } = yield* databases === "own" ? ownDatabases : sharedDatabase
   const roles = [
     ...Array.from({ length: primaries }, () => "primary" as const),
     ...(hasSecondary ? ["secondary" as const] : [])
@@ -459,7 +477,7 @@ const startNames = Effect.fnUntraced(function* (
         `ns${n + 1}`,
         PowerDnsProcess.start({
           directory,
-          backend: role === "primary" ? shared : PowerDnsProcess.sqlite,
+          backend: role === "primary" ? backend : PowerDnsProcess.sqlite,
           address,
           dnsPort,
           apiPort,
@@ -478,14 +496,6 @@ const startNames = Effect.fnUntraced(function* (
       return { ...part, role, dns: { host: address, port: dnsPort }, api: { host: address, port: apiPort } }
     }),
     { concurrency: "unbounded" }
-  )
-  const doubled = Effect.map(
-    postgres.query(
-      database.database,
-      "SELECT name, type, content, COUNT(*) FROM records WHERE type IS NOT NULL GROUP BY domain_id, name, type, content HAVING COUNT(*) > 1 " +
-        "UNION ALL SELECT name, type, 'start of authority', COUNT(*) FROM records WHERE type = 'SOA' GROUP BY domain_id, name, type HAVING COUNT(*) > 1"
-    ),
-    (text) => text.split("\n").filter((line) => line !== "")
   )
   return { nodes, apiKey: Redacted.value(apiKey), doubled }
 })

@@ -42,6 +42,10 @@ export const size: Load.Options = {
 /** How long a steady load goes on before and after what happens, in milliseconds. */
 export const steadyMillis = isFull ? 10_000 : 2500
 
+/** `PRISM_CLUSTER_DATABASES=own`: the PowerDNS primaries have a database each, and do not share a PostgreSQL. */
+const databases = process.env["PRISM_CLUSTER_DATABASES"] ?? "shared"
+if (databases !== "shared" && databases !== "own") throw new Error("PRISM_CLUSTER_DATABASES is `shared` or `own`")
+
 /** `PRISM_CLUSTER_TRACE=FILE`: the last history that was judged is kept there, as JSON. */
 const traceFile = process.env["PRISM_CLUSTER_TRACE"]
 
@@ -66,7 +70,7 @@ export const begin = Effect.fnUntraced(function* (
   options: Cluster.Options = {},
   load: Partial<Load.Options> = {}
 ): Effect.fn.Return<Trial, never, Scope.Scope> {
-  const cluster = yield* Cluster.start(options)
+  const cluster = yield* Cluster.start({ databases, ...options })
   yield* Effect.addFinalizer((exit) =>
     Effect.sync(() => {
       if (exit._tag === "Success") return
