@@ -27,6 +27,13 @@ export interface Debt {
   readonly unseen: boolean
 }
 
+/**
+ * Whether a record set of this type that stands there may be what Prism wrote before: a change of it has not come there
+ * yet. Where nobody has looked since the name became ours, it is not known to be.
+ */
+export const mayBeOurs = (debt: Debt | undefined, type: string): boolean =>
+  debt !== undefined && !debt.unseen && debt.types.includes(type)
+
 export class Debts extends Context.Service<
   Debts,
   {
@@ -60,8 +67,8 @@ export class Debts extends Context.Service<
       debtor: string,
       zone: DomainName,
       names: ReadonlyArray<DomainName>
-    ) => Effect.Effect<ReadonlySet<DomainName>, SqlError.SqlError>
-    /** It was looked at what stands at `names`: nothing that is not ours. */
+    ) => Effect.Effect<ReadonlyMap<DomainName, Debt>, SqlError.SqlError>
+    /** It was looked at what stands at `names`, nothing that is not ours; or something of ours is about to be written there. */
     readonly seen: (
       debtor: string,
       zone: DomainName,
@@ -158,15 +165,17 @@ export class Debts extends Context.Service<
           ),
         among: (debtor, zone, names) =>
           Effect.map(
-            sql<{ readonly name: DomainName }>`
-              SELECT name FROM debt WHERE debtor = ${debtor} AND zone = ${zone} AND name IN ${asList(sql, names)}`,
-            (rows) => new Set(rows.map(({ name }) => name))
+            sql<DebtRow>`
+              SELECT name, generation, types, unseen FROM debt
+              WHERE debtor = ${debtor} AND zone = ${zone} AND name IN ${asList(sql, names)}`,
+            (rows) => new Map(rows.map((row) => [row.name, toDebt(row)]))
           ),
         seen: (debtor, zone, names) =>
           names.length === 0
             ? Effect.void
             : Effect.asVoid(sql`
-                UPDATE debt SET unseen = 0 WHERE debtor = ${debtor} AND zone = ${zone} AND name IN ${asList(sql, names)}`),
+                UPDATE debt SET unseen = 0
+                WHERE debtor = ${debtor} AND zone = ${zone} AND unseen = 1 AND name IN ${asList(sql, names)}`),
         clear: (debtor, zone, debts) =>
           debts.length === 0
             ? Effect.void

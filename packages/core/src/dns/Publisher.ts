@@ -21,7 +21,7 @@ import { PowerDnsClient } from "../powerdns/PowerDnsClient.ts"
 import { type Database, PowerDnsDatabases } from "../powerdns/PowerDnsDatabases.ts"
 import type { PowerDnsError } from "../powerdns/PowerDnsError.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
-import { type Debt, Debts } from "./Debts.ts"
+import { type Debt, Debts, mayBeOurs } from "./Debts.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as ForeignNames from "./ForeignNames.ts"
@@ -99,7 +99,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
         types: Publication.sentTypesWith(published.get(name), rrsets)
       })),
       nowMillis,
-      fenceOf(zone.name)
+      Effect.andThen(fenceOf(zone.name), noteOurs(zone, leading, changed))
     )
     const refusals =
       changed.length === 0 ? [] : yield* Effect.onExit(write(zone, changed), (exit) => tellLate(zone, changed, exit))
@@ -200,14 +200,32 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
         )
     })
 
+  /** What the database lacks at these names may be what is written now, whenever it is compared with what comes later. */
+  const noteOurs = (zone: Zone, leading: Database, names: ReadonlyArray<Publication.Decided>) =>
+    databases.all.length === 1
+      ? Effect.void
+      : debts.seen(
+          leading.name,
+          zone.name,
+          names.map(({ name }) => name)
+        )
+
+  /** What the database lacks of `names`: there older records of ours may stand. Asked once something was found. */
+  const owedAt = (zone: Zone, leading: Database, names: Iterable<DomainName>) => {
+    const asked = databases.all.length === 1 ? [] : [...new Set(names)]
+    return asked.length === 0
+      ? Effect.succeed<ReadonlyMap<DomainName, Debt>>(new Map())
+      : debts.among(leading.name, zone.name, asked)
+  }
+
   /** What is known of the marked names, and what is to become of them. Looks, and changes nothing. */
   const lookAt = Effect.fnUntraced(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
     const types = managedTypes(zone)
     const names = marks.map((mark) => mark.name)
-    const [published, wanted] = yield* Effect.all([outbox.published(zone.name, names), source.desired(zone, names)], {
+    const [known, wanted] = yield* Effect.all([outbox.published(zone.name, names), source.desired(zone, names)], {
       concurrency: 2
     })
-    const desired = yield* withoutNeedlessPlaceholders(zone, wanted, published)
+    const desired = yield* withoutNeedlessPlaceholders(zone, wanted, known)
     const nowMillis = yield* Clock.currentTimeMillis
 
     // A name we have not written before may hold something of someone else's: look first.
@@ -216,18 +234,20 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     const newcomers = new Map<DomainName, ReadonlyArray<string>>()
     for (const name of names) {
       if (isIgnored(name)) continue
-      const news = newTypes(zone, types, desired.get(name) ?? [], published.get(name))
+      const news = newTypes(zone, types, desired.get(name) ?? [], known.get(name))
       if (news.length > 0) newcomers.set(name, news)
     }
     // Three looks at PowerDNS, and none of them needs another.
-    const [foreign, strays, doubted] = yield* Effect.all(
+    const [{ foreign, late }, strays, doubted] = yield* Effect.all(
       [
-        newcomers.size === 0 ? Effect.succeed([]) : findForeign(zone, newcomers, desired, published),
-        findStrayPlaceholders(zone, published),
-        readDoubted(zone, desired, published)
+        newcomers.size === 0 ? Effect.succeed({ foreign: [], late: [] }) : findForeign(zone, newcomers, desired, known),
+        findStrayPlaceholders(zone, known),
+        readDoubted(zone, desired, known)
       ],
       { concurrency: 3 }
     )
+    const published = new Map(known)
+    for (const { name, types } of late) published.set(name, withLate(known.get(name), types))
     const notToWrite = new Set([...foreign, ...ignored].map(({ name }) => name))
     const decided = marks
       .filter((mark) => !notToWrite.has(mark.name))
@@ -327,12 +347,15 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
   ) {
     const types = managedTypes(zone)
     const lost = new Set<DomainName>()
+    const owed = yield* owedAt(zone, databases.leading(), doubted.keys())
     for (const { name, rrsets } of decided) {
       const found = doubted.get(name)
       if (found === undefined || rrsets.length > 0) continue
       const ours = Publication.typesAt(types, [], published.get(name))
       const standing = found.filter(({ type }) => ours.includes(type))
-      const [other] = Publication.notOurs(published.get(name)!, standing)
+      const other = Publication.notOurs(published.get(name)!, standing).find(
+        ({ type }) => !mayBeOurs(owed.get(name), type)
+      )
       if (other === undefined) continue
       lost.add(name)
       yield* Effect.logWarning(
@@ -392,29 +415,41 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     return held
   })
 
-  /** Which names hold record sets, of the types that are new to them, that we did not make and do not want just so. */
+  /**
+   * Which names hold record sets, of the types that are new to them, that we did not make and do not want just so; and
+   * which hold only older ones of ours, since the database lacks what came after (`late`).
+   */
   const findForeign = Effect.fnUntraced(function* (
     zone: Zone,
     newcomers: ReadonlyMap<DomainName, ReadonlyArray<string>>,
     desired: Plan.RecordsByName,
     published: ReadonlyMap<DomainName, Publication.Published>
   ) {
-    const foreign = new Map<DomainName, Patches.Refusal>()
-    for (const found of yield* foreignNames.at(zone.name, [...newcomers.keys()])) {
-      if (foreign.has(found.name)) continue
+    const leading = databases.leading()
+    const inTheWay = (yield* foreignNames.at(zone.name, [...newcomers.keys()])).filter((found) => {
       const news = newcomers.get(found.name)!
       // A CNAME stands alone, whoever made what is there.
       const meetsCname = news.includes("CNAME") || found.type === "CNAME"
       const isInTheWay =
         news.includes(found.type) || (meetsCname && !Publication.knownTypes(published.get(found.name)).has(found.type))
-      if (!isInTheWay || NonTerminals.isPlaceholder(found)) continue
-      if (desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) === true) continue
-      foreign.set(found.name, {
-        name: found.name,
-        reason: `${found.type.startsWith("A") ? "an" : "a"} ${found.type} record that Prism did not make stands at this name (${found.contents.join(", ")}); adopt it, remove it, or choose another name`
+      if (!isInTheWay || NonTerminals.isPlaceholder(found)) return false
+      return desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) !== true
+    })
+    const owed = yield* owedAt(
+      zone,
+      leading,
+      inTheWay.map(({ name }) => name)
+    )
+    const foreign = new Map<DomainName, Patches.Refusal>()
+    for (const { contents, name, type } of inTheWay) {
+      if (foreign.has(name) || mayBeOurs(owed.get(name), type)) continue
+      foreign.set(name, {
+        name,
+        reason: `${type.startsWith("A") ? "an" : "a"} ${type} record that Prism did not make stands at this name (${contents.join(", ")}); adopt it, remove it, or choose another name`
       })
     }
-    return [...foreign.values()]
+    const late = [...owed.values()].filter(({ name }) => !foreign.has(name))
+    return { foreign: [...foreign.values()], late }
   })
 
   const settle = Effect.fnUntraced(function* (
@@ -570,6 +605,15 @@ const newTypes = (
   )
   return news.some((type) => hostTypes.includes(type)) ? [...new Set([...hostTypes, ...news])] : news
 }
+
+/** What is known of a name at which older records of ours, of these types, may stand: it is written whatever stands there. */
+const withLate = (known: Publication.Published | undefined, types: ReadonlyArray<string>): Publication.Published => ({
+  rrsets: [],
+  quarantinedUntilMillis: undefined,
+  ...known,
+  sent: "anything",
+  sentTypes: [...new Set([...Publication.sentTypesWith(known, []), ...types])]
+})
 
 /** What stands at names that are in doubt. */
 type Doubted = ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>

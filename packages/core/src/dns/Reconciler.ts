@@ -375,7 +375,7 @@ const make = Effect.fnUntraced(function* (options: ReconcilerOptions) {
           WHERE zone = ${zone.name} AND name IN ${among}`
         return {
           marked: new Set(marks.map(({ name }) => name)),
-          owed: copy === undefined ? new Set() : yield* debts.among(copy.name, zone.name, names),
+          owed: copy === undefined ? new Map() : yield* debts.among(copy.name, zone.name, names),
           published: new Map(rows.map((row) => [row.name, row])),
           desired: yield* source.desired(zone, names)
         }

@@ -54,7 +54,10 @@ export const suite = <R>(
         { name: two, generation: 1, types: ["TXT"], unseen: false }
       ])
       assert.deepStrictEqual(yield* owed("b", one), [{ name: two, generation: 1, types: ["TXT"], unseen: false }])
-      assert.deepStrictEqual(yield* debts.among("b", zone, [one]), new Set([one]))
+      assert.deepStrictEqual(
+        yield* debts.among("b", zone, [one, T.nameOf("none")]),
+        new Map([[one, { name: one, generation: 2, types: ["A", "AAAA"], unseen: true }]])
+      )
       assert.deepStrictEqual(yield* debts.zonesOf("b", [zone, T.reverse4.name]), [zone])
 
       // Paid as of the first change, the second is still owed.
