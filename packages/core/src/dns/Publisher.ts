@@ -83,9 +83,9 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     // Another may have written the zone until a moment ago, and its death lasts as long as this: so both at once. In a zone
     // that had to be made, what was seen meanwhile says nothing.
     const [isMade, looked] = yield* Effect.all([ensureForBatch(zone), Effect.exit(looking)], { concurrency: 2 })
-    const { decided, doubted, foreign, ignored, nowMillis, published } = yield* isMade ? looking : looked
+    const { decided, foreign, ignored, lost, nowMillis, published } = yield* isMade ? looking : looked
     const leading = databases.leading()
-    const lost = yield* leaveLost(zone, decided, doubted, published)
+    yield* leaveLost(zone, lost)
     const held = yield* holdBeyondBudget(zone, marks, decided)
     const going = decided.filter(({ name }) => !lost.has(name) && !held.has(name))
     const changed = going.filter(({ changes }) => changes.length > 0)
@@ -210,16 +210,18 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
           names.map(({ name }) => name)
         )
 
-  /** What the database lacks of `names`: there older records of ours may stand. Asked once something was found. */
-  const owedAt = (zone: Zone, leading: Database, names: Iterable<DomainName>) => {
-    const asked = databases.all.length === 1 ? [] : [...new Set(names)]
-    return asked.length === 0
-      ? Effect.succeed<ReadonlyMap<DomainName, Debt>>(new Map())
-      : debts.among(leading.name, zone.name, asked)
-  }
+  /** What the database lacks of `names`: there older records of ours may stand. */
+  const owedAt = (zone: Zone, leading: Database, names: ReadonlyArray<DomainName>) =>
+    databases.all.length === 1 || names.length === 0
+      ? Effect.succeed<Owed>(new Map())
+      : debts.among(leading.name, zone.name, names)
 
   /** What is known of the marked names, and what is to become of them. Looks, and changes nothing. */
-  const lookAt = Effect.fnUntraced(function* (zone: Zone, marks: ReadonlyArray<Mark>) {
+  const lookAt = Effect.fnUntraced(function* (
+    zone: Zone,
+    marks: ReadonlyArray<Mark>
+  ): Effect.fn.Return<Looked, PowerDnsError | SqlError.SqlError> {
+    const leading = databases.leading()
     const types = managedTypes(zone)
     const names = marks.map((mark) => mark.name)
     const [known, wanted] = yield* Effect.all([outbox.published(zone.name, names), source.desired(zone, names)], {
@@ -237,15 +239,22 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       const news = newTypes(zone, types, desired.get(name) ?? [], known.get(name))
       if (news.length > 0) newcomers.set(name, news)
     }
+    const inDoubt = names.filter((name) => isDoubted(known.get(name)) && (desired.get(name) ?? []).length === 0)
+    // Before the looks: while they last it may be paid, and is not owed any more.
+    const owed = yield* owedAt(zone, leading, [...newcomers.keys(), ...inDoubt])
     // Three looks at PowerDNS, and none of them needs another.
     const [{ foreign, late }, strays, doubted] = yield* Effect.all(
       [
-        newcomers.size === 0 ? Effect.succeed({ foreign: [], late: [] }) : findForeign(zone, newcomers, desired, known),
+        newcomers.size === 0
+          ? Effect.succeed({ foreign: [], late: [] })
+          : findForeign(zone, newcomers, desired, known, owed),
         findStrayPlaceholders(zone, known),
-        readDoubted(zone, desired, known)
+        inDoubt.length === 0 ? Effect.succeed([]) : foreignNames.read(zone.name, inDoubt)
       ],
       { concurrency: 3 }
     )
+    // What is owed was not asked of the one that was looked at.
+    if (databases.leading() !== leading) return yield* lookAt(zone, marks)
     const published = new Map(known)
     for (const { name, types } of late) published.set(name, withLate(known.get(name), types))
     const notToWrite = new Set([...foreign, ...ignored].map(({ name }) => name))
@@ -261,7 +270,8 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
           nowMillis
         })
       )
-    return { decided, doubted, foreign, ignored, nowMillis, published }
+    const lost = findLost(zone, decided, doubted, published, owed)
+    return { decided, foreign, ignored, lost, nowMillis, published }
   })
 
   /** Below a delegation PowerDNS signs nothing, once it has looked where one begins: that costs the zone, and is rare. */
@@ -325,45 +335,39 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     inDoubt.delete(zone.name)
   })
 
-  /** What stands at the names that are in doubt and are to have nothing. */
-  const readDoubted = Effect.fnUntraced(function* (
-    zone: Zone,
-    desired: Plan.RecordsByName,
-    published: ReadonlyMap<DomainName, Publication.Published>
-  ): Effect.fn.Return<Doubted, PowerDnsError | SqlError.SqlError> {
-    const names = Array.from(published)
-      .filter(([name, known]) => isDoubted(known) && (desired.get(name) ?? []).length === 0)
-      .map(([name]) => name)
-    const found = names.length === 0 ? [] : yield* foreignNames.read(zone.name, names)
-    return Map.groupBy(found, ({ name }) => name)
-  })
-
-  /** Names to be deleted that are in doubt, and at which something stands that is not ours, are left alone. Gives them. */
-  const leaveLost = Effect.fnUntraced(function* (
+  /** Names that are to be deleted and are in doubt, and what stands there that is not ours. */
+  const findLost = (
     zone: Zone,
     decided: ReadonlyArray<Publication.Decided>,
-    doubted: Doubted,
-    published: ReadonlyMap<DomainName, Publication.Published>
-  ) {
+    doubted: ReadonlyArray<RRset.RRset>,
+    published: ReadonlyMap<DomainName, Publication.Published>,
+    owed: Owed
+  ): ReadonlyMap<DomainName, RRset.RRset> => {
     const types = managedTypes(zone)
-    const lost = new Set<DomainName>()
-    const owed = yield* owedAt(zone, databases.leading(), doubted.keys())
+    const found = Map.groupBy(doubted, ({ name }) => name)
+    const lost = new Map<DomainName, RRset.RRset>()
     for (const { name, rrsets } of decided) {
-      const found = doubted.get(name)
-      if (found === undefined || rrsets.length > 0) continue
+      const all = found.get(name)
+      if (all === undefined || rrsets.length > 0) continue
       const ours = Publication.typesAt(types, [], published.get(name))
-      const standing = found.filter(({ type }) => ours.includes(type))
+      const standing = all.filter(({ type }) => ours.includes(type))
       const other = Publication.notOurs(published.get(name)!, standing).find(
         ({ type }) => !mayBeOurs(owed.get(name), type)
       )
-      if (other === undefined) continue
-      lost.add(name)
+      if (other !== undefined) lost.set(name, other)
+    }
+    return lost
+  }
+
+  /** They are left alone. */
+  const leaveLost = Effect.fnUntraced(function* (zone: Zone, lost: ReadonlyMap<DomainName, RRset.RRset>) {
+    if (lost.size === 0) return
+    for (const [name, { contents, type }] of lost) {
       yield* Effect.logWarning(
         "a name that was to be deleted holds a record that Prism did not make, it is left alone"
-      ).pipe(Effect.annotateLogs({ zone: zone.name, name, type: other.type, contents: other.contents.join(", ") }))
+      ).pipe(Effect.annotateLogs({ zone: zone.name, name, type, contents: contents.join(", ") }))
     }
-    if (lost.size > 0) yield* outbox.disclaim(zone, [...lost], yield* Clock.currentTimeMillis, fenceOf(zone.name))
-    return lost
+    yield* outbox.disclaim(zone, [...lost.keys()], yield* Clock.currentTimeMillis, fenceOf(zone.name))
   })
 
   /**
@@ -423,9 +427,9 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
     zone: Zone,
     newcomers: ReadonlyMap<DomainName, ReadonlyArray<string>>,
     desired: Plan.RecordsByName,
-    published: ReadonlyMap<DomainName, Publication.Published>
+    published: ReadonlyMap<DomainName, Publication.Published>,
+    owed: Owed
   ) {
-    const leading = databases.leading()
     const inTheWay = (yield* foreignNames.at(zone.name, [...newcomers.keys()])).filter((found) => {
       const news = newcomers.get(found.name)!
       // A CNAME stands alone, whoever made what is there.
@@ -435,11 +439,6 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       if (!isInTheWay || NonTerminals.isPlaceholder(found)) return false
       return desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) !== true
     })
-    const owed = yield* owedAt(
-      zone,
-      leading,
-      inTheWay.map(({ name }) => name)
-    )
     const foreign = new Map<DomainName, Patches.Refusal>()
     for (const { contents, name, type } of inTheWay) {
       if (foreign.has(name) || mayBeOurs(owed.get(name), type)) continue
@@ -448,7 +447,10 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
         reason: `${type.startsWith("A") ? "an" : "a"} ${type} record that Prism did not make stands at this name (${contents.join(", ")}); adopt it, remove it, or choose another name`
       })
     }
-    const late = [...owed.values()].filter(({ name }) => !foreign.has(name))
+    const late = [...new Set(inTheWay.map(({ name }) => name))].flatMap((name) => {
+      const debt = owed.get(name)
+      return debt === undefined || foreign.has(name) ? [] : [debt]
+    })
     return { foreign: [...foreign.values()], late }
   })
 
@@ -615,11 +617,23 @@ const withLate = (known: Publication.Published | undefined, types: ReadonlyArray
   sentTypes: [...new Set([...Publication.sentTypesWith(known, []), ...types])]
 })
 
-/** What stands at names that are in doubt. */
-type Doubted = ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>>
+/** By name what a database lacks of it. */
+type Owed = ReadonlyMap<DomainName, Debt>
+
+/** What is known of the names of a batch, and what is to become of them. */
+interface Looked {
+  readonly decided: ReadonlyArray<Publication.Decided>
+  readonly foreign: ReadonlyArray<Patches.Refusal>
+  readonly ignored: ReadonlyArray<Mark>
+  /** Names that are not deleted after all, since this stands there. */
+  readonly lost: ReadonlyMap<DomainName, RRset.RRset>
+  readonly nowMillis: number
+  readonly published: ReadonlyMap<DomainName, Publication.Published>
+}
 
 /** What a write that had no answer may have left there can be told from what is someone else's. */
-const isDoubted = (known: Publication.Published): boolean => Publication.isUncertain(known) && known.sent !== "anything"
+const isDoubted = (known: Publication.Published | undefined): boolean =>
+  known !== undefined && Publication.isUncertain(known) && known.sent !== "anything"
 
 const isDelegation = (zone: Zone, { change }: Plan.PlannedChange): boolean =>
   typeOf(change) === "NS" && RRset.changedName(change) !== zone.name
