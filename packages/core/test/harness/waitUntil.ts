@@ -25,6 +25,7 @@ export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
 ) {
   const within = Duration.fromInputUnsafe(options?.within ?? "20 seconds")
   const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(within)
+  let before = ""
   while (true) {
     const left = deadline - (yield* Clock.currentTimeMillis)
     const exit = yield* Effect.exit(
@@ -35,11 +36,12 @@ export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
     )
     if (Exit.isSuccess(exit) && holds(exit.value)) return exit.value
     if ((yield* Clock.currentTimeMillis) >= deadline) {
-      const seen = Exit.isSuccess(exit) ? inspect(exit.value, { depth: 6 }) : Cause.pretty(exit.cause)
+      const seen = Exit.isSuccess(exit) ? inspect(exit.value, { depth: 6 }) : `${Cause.pretty(exit.cause)}${before}`
       return yield* Effect.die(
         new WaitedInVain(`waited ${Duration.format(within)} in vain until ${what}; last seen: ${seen}`)
       )
     }
+    if (Exit.isSuccess(exit)) before = `; before that: ${inspect(exit.value, { depth: 6 })}`
     yield* Effect.sleep(options?.every ?? "10 millis")
   }
 })

@@ -10,7 +10,7 @@ import * as Dns from "./Dns.ts"
 import type { AuditRow, EndState, HostRow, Served, VersionRow } from "./History.ts"
 
 /** Waits until all marks are cleared, all was seen served, and all entries are sealed. */
-export const rest = (cluster: Cluster, within: "30 seconds" | "60 seconds" = "60 seconds") =>
+export const rest = (cluster: Cluster, within: "30 seconds" | "60 seconds" | "5 minutes" = "60 seconds") =>
   waitUntil(
     "nothing is under way",
     cluster.registry.query(
