@@ -25,6 +25,7 @@ import { WriteGuard } from "../powerdns/WriteGuard.ts"
 import * as Generation from "../storage/Generation.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { type Debt, Debts } from "./Debts.ts"
+import * as ForeignNames from "./ForeignNames.ts"
 import * as HeldZones from "./HeldZones.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { Outbox } from "./Outbox.ts"
@@ -57,9 +58,6 @@ export const defaultOptions: CopiesOptions = {
 /** Names of which it is remembered that they were refused; beyond them it is tried again with each batch. */
 const refusedMax = 10_000
 
-/** Names read at once to be looked at before they are written the first time. */
-const looksAtOnce = 4
-
 export const layer = (options: Partial<CopiesOptions> = {}) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
@@ -76,6 +74,8 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
   const cluster = yield* Cluster
   const provisioner = yield* Provisioner
   const sql = yield* SqlClient.SqlClient
+
+  const looks = new Map(databases.all.map((each) => [each, ForeignNames.make(each.client, outbox)]))
 
   /** Each zone that this server writes: opened when one of the databases may lack something of it. */
   const following = new Map<DomainName, ReadonlyMap<Database, Latch.Latch>>()
@@ -136,13 +136,13 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
   ) {
     const unseen = batch.filter((debt) => debt.unseen)
     const refusals: Array<Patches.Refusal> = []
-    const found = yield* Effect.forEach(unseen, ({ name }) => database.client.rrsets(zone, [name]), {
-      concurrency: looksAtOnce
-    })
-    for (const [i, { name, types }] of unseen.entries()) {
+    if (unseen.length === 0) return refusals
+    const names = unseen.map(({ name }) => name)
+    const found = Map.groupBy(yield* looks.get(database)!.read(zone, names), ({ name }) => name)
+    for (const { name, types } of unseen) {
       const wanted = published.get(name)?.rrsets ?? []
       const isHosts = (type: string) => RRset.hostRecordTypes.some((each) => each === type)
-      const other = found[i]!.find(
+      const other = (found.get(name) ?? []).find(
         (rrset) =>
           (types.includes(rrset.type) || (isHosts(rrset.type) && types.some(isHosts))) &&
           !NonTerminals.isPlaceholder(rrset) &&

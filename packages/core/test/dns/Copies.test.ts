@@ -171,3 +171,26 @@ describe("a database that leads before it has been given what it lacks", () => {
     })
   )
 })
+
+describe("a database that follows", () => {
+  it.effect("is asked once what stands at all the new names of a batch, and not name by name", () =>
+    Effect.gen(function* () {
+      const { b, bothWell, complaints, held, register } = yield* setUp
+      yield* b.memory.down
+      yield* pass(5)
+      const hostnames = Array.from({ length: 20 }, (_, i) => `host-${i}`)
+      yield* Effect.forEach(hostnames, (hostname) => register(hostname, "192.0.2.1"))
+      const theirs = T.nameOf(hostnames[0]!)
+      const others = hostnames.slice(1).map((hostname) => T.nameOf(hostname))
+      yield* b.memory.put(zone.name, RRset.make(theirs, "A", 60, ["203.0.113.1"]))
+      yield* b.memory.forgetCalls
+      yield* bothWell
+      for (const name of others) assert.deepStrictEqual(yield* held(b, name), ["A 192.0.2.1"])
+      assert.deepStrictEqual(yield* held(b, theirs), ["A 203.0.113.1"])
+      assert.deepStrictEqual(complaints(), ["a name was not copied to a PowerDNS database"])
+      const looks = (yield* b.memory.calls).filter(({ operation }) => operation === "rrsets")
+      const first = looks.find(({ names = [] }) => names.includes(others[0]!))
+      assert.lengthOf(first?.names ?? [], hostnames.length)
+    })
+  )
+})

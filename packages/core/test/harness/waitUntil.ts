@@ -25,7 +25,8 @@ export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
 ) {
   const within = Duration.fromInputUnsafe(options?.within ?? "20 seconds")
   const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(within)
-  let before = ""
+  /** The look before, since the last one may be cut short by the deadline. */
+  let before: Exit.Exit<A, E> | undefined
   while (true) {
     const left = deadline - (yield* Clock.currentTimeMillis)
     const exit = yield* Effect.exit(
@@ -36,12 +37,15 @@ export const waitUntil = Effect.fnUntraced(function* <A, E, R>(
     )
     if (Exit.isSuccess(exit) && holds(exit.value)) return exit.value
     if ((yield* Clock.currentTimeMillis) >= deadline) {
-      const seen = Exit.isSuccess(exit) ? inspect(exit.value, { depth: 6 }) : `${Cause.pretty(exit.cause)}${before}`
+      const seen = before === undefined ? words(exit) : `${words(exit)}; before that: ${words(before)}`
       return yield* Effect.die(
         new WaitedInVain(`waited ${Duration.format(within)} in vain until ${what}; last seen: ${seen}`)
       )
     }
-    if (Exit.isSuccess(exit)) before = `; before that: ${inspect(exit.value, { depth: 6 })}`
+    before = exit
     yield* Effect.sleep(options?.every ?? "10 millis")
   }
 })
+
+const words = (exit: Exit.Exit<unknown, unknown>): string =>
+  Exit.isSuccess(exit) ? inspect(exit.value, { depth: 6 }) : Cause.pretty(exit.cause)
