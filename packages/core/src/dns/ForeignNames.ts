@@ -42,13 +42,19 @@ interface Snapshot {
   /** How many were read. */
   readonly recordCount: number
   /** Undefined when there are more than `foreignNamesMax`. */
-  readonly foreign: ReadonlyMap<DomainName, ReadonlyArray<RRset.RRset>> | undefined
+  readonly foreign: Map<DomainName, ReadonlyArray<RRset.RRset>> | undefined
 }
 
 /** Names of a zone that were read by themselves, since when. */
 interface Asked {
   readonly sinceMillis: number
   readonly names: number
+}
+
+/** What a PATCH has replaced, or deleted. */
+export interface WrittenPlace {
+  readonly name: DomainName
+  readonly type: string
 }
 
 export interface ForeignNames {
@@ -62,8 +68,8 @@ export interface ForeignNames {
     zone: DomainName,
     names: ReadonlyArray<DomainName>
   ) => Effect.Effect<ReadonlyArray<RRset.RRset>, PowerDnsError | SqlError.SqlError>
-  /** A PATCH of ours was taken. */
-  readonly wrote: (zone: DomainName) => void
+  /** A PATCH of ours was taken: what stands at these places is ours, also where older records of ours stood, taken for foreign. */
+  readonly wrote: (zone: DomainName, places: ReadonlyArray<WrittenPlace>) => void
   /** The zone is not ours to write any more: nothing of it is remembered. */
   readonly forget: (zone: DomainName) => void
 }
@@ -170,9 +176,17 @@ export const make = (powerdns: PowerDnsClient["Service"], outbox: Outbox["Servic
       return yield* read(zone, names)
     }),
     read,
-    wrote: (zone) => {
+    wrote: (zone, places) => {
       const snapshot = snapshots.get(zone)
-      if (snapshot !== undefined) snapshot.expectedSerial += 1
+      if (snapshot === undefined) return
+      snapshot.expectedSerial += 1
+      for (const { name, type } of places) {
+        const atName = snapshot.foreign?.get(name)
+        if (atName === undefined) continue
+        const left = atName.filter((rrset) => rrset.type !== type)
+        if (left.length > 0) snapshot.foreign?.set(name, left)
+        else snapshot.foreign?.delete(name)
+      }
     },
     forget: (zone) => {
       snapshots.delete(zone)

@@ -183,7 +183,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
               doubtful.set(zone.name, noted)
             })
           ),
-          Effect.tap(() => Effect.sync(() => foreignNames.wrote(zone.name)))
+          Effect.tap(() => Effect.sync(() => foreignNames.wrote(zone.name, placesOf(some))))
         )
     )
 
@@ -616,6 +616,9 @@ const withLate = (known: Publication.Published | undefined, types: ReadonlyArray
   sent: "anything",
   sentTypes: [...new Set([...Publication.sentTypesWith(known, []), ...types])]
 })
+
+const placesOf = (names: ReadonlyArray<Publication.Decided>) =>
+  names.flatMap(({ changes, name }) => changes.map(({ change }) => ({ name, type: typeOf(change) })))
 
 /** By name what a database lacks of it. */
 type Owed = ReadonlyMap<DomainName, Debt>

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Copies from "@prism-dns/core/dns/Copies"
 import { Debts } from "@prism-dns/core/dns/Debts"
+import * as ForeignNames from "@prism-dns/core/dns/ForeignNames"
 import { DnsManager } from "@prism-dns/core/dns/DnsManager"
 import { Outbox } from "@prism-dns/core/dns/Outbox"
 import { Plans } from "@prism-dns/core/dns/Plans"
@@ -23,7 +24,7 @@ const zone = T.forward
 const web = T.nameOf("web")
 
 /** How long a database that was away waits to be given what it lacks: until then it may come to lead without. */
-const settleSeconds = 300
+const longSeconds = 300
 
 const startDatabase = (name: string) =>
   Effect.map(Layer.build(PowerDnsMemory.layer({ node: name })), (context) => ({
@@ -40,7 +41,7 @@ type Started = Effect.Success<ReturnType<typeof startDatabase>>
 /** Lets time pass in steps in which everything that is due happens. */
 const pass = (seconds: number) => Effect.repeat(TestClock.adjust(500), { times: seconds * 2 - 1 })
 
-const setUp = Effect.gen(function* () {
+const setUp = Effect.fnUntraced(function* (settleSeconds = longSeconds) {
   const a = yield* startDatabase("a")
   const b = yield* startDatabase("b")
   const lines: Array<string> = []
@@ -63,10 +64,20 @@ const setUp = Effect.gen(function* () {
   )
   const registry = Context.get(context, Registry)
   const databases = Context.get(context, PowerDnsDatabases)
-  const register = (hostname: string, address: string) =>
-    Effect.andThen(registry.register(T.registration(hostname, address)), pass(3))
-  const release = (hostname: string) =>
-    Effect.andThen(registry.release(T.nameOf(hostname), { name: "ann", peer: undefined }, "it is not needed"), pass(3))
+  const registerAll = (hostnames: ReadonlyArray<string>, address: string) =>
+    Effect.andThen(
+      Effect.forEach(hostnames, (hostname) => registry.register(T.registration(hostname, address))),
+      pass(3)
+    )
+  const register = (hostname: string, address: string) => registerAll([hostname], address)
+  const releaseAll = (hostnames: ReadonlyArray<string>) =>
+    Effect.andThen(
+      Effect.forEach(hostnames, (hostname) =>
+        registry.release(T.nameOf(hostname), { name: "ann", peer: undefined }, "it is not needed")
+      ),
+      pass(3)
+    )
+  const release = (hostname: string) => releaseAll([hostname])
   /** From now on it leads, whatever it lacks. */
   const lead = Effect.fnUntraced(function* (next: Started) {
     yield* next.memory.up
@@ -88,13 +99,13 @@ const setUp = Effect.gen(function* () {
   )
   const complaints = () => lines.filter((line) => /parked|not copied|left alone/.test(line))
   yield* pass(10)
-  return { a, b, register, release, lead, bothWell, held, parked, complaints }
+  return { a, b, register, registerAll, release, releaseAll, lead, bothWell, held, parked, complaints }
 })
 
 describe("a database that leads before it has been given what it lacks", () => {
   it.effect("a name that was deleted and comes again is written over what is left of it there", () =>
     Effect.gen(function* () {
-      const { a, b, bothWell, complaints, held, lead, register, release } = yield* setUp
+      const { a, b, bothWell, complaints, held, lead, register, release } = yield* setUp()
       yield* register("web", "192.0.2.1")
       assert.deepStrictEqual(yield* held(b), ["A 192.0.2.1"])
       yield* b.memory.down
@@ -110,9 +121,37 @@ describe("a database that leads before it has been given what it lacks", () => {
     })
   )
 
+  it.effect("nor is it taken for somebody else's later, where the zone was read whole while it stood there", () =>
+    Effect.gen(function* () {
+      const { a, b, bothWell, complaints, held, lead, registerAll, releaseAll } = yield* setUp(15)
+      const hostnames = Array.from({ length: 3 * ForeignNames.namesReadAnew }, (_, i) => `host-${i}`)
+      yield* registerAll(hostnames, "192.0.2.1")
+      yield* b.memory.down
+      yield* pass(5)
+      yield* releaseAll(hostnames)
+      yield* lead(b)
+      yield* b.memory.forgetCalls
+      yield* registerAll(hostnames, "192.0.2.2")
+      assert.include(
+        (yield* b.memory.calls).map(({ operation }) => operation),
+        "records"
+      )
+      // It is given what it lacked, and then lacks nothing of these names.
+      yield* pass(15)
+      yield* releaseAll(hostnames)
+      yield* registerAll(hostnames, "192.0.2.3")
+      for (const hostname of hostnames) {
+        assert.deepStrictEqual(yield* held(b, T.nameOf(hostname)), ["A 192.0.2.3"])
+      }
+      yield* bothWell
+      for (const each of [a, b]) assert.deepStrictEqual(yield* held(each, T.nameOf("host-0")), ["A 192.0.2.3"])
+      assert.deepStrictEqual(complaints(), [])
+    })
+  )
+
   it.effect("what somebody else has put there stays, at a name of which it lacks nothing, or not that type", () =>
     Effect.gen(function* () {
-      const { b, complaints, held, lead, parked, register, release } = yield* setUp
+      const { b, complaints, held, lead, parked, register, release } = yield* setUp()
       yield* register("web", "192.0.2.1")
       yield* b.memory.down
       yield* pass(5)
@@ -137,7 +176,7 @@ describe("a database that leads before it has been given what it lacks", () => {
 
   it.effect("what is written there in the meantime is known to be ours when it follows again", () =>
     Effect.gen(function* () {
-      const { a, b, bothWell, complaints, held, lead, register } = yield* setUp
+      const { a, b, bothWell, complaints, held, lead, register } = yield* setUp()
       yield* lead(b)
       yield* register("web", "192.0.2.1")
       yield* lead(a)
@@ -154,7 +193,7 @@ describe("a database that leads before it has been given what it lacks", () => {
 
   it.effect("a name whose last write had no answer is deleted there too", () =>
     Effect.gen(function* () {
-      const { a, b, bothWell, complaints, held, lead, register, release } = yield* setUp
+      const { a, b, bothWell, complaints, held, lead, register, release } = yield* setUp()
       yield* register("web", "192.0.2.1")
       yield* b.memory.down
       yield* pass(5)
@@ -175,7 +214,7 @@ describe("a database that leads before it has been given what it lacks", () => {
 describe("a database that follows", () => {
   it.effect("is asked once what stands at all the new names of a batch, and not name by name", () =>
     Effect.gen(function* () {
-      const { b, bothWell, complaints, held, register } = yield* setUp
+      const { b, bothWell, complaints, held, register } = yield* setUp()
       yield* b.memory.down
       yield* pass(5)
       const hostnames = Array.from({ length: 20 }, (_, i) => `host-${i}`)

@@ -26,7 +26,7 @@ const setUp = Effect.gen(function* () {
   const at = (names: ReadonlyArray<DomainName.DomainName>) =>
     Effect.map(foreignNames.at(zone, names), (found) => found.map((rrset) => rrset.name))
   const patchAsPrism = (rrset: RRset.RRset) =>
-    Effect.map(client.patch(zone, [{ _tag: "Replace", rrset }]), () => foreignNames.wrote(zone))
+    Effect.map(client.patch(zone, [{ _tag: "Replace", rrset }]), () => foreignNames.wrote(zone, [rrset]))
   return { at, client, exports, forget: foreignNames.forget, memory, patchAsPrism }
 })
 

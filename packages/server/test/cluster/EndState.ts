@@ -31,6 +31,26 @@ const rows = <A>(cluster: Cluster, sql: string, make: (columns: ReadonlyArray<un
 
 const addressesOf = (text: unknown) => JSON.parse(String(text)) as ReadonlyArray<string>
 
+/** Names that are parked, and what the registry knows of what PowerDNS has there. */
+export const parked = (cluster: Cluster) =>
+  rows(
+    cluster,
+    `SELECT json_agg(json_build_array(o.name, o.zone, o.cause, o.parked_reason,
+        (SELECT json_agg(p) FROM published p WHERE p.zone = o.zone AND p.name = o.name),
+        (SELECT json_agg(d) FROM debt d WHERE d.zone = o.zone AND d.name = o.name),
+        (SELECT json_agg(h ORDER BY h.sequence) FROM host_history h WHERE h.fqdn = o.name)))
+      FROM outbox o WHERE o.parked_at IS NOT NULL`,
+    ([name, zone, cause, reason, published, debts, versions]) => ({
+      host: undotted(String(name)),
+      zone: String(zone),
+      cause: String(cause),
+      reason: String(reason),
+      published,
+      debts,
+      versions
+    })
+  )
+
 /** Reads all of it; `hosts` are asked for at each node too, since a transfer passes by what it has cached. */
 export const read = Effect.fnUntraced(function* (
   cluster: Cluster,

@@ -85,12 +85,29 @@ export const begin = Effect.fnUntraced(function* (
   return { cluster, load: hosts }
 })
 
+/** Names that stay parked, with all that is known of them, are kept in the trace file: nothing else tells how it came. */
+const keepParked = Effect.fnUntraced(function* ({ cluster, load }: Trial) {
+  if (traceFile === undefined) return
+  const parked = yield* EndState.parked(cluster)
+  const hosts = new Set(parked.map(({ host }) => host))
+  const { requests, writes } = load.history
+  const ofParked = {
+    parked,
+    requests: requests.filter(({ host }) => hosts.has(host)),
+    writes: writes.filter(({ body = "" }) => parked.some(({ host }) => body.includes(`"${host}.`)))
+  }
+  Fs.writeFileSync(traceFile, JSON.stringify(ofParked))
+  for (const { name, output } of cluster.servers) Fs.writeFileSync(`${traceFile}.${name}.log`, output())
+})
+
 /** Ends the load and says what is wrong. All parts have to be well again. */
 export const findings = Effect.fnUntraced(function* ({ cluster, load }: Trial) {
   yield* load.pause
   yield* load.settled("60 seconds")
   // No promised time: what the full form leaves behind takes its time on a slow machine.
-  yield* EndState.rest(cluster, isFull ? "5 minutes" : "60 seconds")
+  yield* Effect.onError(EndState.rest(cluster, isFull ? "5 minutes" : "60 seconds"), () =>
+    keepParked({ cluster, load })
+  )
   const { history } = load
   const end = yield* EndState.read(
     cluster,
