@@ -14,7 +14,7 @@
  * marked, with what may stand there. Leaves to others: what is published
  * (`DnsManager`), finding drift (`Reconciler`).
  */
-import { Cause, Clock, Effect, Latch, Layer } from "effect"
+import { Cause, Clock, Effect, Exit, Latch, Layer, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { Cluster, type LeaseLost, zoneLease } from "../cluster/Cluster.ts"
 import type { DomainName } from "../domain/DomainName.ts"
@@ -46,13 +46,16 @@ export interface CopiesOptions {
   readonly settleMillis: number
   /** After how long a name that was refused is tried again, in milliseconds. */
   readonly refusedMillis: number
+  /** How long after a write that was cut off, as its zone was lost, it may still be taken, in milliseconds. */
+  readonly doubtMillis: number
 }
 
 export const defaultOptions: CopiesOptions = {
   batchNamesMax: 500,
   pollMillis: 1000,
   settleMillis: 5000,
-  refusedMillis: 60_000
+  refusedMillis: 60_000,
+  doubtMillis: 15_000
 }
 
 /** Names of which it is remembered that they were refused; beyond them it is tried again with each batch. */
@@ -74,6 +77,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
   const cluster = yield* Cluster
   const provisioner = yield* Provisioner
   const sql = yield* SqlClient.SqlClient
+  const scope = yield* Effect.scope
 
   const looks = new Map(databases.all.map((each) => [each, ForeignNames.make(each.client, outbox)]))
 
@@ -165,8 +169,32 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     return refusals
   })
 
+  /** What may differ there once more, whatever it has been given since. Whoever writes the zone by now pays it. */
+  const oweAgain = (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) =>
+    Effect.gen(function* () {
+      const generation = yield* Generation.next(sql)
+      yield* debts.owe(
+        zone,
+        [database.name],
+        batch.map((debt) => ({ ...debt, generation, unseen: false }))
+      )
+    }).pipe(sql.withTransaction, Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: tried without end
+
+  /**
+   * What was sent under a lease that has passed meanwhile may be taken after what another has written there since; so may
+   * what was cut off in its middle, since the lease is to be another's.
+   */
+  const tellLate = Effect.fnUntraced(function* (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) {
+    yield* Effect.logWarning("a zone was lost while it was copied: its names are copied again").pipe(
+      Effect.annotateLogs({ zone, database: database.name, names: batch.length })
+    )
+    const again = oweAgain(database, zone, batch)
+    yield* again.pipe(Effect.andThen(Effect.sleep(options.doubtMillis)), Effect.andThen(again), Effect.forkIn(scope))
+  })
+
   /** One batch of a database that follows. */
   const pay = Effect.fnUntraced(function* (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) {
+    const held = yield* WriteGuard
     const names = batch.map(({ name }) => name)
     const published = yield* outbox.published(zone, names)
     const foreign = yield* findForeign(database, zone, batch, published)
@@ -177,7 +205,7 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
         zone,
         some.flatMap(({ name, types }) => changesAt(name, types, published.get(name)))
       )
-    )
+    ).pipe(Effect.onExit((exit) => (hasLost(held, exit) ? tellLate(database, zone, going) : Effect.void)))
     for (const { name } of refusals) left.add(name)
     // Where it came to lead meanwhile, the publisher may have written these names before this did.
     if (databases.leading() !== database) {
@@ -399,6 +427,9 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     )
   )
 })
+
+const hasLost = (held: WriteGuard | undefined, exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.hasInterrupts(exit) || held?.isValid() === false
 
 /** What makes `name` what is published, of the types that may differ there. */
 const changesAt = (

@@ -46,7 +46,7 @@ import * as Loss from "../storage/Loss.ts"
 import { detailOf } from "../storage/SqlFailure.ts"
 import { Acknowledgements } from "./Acknowledgements.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
-import { Outbox } from "./Outbox.ts"
+import { type Claim, Outbox } from "./Outbox.ts"
 import * as Pace from "./Pace.ts"
 import { Provisioner, type SeenSerial } from "./Provisioner.ts"
 import * as Publisher from "./Publisher.ts"
@@ -151,15 +151,15 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
   const paces = new Map<DomainName, Pace.Pace>()
   /** Zones that this server writes. */
   const holding = new Map<DomainName, Held>()
-  /** Names of a zone in a write that was under way when the zone was lost. */
-  const late = new Map<DomainName, Set<DomainName>>()
+  /** What was in a write of a zone that was under way when the zone was lost, by name. */
+  const late = new Map<DomainName, Map<DomainName, Claim>>()
   const isLate = yield* Latch.make(false)
   const publisher = yield* Publisher.make({
     doubtMillis: options.doubtMillis,
     isHeld: (zone) => holding.get(zone)?.isValid() === true,
-    noteLate: (zone, names) => {
-      const noted = late.get(zone) ?? new Set()
-      for (const name of names) if (noted.size < lateNamesMax) noted.add(name)
+    noteLate: (zone, claims) => {
+      const noted = late.get(zone) ?? new Map()
+      for (const claim of claims) if (noted.size < lateNamesMax) noted.set(claim.name, claim)
       late.set(zone, noted)
       isLate.openUnsafe()
     }
@@ -379,21 +379,21 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     isLate.closeUnsafe()
     const found = [...late].filter(([zone]) => zones.find(zone) !== undefined)
     late.clear()
-    for (const [zone, names] of found) {
+    for (const [zone, claims] of found) {
       yield* Effect.logWarning("a zone was lost while it was written: its names are looked at again").pipe(
-        Effect.annotateLogs({ zone, names: names.size })
+        Effect.annotateLogs({ zone, names: claims.size })
       )
-      const mark = markAgain(zone, [...names])
+      const mark = markAgain(zone, [...claims.values()])
       yield* mark
       yield* mark.pipe(Effect.delay(options.doubtMillis), Effect.forkIn(scope))
     }
   })
 
-  const markAgain = Effect.fnUntraced(function* (zone: DomainName, names: ReadonlyArray<DomainName>) {
-    for (let from = 0; from < names.length; from += lateNamesAtOnce) {
+  const markAgain = Effect.fnUntraced(function* (zone: DomainName, claims: ReadonlyArray<Claim>) {
+    for (let from = 0; from < claims.length; from += lateNamesAtOnce) {
       const nowMillis = yield* Clock.currentTimeMillis
       yield* outbox
-        .recheck(zone, names.slice(from, from + lateNamesAtOnce), nowMillis, "doubt")
+        .recheckSent(zone, claims.slice(from, from + lateNamesAtOnce), nowMillis)
         .pipe(Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: it is tried without end
     }
     yield* outbox.wake([zone])

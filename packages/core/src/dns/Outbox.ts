@@ -196,6 +196,16 @@ export class Outbox extends Context.Service<
       fence?: Effect.Effect<void, E>
     ) => Effect.Effect<void, E | SqlError.SqlError>
     /**
+     * Says that these were sent by a server that had lost the zone, and may have been taken after what was written since, or
+     * may still be. Those names are marked and written anew; one that nothing of ours has been left at since is claimed
+     * with what was sent, so that this is taken away and what is somebody else's is not.
+     */
+    readonly recheckSent: (
+      zone: DomainName,
+      claims: ReadonlyArray<Claim>,
+      nowMillis: number
+    ) => Effect.Effect<void, SqlError.SqlError>
+    /**
      * Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. Marks
      * that wait keep their cause. No doubt has longer to go than `doubtMillis`, also where the clock went back.
      */
@@ -365,7 +375,20 @@ export class Outbox extends Context.Service<
           (rows) => rows.map(({ name }) => name)
         )
 
-      const claim = (zone: DomainName, claims: ReadonlyArray<Claim>, nowMillis: number) =>
+      /** What becomes of what is known to have been sent to a name before. */
+      const sentBefore = `ON CONFLICT (zone, name) DO UPDATE SET
+        sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
+            THEN published.sent || '\n' || excluded.sent
+          WHEN published.sent NOT LIKE '*%' AND excluded.sent LIKE '*%'
+            THEN excluded.sent || '\n' || published.sent
+          ELSE excluded.sent END`
+
+      const claim = (
+        zone: DomainName,
+        claims: ReadonlyArray<Claim>,
+        nowMillis: number,
+        conflict: string = sentBefore
+      ) =>
         insertRows(
           sql,
           "published",
@@ -387,15 +410,7 @@ export class Outbox extends Context.Service<
             generation: 0,
             published_at: nowMillis
           })),
-          {
-            by: ["name"],
-            conflict: `ON CONFLICT (zone, name) DO UPDATE SET
-              sent = CASE WHEN published.sent LIKE '*%' AND excluded.sent NOT LIKE '*%'
-                  THEN published.sent || '\n' || excluded.sent
-                WHEN published.sent NOT LIKE '*%' AND excluded.sent LIKE '*%'
-                  THEN excluded.sent || '\n' || published.sent
-                ELSE excluded.sent END`
-          }
+          { by: ["name"], conflict }
         )
 
       /** By how much what stands below names changes. */
@@ -674,14 +689,25 @@ export class Outbox extends Context.Service<
         zone: DomainName,
         names: ReadonlyArray<DomainName>,
         nowMillis: number,
-        cause: Cause
+        cause: Cause,
+        among: Statement.Fragment = sql`name IN ${asList(sql, names)}`
       ) {
         const places = names.map((name) => ({ zone, name }))
         yield* sql`
             UPDATE published SET sent = CASE
               WHEN sent IS NULL THEN '*' WHEN sent LIKE '*%' THEN sent ELSE CAST(${"*\n"} AS TEXT) || sent END
-            WHERE zone = ${zone} AND name IN ${ours(zone, sql`name IN ${asList(sql, names)}`)}`
+            WHERE zone = ${zone} AND name IN ${ours(zone, among)}`
         yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
+      })
+
+      const recheckSent = Effect.fnUntraced(function* (
+        zone: DomainName,
+        claims: ReadonlyArray<Claim>,
+        nowMillis: number
+      ) {
+        const names = claims.map(({ name }) => name)
+        yield* recheck(zone, names, nowMillis, "doubt", sql`name IN ${asList(sql, names)} AND content <> '[]'`)
+        yield* claim(zone, claims, nowMillis, "ON CONFLICT (zone, name) DO NOTHING")
       })
 
       const markElapsed = Effect.fnUntraced(
@@ -961,6 +987,8 @@ export class Outbox extends Context.Service<
         endDoubts: (zone, untilMillis, fence) => Effect.asVoid(fenced(endDoubts(zone, untilMillis), fence)),
         recheck: (zone, names, nowMillis, cause, fence) =>
           names.length === 0 ? Effect.void : atOnce(recheck(zone, names, nowMillis, cause), fence),
+        recheckSent: (zone, claims, nowMillis) =>
+          claims.length === 0 ? Effect.void : atOnce(recheckSent(zone, claims, nowMillis)),
         markElapsed,
         deletions,
         hold: (zone, marks, plan, reason, nowMillis, fence) =>

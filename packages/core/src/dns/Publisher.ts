@@ -25,7 +25,7 @@ import { type Debt, Debts, mayBeOurs } from "./Debts.ts"
 import * as DeleteBudget from "./DeleteBudget.ts"
 import * as DnsMetrics from "./DnsMetrics.ts"
 import * as ForeignNames from "./ForeignNames.ts"
-import { answered, type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
+import { answered, type Claim, type Mark, Outbox, type Parking, type Settlement } from "./Outbox.ts"
 import * as NonTerminals from "./NonTerminals.ts"
 import { Ownership } from "./Ownership.ts"
 import * as Patches from "./Patches.ts"
@@ -42,8 +42,8 @@ export interface Writer {
   readonly doubtMillis: number
   /** This server holds the zone's lease. */
   readonly isHeld: (zone: DomainName) => boolean
-  /** A write of these names was under way when the zone was lost. */
-  readonly noteLate: (zone: DomainName, names: ReadonlyArray<DomainName>) => void
+  /** A write of this was under way when the zone was lost. */
+  readonly noteLate: (zone: DomainName, claims: ReadonlyArray<Claim>) => void
 }
 
 /** Names marked in one transaction when a zone is written anew. */
@@ -196,7 +196,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       if (Exit.hasInterrupts(exit) || !writer.isHeld(zone.name))
         writer.noteLate(
           zone.name,
-          names.map(({ name }) => name)
+          names.map(({ name, rrsets }) => ({ name, sent: rrsets }))
         )
     })
 

@@ -1,5 +1,6 @@
 /** Two databases in memory, of which now one leads and now the other, before either has been given what it lacks. */
 import { assert, describe, it } from "@effect/vitest"
+import { Cluster, zoneLease } from "@prism-dns/core/cluster/Cluster"
 import * as Copies from "@prism-dns/core/dns/Copies"
 import { Debts } from "@prism-dns/core/dns/Debts"
 import * as ForeignNames from "@prism-dns/core/dns/ForeignNames"
@@ -17,7 +18,9 @@ import { PowerDnsNodes } from "@prism-dns/core/powerdns/PowerDnsNodes"
 import { Registry } from "@prism-dns/core/registry/Registry"
 import { Context, Effect, Layer, Logger } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { makeLeases } from "../harness/leases.ts"
 import * as T from "../layers.ts"
 
 const zone = T.forward
@@ -41,7 +44,10 @@ type Started = Effect.Success<ReturnType<typeof startDatabase>>
 /** Lets time pass in steps in which everything that is due happens. */
 const pass = (seconds: number) => Effect.repeat(TestClock.adjust(500), { times: seconds * 2 - 1 })
 
-const setUp = Effect.fnUntraced(function* (settleSeconds = longSeconds) {
+const setUp = Effect.fnUntraced(function* (
+  settleSeconds = longSeconds,
+  cluster: Layer.Layer<Cluster> = Cluster.layerAlone
+) {
   const a = yield* startDatabase("a")
   const b = yield* startDatabase("b")
   const lines: Array<string> = []
@@ -55,7 +61,7 @@ const setUp = Effect.fnUntraced(function* (settleSeconds = longSeconds) {
       Layer.provideMerge(Debts.layer),
       Layer.provideMerge(PowerDnsDatabases.layer()),
       Layer.provideMerge(PowerDnsNodes.layerOf([a, b])),
-      Layer.provideMerge(T.registry({}, [zone])),
+      Layer.provideMerge(T.registry({}, [zone], cluster)),
       Layer.provideMerge(T.sqlite()),
       Layer.provide(SecureRandom.layerWebCrypto),
       Layer.provide(Logger.layer([logger])),
@@ -99,7 +105,20 @@ const setUp = Effect.fnUntraced(function* (settleSeconds = longSeconds) {
   )
   const complaints = () => lines.filter((line) => /parked|not copied|left alone/.test(line))
   yield* pass(10)
-  return { a, b, register, registerAll, release, releaseAll, lead, bothWell, held, parked, complaints }
+  return {
+    a,
+    b,
+    sql: Context.get(context, SqlClient.SqlClient),
+    register,
+    registerAll,
+    release,
+    releaseAll,
+    lead,
+    bothWell,
+    held,
+    parked,
+    complaints
+  }
 })
 
 describe("a database that leads before it has been given what it lacks", () => {
@@ -212,6 +231,35 @@ describe("a database that leads before it has been given what it lacks", () => {
 })
 
 describe("a database that follows", () => {
+  it.effect("is rid of a write of it that comes late, when another has deleted the name since", () =>
+    Effect.gen(function* () {
+      const leases = makeLeases()
+      const { b, complaints, held, register, release, sql } = yield* setUp(5, Layer.succeed(Cluster, leases.cluster))
+      const lease = zoneLease(zone.name)
+      yield* leases.give(lease)
+      yield* pass(10)
+      yield* b.memory.delayNext("1 minute", "patch")
+      yield* register("web", "192.0.2.1")
+      assert.deepStrictEqual(yield* held(b), [])
+      // This server stands still. Another copies the name, deletes it, and copies that.
+      yield* release("web")
+      yield* sql`DELETE FROM outbox`
+      yield* sql`DELETE FROM published`
+      yield* sql`DELETE FROM debt`
+      yield* leases.take(lease)
+      yield* b.memory.put(zone.name, RRset.make(web, "A", 60, ["192.0.2.1"]))
+      yield* leases.give(lease)
+      yield* pass(10)
+      assert.deepStrictEqual(yield* held(b), [])
+      // It may even come once more.
+      yield* b.memory.put(zone.name, RRset.make(web, "A", 60, ["192.0.2.1"]))
+      yield* pass(20)
+      assert.deepStrictEqual(yield* held(b), [])
+      assert.deepStrictEqual(yield* sql`SELECT name FROM debt`, [])
+      assert.deepStrictEqual(complaints(), [])
+    })
+  )
+
   it.effect("is asked once what stands at all the new names of a batch, and not name by name", () =>
     Effect.gen(function* () {
       const { b, bothWell, complaints, held, register } = yield* setUp()

@@ -43,7 +43,7 @@ export const size: Load.Options = {
 export const steadyMillis = isFull ? 10_000 : 2500
 
 /** `PRISM_CLUSTER_DATABASES=own`: the PowerDNS primaries have a database each, and do not share a PostgreSQL. */
-const databases = process.env["PRISM_CLUSTER_DATABASES"] ?? "shared"
+export const databases = process.env["PRISM_CLUSTER_DATABASES"] ?? "shared"
 if (databases !== "shared" && databases !== "own") throw new Error("PRISM_CLUSTER_DATABASES is `shared` or `own`")
 
 /** `PRISM_CLUSTER_TRACE=FILE`: the last history that was judged is kept there, as JSON. */
