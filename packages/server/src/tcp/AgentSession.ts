@@ -33,6 +33,8 @@ export interface Protocol {
   readonly outlivesConnection: boolean
   /** The connection is gone. */
   readonly closed: (session: AgentSession) => void
+  /** It was told to go to another server, and does so by itself. Default false. */
+  readonly isLeaving?: boolean
 }
 
 export interface SessionOptions {
@@ -148,6 +150,11 @@ export class AgentSession {
   /** True once it has ended and nobody hears any more. */
   get isClosed(): boolean {
     return this.#state === "closed"
+  }
+
+  /** It is open, and its peer goes to another server by itself. */
+  get isLeaving(): boolean {
+    return this.isOpen && this.protocol.isLeaving === true
   }
 
   /** The peer has said that it will say no more. */

@@ -144,6 +144,10 @@ export class SessionV2 implements Protocol {
     this.#session.terminate(FramesV2.closing(undefined, { code, message }))
   }
 
+  get isLeaving(): boolean {
+    return this.#isSentAway
+  }
+
   /** Tells the agent to look for another server. */
   drain(): void {
     this.#isSentAway = true

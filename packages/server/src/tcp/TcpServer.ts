@@ -230,9 +230,17 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
   yield* Effect.addFinalizer(() =>
     Effect.gen(function* () {
       stopping = true
-      for (const session of sessions) session.finish()
+      // Who was sent to another server, and is not there yet, is answered until then: its next request is on its way.
+      const leaving = cluster.isAlone() ? [] : [...sessions].filter(({ isLeaving }) => isLeaving)
+      const awaited = new Set(leaving)
+      for (const session of sessions) if (!awaited.has(session)) session.finish()
       noteIdle()
-      yield* Effect.timeoutOption(Deferred.await(idle), options.shutdownTimeout)
+      const halfTimeout = Duration.times(options.shutdownTimeout, 0.5)
+      if (leaving.length > 0) {
+        yield* Effect.timeoutOption(Deferred.await(idle), Duration.min(options.drainDelay, halfTimeout))
+        for (const session of leaving) session.finish()
+      }
+      yield* Effect.timeoutOption(Deferred.await(idle), leaving.length > 0 ? halfTimeout : options.shutdownTimeout)
       for (const session of sessions) session.destroy()
     })
   )

@@ -14,10 +14,11 @@ import * as Proof from "@prism-dns/core/protocol/Proof"
 import * as Wire from "@prism-dns/core/protocol/Wire"
 import { Leases } from "@prism-dns/core/registry/Leases"
 import { Registry } from "@prism-dns/core/registry/Registry"
-import { Deferred, Duration, Effect, Fiber, Layer, Metric, Option, Redacted } from "effect"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Option, Redacted, Scope } from "effect"
 import { IpNetwork } from "effect/net"
 import { SqlClient } from "effect/sql"
 import type * as Crypto from "node:crypto"
+import * as Net from "node:net"
 import { waitUntil } from "../../../core/test/harness/waitUntil.ts"
 import { Drain } from "../../src/Drain.ts"
 import { Presence } from "../../src/Presence.ts"
@@ -1095,6 +1096,41 @@ describe("a server that drains", () => {
       yield* late.expect("drain")
       assert.strictEqual((yield* agent.beat).length, 1)
     }).pipe(Effect.scoped, Effect.provide(server()))
+  )
+
+  it.live("answers whom it has sent away until they have gone, also when it takes nobody any more", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(server({}, "open", Refusals.layerNone, { hasOthers: true }), scope)
+      const { agent, other } = yield* Effect.gen(function* () {
+        const [agent, other] = [yield* open(), yield* open()]
+        yield* (yield* Drain).start
+        for (const each of [agent, other]) yield* each.expect("drain")
+        return { agent, other }
+      }).pipe(Effect.provide(context))
+      const stopping = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      const { host, port } = Context.get(context, TcpServer).address
+      yield* waitUntil(
+        "nobody is taken any more",
+        Effect.callback<boolean>((resume) => {
+          const socket = Net.connect({ host, port })
+          socket.once("connect", () =>
+            resume(
+              Effect.as(
+                Effect.sync(() => socket.destroy()),
+                false
+              )
+            )
+          )
+          socket.once("error", () => resume(Effect.succeed(true)))
+        }),
+        (isRefused) => isRefused
+      )
+      agent.send({ type: "register", id: 10, hostname: "web", ack: "accepted" })
+      assert.deepInclude(yield* agent.expect("ack"), { id: 10, level: "accepted" })
+      for (const each of [agent, other]) each.client.socket.end()
+      yield* Fiber.join(stopping)
+    }).pipe(Effect.scoped)
   )
 
   it.live(

@@ -68,12 +68,20 @@ export interface Around {
   readonly ticketsMax?: number
   /** Of the registry; else one in memory. */
   readonly database?: Parameters<typeof Database.layer>[0]
+  /** Whether there are other servers, to which agents may go. Default false. */
+  readonly hasOthers?: boolean
 }
 
 const defaultTokens: ReadonlyArray<ConfiguredToken> = [
   { name: "rack-7", token: Redacted.make("good"), role: "agent" },
   { name: "ops", token: Redacted.make("admin"), role: "admin" }
 ]
+
+/** The cluster around, as if there were others in it. */
+const notAlone = Layer.effect(
+  Cluster,
+  Effect.map(Cluster, (cluster) => Cluster.of({ ...cluster, isAlone: () => false }))
+)
 
 export const server = (
   options: Partial<TcpServerOptions> = {},
@@ -98,6 +106,7 @@ export const server = (
     makeNonce: Proof.makeNonce,
     ...options
   }).pipe(
+    Layer.provide(around.hasOthers === true ? notAlone : Layer.empty),
     Layer.provideMerge(Identities.layer()),
     Layer.provideMerge(Layer.mergeAll(Drain.layer, Revocations.layer)),
     Layer.provideMerge(publisher),
