@@ -14,7 +14,7 @@ import { Context, Effect, Layer, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { DomainName } from "../domain/DomainName.ts"
 import * as PowerDnsDatabases from "../powerdns/PowerDnsDatabases.ts"
-import { asList, asTable, forRows, insertRows } from "../storage/Rows.ts"
+import { asList, asTable, forRows, insertRows, lockOrder } from "../storage/Rows.ts"
 
 /** A name at which a database may differ from what was published. */
 export interface Debt {
@@ -104,6 +104,8 @@ export class Debts extends Context.Service<
         orElse: () => `(SELECT json_group_array(value) FROM (
           SELECT value FROM json_each(debt.types) UNION SELECT value FROM json_each(excluded.types)))`
       })
+      // Rows are locked in the order in which `owe` writes them: two that pay and publish one zone would else wait for each other.
+      const forUpdate = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE", orElse: () => "" }))
       const listeners = new Set<(zone: DomainName) => void>()
 
       return Debts.of({
@@ -174,8 +176,12 @@ export class Debts extends Context.Service<
           names.length === 0
             ? Effect.void
             : Effect.asVoid(sql`
+                WITH looked AS MATERIALIZED (
+                  SELECT name FROM debt
+                  WHERE debtor = ${debtor} AND zone = ${zone} AND unseen = 1 AND name IN ${asList(sql, names)}
+                  ORDER BY ${lockOrder(sql, ["name"])} ${forUpdate})
                 UPDATE debt SET unseen = 0
-                WHERE debtor = ${debtor} AND zone = ${zone} AND unseen = 1 AND name IN ${asList(sql, names)}`),
+                WHERE debtor = ${debtor} AND zone = ${zone} AND name IN (SELECT name FROM looked)`),
         clear: (debtor, zone, debts) =>
           debts.length === 0
             ? Effect.void
@@ -186,8 +192,11 @@ export class Debts extends Context.Service<
                   debts.map(({ generation, name }) => ({ debtor, zone, name, generation })),
                   {
                     all: (r) => sql`
-                      DELETE FROM debt WHERE debtor = ${debtor} AND zone = ${zone}
-                        AND (name, generation) IN (SELECT name, generation FROM ${r})`,
+                      WITH paid AS (
+                        SELECT d.name FROM debt d JOIN ${r} ON d.name = r.name AND d.generation = r.generation
+                        WHERE d.debtor = ${debtor} AND d.zone = ${zone} ORDER BY d.name COLLATE "C" FOR UPDATE OF d)
+                      DELETE FROM debt USING paid
+                      WHERE debt.debtor = ${debtor} AND debt.zone = ${zone} AND debt.name = paid.name`,
                     each: "DELETE FROM debt WHERE debtor = ?1 AND zone = ?2 AND name = ?3 AND generation = ?4"
                   }
                 )

@@ -1,7 +1,8 @@
 import { assert, layer } from "@effect/vitest"
 import { Debts } from "@prism-dns/core/dns/Debts"
+import type { DomainName } from "@prism-dns/core/domain/DomainName"
 import { Deferred, Effect, Fiber, Layer } from "effect"
-import { SqlClient } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import { Postgres } from "../harness/Postgres.ts"
 import { waitUntil } from "../harness/waitUntil.ts"
 import * as T from "../layers.ts"
@@ -44,6 +45,61 @@ layer(Postgres.layer(), { timeout: "60 seconds", excludeTestServices: true })("o
       assert.deepStrictEqual(yield* owed("b"), [
         { name: one, generation: 3, types: ["A", "AAAA", "TXT"], unseen: false }
       ])
+    }).pipe(Effect.provide(debts("a", "b").pipe(Layer.provideMerge(T.postgres))))
+  )
+
+  it.effect("those who publish a zone and those who pay it wait for each other one way only", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const debts = yield* Debts
+      const names = ["one", "three", "two"].map(T.nameOf)
+      const owe = (names: ReadonlyArray<DomainName>) =>
+        debts.owe(
+          zone,
+          ["b"],
+          names.map((name) => ({ name, generation: 1, types: ["A"], unseen: true }))
+        )
+      const untilWaiting = (count: number) =>
+        waitUntil(
+          `${count} wait for a row`,
+          sql<{
+            readonly n: number
+          }>`SELECT COUNT(*)::int AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`,
+          (rows) => rows[0]?.n === count
+        )
+      // The last one by name is the first one in the table, and comes first where nothing else is said.
+      for (const name of names.toReversed()) yield* owe([name])
+      const payings = [
+        debts.seen("b", zone, names),
+        debts.clear(
+          "b",
+          zone,
+          names.map((name) => ({ name, generation: 1 }))
+        )
+      ]
+      for (const pay of payings) {
+        const isHeld = yield* Deferred.make<void>()
+        const mayEnd = yield* Deferred.make<void>()
+        const holding = yield* owe(names.slice(1, 2)).pipe(
+          Effect.andThen(Deferred.succeed(isHeld, undefined)),
+          Effect.andThen(Deferred.await(mayEnd)),
+          sql.withTransaction,
+          Effect.forkChild
+        )
+        yield* Deferred.await(isHeld)
+        const paying = yield* sql`SET LOCAL enable_indexscan = off`.pipe(
+          Effect.andThen(sql`SET LOCAL enable_bitmapscan = off`),
+          Effect.andThen(pay),
+          sql.withTransaction,
+          Effect.forkChild
+        )
+        yield* untilWaiting(1)
+        const publishing = yield* Effect.forkChild(sql.withTransaction(owe(names)))
+        yield* untilWaiting(2)
+        yield* Deferred.succeed(mayEnd, undefined)
+        // With a deadlock one of them would fail.
+        for (const each of [holding, paying, publishing]) yield* Fiber.join<void | boolean, SqlError.SqlError>(each)
+      }
     }).pipe(Effect.provide(debts("a", "b").pipe(Layer.provideMerge(T.postgres))))
   )
 })

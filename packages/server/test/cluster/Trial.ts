@@ -46,7 +46,7 @@ export const steadyMillis = isFull ? 10_000 : 2500
 export const databases = process.env["PRISM_CLUSTER_DATABASES"] ?? "shared"
 if (databases !== "shared" && databases !== "own") throw new Error("PRISM_CLUSTER_DATABASES is `shared` or `own`")
 
-/** `PRISM_CLUSTER_TRACE=FILE`: the last history that was judged is kept there, as JSON. */
+/** `PRISM_CLUSTER_TRACE=FILE`: the last history that was judged is kept there, as JSON, and beside it what the servers logged. */
 const traceFile = process.env["PRISM_CLUSTER_TRACE"]
 
 export const say = (line: string): void => void process.stderr.write(`cluster: ${line}\n`)
@@ -73,6 +73,9 @@ export const begin = Effect.fnUntraced(function* (
   const cluster = yield* Cluster.start({ databases, ...options })
   yield* Effect.addFinalizer((exit) =>
     Effect.sync(() => {
+      if (traceFile !== undefined) {
+        for (const { name, output } of cluster.servers) Fs.writeFileSync(`${traceFile}.${name}.log`, output())
+      }
       if (exit._tag === "Success") return
       // What a failure is about is in there, as a rule.
       for (const { name, output } of cluster.servers)
@@ -97,7 +100,6 @@ const keepParked = Effect.fnUntraced(function* ({ cluster, load }: Trial) {
     writes: writes.filter(({ body = "" }) => parked.some(({ host }) => body.includes(`"${host}.`)))
   }
   Fs.writeFileSync(traceFile, JSON.stringify(ofParked))
-  for (const { name, output } of cluster.servers) Fs.writeFileSync(`${traceFile}.${name}.log`, output())
 })
 
 /** Ends the load and says what is wrong. All parts have to be well again. */
