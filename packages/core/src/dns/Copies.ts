@@ -228,12 +228,18 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     batch: ReadonlyArray<Debt>
   ) {
     const nowMillis = yield* Clock.currentTimeMillis
-    const names = batch.map(({ name }) => name)
-    const published = yield* outbox.published(zone, names)
+    const published = yield* outbox.published(
+      zone,
+      batch.map(({ name }) => name)
+    )
+    const foreign = yield* findForeign(database, zone, batch, published)
+    const left = new Set(foreign.map(({ name }) => name))
+    const going = batch.filter(({ name }) => !left.has(name))
+    const names = going.map(({ name }) => name)
     const fence = cluster.fence(zoneLease(zone))
     yield* outbox.claim(
       zone,
-      batch.map(({ name, types }) => ({
+      going.map(({ name, types }) => ({
         name,
         sent: "anything",
         types: [...new Set([...Publication.sentTypesWith(published.get(name), []), ...types])]
@@ -242,8 +248,9 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
       fence
     )
     yield* outbox.recheck(zone, names, nowMillis, "doubt", fence)
-    yield* asWriter(zone, debts.clear(database.name, zone, batch))
+    yield* asWriter(zone, debts.clear(database.name, zone, going))
     yield* outbox.wake([zone])
+    return foreign
   })
 
   const follow = Effect.fnUntraced(function* (name: DomainName, database: Database, news: Latch.Latch) {
@@ -308,13 +315,11 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
         })
         if (batch.length > 0) {
           database.owing.add(name)
-          if (databases.leading() === database) yield* leaveToPublisher(database, name, batch)
-          else {
-            const refusals = yield* pay(database, name, batch)
-            yield* remember(nowMillis, batch, refusals)
-            const [first] = refusals
-            if (first !== undefined) reason ??= `${first.name}: ${first.reason}`
-          }
+          const give = databases.leading() === database ? leaveToPublisher : pay
+          const refusals = yield* give(database, name, batch)
+          yield* remember(nowMillis, batch, refusals)
+          const [first] = refusals
+          if (first !== undefined) reason ??= `${first.name}: ${first.reason}`
         }
         after = page.at(-1)?.name
         if (page.length < options.batchNamesMax) break

@@ -193,6 +193,22 @@ describe("a database that leads before it has been given what it lacks", () => {
     })
   )
 
+  it.effect("what somebody else has put there stays when it is given the rest, and is named", () =>
+    Effect.gen(function* () {
+      const { b, complaints, held, lead, register } = yield* setUp(15)
+      yield* b.memory.down
+      yield* pass(5)
+      yield* register("web", "192.0.2.1")
+      yield* register("db", "192.0.2.2")
+      yield* b.memory.put(zone.name, RRset.make(web, "A", 60, ["203.0.113.1"]))
+      yield* lead(b)
+      yield* pass(30)
+      assert.deepStrictEqual(yield* held(b), ["A 203.0.113.1"])
+      assert.deepStrictEqual(yield* held(b, T.nameOf("db")), ["A 192.0.2.2"])
+      assert.deepStrictEqual(complaints(), ["a name was not copied to a PowerDNS database"])
+    })
+  )
+
   it.effect("what is written there in the meantime is known to be ours when it follows again", () =>
     Effect.gen(function* () {
       const { a, b, bothWell, complaints, held, lead, register } = yield* setUp()
