@@ -96,56 +96,65 @@ const openSession = Effect.fnUntraced(function* (to: Endpoint, from: string) {
 })
 
 describe("HAProxy with the configuration of deploy/", () => {
-  it.live("hosts are registered at their own addresses, and those of a server that drains move to the other", () =>
-    Effect.gen(function* () {
-      const ca = yield* authority()
-      const pair = ca.issue("prism", { alternativeNames: "DNS:prism.test" })
-      const servers = [yield* startServer("prism-1", pair), yield* startServer("prism-2", pair)]
-      const haproxy = yield* startHaproxy(servers)
+  it.live(
+    "hosts are registered at their own addresses; from a server that drains they go, and from one that stands still they are cut off",
+    () =>
+      Effect.gen(function* () {
+        const ca = yield* authority()
+        const pair = ca.issue("prism", { alternativeNames: "DNS:prism.test" })
+        const servers = [yield* startServer("prism-1", pair), yield* startServer("prism-2", pair)]
+        const haproxy = yield* startHaproxy(servers)
 
-      // By protocol 1, by protocol 2, and by TLS that is passed through.
-      const answer = yield* Agent.register(haproxy.tcp, "old", { from: "127.0.77.1" })
-      assert.deepInclude(answer, { status: "success", address: "127.0.77.1" })
-      const sessions = yield* Effect.forEach(Array.from({ length: 8 }), (_, i) =>
-        openSession(haproxy.tcp, `127.0.77.${i + 10}`)
-      )
-      for (const [i, { agent, welcome }] of sessions.entries()) {
-        assert.strictEqual(welcome.observedAddress, `127.0.77.${i + 10}`)
-        const [ack] = yield* agent.register(`new-${i}`, { ack: "accepted" })
-        assert.deepInclude(ack, { type: "ack", addresses: [`127.0.77.${i + 10}`] })
-      }
-      const secure = yield* Effect.acquireRelease(
-        Effect.sync(
-          () =>
-            new Agent.AgentClient(
-              NodeTls.connect({
-                ...haproxy.tls,
-                localAddress: "127.0.77.99",
-                servername: "prism.test",
-                ca: Fs.readFileSync(ca.certificate)
-              } as NodeTls.ConnectionOptions)
-            )
-        ),
-        (client) => Effect.sync(() => client.socket.destroy())
-      )
-      secure.socket.write(Agent.frame("secure"))
-      assert.deepInclude((yield* secure.receive())[0], { status: "success", address: "127.0.77.99" })
+        // By protocol 1, by protocol 2, and by TLS that is passed through.
+        const answer = yield* Agent.register(haproxy.tcp, "old", { from: "127.0.77.1" })
+        assert.deepInclude(answer, { status: "success", address: "127.0.77.1" })
+        const sessions = yield* Effect.forEach(Array.from({ length: 8 }), (_, i) =>
+          openSession(haproxy.tcp, `127.0.77.${i + 10}`)
+        )
+        for (const [i, { agent, welcome }] of sessions.entries()) {
+          assert.strictEqual(welcome.observedAddress, `127.0.77.${i + 10}`)
+          const [ack] = yield* agent.register(`new-${i}`, { ack: "accepted" })
+          assert.deepInclude(ack, { type: "ack", addresses: [`127.0.77.${i + 10}`] })
+        }
+        const secure = yield* Effect.acquireRelease(
+          Effect.sync(
+            () =>
+              new Agent.AgentClient(
+                NodeTls.connect({
+                  ...haproxy.tls,
+                  localAddress: "127.0.77.99",
+                  servername: "prism.test",
+                  ca: Fs.readFileSync(ca.certificate)
+                } as NodeTls.ConnectionOptions)
+              )
+          ),
+          (client) => Effect.sync(() => client.socket.destroy())
+        )
+        secure.socket.write(Agent.frame("secure"))
+        assert.deepInclude((yield* secure.receive())[0], { status: "success", address: "127.0.77.99" })
 
-      const of = (server: string) => sessions.filter(({ welcome }) => welcome.server.instance === server)
-      const [first, second] = servers as [(typeof servers)[0], (typeof servers)[0]]
-      assert.isAbove(of(first.instance).length, 0)
-      assert.isAbove(of(second.instance).length, 0)
+        const of = (server: string) => sessions.filter(({ welcome }) => welcome.server.instance === server)
+        const [first, second] = servers as [(typeof servers)[0], (typeof servers)[0]]
+        assert.isAbove(of(first.instance).length, 0)
+        assert.isAbove(of(second.instance).length, 0)
 
-      // From SIGTERM on it is not ready; it would serve its sessions for another minute.
-      process.kill(first.server.pid(), "SIGTERM")
-      for (const { agent } of of(first.instance)) yield* agent.client.closed
-      assert.doesNotThrow(() => process.kill(first.server.pid(), 0))
-      yield* haproxy.areUp(1)
-      for (const { agent } of of(second.instance)) assert.strictEqual((yield* agent.beat).at(-1)?.type, "beat")
-      for (let i = 0; i < 4; i++) {
-        const { welcome } = yield* openSession(haproxy.tcp, `127.0.77.${i + 10}`)
-        assert.strictEqual(welcome.server.instance, second.instance)
-      }
-    }).pipe(Effect.scoped)
+        // From SIGTERM on it is not ready, and serves its sessions for another minute: they are told to go, and not cut off.
+        process.kill(first.server.pid(), "SIGTERM")
+        for (const { agent } of of(first.instance)) yield* agent.expect("drain")
+        yield* haproxy.areUp(1)
+        for (const { agent } of sessions) assert.strictEqual((yield* agent.beat).at(-1)?.type, "beat")
+        for (let i = 0; i < 4; i++) {
+          const { welcome } = yield* openSession(haproxy.tcp, `127.0.77.${i + 10}`)
+          assert.strictEqual(welcome.server.instance, second.instance)
+        }
+
+        // One that stands still says nothing: its sessions are closed, since they would find out much later.
+        yield* Effect.acquireRelease(
+          Effect.sync(() => process.kill(second.server.pid(), "SIGSTOP")),
+          () => Effect.sync(() => process.kill(second.server.pid(), "SIGCONT"))
+        )
+        for (const { agent } of of(second.instance)) yield* agent.client.closed
+        for (const { agent } of of(first.instance)) assert.strictEqual((yield* agent.beat).at(-1)?.type, "beat")
+      }).pipe(Effect.scoped)
   )
 })

@@ -318,8 +318,9 @@ export class LoadAgent {
         if (link.asked === undefined) clearTimeout(link.answer)
         return this.#beatIn(link, link.beatMillis * (0.9 + 0.1 * this.#options.dice.next()))
       case "drain":
+        if (link === this.#next) return this.#lost(link, "the server is about to stop", link.asked !== undefined)
         if (link !== this.#current || this.#next !== undefined) return
-        return this.#again("next", message.withinSeconds * 500)
+        return this.#again("next", message.withinSeconds * 1000)
       case "lease-unknown":
         link.holds = false
         this.#isSettled &&= this.#wanted.length === 0
