@@ -336,7 +336,7 @@ export const settings = Settings.group("", {
       flag: "log-format"
     }),
     drainDelay: Settings.setting(Kind.duration("0s", "10m"), {
-      doc: "From SIGTERM, when /readyz turns 503, until no new connection is taken. Where there are other servers, agents have as long again to go there.",
+      doc: "From SIGTERM, when /readyz turns 503, until no new connection is taken. Where there are other servers, agents have as long again to go there, at most half of `shutdownTimeout`.",
       default: "3s"
     }),
     shutdownTimeout: Settings.setting(Kind.duration("0s", "10m"), {

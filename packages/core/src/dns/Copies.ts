@@ -139,24 +139,34 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     published: ReadonlyMap<DomainName, Publication.Published>
   ) {
     const unseen = batch.filter((debt) => debt.unseen)
-    const refusals: Array<Patches.Refusal> = []
-    if (unseen.length === 0) return refusals
+    if (unseen.length === 0) return []
     const names = unseen.map(({ name }) => name)
     const found = Map.groupBy(yield* looks.get(database)!.read(zone, names), ({ name }) => name)
-    for (const { name, types } of unseen) {
-      const wanted = published.get(name)?.rrsets ?? []
-      const isHosts = (type: string) => RRset.hostRecordTypes.some((each) => each === type)
+    const isHosts = (type: string) => RRset.hostRecordTypes.some((each) => each === type)
+    const others = unseen.flatMap(({ name, types }) => {
       const other = (found.get(name) ?? []).find(
         (rrset) =>
           (types.includes(rrset.type) || (isHosts(rrset.type) && types.some(isHosts))) &&
           !NonTerminals.isPlaceholder(rrset) &&
           !(rrset.type === "NS" && name === zone) &&
-          !wanted.some((each) => RRset.equals(each, rrset))
+          !isPublished(published, rrset)
       )
-      if (other === undefined) continue
-      const contents = other.contents.join(", ")
-      refusals.push({ name, reason: `a record set ${other.type} that Prism did not make stands there (${contents})` })
-    }
+      return other === undefined ? [] : [other]
+    })
+    // Where it leads, the publisher may have written it since that was read.
+    const since =
+      others.length === 0
+        ? published
+        : yield* outbox.published(
+            zone,
+            others.map(({ name }) => name)
+          )
+    const refusals = others
+      .filter((other) => !isPublished(since, other))
+      .map(({ contents, name, type }): Patches.Refusal => ({
+        name,
+        reason: `a record set ${type} that Prism did not make stands there (${contents.join(", ")})`
+      }))
     const refused = new Set(refusals.map(({ name }) => name))
     yield* asWriter(
       zone,
@@ -169,26 +179,38 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     return refusals
   })
 
-  /** What may differ there once more, whatever it has been given since. Whoever writes the zone by now pays it. */
-  const oweAgain = (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) =>
+  /** Where what was sent stands, whatever it has been given since: whoever writes the zone by now looks to it. */
+  const oweAgain = (database: Database, zone: DomainName, sent: ReadonlyMap<DomainName, Publication.Published>) =>
     Effect.gen(function* () {
-      const generation = yield* Generation.next(sql)
-      yield* debts.owe(
-        zone,
-        [database.name],
-        batch.map((debt) => ({ ...debt, generation, unseen: false }))
-      )
-    }).pipe(sql.withTransaction, Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: tried without end
+      const found = yield* looks.get(database)!.read(zone, [...sent.keys()])
+      const standing = found.filter((rrset) => sent.get(rrset.name)?.rrsets.some((each) => RRset.equals(each, rrset)))
+      const types = Map.groupBy(standing, ({ name }) => name)
+      const names = [...types.keys()]
+      const owing = Effect.gen(function* () {
+        const generation = yield* Generation.next(sql)
+        yield* debts.owe(
+          zone,
+          [database.name],
+          Array.from(types, ([name, all]) => ({ name, generation, types: all.map(({ type }) => type), unseen: false }))
+        )
+        yield* debts.seen(database.name, zone, names)
+      })
+      if (names.length > 0) yield* sql.withTransaction(owing)
+    }).pipe(Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: it is tried without end
 
   /**
    * What was sent under a lease that has passed meanwhile may be taken after what another has written there since; so may
    * what was cut off in its middle, since the lease is to be another's.
    */
-  const tellLate = Effect.fnUntraced(function* (database: Database, zone: DomainName, batch: ReadonlyArray<Debt>) {
-    yield* Effect.logWarning("a zone was lost while it was copied: its names are copied again").pipe(
-      Effect.annotateLogs({ zone, database: database.name, names: batch.length })
+  const tellLate = Effect.fnUntraced(function* (
+    database: Database,
+    zone: DomainName,
+    sent: ReadonlyMap<DomainName, Publication.Published>
+  ) {
+    yield* Effect.logWarning("a zone was lost while it was copied: its names are looked at again").pipe(
+      Effect.annotateLogs({ zone, database: database.name, names: sent.size })
     )
-    const again = oweAgain(database, zone, batch)
+    const again = oweAgain(database, zone, sent)
     yield* again.pipe(Effect.andThen(Effect.sleep(options.doubtMillis)), Effect.andThen(again), Effect.forkIn(scope))
   })
 
@@ -205,7 +227,13 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
         zone,
         some.flatMap(({ name, types }) => changesAt(name, types, published.get(name)))
       )
-    ).pipe(Effect.onExit((exit) => (hasLost(held, exit) ? tellLate(database, zone, going) : Effect.void)))
+    ).pipe(
+      Effect.onExit((exit) => {
+        const isSent = (name: DomainName) => published.has(name) && !left.has(name)
+        const sent = new Map([...published].filter(([name]) => isSent(name)))
+        return hasLost(held, exit) && sent.size > 0 ? tellLate(database, zone, sent) : Effect.void
+      })
+    )
     for (const { name } of refusals) left.add(name)
     // Where it came to lead meanwhile, the publisher may have written these names before this did.
     if (databases.leading() !== database) {
@@ -432,6 +460,9 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     )
   )
 })
+
+const isPublished = (published: ReadonlyMap<DomainName, Publication.Published>, rrset: RRset.RRset): boolean =>
+  published.get(rrset.name)?.rrsets.some((each) => RRset.equals(each, rrset)) === true
 
 const hasLost = (held: WriteGuard | undefined, exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.hasInterrupts(exit) || held?.isValid() === false

@@ -373,7 +373,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     acknowledgements.dropZone(name, yield* Clock.currentTimeMillis)
   })
 
-  /** Marks what may have been written late, now, and once more when nothing can come of it any more. */
+  /** Marks what may have been written late; it is marked once more when nothing can come of it any more (`markElapsed`). */
   const markLate = Effect.gen(function* () {
     yield* isLate.await
     isLate.closeUnsafe()
@@ -383,9 +383,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
       yield* Effect.logWarning("a zone was lost while it was written: its names are looked at again").pipe(
         Effect.annotateLogs({ zone, names: claims.size })
       )
-      const mark = markAgain(zone, [...claims.values()])
-      yield* mark
-      yield* mark.pipe(Effect.delay(options.doubtMillis), Effect.forkIn(scope))
+      yield* markAgain(zone, [...claims.values()])
     }
   })
 
@@ -393,7 +391,7 @@ const make = Effect.fnUntraced(function* (options: DnsManagerOptions) {
     for (let from = 0; from < claims.length; from += lateNamesAtOnce) {
       const nowMillis = yield* Clock.currentTimeMillis
       yield* outbox
-        .recheckSent(zone, claims.slice(from, from + lateNamesAtOnce), nowMillis)
+        .recheckSent(zone, claims.slice(from, from + lateNamesAtOnce), nowMillis, nowMillis + options.doubtMillis)
         .pipe(Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: it is tried without end
     }
     yield* outbox.wake([zone])

@@ -197,13 +197,14 @@ export class Outbox extends Context.Service<
     ) => Effect.Effect<void, E | SqlError.SqlError>
     /**
      * Says that these were sent by a server that had lost the zone, and may have been taken after what was written since, or
-     * may still be. Those names are marked and written anew; one that nothing of ours has been left at since is claimed
-     * with what was sent, so that this is taken away and what is somebody else's is not.
+     * may be until `untilMillis`. Those names are in doubt for so long, are marked, and are written anew; where nothing of
+     * ours was left since, what was sent is taken away and what is somebody else's is not.
      */
     readonly recheckSent: (
       zone: DomainName,
       claims: ReadonlyArray<Claim>,
-      nowMillis: number
+      nowMillis: number,
+      untilMillis: number
     ) => Effect.Effect<void, SqlError.SqlError>
     /**
      * Marks names whose doubt or quarantine is over by `nowMillis`, at most `limit` of each kind; returns their zones. Marks
@@ -387,7 +388,8 @@ export class Outbox extends Context.Service<
         zone: DomainName,
         claims: ReadonlyArray<Claim>,
         nowMillis: number,
-        conflict: string = sentBefore
+        conflict: string = sentBefore,
+        doubtUntilMillis: number | null = null
       ) =>
         insertRows(
           sql,
@@ -399,7 +401,8 @@ export class Outbox extends Context.Service<
             sent: "text",
             present: "bigint",
             generation: "bigint",
-            published_at: "bigint"
+            published_at: "bigint",
+            doubt_until: "bigint"
           },
           claims.map(({ name, sent, types }) => ({
             zone,
@@ -408,7 +411,8 @@ export class Outbox extends Context.Service<
             sent: sent === "anything" ? toAnything(types ?? []) : toContent(sent),
             present: 0,
             generation: 0,
-            published_at: nowMillis
+            published_at: nowMillis,
+            doubt_until: doubtUntilMillis
           })),
           { by: ["name"], conflict }
         )
@@ -689,25 +693,36 @@ export class Outbox extends Context.Service<
         zone: DomainName,
         names: ReadonlyArray<DomainName>,
         nowMillis: number,
-        cause: Cause,
-        among: Statement.Fragment = sql`name IN ${asList(sql, names)}`
+        cause: Cause
       ) {
         const places = names.map((name) => ({ zone, name }))
         yield* sql`
             UPDATE published SET sent = CASE
               WHEN sent IS NULL THEN '*' WHEN sent LIKE '*%' THEN sent ELSE CAST(${"*\n"} AS TEXT) || sent END
-            WHERE zone = ${zone} AND name IN ${ours(zone, among)}`
+            WHERE zone = ${zone} AND name IN ${ours(zone, sql`name IN ${asList(sql, names)}`)}`
         yield* mark(places, yield* Generation.next(sql), nowMillis, cause)
       })
+
+      /** Where something of ours stands, anything may, what was sent too; else only what was sent. */
+      const sentLate = `ON CONFLICT (zone, name) DO UPDATE SET
+        sent = CASE
+          WHEN published.content = '[]' AND published.sent NOT LIKE '*%' THEN published.sent
+          WHEN published.content = '[]' AND published.sent IS NULL THEN excluded.sent
+          WHEN published.sent IS NULL THEN '*\n' || excluded.sent
+          WHEN published.sent LIKE '*%' THEN published.sent || '\n' || excluded.sent
+          ELSE '*\n' || published.sent || '\n' || excluded.sent END,
+        doubt_until = CASE WHEN published.doubt_until > excluded.doubt_until THEN published.doubt_until
+          ELSE excluded.doubt_until END`
 
       const recheckSent = Effect.fnUntraced(function* (
         zone: DomainName,
         claims: ReadonlyArray<Claim>,
-        nowMillis: number
+        nowMillis: number,
+        untilMillis: number
       ) {
-        const names = claims.map(({ name }) => name)
-        yield* recheck(zone, names, nowMillis, "doubt", sql`name IN ${asList(sql, names)} AND content <> '[]'`)
-        yield* claim(zone, claims, nowMillis, "ON CONFLICT (zone, name) DO NOTHING")
+        yield* claim(zone, claims, nowMillis, sentLate, untilMillis)
+        const places = claims.map(({ name }) => ({ zone, name }))
+        yield* mark(places, yield* Generation.next(sql), nowMillis, "doubt")
       })
 
       const markElapsed = Effect.fnUntraced(
@@ -987,8 +1002,8 @@ export class Outbox extends Context.Service<
         endDoubts: (zone, untilMillis, fence) => Effect.asVoid(fenced(endDoubts(zone, untilMillis), fence)),
         recheck: (zone, names, nowMillis, cause, fence) =>
           names.length === 0 ? Effect.void : atOnce(recheck(zone, names, nowMillis, cause), fence),
-        recheckSent: (zone, claims, nowMillis) =>
-          claims.length === 0 ? Effect.void : atOnce(recheckSent(zone, claims, nowMillis)),
+        recheckSent: (zone, claims, nowMillis, untilMillis) =>
+          claims.length === 0 ? Effect.void : atOnce(recheckSent(zone, claims, nowMillis, untilMillis)),
         markElapsed,
         deletions,
         hold: (zone, marks, plan, reason, nowMillis, fence) =>

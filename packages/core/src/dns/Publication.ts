@@ -60,6 +60,16 @@ export const isOnlyPlaceholder = ({ rrsets, sent, sentTypes = [] }: Published): 
   return known.length > 0 && sentTypes.length === 0 && known.every(NonTerminals.isPlaceholder)
 }
 
+/** True when nothing of ours is known to stand at the name, and one of what was sent may. */
+export const isOnlySent = ({ rrsets, sent }: Published): boolean =>
+  rrsets.length === 0 && sent !== undefined && sent !== "anything"
+
+/** Whether this is what was sent to the name, without an answer. */
+export const wasSent = (published: Published | undefined, found: RRset.RRset): boolean =>
+  published?.sent !== undefined &&
+  published.sent !== "anything" &&
+  published.sent.some((rrset) => RRset.equals(rrset, found))
+
 /** The types that are known to be ours at a name: what stands there, and what was sent. */
 export const knownTypes = (published: Published | undefined): ReadonlySet<string> => {
   const sent = published?.sent === undefined || published.sent === "anything" ? [] : published.sent
@@ -145,7 +155,9 @@ export const decide = (
     new Map([[name, desired]]),
     new Map(published === undefined ? [] : [[name, isUnknown ? "unknown" : published.rrsets]])
   )
-  const lost = published === undefined || isQuarantined ? [] : lostAnswers(context.types, desired, published)
+  // A doubt about a name that was deleted: what goes is only what may have come since, and the deletion was counted.
+  const isGone = mark.cause === "doubt" && published !== undefined && !published.rrsets.some(isAnswer)
+  const lost = published === undefined || isQuarantined || isGone ? [] : lostAnswers(context.types, desired, published)
   return {
     name,
     changes,

@@ -437,6 +437,7 @@ export const make = Effect.fnUntraced(function* (writer: Writer) {
       const isInTheWay =
         news.includes(found.type) || (meetsCname && !Publication.knownTypes(published.get(found.name)).has(found.type))
       if (!isInTheWay || NonTerminals.isPlaceholder(found)) return false
+      if (Publication.wasSent(published.get(found.name), found)) return false
       return desired.get(found.name)?.some((wanted) => RRset.equals(wanted, found)) !== true
     })
     const foreign = new Map<DomainName, Patches.Refusal>()
@@ -596,8 +597,9 @@ const newTypes = (
   published: Publication.Published | undefined
 ): ReadonlyArray<string> => {
   if (desired.every(NonTerminals.isPlaceholder)) return []
-  const onlyPlaceholder = published !== undefined && Publication.isOnlyPlaceholder(published)
-  const known = onlyPlaceholder ? new Set<string>() : Publication.knownTypes(published)
+  const isLookedAt =
+    published !== undefined && !Publication.isOnlyPlaceholder(published) && !Publication.isOnlySent(published)
+  const known = isLookedAt ? Publication.knownTypes(published) : new Set<string>()
   if (published?.sent === "anything" && known.size === 0) return []
   const hasHosts = hostTypes.some((type) => known.has(type))
   const wanted = desired.map(({ type }) => type)

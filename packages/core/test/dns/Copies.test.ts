@@ -262,8 +262,8 @@ describe("a database that follows", () => {
       yield* sql`DELETE FROM outbox`
       yield* sql`DELETE FROM published`
       yield* sql`DELETE FROM debt`
-      yield* leases.take(lease)
       yield* b.memory.put(zone.name, RRset.make(web, "A", 60, ["192.0.2.1"]))
+      yield* leases.take(lease)
       yield* leases.give(lease)
       yield* pass(10)
       assert.deepStrictEqual(yield* held(b), [])

@@ -83,6 +83,7 @@ test(
   Effect.fnUntraced(function* (leases) {
     const memory = yield* PowerDnsMemory
     const sql = yield* SqlClient.SqlClient
+    yield* leases.give("job/elapsed")
     yield* leases.give(lease)
     yield* pass(5)
     yield* memory.delayNext("1 minute", "patch")
@@ -111,6 +112,7 @@ test(
   Effect.fnUntraced(function* (leases) {
     const memory = yield* PowerDnsMemory
     const sql = yield* SqlClient.SqlClient
+    yield* leases.give("job/elapsed")
     yield* leases.give(lease)
     yield* pass(5)
     yield* memory.delayNext("1 minute", "patch")
@@ -158,6 +160,40 @@ test(
     assert.deepStrictEqual(yield* served("db"), ["203.0.113.1"])
     assert.deepStrictEqual(yield* pending, [])
     assert.deepStrictEqual(yield* sql`SELECT name FROM published`, [])
+  })
+)
+
+test(
+  "many names that may have come late and were deleted since need nobody's word, and one that a person has taken since is theirs",
+  Effect.fnUntraced(function* (leases) {
+    const memory = yield* PowerDnsMemory
+    const sql = yield* SqlClient.SqlClient
+    const registry = yield* Registry
+    const hostnames = Array.from({ length: 30 }, (_, i) => `host-${i}`)
+    yield* memory.delayNext("1 minute", "patch")
+    yield* Effect.forEach(hostnames, (hostname, i) => register(hostname, `192.0.2.${i + 1}`))
+    yield* register("db", "192.0.2.100")
+    yield* leases.give(lease)
+    yield* pass(1)
+    for (const hostname of [...hostnames, "db"]) {
+      yield* registry.release(T.nameOf(hostname), { name: "ann", peer: undefined }, "it is not needed")
+    }
+    yield* sql`DELETE FROM outbox`
+    yield* sql`DELETE FROM published`
+    yield* leases.take(lease)
+    yield* pass(1)
+    for (const [i, hostname] of hostnames.entries()) {
+      const { ttlSeconds } = zone.policy
+      yield* memory.put(zone.name, RRset.make(T.nameOf(hostname), "A", ttlSeconds, [`192.0.2.${i + 1}`]))
+    }
+    yield* memory.put(zone.name, RRset.make(T.nameOf("db"), "A", 60, ["203.0.113.1"]))
+    yield* register("db", "192.0.2.100")
+    yield* leases.give("job/elapsed")
+    yield* leases.give(lease)
+    yield* pass(60)
+    for (const hostname of hostnames) assert.deepStrictEqual(yield* served(hostname), [])
+    assert.deepStrictEqual(yield* served("db"), ["203.0.113.1"])
+    assert.deepStrictEqual(yield* pending, [T.nameOf("db")])
   })
 )
 

@@ -235,12 +235,11 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
       const awaited = new Set(leaving)
       for (const session of sessions) if (!awaited.has(session)) session.finish()
       noteIdle()
-      const halfTimeout = Duration.times(options.shutdownTimeout, 0.5)
-      if (leaving.length > 0) {
-        yield* Effect.timeoutOption(Deferred.await(idle), Duration.min(options.drainDelay, halfTimeout))
-        for (const session of leaving) session.finish()
-      }
-      yield* Effect.timeoutOption(Deferred.await(idle), leaving.length > 0 ? halfTimeout : options.shutdownTimeout)
+      const timeoutMillis = Duration.toMillis(options.shutdownTimeout)
+      const leaveMillis = leaving.length === 0 ? 0 : Math.min(Duration.toMillis(options.drainDelay), timeoutMillis / 2)
+      if (leaveMillis > 0) yield* Effect.timeoutOption(Deferred.await(idle), leaveMillis)
+      for (const session of leaving) session.finish()
+      yield* Effect.timeoutOption(Deferred.await(idle), timeoutMillis - leaveMillis)
       for (const session of sessions) session.destroy()
     })
   )
