@@ -330,8 +330,7 @@ describe("an agent", () => {
                 socket.on("error", () => socket.destroy())
                 socket.once("data", () => {
                   greeted += 1
-                  const { port } = listener.address() as Net.AddressInfo
-                  const servers = [`127.0.0.1:${port}`]
+                  const servers = [`127.0.0.1:${socket.localPort}`]
                   socket.end(Wire.encode(JSON.stringify({ type: "redirect", id: 0, zone: "a.", group: "a", servers })))
                 })
               })
