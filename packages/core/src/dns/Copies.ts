@@ -179,24 +179,56 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
     return refusals
   })
 
-  /** Where what was sent stands, whatever it has been given since: whoever writes the zone by now looks to it. */
-  const oweAgain = (database: Database, zone: DomainName, sent: ReadonlyMap<DomainName, Publication.Published>) =>
+  /**
+   * What was sent, deletions too, may have come over what it has been given since: whoever writes the zone by now looks to
+   * it. Only where the name is published, or what was sent stands, is there anything to do.
+   */
+  const oweAgain = (
+    database: Database,
+    zone: DomainName,
+    batch: ReadonlyArray<Debt>,
+    sent: ReadonlyMap<DomainName, Publication.Published>
+  ) =>
     Effect.gen(function* () {
-      const found = yield* looks.get(database)!.read(zone, [...sent.keys()])
-      const standing = found.filter((rrset) => sent.get(rrset.name)?.rrsets.some((each) => RRset.equals(each, rrset)))
-      const types = Map.groupBy(standing, ({ name }) => name)
-      const names = [...types.keys()]
+      const names = batch.map(({ name }) => name)
+      const found = yield* looks.get(database)!.read(zone, names)
+      const published = yield* outbox.published(zone, names)
+      const ours = Map.groupBy(
+        found.filter((rrset) => isPublished(sent, rrset) || isPublished(published, rrset)),
+        ({ name }) => name
+      )
       const owing = Effect.gen(function* () {
         const generation = yield* Generation.next(sql)
         yield* debts.owe(
           zone,
           [database.name],
-          Array.from(types, ([name, all]) => ({ name, generation, types: all.map(({ type }) => type), unseen: false }))
+          batch
+            .filter(({ name }) => ours.has(name) || (published.get(name)?.rrsets ?? []).length > 0)
+            .map(({ name, types }) => ({
+              name,
+              generation,
+              types: [...new Set([...types, ...(ours.get(name) ?? []).map(({ type }) => type)])],
+              unseen: !ours.has(name)
+            }))
         )
-        yield* debts.seen(database.name, zone, names)
+        yield* debts.seen(database.name, zone, [...ours.keys()])
       })
-      if (names.length > 0) yield* sql.withTransaction(owing)
-    }).pipe(Effect.retry(Schedule.spaced("1 second")), Effect.orDie) // unreachable: it is tried without end
+      yield* sql.withTransaction(owing)
+    }).pipe(
+      Effect.retry({
+        schedule: Schedule.spaced("1 second"),
+        while: (error) => zones.find(zone) !== undefined && (SqlError.isSqlError(error) || isAbsence(error))
+      }),
+      Effect.catch((error) =>
+        Effect.logWarning("what may have come late to a PowerDNS database was not looked at").pipe(
+          Effect.annotateLogs({
+            zone,
+            database: database.name,
+            reason: SqlError.isSqlError(error) ? detailOf(error) : error.message
+          })
+        )
+      )
+    )
 
   /**
    * What was sent under a lease that has passed meanwhile may be taken after what another has written there since; so may
@@ -205,12 +237,13 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
   const tellLate = Effect.fnUntraced(function* (
     database: Database,
     zone: DomainName,
+    batch: ReadonlyArray<Debt>,
     sent: ReadonlyMap<DomainName, Publication.Published>
   ) {
     yield* Effect.logWarning("a zone was lost while it was copied: its names are looked at again").pipe(
-      Effect.annotateLogs({ zone, database: database.name, names: sent.size })
+      Effect.annotateLogs({ zone, database: database.name, names: batch.length })
     )
-    const again = oweAgain(database, zone, sent)
+    const again = oweAgain(database, zone, batch, sent)
     yield* again.pipe(Effect.andThen(Effect.sleep(options.doubtMillis)), Effect.andThen(again), Effect.forkIn(scope))
   })
 
@@ -228,11 +261,9 @@ const keepAlike = Effect.fnUntraced(function* (options: CopiesOptions) {
         some.flatMap(({ name, types }) => changesAt(name, types, published.get(name)))
       )
     ).pipe(
-      Effect.onExit((exit) => {
-        const isSent = (name: DomainName) => published.has(name) && !left.has(name)
-        const sent = new Map([...published].filter(([name]) => isSent(name)))
-        return hasLost(held, exit) && sent.size > 0 ? tellLate(database, zone, sent) : Effect.void
-      })
+      Effect.onExit((exit) =>
+        hasLost(held, exit) && going.length > 0 ? tellLate(database, zone, going, published) : Effect.void
+      )
     )
     for (const { name } of refusals) left.add(name)
     // Where it came to lead meanwhile, the publisher may have written these names before this did.

@@ -276,6 +276,32 @@ describe("a database that follows", () => {
     })
   )
 
+  it.effect("has a name again that a late deletion took away, which another has copied since", () =>
+    Effect.gen(function* () {
+      const leases = makeLeases()
+      const { b, complaints, held, register, release, sql } = yield* setUp(5, Layer.succeed(Cluster, leases.cluster))
+      const lease = zoneLease(zone.name)
+      yield* leases.give(lease)
+      yield* pass(10)
+      yield* register("web", "192.0.2.1")
+      assert.deepStrictEqual(yield* held(b), ["A 192.0.2.1"])
+      yield* b.memory.delayNext("1 minute", "patch")
+      yield* release("web")
+      // This server stands still. Another copies that, and that the host is back; then the deletion comes.
+      yield* sql`DELETE FROM debt`
+      yield* leases.take(lease)
+      yield* leases.give(lease)
+      yield* register("web", "192.0.2.1")
+      yield* pass(10)
+      assert.deepStrictEqual(yield* held(b), ["A 192.0.2.1"])
+      yield* b.memory.remove(zone.name, web, "A")
+      yield* pass(20)
+      assert.deepStrictEqual(yield* held(b), ["A 192.0.2.1"])
+      assert.deepStrictEqual(yield* sql`SELECT name FROM debt`, [])
+      assert.deepStrictEqual(complaints(), [])
+    })
+  )
+
   it.effect("is asked once what stands at all the new names of a batch, and not name by name", () =>
     Effect.gen(function* () {
       const { b, bothWell, complaints, held, register } = yield* setUp()

@@ -231,12 +231,11 @@ const make = Effect.fnUntraced(function* (options: TcpServerOptions) {
     Effect.gen(function* () {
       stopping = true
       // Who was sent to another server, and is not there yet, is answered until then: its next request is on its way.
-      const leaving = cluster.isAlone() ? [] : [...sessions].filter(({ isLeaving }) => isLeaving)
-      const awaited = new Set(leaving)
-      for (const session of sessions) if (!awaited.has(session)) session.finish()
+      const leaving = new Set(cluster.isAlone() ? [] : [...sessions].filter(({ isLeaving }) => isLeaving))
+      for (const session of sessions) if (!leaving.has(session)) session.finish()
       noteIdle()
       const timeoutMillis = Duration.toMillis(options.shutdownTimeout)
-      const leaveMillis = leaving.length === 0 ? 0 : Math.min(Duration.toMillis(options.drainDelay), timeoutMillis / 2)
+      const leaveMillis = leaving.size === 0 ? 0 : Math.min(Duration.toMillis(options.drainDelay), timeoutMillis / 2)
       if (leaveMillis > 0) yield* Effect.timeoutOption(Deferred.await(idle), leaveMillis)
       for (const session of leaving) session.finish()
       yield* Effect.timeoutOption(Deferred.await(idle), timeoutMillis - leaveMillis)
